@@ -1,0 +1,262 @@
+//! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    error::{Fatal, Fault},
+    frame::Framing,
+};
+
+/// The shipped file, which serves where there is no other.
+pub const DEFAULT: &str = include_str!("../config/udsd.toml");
+
+/// Everything that the file says, checked, with defaults filled in and paths expanded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[daemon]`
+    pub daemon: Daemon,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[socket.NAME]`, in the order of the file.
+    pub sockets: Vec<Socket>,
+    /// Where it was read from; `None` for the embedded file and the command line.
+    pub file: Option<PathBuf>,
+    /// Line of each key that the file has, by its whole name ("socket.udsd.user").
+    pub lines: BTreeMap<String, usize>,
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// Log filter as env_logger reads it; RUST_LOG wins over it.
+    pub log: String,
+    /// The control socket's path; `None` = none.
+    pub control: Option<PathBuf>,
+    /// How long a stop waits for queues to empty.
+    pub drain_timeout: Duration,
+    /// `None` = never.
+    pub exit_on_idle: Option<Duration>,
+}
+
+/// `[limits]`, for the whole daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients at once; 0 = derived from RLIMIT_NOFILE.
+    pub clients: usize,
+    /// Clients of one user; 0 = half of `clients`.
+    pub clients_per_user: usize,
+    /// Bytes held for all clients of one user.
+    pub queue_per_user: usize,
+    /// Bytes held for everybody together.
+    pub queue_total: usize,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// A file in the file system, specifiers expanded.
+    Path(PathBuf),
+    /// A name in the abstract namespace, without the "@".
+    Abstract(Vec<u8>),
+}
+
+/// `type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketType {
+    /// SOCK_STREAM
+    Stream,
+    /// SOCK_SEQPACKET
+    Seqpacket,
+    /// SOCK_DGRAM
+    Datagram,
+}
+
+/// `service`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Back to the sender.
+    Echo,
+    /// To all other clients of the socket.
+    Relay,
+    /// Into a record.
+    Collect,
+}
+
+/// `slow-client`: what happens when a client's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowClient {
+    /// Reading from the senders stops.
+    Wait,
+    /// The slow client is closed.
+    Disconnect,
+    /// The message is dropped for it alone.
+    Drop,
+}
+
+/// `[socket.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// NAME
+    pub name: String,
+    /// `path`
+    pub address: Address,
+    /// `type`
+    pub kind: SocketType,
+    /// `mode`, permission bits of the socket file.
+    pub mode: u32,
+    /// `user`, name or number; empty = as the daemon runs.
+    pub user: String,
+    /// `group`, likewise.
+    pub group: String,
+    /// `backlog`: connections waiting to be accepted.
+    pub backlog: u32,
+    /// `allow-users`
+    pub allow_users: Vec<String>,
+    /// `allow-groups`
+    pub allow_groups: Vec<String>,
+    /// `service`
+    pub service: ServiceKind,
+    /// `framing`
+    pub framing: Framing,
+    /// `message-size`, bytes of a message without its terminator or prefix.
+    pub message_size: usize,
+    /// `queue-size`, bytes waiting for one client.
+    pub queue_size: usize,
+    /// `slow-client`
+    pub slow_client: SlowClient,
+    /// `slow-timeout`
+    pub slow_timeout: Duration,
+    /// `idle-timeout`; `None` = never.
+    pub idle_timeout: Option<Duration>,
+    /// `clients`; 0 = the daemon's.
+    pub clients: usize,
+    /// `stamp`
+    pub stamp: bool,
+    /// `ack`
+    pub ack: bool,
+    /// `[socket.NAME.record]`; always there under collect.
+    pub record: Option<Record>,
+}
+
+/// `format` of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// `TIME SOCKET[PID] uid=UID MESSAGE`
+    Text,
+    /// The bytes and LF.
+    Raw,
+}
+
+/// `[socket.NAME.record]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// `file`; `None` = standard output.
+    pub file: Option<PathBuf>,
+    /// `mode` of the file.
+    pub mode: u32,
+    /// `queue-size`, bytes waiting for the disk.
+    pub queue_size: usize,
+    /// `format`
+    pub format: Format,
+    /// `sync`
+    pub sync: bool,
+    /// `rotate-size`, bytes.
+    pub rotate_size: u64,
+    /// `keep`, rotated files.
+    pub keep: u32,
+}
+
+/// What %t, %S and %L mean, and where the user's own file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// %t
+    pub runtime: PathBuf,
+    /// %S
+    pub state: PathBuf,
+    /// %L
+    pub logs: PathBuf,
+    /// Config files in the order they are looked for.
+    pub files: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Those of the system manager.
+    #[must_use]
+    pub fn system() -> Self {
+        unimplemented!()
+    }
+
+    /// Those of the process: the user's for one who is not root and has XDG_RUNTIME_DIR, else the
+    /// system's.
+    #[must_use]
+    pub fn current() -> Self {
+        unimplemented!()
+    }
+}
+
+/// `--socket PATH [--type T] [--service S] [--framing F]`: one socket in place of the file's.
+#[derive(Clone, Debug, Default)]
+pub struct AdHoc {
+    /// `--socket`
+    pub path: String,
+    /// `--type`
+    pub kind: Option<String>,
+    /// `--service`
+    pub service: Option<String>,
+    /// `--framing`
+    pub framing: Option<String>,
+}
+
+impl Config {
+    /// Reads `file`, or where that is `None` the first of `places.files` that exists, or else the
+    /// embedded file.
+    ///
+    /// # Errors
+    /// `Fatal::Config` with all faults found.
+    pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
+        let _ = (file, places);
+        unimplemented!()
+    }
+
+    /// Checks `text` as if it stood in `file`.
+    ///
+    /// # Errors
+    /// All faults found.
+    pub fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Self, Vec<Fault>> {
+        let _ = (text, file, places);
+        unimplemented!()
+    }
+
+    /// The configuration of `--socket`.
+    ///
+    /// # Errors
+    /// `Fatal::Config`, its keys named as the options are.
+    pub fn ad_hoc(options: &AdHoc, places: &Places) -> Result<Self, Fatal> {
+        let _ = (options, places);
+        unimplemented!()
+    }
+
+    /// The effective configuration as TOML that loads again to the same.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        unimplemented!()
+    }
+
+    /// A fault of `key`, with file and line, for what only the running system can tell (a user that
+    /// does not exist).
+    #[must_use]
+    pub fn fault(&self, key: &str, message: String) -> Fault {
+        Fault {
+            file: self.file.clone(),
+            line: self.lines.get(key).copied(),
+            key: key.into(),
+            message,
+        }
+    }
+}

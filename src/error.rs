@@ -1,0 +1,146 @@
+//! The two kinds of failure: `Fatal` ends the daemon, `Close` ends one client.
+
+use std::{fmt, io, path::PathBuf};
+
+/// Ends the daemon. Its text names the path or key at fault and what would be right.
+#[derive(Debug)]
+pub enum Fatal {
+    /// The config file, or what it asks of this machine, is wrong: exit code 78 (EX_CONFIG).
+    Config(Vec<Fault>),
+    /// A socket could not be bound, or an inherited one does not fit.
+    Socket {
+        /// The socket's name or address.
+        socket: String,
+        /// What is wrong, and the remedy.
+        fault: String,
+    },
+    /// A call to the operating system failed that the daemon cannot do without.
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A record can no longer be written.
+    Record {
+        /// The file, or "standard output".
+        record: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// One fault of a config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file; `None` where the text came with the binary or from the command line.
+    pub file: Option<PathBuf>,
+    /// Line in the file, from 1; `None` where no line is at fault.
+    pub line: Option<usize>,
+    /// The key with its tables, as "socket.udsd.mode"; empty where no key is at fault.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.display())?;
+            if let Some(line) = self.line {
+                write!(f, "{line}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl Fatal {
+    /// The exit code of a daemon that ends this way: 78 for the config, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Fatal::Config(_) => 78,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fatal::Config(faults) => {
+                for (i, fault) in faults.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str("\n")?;
+                    }
+                    write!(f, "{fault}")?;
+                }
+                Ok(())
+            }
+            Fatal::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
+            Fatal::System { doing, source } => write!(f, "{doing}: {source}"),
+            Fatal::Record { record, source } => write!(f, "record {record}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// Ends one client: logged once, counted, never stops the daemon.
+#[derive(Debug)]
+pub enum Close {
+    /// The client had finished and has all it is owed.
+    Done,
+    /// The client went away.
+    HangUp,
+    /// It was silent for `idle-timeout`.
+    Idle,
+    /// It sent a message longer than `message-size`.
+    MessageTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Its queue was full and it did not read.
+    SlowReader {
+        /// Bytes that waited for it.
+        waiting: usize,
+    },
+    /// The daemon stops.
+    Stopping,
+    /// The kernel refused to go on with it.
+    Io(io::Error),
+}
+
+impl Close {
+    /// Whether this is an ordinary end, of the client's own choice or the daemon's stop.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self, Close::Done | Close::HangUp | Close::Stopping)
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Close::Done => f.write_str("done"),
+            Close::HangUp => f.write_str("hung up"),
+            Close::Idle => f.write_str("silent for idle-timeout"),
+            Close::MessageTooLong { limit } => {
+                write!(f, "sent a message longer than message-size = {limit} bytes")
+            }
+            Close::SlowReader { waiting } => {
+                write!(
+                    f,
+                    "did not read: {waiting} bytes waited in its queue (queue-size, slow-client)"
+                )
+            }
+            Close::Stopping => f.write_str("the daemon stops"),
+            Close::Io(error) => write!(f, "{error}"),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Who a client is: its number in this daemon and the sender that the kernel vouches for.
+
+use std::fmt;
+
+/// A client's number: counts up from 1 over the life of the daemon and is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The credentials of a client as the kernel reports them (SO_PEERCRED, `unix(7)`): those of the
+/// process that connected, at the time it did, with its effective ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in the daemon's pid namespace; 0 where the process is not visible from it.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}, uid {}, gid {}", self.pid, self.uid, self.gid)
+    }
+}
