@@ -354,3 +354,192 @@ fn accept_write(result: io::Result<usize>) -> Result<usize, Close> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// A service that takes what `quota` says, message by message, and remembers the bodies.
+    struct Taker {
+        bodies: Vec<(Vec<u8>, bool)>,
+        quota: usize,
+    }
+
+    impl Taker {
+        fn new(quota: usize) -> Self {
+            Taker {
+                bodies: Vec::new(),
+                quota,
+            }
+        }
+
+        fn take(&mut self, batch: Batch<'_>) -> Result<usize, Close> {
+            let mut taken = 0;
+            for message in batch.iter() {
+                if self.quota == 0 {
+                    return Ok(taken);
+                }
+                self.quota -= 1;
+                self.bodies.push((message.body.to_vec(), message.truncated));
+                taken = message.end;
+            }
+            Ok(batch.bytes.len())
+        }
+    }
+
+    fn rule(framing: Framing, message_size: usize) -> Rule {
+        Rule {
+            framing,
+            message_size,
+            truncate: true,
+        }
+    }
+
+    /// What arrives when `stream` comes in these pieces and the service takes `quota` messages
+    /// before it blocks, each time.
+    fn run(rule: &Rule, pieces: &[&[u8]], quota: usize) -> Vec<(Vec<u8>, bool)> {
+        let mut input = Input::default();
+        let mut taker = Taker::new(quota);
+        let settle = |input: &mut Input, taker: &mut Taker, mut fed: Fed| {
+            while fed == Fed::Blocked {
+                assert!(input.is_blocked());
+                taker.quota = quota;
+                fed = input.resume(rule, &mut |batch| taker.take(batch)).unwrap();
+            }
+            assert!(!input.is_blocked());
+        };
+        for piece in pieces {
+            let fed = input
+                .feed(&mut piece.to_vec(), rule, &mut |batch| taker.take(batch))
+                .unwrap();
+            settle(&mut input, &mut taker, fed);
+        }
+        let fed = input.finish(rule, &mut |batch| taker.take(batch)).unwrap();
+        settle(&mut input, &mut taker, fed);
+        taker.bodies
+    }
+
+    #[test]
+    fn messages_are_the_same_however_the_stream_is_split_and_however_the_service_blocks() {
+        let long = 6;
+        let cases: &[(Framing, &[u8], &[(&str, bool)])] = &[
+            (
+                Framing::Lines,
+                b"one\r\n\nabcdefgh\ntwo\nlast",
+                &[
+                    ("one", false),
+                    ("", false),
+                    ("abcdef", true),
+                    ("two", false),
+                    ("last", false),
+                ],
+            ),
+            (
+                Framing::Nul,
+                b"a\0bcdefghij\0\0k",
+                &[("a", false), ("bcdefg", true), ("", false), ("k", false)],
+            ),
+            (
+                Framing::LengthPrefixed,
+                b"\0\0\0\x02hi\0\0\0\x08abcdefgh\0\0\0\0\0\0\0\x01x\0\0\0\x09lost",
+                &[("hi", false), ("abcdef", true), ("", false), ("x", false)],
+            ),
+            (
+                Framing::Fixed(3),
+                b"abcdefgh",
+                &[("abc", false), ("def", false)],
+            ),
+            (
+                Framing::CString(4),
+                b"ab\0Xcdefg\0YZno",
+                &[("ab", false), ("cdef", false), ("g", false)],
+            ),
+            (
+                Framing::Syslog,
+                b"4 <1>a<2>b\n\0<3>c\0\n9 <4>abcdef<5>defghi\n<6>z",
+                &[
+                    ("<1>a", false),
+                    ("<2>b", false),
+                    ("<3>c", false),
+                    ("<4>abc", true),
+                    ("<5>def", true),
+                    ("<6>z", false),
+                ],
+            ),
+        ];
+        for (framing, stream, expected) in cases {
+            let rule = rule(*framing, long);
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(body, cut)| (body.as_bytes().to_vec(), *cut))
+                .collect();
+            for quota in [1, 2, usize::MAX] {
+                for i in 0..=stream.len() {
+                    for j in i..=stream.len() {
+                        let pieces = [&stream[..i], &stream[i..j], &stream[j..]];
+                        assert_eq!(
+                            run(&rule, &pieces, quota),
+                            expected,
+                            "{framing} cut at {i} and {j}"
+                        );
+                    }
+                }
+                let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+                assert_eq!(
+                    run(&rule, &bytes, quota),
+                    expected,
+                    "{framing} byte by byte"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn padding_behind_a_string_is_zero_on_its_way_out() {
+        let rule = rule(Framing::CString(8), 8);
+        let mut seen = Vec::new();
+        let mut input = Input::default();
+        for piece in [&b"ab\0secr"[..], b"etcd\0x", b"yzabc"] {
+            let mut keep = |batch: Batch<'_>| {
+                seen.extend_from_slice(batch.bytes);
+                Ok(batch.bytes.len())
+            };
+            input.feed(&mut piece.to_vec(), &rule, &mut keep).unwrap();
+        }
+        assert_eq!(seen, b"ab\0\0\0\0\0\0tcd\0\0\0\0\0");
+    }
+
+    #[test]
+    fn a_message_over_the_limit_ends_its_sender_where_nothing_is_cut() {
+        let rule = Rule {
+            truncate: false,
+            ..rule(Framing::Lines, 4)
+        };
+        let mut input = Input::default();
+        let mut taker = Taker::new(usize::MAX);
+        let mut feed =
+            |bytes: &[u8]| input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch));
+        assert!(feed(b"abcd\r\nabc").is_ok());
+        assert!(matches!(
+            feed(b"de"),
+            Err(Close::MessageTooLong { limit: 4 })
+        ));
+        assert_eq!(taker.bodies, [(b"abcd".to_vec(), false)]);
+    }
+
+    #[test]
+    fn nothing_is_held_beyond_one_message() {
+        let rule = rule(Framing::Lines, 1000);
+        let mut input = Input::default();
+        let mut taker = Taker::new(usize::MAX);
+        for _ in 0..10_000 {
+            input
+                .feed(&mut [b'x'; 999], &rule, &mut |batch| taker.take(batch))
+                .unwrap();
+            assert!(input.len() <= 1001 && input.held.capacity() <= 4096);
+        }
+        assert_eq!(taker.bodies, [(vec![b'x'; 1000], true)]);
+    }
+}
