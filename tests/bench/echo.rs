@@ -1,0 +1,414 @@
+//! `cargo bench --bench echo [-- WORD]`: udsd's echo beside the least that a server can do.
+//!
+//! Sections, chosen by WORD: `echo` (messages per second, per second of server CPU, and p99, as
+//! ratios to the floor), `idle` (resident bytes a client), `binary` (its size), `ready` (from exec
+//! to READY=1). Nothing but a wrong answer fails the run: figures are reported beside their goals.
+//!
+//! - UDSD_BENCH_SECONDS (1), UDSD_BENCH_PAIRS (5): time for each server in a pair, and pairs.
+//! - UDSD_BENCH_DAEMON, UDSD_BENCH_FLOOR: another program in place of udsd or of the floor, so that
+//!   two builds can be compared; the word `floor` is the floor itself, to see how figures vary.
+//!
+//! A pair is two fresh servers, both loaded in turn, in short slices of changing order: what else
+//! the machine does then meets both alike. The ratio is the median of the pairs' ratios.
+
+mod floor;
+mod idle;
+mod load;
+mod server;
+mod setup;
+
+use load::{Load, Window};
+use server::Server;
+use setup::{Folder, Options, Outcome};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+const CLIENTS: [usize; 3] = [1, 64, 1000];
+const SIZES: [usize; 2] = [64, 4096];
+const SLICE: Duration = Duration::from_millis(100);
+const STARTS: usize = 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["--floor", path] => floor::run(Path::new(path)),
+        ["--idle-clients", path, count] => count
+            .parse()
+            .map_err(Into::into)
+            .and_then(|count| idle::run(Path::new(path), count)),
+        _ => Options::read(&arguments).and_then(|options| run(&options)),
+    };
+    // An interruption shows first as whatever broke by it.
+    match setup::check_interrupted().and(outcome) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Outcome<()> {
+    let begin = Instant::now();
+    setup::catch_signals()?;
+    setup::raise_open_files()?;
+    let daemon = Program::from_env("UDSD_BENCH_DAEMON", env!("CARGO_BIN_EXE_udsd").into());
+    let floor = Program::from_env("UDSD_BENCH_FLOOR", Program::FLOOR.into());
+    println!("{}", setup::machine());
+    println!("udsd:  {}\nfloor: {}", daemon.name(), floor.name());
+    if options.trial {
+        println!("A trial, not a measurement: `cargo bench` gives --bench.");
+    }
+
+    type Section = fn(&Options, &Program, &Program) -> Outcome<Vec<Goal>>;
+    let sections: [(&str, Section); 4] = [
+        ("echo", echo),
+        ("idle", idle_client),
+        ("binary", binary),
+        ("ready", ready),
+    ];
+    if !sections.iter().any(|(name, _)| options.wants(name)) {
+        return Err("no such section: echo, idle, binary or ready".into());
+    }
+    let mut goals = Vec::new();
+    let mut left_out = Vec::new();
+    for (name, section) in sections {
+        if options.wants(name) {
+            println!("\n== {name}");
+            goals.extend(section(options, &daemon, &floor)?);
+        } else {
+            left_out.push(name);
+        }
+    }
+
+    println!("\n== goals");
+    for goal in goals {
+        println!("{:<58} {:>10}   goal {}", goal.what, goal.figure, goal.goal);
+    }
+    for name in left_out {
+        println!("{name}: left out by the filter");
+    }
+    println!("took {:.0} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A figure beside what it should be.
+struct Goal {
+    what: String,
+    figure: String,
+    goal: &'static str,
+}
+
+impl Goal {
+    fn new(what: impl Into<String>, figure: String, goal: &'static str) -> Goal {
+        Goal {
+            what: what.into(),
+            figure,
+            goal,
+        }
+    }
+}
+
+enum Program {
+    Floor,
+    Daemon(PathBuf),
+}
+
+impl Program {
+    const FLOOR: &str = "floor";
+
+    fn from_env(name: &str, default: PathBuf) -> Program {
+        let path = env::var_os(name).map_or(default, PathBuf::from);
+        if path.as_os_str() == Program::FLOOR {
+            Program::Floor
+        } else {
+            Program::Daemon(path)
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Program::Floor => "one thread, epoll, recv, send".to_owned(),
+            Program::Daemon(path) => path.display().to_string(),
+        }
+    }
+
+    fn path(&self) -> Outcome<PathBuf> {
+        match self {
+            Program::Floor => Ok(env::current_exe()?),
+            Program::Daemon(path) => Ok(path.clone()),
+        }
+    }
+
+    fn start(&self) -> Outcome<Server> {
+        Server::start(|folder| {
+            let mut command = Command::new(self.path()?);
+            match self {
+                Program::Floor => command.arg("--floor").arg(folder.socket()),
+                Program::Daemon(_) => command
+                    .arg("--socket")
+                    .arg(folder.socket())
+                    .args(["--service", "echo"]),
+            };
+            Ok(command)
+        })
+    }
+
+    /// For more clients than one user may have by default.
+    fn start_for(&self, clients: usize) -> Outcome<Server> {
+        if matches!(self, Program::Floor) {
+            return self.start();
+        }
+        Server::start(|folder| {
+            let mut command = Command::new(self.path()?);
+            command.arg("--config").arg(config(folder, clients)?);
+            Ok(command)
+        })
+    }
+}
+
+fn config(folder: &Folder, clients: usize) -> Outcome<PathBuf> {
+    let path = folder.path().join("udsd.toml");
+    let text = format!(
+        "[daemon]\ncontrol = \"\"\n\n[limits]\nclients = {clients}\nclients-per-user = {clients}\n\n\
+         [socket.bench]\npath = \"{}\"\nservice = \"echo\"\n",
+        folder.socket().display()
+    );
+    fs::write(&path, text)?;
+    Ok(path)
+}
+
+fn echo(options: &Options, daemon: &Program, floor: &Program) -> Outcome<Vec<Goal>> {
+    println!(
+        "{} pairs of {} ms for each server; medians, ratios with the lowest and highest of all pairs",
+        options.pairs,
+        options.span.as_millis()
+    );
+    println!(
+        "{:>12} | {:^33} | {:^33} | {:^28}",
+        "", "messages/s", "messages/s of server CPU", "p99 round trip, µs"
+    );
+    println!(
+        "clients size | {0:>6} {1:>6}  {2:^17} | {0:>6} {1:>6}  {2:^17} | {0:>6} {1:>6}  ratio",
+        "floor", "udsd", "ratio"
+    );
+    let (mut rates, mut cpu_rates, mut p99s) = (Vec::new(), Vec::new(), Vec::new());
+    for clients in CLIENTS {
+        for size in SIZES {
+            let pairs = (0..options.pairs)
+                .map(|number| Pair::measure(options.span, number, daemon, floor, clients, size))
+                .collect::<Outcome<Vec<Pair>>>()?;
+            let rate = Compared::new(&pairs, |w| w.messages as f64 / w.elapsed.as_secs_f64());
+            let cpu_rate = Compared::new(&pairs, |w| w.messages as f64 / w.cpu.as_secs_f64());
+            let p99 = Compared::new(&pairs, |w| w.trips.value_at_quantile(0.99) as f64 / 1e3);
+            println!(
+                "{clients:>7} {size:>4} | {} | {} | {:>6.0} {:>6.0}  {:.2} ({:.2}–{:.2})",
+                rate.in_thousands(),
+                cpu_rate.in_thousands(),
+                p99.floor,
+                p99.daemon,
+                p99.ratio,
+                p99.lowest,
+                p99.highest
+            );
+            rates.push(rate.ratio);
+            cpu_rates.push(cpu_rate.ratio);
+            p99s.push(p99.ratio);
+        }
+    }
+    let lowest = |ratios: &[f64]| ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = p99s.iter().copied().fold(0.0, f64::max);
+    let two = |figure: f64| format!("{figure:.2}");
+    Ok(vec![
+        Goal::new(
+            "echo: messages/s, lowest ratio to the floor",
+            two(lowest(&rates)),
+            "0.95 (bound 0.9)",
+        ),
+        Goal::new(
+            "echo: messages/s of server CPU, lowest ratio to the floor",
+            two(lowest(&cpu_rates)),
+            "0.95 (bound 0.9)",
+        ),
+        Goal::new(
+            "echo: p99 round trip, highest ratio to the floor",
+            two(highest),
+            "1.1 or less",
+        ),
+    ])
+}
+
+struct Pair {
+    daemon: Window,
+    floor: Window,
+}
+
+impl Pair {
+    fn measure(
+        span: Duration,
+        number: usize,
+        daemon: &Program,
+        floor: &Program,
+        clients: usize,
+        size: usize,
+    ) -> Outcome<Pair> {
+        let mut daemon = Side::start(daemon, clients, size)?;
+        let mut floor = Side::start(floor, clients, size)?;
+        let slices = span.div_duration_f64(SLICE).ceil().max(1.0) as usize;
+        for slice in 0..slices {
+            // floor, daemon, daemon, floor …; the next pair the other way round.
+            let mut sides = [&mut floor, &mut daemon];
+            if (slice + number) % 2 == 1 {
+                sides.reverse();
+            }
+            for side in sides {
+                side.slice(span / slices as u32)?;
+            }
+        }
+        Ok(Pair {
+            daemon: daemon.end()?,
+            floor: floor.end()?,
+        })
+    }
+}
+
+/// One server under load.
+struct Side {
+    server: Server,
+    load: Load,
+    window: Window,
+}
+
+impl Side {
+    fn start(program: &Program, clients: usize, size: usize) -> Outcome<Side> {
+        let server = program.start()?;
+        let mut load = Load::connect(&server.socket(), clients, size)?;
+        load.run(SLICE / 2, &mut Window::new()?)?; // warm
+        Ok(Side {
+            server,
+            load,
+            window: Window::new()?,
+        })
+    }
+
+    fn slice(&mut self, span: Duration) -> Outcome<()> {
+        let before = self.server.cpu()?;
+        self.load
+            .run(span, &mut self.window)
+            .map_err(|error| self.server.blame(&format!("is at fault: {error}")))?;
+        self.window.cpu += self.server.cpu()? - before;
+        Ok(())
+    }
+
+    fn end(self) -> Outcome<Window> {
+        drop(self.load);
+        self.server.stop()?;
+        Ok(self.window)
+    }
+}
+
+/// One figure of all pairs: medians of both, and of the pairs' ratios.
+struct Compared {
+    floor: f64,
+    daemon: f64,
+    ratio: f64,
+    lowest: f64,
+    highest: f64,
+}
+
+impl Compared {
+    fn new(pairs: &[Pair], figure: impl Fn(&Window) -> f64) -> Compared {
+        let of = |side: fn(&Pair) -> &Window| sorted(pairs.iter().map(|p| figure(side(p))));
+        let ratios = sorted(pairs.iter().map(|p| figure(&p.daemon) / figure(&p.floor)));
+        Compared {
+            floor: median(&of(|pair| &pair.floor)),
+            daemon: median(&of(|pair| &pair.daemon)),
+            ratio: median(&ratios),
+            lowest: ratios[0],
+            highest: ratios[ratios.len() - 1],
+        }
+    }
+
+    fn in_thousands(&self) -> String {
+        format!(
+            "{:>5.0}k {:>5.0}k  {:.3} ({:.2}–{:.2})",
+            self.floor / 1e3,
+            self.daemon / 1e3,
+            self.ratio,
+            self.lowest,
+            self.highest
+        )
+    }
+}
+
+fn sorted(figures: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        (sorted[middle - 1] + sorted[middle]) / 2.0
+    }
+}
+
+fn idle_client(_: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
+    let server = daemon.start_for(idle::clients() + 100)?;
+    let cost =
+        idle::measure(&server).map_err(|error| server.blame(&format!("is at fault: {error}")))?;
+    server.stop()?;
+    println!("{} clients, resident bytes a client:", cost.clients);
+    println!("{:>8.0}  each having had one message back", cost.greeted);
+    println!("{:>8.0}  each having had a queue of its own", cost.filled);
+    Ok(vec![Goal::new(
+        format!("idle client: resident bytes, over {} clients", cost.clients),
+        format!("{:.0}", cost.greeted.max(cost.filled)),
+        "512 or less",
+    )])
+}
+
+fn binary(_: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
+    let path = daemon.path()?;
+    let bytes = fs::metadata(&path)
+        .map_err(|error| format!("{}: {error}", path.display()))?
+        .len();
+    println!("{bytes} bytes: {}", path.display());
+    Ok(vec![Goal::new(
+        "binary: MiB",
+        format!("{:.2}", bytes as f64 / f64::from(1 << 20)),
+        "3 or less",
+    )])
+}
+
+fn ready(_: &Options, daemon: &Program, floor: &Program) -> Outcome<Vec<Goal>> {
+    let (mut of_daemon, mut of_floor) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        for (program, times) in [(floor, &mut of_floor), (daemon, &mut of_daemon)] {
+            let server = program.start()?;
+            times.push(server.ready_after().as_secs_f64() * 1e3);
+            server.stop()?;
+        }
+    }
+    println!("exec to READY=1, milliseconds, of {STARTS} starts:");
+    for (name, times) in [("floor", of_floor), ("udsd", of_daemon.clone())] {
+        let times = sorted(times.into_iter());
+        println!(
+            "{name:>8}  median {:.2}, lowest {:.2}, highest {:.2}",
+            median(&times),
+            times[0],
+            times[times.len() - 1]
+        );
+    }
+    Ok(vec![Goal::new(
+        "ready: milliseconds from exec to READY=1",
+        format!("{:.2}", median(&sorted(of_daemon.into_iter()))),
+        "5 or less",
+    )])
+}
