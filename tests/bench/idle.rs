@@ -3,7 +3,7 @@
 //! The clients live in processes of their own, since their descriptors count too. They obey one
 //! word a line on standard input (`greet`, `fill`) and answer `done`; end of input ends them.
 
-use crate::load::{Load, Window};
+use crate::load::Load;
 use crate::server::Server;
 use crate::setup::{Outcome, check_interrupted, open_files};
 use std::env;
@@ -35,7 +35,7 @@ pub(crate) fn clients() -> usize {
 pub(crate) fn measure(server: &Server) -> Outcome<Cost> {
     let clients = clients();
     // What the first client of all costs (a read buffer, pages of code) is no client's share.
-    Load::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO, &mut Window::new()?)?;
+    Load::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO)?;
     let before = server.resident()?;
     let share = |bytes: u64| (bytes as f64 - before as f64) / clients as f64;
 
@@ -122,7 +122,7 @@ pub(crate) fn run(path: &Path, clients: usize) -> Outcome<()> {
     let mut load = Load::connect(path, clients, GREETING)?;
     for word in io::stdin().lock().lines() {
         match word?.as_str() {
-            "greet" => load.run(Duration::ZERO, &mut Window::new()?)?,
+            "greet" => load.run(Duration::ZERO).map(|_| ())?,
             "fill" => load.fill(FILL)?,
             word => return Err(format!("unknown word {word}").into()),
         }

@@ -39,24 +39,14 @@ struct Client {
     sent_at: Instant,
 }
 
-/// What was measured while a load ran; windows of one server add up.
+/// What was measured while a load ran.
 pub(crate) struct Window {
     pub(crate) messages: u64,
     pub(crate) elapsed: Duration,
+    /// Of round trips.
+    pub(crate) p99: Duration,
+    /// Of the server: for its observer to fill in.
     pub(crate) cpu: Duration,
-    /// Round trips in nanoseconds.
-    pub(crate) trips: Histogram<u64>,
-}
-
-impl Window {
-    pub(crate) fn new() -> Outcome<Window> {
-        Ok(Window {
-            messages: 0,
-            elapsed: Duration::ZERO,
-            cpu: Duration::ZERO,
-            trips: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
-        })
-    }
 }
 
 impl Load {
@@ -87,7 +77,8 @@ impl Load {
     }
 
     /// Runs for `span`, but at least one message a client, and waits for the last answers.
-    pub(crate) fn run(&mut self, span: Duration, window: &mut Window) -> Outcome<()> {
+    pub(crate) fn run(&mut self, span: Duration) -> Outcome<Window> {
+        let mut trips = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?; // nanoseconds
         let begin = Instant::now();
         let deadline = begin + span;
         for (index, client) in self.clients.iter_mut().enumerate() {
@@ -119,8 +110,7 @@ impl Load {
                 }
                 let now = Instant::now();
                 let trip = now.duration_since(client.sent_at).as_nanos() as u64;
-                window.trips.saturating_record(trip);
-                window.messages += 1;
+                trips.saturating_record(trip);
                 client.number = client.number.wrapping_add(1);
                 if now < deadline {
                     mark(&mut self.message, index, client.number);
@@ -130,8 +120,14 @@ impl Load {
                 }
             }
         }
-        window.elapsed += begin.elapsed();
-        check_interrupted()
+        let elapsed = begin.elapsed();
+        check_interrupted()?;
+        Ok(Window {
+            messages: trips.len(),
+            elapsed,
+            p99: Duration::from_nanos(trips.value_at_quantile(0.99)),
+            cpu: Duration::ZERO,
+        })
     }
 
     /// One client after another sends `total` bytes and reads none of them until all are sent:

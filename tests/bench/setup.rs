@@ -2,6 +2,7 @@
 //! an orderly end when it is interrupted.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,30 @@ pub(crate) fn open_files() -> usize {
     getrlimit(Resource::Nofile)
         .current
         .map_or(usize::MAX, |limit| limit as usize)
+}
+
+/// Keeps this thread, and the processes it starts, on one core until dropped.
+pub(crate) struct OneCore(CpuSet);
+
+impl OneCore {
+    pub(crate) fn hold() -> Outcome<OneCore> {
+        let allowed = sched_getaffinity(None)?;
+        let first = (0..CpuSet::MAX_CPU)
+            .find(|core| allowed.is_set(*core))
+            .ok_or("no core to run on")?;
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one)?;
+        Ok(OneCore(allowed))
+    }
+}
+
+impl Drop for OneCore {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(None, &self.0) {
+            eprintln!("cannot leave the one core again: {error}");
+        }
+    }
 }
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
