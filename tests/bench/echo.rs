@@ -8,6 +8,8 @@
 //! - UDSD_BENCH_DAEMON, UDSD_BENCH_FLOOR: another program in place of udsd or of the floor, so that
 //!   two builds can be compared; the word `floor` is the floor itself, to see how figures vary.
 //!
+//! Without `--bench` (`cargo test --benches`) it is a short trial.
+//!
 //! A pair is two fresh servers, both loaded in turn, in slices of 100 ms and changing order: what
 //! else the machine does meets both alike. Each ratio is that of two neighbouring slices; the median
 //! of all slices of all pairs counts.
@@ -353,16 +355,21 @@ fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-fn idle_client(_: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
-    let server = daemon.start_for(idle::clients() + 100)?;
-    let cost =
-        idle::measure(&server).map_err(|error| server.blame(&format!("is at fault: {error}")))?;
+fn idle_client(options: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
+    let clients = idle::clients(options.trial);
+    let server = daemon.start_for(clients + 100)?;
+    let cost = idle::measure(&server, clients)
+        .map_err(|error| server.blame(&format!("is at fault: {error}")))?;
     server.stop()?;
-    println!("{} clients, resident bytes a client:", cost.clients);
+    println!("{clients} clients, resident bytes a client:");
     println!("{:>8.0}  each having had one message back", cost.greeted);
-    println!("{:>8.0}  each having had a queue of its own", cost.filled);
+    println!(
+        "{:>8.0}  each having let {} KiB wait for it, then read them",
+        cost.filled,
+        idle::FILL / 1024
+    );
     Ok(vec![Goal::new(
-        format!("idle client: resident bytes, over {} clients", cost.clients),
+        format!("idle client: resident bytes, over {clients} clients"),
         format!("{:.0}", cost.greeted.max(cost.filled)),
         "512 or less",
     )])

@@ -15,25 +15,27 @@ use std::time::Duration;
 /// Large enough that a buffer kept for it would show.
 const GREETING: usize = 4096;
 /// More than the 208 KiB that the kernel by default holds for a reader, less than queue-size.
-const FILL: usize = 320 * 1024;
+pub(crate) const FILL: usize = 320 * 1024;
 /// What a process has open beside its clients.
 const SPARE_FILES: usize = 200;
 const MOST: usize = 19_000;
+const TRIAL: usize = 500;
 
 /// Bytes a client.
 pub(crate) struct Cost {
-    pub(crate) clients: usize,
+    /// After one message to and fro.
     pub(crate) greeted: f64,
+    /// After `FILL` bytes that it read only when all were sent.
     pub(crate) filled: f64,
 }
 
 /// As many clients as one server process may have, up to `MOST`.
-pub(crate) fn clients() -> usize {
-    MOST.min(open_files().saturating_sub(SPARE_FILES))
+pub(crate) fn clients(trial: bool) -> usize {
+    let most = if trial { TRIAL } else { MOST };
+    most.min(open_files().saturating_sub(SPARE_FILES))
 }
 
-pub(crate) fn measure(server: &Server) -> Outcome<Cost> {
-    let clients = clients();
+pub(crate) fn measure(server: &Server, clients: usize) -> Outcome<Cost> {
     // What the first client of all costs (a read buffer, pages of code) is no client's share.
     Load::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO)?;
     let before = server.resident()?;
@@ -47,11 +49,7 @@ pub(crate) fn measure(server: &Server) -> Outcome<Cost> {
     let greeted = share(server.resident()?);
     all(&mut groups, "fill")?;
     let filled = share(server.resident()?);
-    Ok(Cost {
-        clients,
-        greeted,
-        filled,
-    })
+    Ok(Cost { greeted, filled })
 }
 
 /// Two processes at least, each within its limit of open files.
