@@ -9,6 +9,7 @@ use std::{
 use crate::{
     error::{Fatal, Fault},
     frame::Framing,
+    record::Format,
 };
 
 /// The shipped file, which serves where there is no other.
@@ -140,17 +141,6 @@ pub struct Socket {
     pub ack: bool,
     /// `[socket.NAME.record]`; always there under collect.
     pub record: Option<Record>,
-}
-
-/// `format` of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// `TIME SOCKET[PID] uid=UID MESSAGE`
-    Text,
-    /// The bytes and LF.
-    Raw,
 }
 
 /// `[socket.NAME.record]`
