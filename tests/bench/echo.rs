@@ -9,28 +9,24 @@
 //!   two builds can be compared; the word `floor` is the floor itself, to see how figures vary.
 //!
 //! Without `--bench` (`cargo test --benches`) it is a short trial.
-//!
-//! A pair is two fresh servers, both loaded in turn, in slices of 100 ms and changing order: what
-//! else the machine does meets both alike. Each ratio is that of two neighbouring slices; the median
-//! of all slices of all pairs counts.
 
+mod compare;
 mod floor;
 mod idle;
 mod load;
 mod server;
 mod setup;
 
-use load::{Load, Window};
+use compare::{Compared, Slices, median, pair, sorted};
 use server::Server;
-use setup::{Folder, OneCore, Options, Outcome};
+use setup::{Folder, Options, Outcome};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{env, fs};
 
 const CLIENTS: [usize; 3] = [1, 64, 1000];
 const SIZES: [usize; 2] = [64, 4096];
-const SLICE: Duration = Duration::from_millis(100);
 const STARTS: usize = 20;
 
 fn main() -> ExitCode {
@@ -204,7 +200,13 @@ fn echo(options: &Options, daemon: &Program, floor: &Program) -> Outcome<Vec<Goa
         for size in SIZES {
             let mut slices = Slices::new();
             for number in 0..options.pairs {
-                slices.extend(pair(options, number, (floor, daemon), clients, size)?);
+                slices.extend(pair(
+                    options.span,
+                    number,
+                    (|| floor.start(), || daemon.start()),
+                    clients,
+                    size,
+                )?);
             }
             let rate = Compared::new(&slices, |w| w.messages as f64 / w.elapsed.as_secs_f64());
             let cpu_rate = Compared::new(&slices, |w| w.messages as f64 / w.cpu.as_secs_f64());
@@ -240,119 +242,6 @@ fn echo(options: &Options, daemon: &Program, floor: &Program) -> Outcome<Vec<Goa
             "1.1 or less",
         ),
     ])
-}
-
-/// Slices of both servers, one beside the other in time.
-type Slices = Vec<(Window, Window)>;
-
-/// Two fresh servers under load in turn.
-fn pair(
-    options: &Options,
-    number: usize,
-    programs: (&Program, &Program),
-    clients: usize,
-    size: usize,
-) -> Outcome<Slices> {
-    // A client alone and its server never run at once. Where the scheduler puts them decides more
-    // than the server does (tried: 10,000 to 85,000 messages/s for the same floor), so they share a core.
-    let _core = (clients == 1).then(OneCore::hold).transpose()?;
-    let mut floor = Side::start(programs.0, clients, size)?;
-    let mut daemon = Side::start(programs.1, clients, size)?;
-    let count = options.span.div_duration_f64(SLICE).round().max(1.0) as usize;
-    let span = options.span / count as u32;
-    let mut slices = Vec::with_capacity(count);
-    for slice in 0..count {
-        // floor, daemon, daemon, floor …; the next pair the other way round.
-        slices.push(if (slice + number).is_multiple_of(2) {
-            let of_floor = floor.slice(span)?;
-            (of_floor, daemon.slice(span)?)
-        } else {
-            let of_daemon = daemon.slice(span)?;
-            (floor.slice(span)?, of_daemon)
-        });
-    }
-    floor.stop()?;
-    daemon.stop()?;
-    Ok(slices)
-}
-
-/// One server under load.
-struct Side {
-    server: Server,
-    load: Load,
-}
-
-impl Side {
-    fn start(program: &Program, clients: usize, size: usize) -> Outcome<Side> {
-        let server = program.start()?;
-        let load = Load::connect(&server.socket(), clients, size)?;
-        let mut side = Side { server, load };
-        side.slice(SLICE / 2)?; // warm
-        Ok(side)
-    }
-
-    fn slice(&mut self, span: Duration) -> Outcome<Window> {
-        let before = self.server.cpu()?;
-        let mut window = self
-            .load
-            .run(span)
-            .map_err(|error| self.server.blame(&format!("is at fault: {error}")))?;
-        window.cpu = self.server.cpu()? - before;
-        Ok(window)
-    }
-
-    fn stop(self) -> Outcome<()> {
-        drop(self.load);
-        self.server.stop()
-    }
-}
-
-/// One figure of all slices: medians of both servers, and of the ratios.
-struct Compared {
-    floor: f64,
-    daemon: f64,
-    ratio: f64,
-    /// Half of the ratios lie between these.
-    quartiles: (f64, f64),
-}
-
-impl Compared {
-    fn new(slices: &Slices, figure: impl Fn(&Window) -> f64) -> Compared {
-        let ratios = sorted(slices.iter().map(|(f, d)| figure(d) / figure(f)));
-        Compared {
-            floor: median(&sorted(slices.iter().map(|(floor, _)| figure(floor)))),
-            daemon: median(&sorted(slices.iter().map(|(_, daemon)| figure(daemon)))),
-            ratio: median(&ratios),
-            quartiles: (ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4]),
-        }
-    }
-
-    /// In units of `unit`.
-    fn cells(&self, unit: f64) -> String {
-        format!(
-            "{:>6.0} {:>6.0}  {:.3} ({:.2}–{:.2})",
-            self.floor / unit,
-            self.daemon / unit,
-            self.ratio,
-            self.quartiles.0,
-            self.quartiles.1
-        )
-    }
-}
-
-fn sorted(figures: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    }
 }
 
 fn idle_client(options: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
