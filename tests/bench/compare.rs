@@ -1,8 +1,8 @@
 //! Two servers side by side: slices of load in turn, and what their ratios say.
 //!
 //! A pair is two fresh servers, both loaded in turn, in slices of 100 ms and changing order: what
-//! else the machine does meets both alike. Each ratio is that of two neighbouring slices; the median
-//! of all slices of all pairs counts.
+//! else the machine does meets both alike. Each ratio is that of two neighbouring slices; the
+//! median of all slices of all pairs counts.
 
 use crate::load::{Load, Window};
 use crate::server::Server;

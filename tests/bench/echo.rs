@@ -90,7 +90,11 @@ fn run(options: &Options) -> Outcome<()> {
     for name in left_out {
         println!("{name}: left out by the filter");
     }
-    println!("took {:.0} s", begin.elapsed().as_secs_f64());
+    println!(
+        "took {:.0} s, load average {}",
+        begin.elapsed().as_secs_f64(),
+        setup::load_average()
+    );
     Ok(())
 }
 

@@ -75,7 +75,6 @@ fn from_env<T: FromStr>(name: &str, default: T) -> Outcome<T> {
 /// One line on the machine: a figure without it says little.
 pub(crate) fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
         .lines()
@@ -83,12 +82,18 @@ pub(crate) fn machine() -> String {
         .and_then(|line| line.split_once(": "))
         .map_or("unknown processor", |(_, model)| model);
     format!(
-        "{} cores ({model}), Linux {}, {} open files, load average {} at the start",
+        "{} cores ({model}), Linux {}, {} open files, load average {}",
         thread::available_parallelism().map_or(0, usize::from),
         kernel.trim(),
         open_files(),
-        load.split(' ').next().unwrap_or("unknown"),
+        load_average(),
     )
+}
+
+/// Of the last minute: on a busy machine only the figures of server CPU mean much.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
 /// Raises the soft limit of open files to the hard one, for this process and all it starts.
