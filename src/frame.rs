@@ -11,6 +11,9 @@ use memchr::{memchr, memchr2};
 /// Most digits of an octet count (RFC 6587, section 3.4.1) that are taken for one.
 const COUNT_DIGITS: usize = 9;
 
+/// The greatest octet count that has no more digits.
+const COUNT_MAX: usize = 999_999_999;
+
 /// How messages are told apart on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -73,6 +76,12 @@ pub struct Scan {
 pub enum Unfit {
     /// It contains the byte that ends a message.
     Terminator(u8),
+    /// It ends in CR, which would count as part of the terminator.
+    CarriageReturn,
+    /// It starts with digits, a space and `<`, which would be read as an octet count.
+    OctetCount,
+    /// It is empty, and would be taken for a stray terminator.
+    Empty,
     /// It is not exactly, or is more than, this many bytes long.
     Length(usize),
 }
@@ -84,6 +93,13 @@ impl fmt::Display for Unfit {
                 f,
                 "the message contains byte {byte:#04x}, which ends a message under this framing"
             ),
+            Unfit::CarriageReturn => {
+                f.write_str("the message ends in CR, which this framing takes for part of its end")
+            }
+            Unfit::OctetCount => f.write_str(
+                "the message starts with digits, a space and \"<\", which this framing reads as an octet count",
+            ),
+            Unfit::Empty => f.write_str("the message is empty, which is none under this framing"),
             Unfit::Length(n) => {
                 write!(f, "the message does not fit the {n} bytes of this framing")
             }
@@ -242,6 +258,7 @@ impl Framing {
         };
         match self {
             Framing::None => out.extend_from_slice(message),
+            Framing::Lines if message.last() == Some(&b'\r') => return Err(Unfit::CarriageReturn),
             Framing::Lines => return terminated(b'\n', out),
             Framing::Nul => return terminated(0, out),
             Framing::LengthPrefixed => {
@@ -260,9 +277,14 @@ impl Framing {
                 out.extend_from_slice(message);
                 out.resize(out.len() + n - message.len(), 0);
             }
+            Framing::Syslog if message.len() > COUNT_MAX => return Err(Unfit::Length(COUNT_MAX)),
             Framing::Syslog if message.first() == Some(&b'<') => {
                 out.extend_from_slice(format!("{} ", message.len()).as_bytes());
                 out.extend_from_slice(message);
+            }
+            Framing::Syslog if message.is_empty() => return Err(Unfit::Empty),
+            Framing::Syslog if matches!(octet_count(message), Count::Octets { .. }) => {
+                return Err(Unfit::OctetCount);
             }
             Framing::Syslog if memchr(0, message).is_some() => return Err(Unfit::Terminator(0)),
             Framing::Syslog => return terminated(b'\n', out),
@@ -780,6 +802,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_is_cut_again() {
+        let bodies: &[&[u8]] = &[
+            b"",
+            b"a",
+            b"abcd",
+            b"a\nbc",
+            b"a\0bc",
+            b"\n",
+            b"\0",
+            b"\rab",
+            b"ab\r",
+            b"a\r\nb",
+            b"<1>a",
+            b"<1>a\n",
+            b"<1\0",
+            b"5 <a",
+            b"123456789 <",
+            b"0 <a",
+            b"12",
+            b"5 x",
+            b"\xff",
+        ];
+        let framings = [
+            Framing::Lines,
+            Framing::Nul,
+            Framing::LengthPrefixed,
+            Framing::Fixed(4),
+            Framing::CString(4),
+            Framing::Syslog,
+        ];
+        for framing in framings {
+            for body in bodies {
+                let mut wire = b"before".to_vec();
+                match framing.put(body, &mut wire) {
+                    Ok(()) => {
+                        // Twice, so that a message must not swallow the start of the next.
+                        let wire = wire[6..].repeat(2);
+                        check(framing, &wire, 64, &[message(body), message(body)]);
+                        assert!(wire.len() / 2 <= framing.largest(body.len()));
+                    }
+                    Err(_) => assert_eq!(wire, b"before", "{framing}: not as it was"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn put_refuses_what_has_no_form() {
         let put = |framing: Framing, body: &[u8]| framing.put(body, &mut Vec::new());
         assert_eq!(put(Framing::Lines, b"a\nb"), Err(Unfit::Terminator(b'\n')));
@@ -790,6 +859,10 @@ mod tests {
         assert_eq!(put(Framing::Syslog, b"a\nb"), Err(Unfit::Terminator(b'\n')));
         assert_eq!(put(Framing::Syslog, b"a\0b"), Err(Unfit::Terminator(0)));
         assert_eq!(put(Framing::Syslog, b"<1>a\n\0"), Ok(()));
+        assert_eq!(put(Framing::Lines, b"a\r"), Err(Unfit::CarriageReturn));
+        assert_eq!(put(Framing::Syslog, b""), Err(Unfit::Empty));
+        assert_eq!(put(Framing::Syslog, b"5 <a"), Err(Unfit::OctetCount));
+        assert_eq!(put(Framing::Syslog, b"5 a"), Ok(()));
     }
 
     #[test]
