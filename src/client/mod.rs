@@ -1,0 +1,112 @@
+//! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a
+//! connected `Link`; how that is found is `target`'s.
+
+mod connect;
+mod failure;
+mod messages;
+mod ready;
+mod standard;
+mod target;
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+use crate::{config::SocketType, frame::Framing};
+use failure::Failure;
+
+/// Longest message that udsc holds, in bytes of its body. What passes through unchanged has none.
+pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// How long udsc waits for a server to close when it has no more to say.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Talk to udsd, or to any Unix stream socket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "udsc",
+    version,
+    after_help = "Without COMMAND: connect. Spans of time are written as \"250ms\" or \"5s\".\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// The system's daemon, not the user's
+    #[arg(
+        long,
+        global = true,
+        conflicts_with = "user",
+        help_heading = "Which server"
+    )]
+    system: bool,
+    /// The user's daemon; without either option the user's if it runs, else the system's
+    #[arg(long, global = true, help_heading = "Which server")]
+    user: bool,
+    /// A socket's NAME in udsd.toml, a path (with a '/') or "@name" (abstract); without it the first
+    /// of the file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAME-OR-PATH",
+        help_heading = "Which server"
+    )]
+    socket: Option<OsString>,
+    /// Type of the socket, instead of what udsd.toml says [of a path: stream]
+    #[arg(long = "type", global = true, value_name = "TYPE", help_heading = "Which server", value_parser = socket_type())]
+    kind: Option<SocketType>,
+    /// none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml
+    /// says [of a path: lines]
+    #[arg(long, global = true, help_heading = "Which server")]
+    framing: Option<Framing>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Standard input to messages, incoming messages to standard output, until both ends are done
+    ///
+    /// Under framing none and lines all bytes pass unchanged. Under any other each line of standard
+    /// input is one message, and each incoming message is printed as a line. End of input is passed
+    /// on; udsc then receives until the server closes.
+    Connect,
+}
+
+fn socket_type() -> impl TypedValueParser<Value = SocketType> {
+    PossibleValuesParser::new(["stream", "seqpacket", "datagram"]).map(|name| match name.as_str() {
+        "seqpacket" => SocketType::Seqpacket,
+        "datagram" => SocketType::Datagram,
+        _ => SocketType::Stream,
+    })
+}
+
+/// Runs `udsc` with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("udsc: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let link = target::connect(&arguments.options)?;
+    match arguments.command.as_ref().unwrap_or(&Command::Connect) {
+        Command::Connect => connect::run(&link),
+    }
+}
