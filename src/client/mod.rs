@@ -3,8 +3,10 @@
 
 mod connect;
 mod failure;
+mod listen;
 mod messages;
 mod ready;
+mod send;
 mod standard;
 mod target;
 
@@ -79,6 +81,25 @@ enum Command {
     /// input is one message, and each incoming message is printed as a line. End of input is passed
     /// on; udsc then receives until the server closes.
     Connect,
+    /// Send each argument as one message, then wait for answers
+    Send {
+        /// The messages; under framing none the bytes as they are
+        #[arg(required = true, value_name = "MESSAGE")]
+        messages: Vec<OsString>,
+        /// Wait for N messages and print each on a line (under framing none: N reads)
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        wait: u64,
+        /// Fail once it took longer than T to send and to get the answers
+        #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Print incoming messages, each on a line (under framing none: the bytes), until the server
+    /// closes
+    Listen {
+        /// End after N messages; fewer are a failure
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
 }
 
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
@@ -108,5 +129,17 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let link = target::connect(&arguments.options)?;
     match arguments.command.as_ref().unwrap_or(&Command::Connect) {
         Command::Connect => connect::run(&link),
+        Command::Send {
+            messages,
+            wait,
+            timeout,
+        } => {
+            let wait = send::Wait {
+                messages: *wait,
+                timeout: *timeout,
+            };
+            send::run(&link, messages, wait)
+        }
+        Command::Listen { count } => listen::run(&link, *count),
     }
 }
