@@ -5,10 +5,12 @@ mod connect;
 mod failure;
 mod listen;
 mod messages;
+mod ping;
 mod ready;
 mod send;
 mod standard;
 mod target;
+mod trips;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -100,6 +102,21 @@ enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Measure round trips over an echo socket; fails if one is lost
+    Ping {
+        /// End after N; without it, Ctrl-C ends and prints the summary
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// From one to the next
+        #[arg(short, long, value_name = "T", default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+        /// How long an answer may take before it counts as lost
+        #[arg(short = 'W', long, value_name = "T", default_value = "5s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Bytes of each message [default: 64, or what the framing fixes]
+        #[arg(long, value_name = "N", value_parser = size)]
+        size: Option<usize>,
+    },
 }
 
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
@@ -108,6 +125,12 @@ fn socket_type() -> impl TypedValueParser<Value = SocketType> {
         "datagram" => SocketType::Datagram,
         _ => SocketType::Stream,
     })
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok();
+    size.filter(|n| (1..=MESSAGE_LIMIT).contains(n))
+        .ok_or_else(|| format!("a number of bytes from 1 to {MESSAGE_LIMIT}"))
 }
 
 /// Runs `udsc` with the arguments of the process.
@@ -141,5 +164,19 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             send::run(&link, messages, wait)
         }
         Command::Listen { count } => listen::run(&link, *count),
+        Command::Ping {
+            count,
+            interval,
+            timeout,
+            size,
+        } => {
+            let plan = ping::Plan {
+                count: *count,
+                interval: *interval,
+                timeout: *timeout,
+                size: *size,
+            };
+            ping::run(&link, plan)
+        }
     }
 }
