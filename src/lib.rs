@@ -24,4 +24,5 @@ pub mod service;
 
 pub mod server;
 
+pub mod client;
 pub mod daemon;
