@@ -1,0 +1,215 @@
+#!/bin/bash
+# Boots a throw-away systemd over a copy-on-write view of this machine's root, installs udsd in it,
+# and runs the checks of tests/lab/checks.sh there. Owns the container: its boot, what is put into
+# it, and that nothing of it stays behind. What is promised stands in checks.sh.
+#
+#   tests/lab.sh UDSD UDSC [CHECK...]    runs all checks, or those named
+#   tests/lab.sh UDSD UDSC --shell       installs everything and gives a shell inside
+#
+# Exit code: 0 all well, 1 a check failed or the lab did not come up, 77 this machine cannot run it.
+set -uo pipefail
+
+readonly CANNOT=77
+readonly BOOT_SECONDS=60
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly here repo=${here%/*}
+
+main() {
+  [ $# -ge 2 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 1; }
+  local udsd=$1 udsc=$2
+  shift 2
+  require_means
+  # shellcheck source=tests/lab/checks.sh
+  . "$here/lab/checks.sh"
+  boot
+  install_udsd "$udsd" "$udsc"
+  if [ "${1-}" = --shell ]; then
+    in_vm bash -i
+    exit
+  fi
+  # In the background, in a process group of its own: bash runs a trap at once only while it waits,
+  # and a lab that is told to go must neither finish its check first nor leave parts of it behind.
+  set -m
+  run_checks "$@" </dev/null &
+  checks=$!
+  set +m
+  wait "$checks"
+  exit
+}
+
+require_means() {
+  local tool
+  [ "$(id -u)" = 0 ] || cannot "needs root"
+  for tool in systemd-nspawn unshare nsenter setpriv; do
+    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux)"
+  done
+  for tool in /usr/bin/python3 /usr/bin/nc; do
+    [ -x "$tool" ] || cannot "needs $tool (apt-get install python3 netcat-openbsd)"
+  done
+  unshare --mount true 2>/dev/null || cannot "needs a root that may mount"
+}
+
+cannot() {
+  echo "lab: $1" >&2
+  exit "$CANNOT"
+}
+
+# --- the container ---------------------------------------------------------------------------------
+
+name=udsd-lab-$$
+stage='' nspawn='' init='' checks=''
+cgroups=()
+
+boot() {
+  local started=${EPOCHREALTIME/./} deadline=$((SECONDS + BOOT_SECONDS))
+  trap clean_up EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  sweep
+  stage=$(mktemp -d "/var/tmp/$name.XXXXXX")
+  # A cgroup of its own, or labs that run side by side would share one. The first mount is cgroup2;
+  # a machine with the old layout has systemd's named hierarchy as well.
+  mapfile -t cgroups < <(hierarchies | sed "s:\$:/$name:")
+  [ ${#cgroups[@]} -gt 0 ] || { echo "lab: no cgroup hierarchy is mounted" >&2; exit 1; }
+  mkdir "${cgroups[@]}" || exit 1
+  run_container >"$stage/console" 2>&1 </dev/null &
+  nspawn=$!
+  until find_init && is_up; do
+    if ! kill -0 "$nspawn" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+      cat "$stage/console" >&2
+      echo "lab: the container did not boot" >&2
+      exit 1
+    fi
+    sleep .02
+  done
+  echo "lab: $name booted in $(((${EPOCHREALTIME/./} - started) / 1000)) ms"
+}
+
+hierarchies() {
+  awk '$3 == "cgroup2" && !seen++ || $3 == "cgroup" && $4 ~ /name=systemd/ { print $2 }' /proc/mounts
+}
+
+# A lab that was killed outright could not clear up; its container is gone, these are not.
+sweep() {
+  local left pid
+  for left in /var/tmp/udsd-lab-* $(hierarchies | sed 's:$:/udsd-lab-*:'); do
+    pid=${left##*/udsd-lab-} pid=${pid%%.*}
+    [ -d "$left" ] && ! kill -0 "$pid" 2>/dev/null || continue
+    case $left in
+      /var/tmp/*) rm -rf "$left" ;;
+      *) find "$left" -depth -type d -exec rmdir {} + 2>/dev/null ;;
+    esac
+  done
+}
+
+# Becomes systemd-nspawn. Its mounts live and die with a namespace of its own; there, fresh /run and
+# /tmp take what nspawn would otherwise leave on the machine when it is killed. `/` itself is refused
+# as a directory to boot from, so it is mounted a second time. --pdeathsig: a script that is killed
+# outright takes its container along; --kill-signal: at once, because an orderly shutdown first stops
+# all processes, and nsenter stops itself with the one it has started and is never continued.
+run_container() {
+  local cgroup
+  for cgroup in "${cgroups[@]}"; do
+    echo "$BASHPID" >"$cgroup/cgroup.procs"
+  done
+  export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+  # shellcheck disable=SC2016 # $@ belongs to the inner shell
+  exec setpriv --pdeathsig TERM unshare --mount --propagation private bash -c '
+    set -e
+    mount -t tmpfs -o mode=755 lab /run
+    mount -t tmpfs -o mode=1777 lab /tmp
+    mkdir /run/root
+    mount --bind / /run/root
+    exec "$@"' _ \
+    systemd-nspawn --directory=/run/root --volatile=overlay --private-network --machine="$name" \
+    --register=no --keep-unit --kill-signal=SIGKILL --console=pipe --boot -- --unit=basic.target
+}
+
+# Finds the container's PID 1. nspawn has a helper among its children that still stands in this
+# machine's pid namespace; what is entered there would happen to the machine itself. Only a process
+# that is number 1 of a namespace one level down will do.
+find_init() {
+  local child
+  [ -z "$init" ] || return 0
+  for child in $(ps -o pid= --ppid "$nspawn"); do
+    if awk '/^NSpid:/ { found = NF == 3 && $3 == 1 } END { exit !found }' "/proc/$child/status" 2>/dev/null; then
+      init=$child
+      return 0
+    fi
+  done
+  return 1
+}
+
+is_up() {
+  case $(in_vm systemctl is-system-running 2>/dev/null) in
+    running | degraded) ;;
+    *) return 1 ;;
+  esac
+}
+
+# Runs a command inside, as root, with nothing of the caller's environment.
+in_vm() {
+  nsenter --target "$init" --mount --uts --ipc --net --pid -- \
+    /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM="${TERM-dumb}" HOME=/root "$@"
+}
+
+clean_up() {
+  local code=$? cgroup tries
+  trap '' HUP INT TERM
+  trap - EXIT
+  [ -z "$checks" ] || kill -- "-$checks" 2>/dev/null
+  # The death of its PID 1 ends everything inside at once; nspawn then clears up and ends.
+  if [ -n "$init" ]; then
+    kill -KILL "$init" 2>/dev/null
+  elif [ -n "$nspawn" ]; then
+    kill -TERM "$nspawn" 2>/dev/null
+  fi
+  if [ -n "$nspawn" ]; then
+    # Asked to go in the middle of its start, nspawn may wait for a PID 1 that cannot answer yet.
+    for ((tries = 0; tries < 100; tries++)); do
+      kill -0 "$nspawn" 2>/dev/null || break
+      sleep .05
+    done
+    kill -KILL "$nspawn" 2>/dev/null
+    wait "$nspawn" 2>/dev/null
+  fi
+  for cgroup in "${cgroups[@]}"; do
+    for ((tries = 0; tries < 100; tries++)); do
+      [ -d "$cgroup" ] || break
+      [ ! -e "$cgroup/cgroup.kill" ] || echo 1 >"$cgroup/cgroup.kill"
+      # Empty only once the last process in it has been reaped.
+      find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null && break
+      sleep .05
+    done
+  done
+  [ -z "$stage" ] || rm -rf "$stage"
+  exit "$code"
+}
+
+# --- what is in it ---------------------------------------------------------------------------------
+
+# Copies a file of this machine into the lab. By its content, not its path: /tmp is not shared.
+put() {
+  local mode=$1 from=$2 to=$3
+  # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
+  in_vm sh -ec 'mkdir -p "${2%/*}"; cat >"$2.new"; chmod "$1" "$2.new"; mv "$2.new" "$2"' _ "$mode" "$to" <"$from"
+}
+
+install_udsd() {
+  put 0755 "$1" /usr/bin/udsd &&
+    put 0755 "$2" /usr/bin/udsc &&
+    put 0644 "$repo/packaging/udsd.service" /usr/lib/systemd/system/udsd.service &&
+    put 0644 "$repo/packaging/udsd.socket" /usr/lib/systemd/system/udsd.socket &&
+    put 0644 "$repo/packaging/udsd.sysusers" /usr/lib/sysusers.d/udsd.conf &&
+    put 0644 "$repo/config/udsd.toml" /etc/udsd/udsd.toml &&
+    put 0755 "$here/lab/client.py" /usr/bin/lab-client &&
+    in_vm systemd-sysusers udsd.conf 2>/dev/null &&
+    in_vm useradd --no-create-home --groups udsd member &&
+    in_vm useradd --no-create-home outsider &&
+    in_vm systemctl daemon-reload ||
+    { echo "lab: udsd could not be installed" >&2; exit 1; }
+}
+
+main "$@"

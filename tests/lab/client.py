@@ -1,0 +1,124 @@
+#!/usr/bin/python3
+"""A client for the checks of tests/lab/checks.sh: does one thing, says what came of it in one line.
+
+    echo PATH [TEXT]   sends TEXT with a line feed and waits for it to come back
+    owe PATH BYTES     sends BYTES, waits until udsd has read them all, says "sent"; then, told so by
+                       a line on standard input, reads until the end
+    flood PATH         sends until neither udsd nor the kernel takes more, says "sent N"; then as owe
+    half PATH          sends half a line, waits until udsd has read it, says "sent"; reads until the end
+    send PATH          sends standard input, closes its writing side, reads until the end
+
+The last line tells how it ended: "end of file after N bytes", with what N bytes were compared, or
+"reset after N bytes", "connect: ...", "timed out". Exit code 0 for end of file or an answer.
+"""
+
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+from fcntl import ioctl
+
+PATIENCE = 40  # seconds: above every wait of the checks, so that those report what was missing
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def pattern(size):
+    """Bytes of which no part is like another, in lines of 16."""
+    return b"".join(b"%015d\n" % n for n in range(size // 16 + 1))[:size]
+
+
+def connect(path):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        client.connect(path)
+    except OSError as error:
+        say(f"connect: {error.strerror}")
+        sys.exit(1)
+    return client
+
+
+def wait_until_read(client):
+    """What udsd has not read yet counts against this end's send buffer."""
+    poll = select.poll()
+    while struct.unpack("i", ioctl(client, termios.TIOCOUTQ, b"\0" * 4))[0]:
+        poll.poll(10)
+
+
+def read_to_end(client, sent=None):
+    got = bytearray()
+    try:
+        while chunk := client.recv(65536):
+            got += chunk
+    except ConnectionResetError:
+        say(f"reset after {len(got)} bytes")
+        sys.exit(1)
+    if sent is not None and not sent.startswith(got):
+        say(f"garbled within {len(got)} bytes")
+        sys.exit(1)
+    say(f"end of file after {len(got)} bytes")
+
+
+def echo(path, text="hello"):
+    client = connect(path)
+    line = text.encode() + b"\n"
+    client.sendall(line)
+    got = b""
+    while len(got) < len(line):
+        chunk = client.recv(65536)
+        if not chunk:
+            say(f"end of file after {len(got)} bytes")
+            sys.exit(1)
+        got += chunk
+    say(got.decode().rstrip("\n"))
+
+
+def owe(path, size):
+    client, data = connect(path), pattern(int(size))
+    client.sendall(data)
+    wait_until_read(client)
+    say("sent")
+    sys.stdin.readline()
+    read_to_end(client, data)
+
+
+def flood(path):
+    client, data, sent = connect(path), pattern(64 << 20), 0
+    client.setblocking(False)
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    while poll.poll(300):  # writable no more: udsd's queue is full and it has stopped reading
+        sent += client.send(data[sent : sent + 65536])
+    client.setblocking(True)
+    say(f"sent {sent}")
+    sys.stdin.readline()
+    read_to_end(client, data)
+
+
+def half(path):
+    client = connect(path)
+    client.sendall(b"half a li")
+    wait_until_read(client)
+    say("sent")
+    read_to_end(client)
+
+
+def send(path):
+    client = connect(path)
+    client.sendall(sys.stdin.buffer.read())
+    client.shutdown(socket.SHUT_WR)
+    read_to_end(client)
+
+
+def out_of_patience(*_):
+    say("timed out")
+    sys.exit(1)
+
+
+signal.signal(signal.SIGALRM, out_of_patience)
+signal.alarm(PATIENCE)
+{"echo": echo, "owe": owe, "flood": flood, "half": half, "send": send}[sys.argv[1]](*sys.argv[2:])
