@@ -424,7 +424,8 @@ mod tests {
     #[test]
     fn messages_are_the_same_however_the_stream_is_split_and_however_the_service_blocks() {
         let long = 6;
-        let cases: &[(Framing, &[u8], &[(&str, bool)])] = &[
+        type Case = (Framing, &'static [u8], &'static [(&'static str, bool)]);
+        let cases: &[Case] = &[
             (
                 Framing::Lines,
                 b"one\r\n\nabcdefgh\ntwo\nlast",

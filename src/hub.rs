@@ -594,6 +594,7 @@ impl<S: Stream> Hub<S> {
 }
 
 /// What `Hub::deliver` does with a client's input.
+#[derive(Clone, Copy)]
 enum Step {
     /// Offers what waited.
     Resume,
