@@ -96,8 +96,8 @@ pub fn main() -> ExitCode {
         }
     };
     match server.run() {
-        Ok(Ended::Clean) => ExitCode::SUCCESS,
-        Ok(Ended::Cut) => ExitCode::FAILURE,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Unwritten) => ExitCode::FAILURE,
         Err(fatal) => {
             report(&fatal);
             fatal.exit_code().into()

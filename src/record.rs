@@ -20,6 +20,10 @@ pub enum Format {
 /// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
 const PRIORITY: &[u8] = b"<6>";
 
+/// Longest piece of a line that goes to the journal whole. journald cuts at LineMax=, 48 KiB by
+/// default, and would read a priority at the start of what follows (`journald.conf(5)`).
+const JOURNAL_LINE: usize = 48 * 1024 - 64;
+
 /// Writes the lines of one record.
 #[derive(Debug)]
 pub struct Encoder {
@@ -67,12 +71,16 @@ impl Encoder {
         if self.journal {
             out.extend_from_slice(PRIORITY);
         }
+        let start = out.len();
         // Writing to a Vec cannot fail.
         let _ = match self.format {
             Format::Json => self.json(out, seq, client, peer, message, truncated),
             Format::Text => self.text(out, peer, message, truncated),
-            Format::Raw => self.raw(out, message),
+            Format::Raw => out.write_all(message),
         };
+        if self.journal {
+            prefix_pieces(out, start);
+        }
         out.push(b'\n');
     }
 
@@ -145,21 +153,24 @@ impl Encoder {
         }
         Ok(())
     }
+}
 
-    fn raw(&self, out: &mut Vec<u8>, message: &[u8]) -> std::io::Result<()> {
-        if !self.journal {
-            out.extend_from_slice(message);
-            return Ok(());
+/// Gives the priority to whatever the journal would take for a line of its own in the line that
+/// begins at `start`.
+fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
+    if out.len() - start <= JOURNAL_LINE && !out[start..].contains(&b'\n') {
+        return;
+    }
+    let line = out.split_off(start);
+    let pieces = line
+        .split(|&byte| byte == b'\n')
+        .flat_map(|piece| piece.chunks(JOURNAL_LINE));
+    for (i, piece) in pieces.enumerate() {
+        if i > 0 {
+            out.push(b'\n');
+            out.extend_from_slice(PRIORITY);
         }
-        // The journal starts an entry at each line feed: every one of them gets the priority.
-        for (i, line) in message.split(|&b| b == b'\n').enumerate() {
-            if i > 0 {
-                out.push(b'\n');
-                out.extend_from_slice(PRIORITY);
-            }
-            out.extend_from_slice(line);
-        }
-        Ok(())
+        out.extend_from_slice(piece);
     }
 }
 
@@ -233,6 +244,15 @@ mod tests {
             "<0>a\n<0>b\n"
         );
         assert!(line(Format::Json, true, b"<0>a", false).starts_with("<6>{"));
+        let long = line(Format::Raw, true, &b"<0>".repeat(40_000), false);
+        assert!(
+            long.lines()
+                .all(|line| line.starts_with("<6>") && line.len() < 48 * 1024)
+        );
+        assert_eq!(
+            long.lines().map(|line| line.len() - 3).sum::<usize>(),
+            120_000
+        );
     }
 
     #[test]

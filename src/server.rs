@@ -48,10 +48,11 @@ const STATUS_SPAN: Duration = Duration::from_secs(5);
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Every client got what it was owed, and every record is written.
-    Clean,
-    /// `drain-timeout` or a second signal cut the stop short; something was left.
-    Cut,
+    /// Every record is written. Clients that did not take what they were owed in `drain-timeout`,
+    /// or until a second signal, were closed without it.
+    Stopped,
+    /// Messages that were taken into a record could not be written in that time.
+    Unwritten,
 }
 
 /// The signals that the daemon handles; to be installed first thing in main.
@@ -411,7 +412,7 @@ impl Server {
                 socket.name()
             );
         }
-        Some(if clean { Ended::Clean } else { Ended::Cut })
+        Some(if unwritten == 0 { Ended::Stopped } else { Ended::Unwritten })
     }
 }
 
