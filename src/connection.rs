@@ -16,16 +16,16 @@ use crate::{
     frame::{Cut, Framing, Skip},
     peer::{ClientId, Peer},
     queue::Queue,
-    sys::Received,
 };
 
 /// A connected byte stream that never waits: a Unix socket, or a script in memory.
 pub trait Stream {
-    /// Reads what is there. `Received::control` says that the read stopped at control data.
+    /// Reads what is there, or less; 0 is the end of the stream. Descriptors that came with it are
+    /// closed.
     ///
     /// # Errors
     /// `WouldBlock` where nothing waits; any other error ends the client.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received>;
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes as much as fits, all parts in one call.
     ///
@@ -243,6 +243,15 @@ impl Input {
     }
 }
 
+/// What the event loop is to watch a stream for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Something to read, or the end.
+    pub read: bool,
+    /// Room to write.
+    pub write: bool,
+}
+
 /// How many kinds of timers a client may have.
 pub const TIMERS: usize = 2;
 
@@ -255,14 +264,10 @@ pub struct Connection<S> {
     pub peer: Peer,
     /// The socket it came by: an index into the hub's sockets.
     pub socket: u32,
-    /// An event said that there is something to read, and no read has said otherwise since.
-    pub readable: bool,
-    /// Only WouldBlock or the end may end the reading: see `Readiness::stops_short`.
-    pub thorough: bool,
     /// It stands on the ready list.
     pub listed: bool,
-    /// The event loop was told to watch for room to write.
-    pub watching_room: bool,
+    /// What the event loop watches it for.
+    pub watched: Watch,
     /// It waits for room in its socket's record.
     pub awaits_record: bool,
     /// Nothing more is read; closed for this reason once it has what it is owed.
@@ -297,10 +302,11 @@ impl<S: Stream> Connection<S> {
             id,
             peer,
             socket,
-            readable: false,
-            thorough: false,
             listed: false,
-            watching_room: false,
+            watched: Watch {
+                read: true,
+                write: false,
+            },
             awaits_record: false,
             ending: None,
             active: now,
@@ -309,6 +315,16 @@ impl<S: Stream> Connection<S> {
             input: Input::default(),
             queue: Queue::default(),
             stream,
+        }
+    }
+
+    /// What its state asks the event loop to watch it for: reading, unless it has ended or its
+    /// messages wait; writing, if something waits for it.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch {
+            read: self.ending.is_none() && !self.input.is_blocked(),
+            write: !self.queue.is_empty(),
         }
     }
 
@@ -322,9 +338,6 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Writes what waits, in one call.
-    ///
-    /// A short write means that the kernel's buffer is full, so there is no need to try again: room
-    /// that comes later brings an event (`unix_write_space` wakes after the failed allocation).
     ///
     /// # Errors
     /// As `write`.

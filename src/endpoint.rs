@@ -34,7 +34,7 @@ use crate::{
     connection::Stream,
     error::Fatal,
     peer::Peer,
-    sys::{self, Received},
+    sys,
     systemd::Inherited,
 };
 
@@ -257,8 +257,11 @@ impl AsFd for Link {
 }
 
 impl Stream for Link {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        sys::receive(&self.0, buffer)
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Without room for control data the kernel itself closes descriptors that were sent
+        // (`unix(7)`, SCM_RIGHTS): they never enter this process.
+        let (read, _) = net::recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(read)
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -2,10 +2,11 @@
 //! loop and no clock: events, records' progress and `now` come in; interest, lines for the writers
 //! and one next deadline go out.
 //!
-//! A client is worked on when it stands on the ready list. An event puts it there; so does room in
-//! the record that it waits for. It leaves the list when it has been read dry (see `Readiness`),
-//! when its turn's budget is spent (and then stands at the end of it again), or when the service
-//! takes no more: then an event for room in its queue, or the record's progress, brings it back.
+//! A client is worked on when there is an event for it: what waits for it is written, what it sent is
+//! read, once. Events repeat for as long as there is something to read or room to write, so nothing
+//! need be remembered of what an event said, and a client that sends without end takes its turn with
+//! the others. What the event loop is to watch follows from the client's state after each turn. Only
+//! what no event tells, room in a record and the stop, puts clients on the ready list.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -19,7 +20,7 @@ use slab::Slab;
 use crate::{
     batch::Batch,
     config::{self, ServiceKind, SlowClient},
-    connection::{Connection, Fed, Full, Rule, Stream},
+    connection::{Connection, Fed, Full, Rule, Stream, Watch},
     error::Close,
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
@@ -27,11 +28,8 @@ use crate::{
     throttle::Throttle,
 };
 
-/// The read buffer that all clients share, in bytes.
+/// The read buffer that all clients share, in bytes: what one client may send in a turn.
 const READ_BUFFER: usize = 64 * 1024;
-/// Bytes that one client may send in a turn before the others have theirs.
-const TURN_BYTES: usize = 2 * READ_BUFFER;
-
 /// The time of a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -39,22 +37,6 @@ pub struct Now {
     pub instant: Instant,
     /// For records.
     pub wall: SystemTime,
-}
-
-/// What an event says of a stream.
-#[derive(Clone, Copy, Debug)]
-pub struct Readiness {
-    /// There may be something to read.
-    pub readable: bool,
-    /// A short read does not mean that nothing is left: urgent data or the end stands behind it.
-    ///
-    /// Events come on edges, and a byte that arrives after a read brings a new one. So the read
-    /// that would say `WouldBlock` may be saved after a read that did not fill the buffer, unless
-    /// something that was there *before* stopped it. In `unix_stream_read_generic` that can be:
-    /// control data (`Received::control`), MSG_OOB (the event said EPOLLPRI, or the urgent byte
-    /// came later and has an edge of its own), and the end of the stream (the event said
-    /// EPOLLRDHUP, or the shutdown came later and has an edge of its own).
-    pub stops_short: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,8 +182,9 @@ impl<S: Stream> Hub<S> {
             .filter_map(|(i, socket)| Some((i, socket.collect()?)))
     }
 
-    /// A client comes by socket number `socket`. Returns its key, for events; where a limit keeps
-    /// it out, its stream is ended and `None` returned.
+    /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
+    /// it for reading from now on. Where a limit keeps it out, its stream is ended and `None`
+    /// returned.
     pub fn enter(&mut self, socket: usize, mut stream: S, peer: Peer, now: Now) -> Option<usize> {
         let rules = &mut self.sockets[socket];
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
@@ -241,6 +224,12 @@ impl<S: Stream> Hub<S> {
         Some(key)
     }
 
+    /// The stream of client `key`.
+    #[must_use]
+    pub fn stream(&self, key: usize) -> Option<&S> {
+        self.clients.get(key).map(|client| &client.stream)
+    }
+
     /// The event loop cannot watch client `key`: it is closed.
     pub fn refuse(&mut self, key: usize, error: io::Error, now: Now) {
         self.close(key, &Close::Io(error), now);
@@ -251,12 +240,37 @@ impl<S: Stream> Hub<S> {
         self.sockets[socket].collect()
     }
 
-    /// An event for client `key`. One that has left is passed over.
-    pub fn event(&mut self, key: usize, readiness: Readiness) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.readable |= readiness.readable;
-            client.thorough |= readiness.stops_short;
-            list(&mut self.ready, client, key);
+    /// An event for client `key`; one that has left is passed over. `event` says what there is: an
+    /// error or the end of both directions counts as both. `watch` changes what the event loop
+    /// watches a stream for, from one to the other.
+    pub fn event(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
+        if !self.clients.contains(key) {
+            return;
+        }
+        let served = self.serve(key, event, now).and_then(|()| {
+            let client = &mut self.clients[key];
+            let wanted = client.watch();
+            if client.watched != wanted {
+                let watched = mem::replace(&mut client.watched, wanted);
+                watch(key, &client.stream, watched, wanted).map_err(Close::Io)?;
+            }
+            Ok(())
+        });
+        if let Err(reason) = served {
+            self.close(key, &reason, now);
+        }
+    }
+
+    /// Works once on every client that stands on the ready list.
+    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.listed = false;
+                self.event(key, Watch::default(), now, watch);
+            }
         }
     }
 
@@ -288,36 +302,6 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(at, ..)| *at)
-    }
-
-    /// Works once on every client that stands on the ready list. `watch` tells the event loop of a
-    /// client for which it is to watch, or no longer watch, for room to write; events for reading
-    /// come always.
-    pub fn turn(&mut self, now: Now, watch: &mut impl FnMut(usize, &S, bool) -> io::Result<()>) {
-        for (_, collect) in self.records() {
-            collect.set_time(now.wall);
-        }
-        for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else {
-                break;
-            };
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
-            client.listed = false;
-            let served = self.serve(key, now).and_then(|()| {
-                let client = &mut self.clients[key];
-                let waits = !client.queue.is_empty();
-                if client.watching_room != waits {
-                    watch(key, &client.stream, waits).map_err(Close::Io)?;
-                    client.watching_room = waits;
-                }
-                Ok(())
-            });
-            if let Err(reason) = served {
-                self.close(key, &reason, now);
-            }
-        }
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
@@ -389,48 +373,33 @@ impl<S: Stream> Hub<S> {
     }
 
     /// One client's turn: what it is owed, what waited, what it sends.
-    fn serve(&mut self, key: usize, now: Now) -> Result<(), Close> {
+    fn serve(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
-        client.flush(now.instant)?;
-        let mut budget = TURN_BYTES;
-        let mut fed = self.deliver(key, Step::Resume)?;
-        while fed == Fed::All {
-            let client = &mut self.clients[key];
-            if client.ending.is_some() || !client.readable {
-                break;
-            }
-            if budget == 0 {
-                list(&mut self.ready, client, key);
-                break;
-            }
-            let space = budget.min(self.buffer.len());
-            match client.stream.read(&mut self.buffer[..space]) {
-                Ok(received) if received.bytes == 0 => {
+        if event.write {
+            client.flush(now.instant)?;
+        }
+        let mut fed = Fed::All;
+        if client.input.is_blocked() {
+            fed = self.deliver(key, Step::Resume, now)?;
+        } else if event.read && client.ending.is_none() {
+            client.active = now.instant;
+            let step = match client.stream.read(&mut self.buffer) {
+                Ok(0) => {
                     client.ending = Some(Close::Done);
-                    fed = self.deliver(key, Step::Finish)?;
+                    Step::Finish
                 }
-                Ok(received) => {
-                    client.active = now.instant;
-                    budget -= received.bytes;
-                    if received.bytes < space && !received.control && !client.thorough {
-                        client.readable = false;
-                    }
-                    fed = self.deliver(key, Step::Feed(received.bytes))?;
-                }
+                Ok(bytes) => Step::Feed(bytes),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        client.readable = false;
-                        client.thorough = false;
-                    }
-                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
                     // It went without reading all it was sent; what it sent was read before.
                     io::ErrorKind::ConnectionReset => {
                         client.ending = Some(Close::HangUp);
-                        fed = self.deliver(key, Step::Finish)?;
+                        Step::Finish
                     }
                     _ => return Err(Close::Io(error)),
                 },
-            }
+            };
+            fed = self.deliver(key, step, now)?;
         }
         self.settle(key, fed, now)
     }
@@ -472,7 +441,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Runs one step of the client's input through its socket's service.
-    fn deliver(&mut self, key: usize, step: Step) -> Result<Fed, Close> {
+    fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<Fed, Close> {
         let client = &mut self.clients[key];
         let Socket {
             rule,
@@ -482,9 +451,6 @@ impl<S: Stream> Hub<S> {
             slow_client,
             ..
         } = &mut self.sockets[client.socket as usize];
-        if matches!(step, Step::Resume) && !client.input.is_blocked() {
-            return Ok(Fed::All);
-        }
         let from = Sender {
             key,
             id: client.id,
@@ -497,7 +463,7 @@ impl<S: Stream> Hub<S> {
             queue_size: *queue_size,
         };
         let mut receive = |batch: Batch<'_>| {
-            let taken = service.receive(&from, batch, &mut out)?;
+            let taken = service.receive(&from, batch, &mut out, now.wall)?;
             let messages = batch.count(taken);
             counters.messages += messages;
             counters.bytes += taken as u64;
@@ -603,6 +569,10 @@ enum Step {
     /// Ends the stream.
     Finish,
 }
+
+/// How the hub has the event loop change what it watches a stream for, from one to the other; an
+/// error closes the client.
+pub type WatchFn<'a, S> = dyn FnMut(usize, &S, Watch, Watch) -> io::Result<()> + 'a;
 
 /// Puts a client on the ready list, once.
 fn list<S>(ready: &mut VecDeque<usize>, client: &mut Connection<S>, key: usize) {

@@ -1,8 +1,8 @@
 //! The calls of the operating system that no safe wrapper offers as udsd needs them; the only file
 //! with unsafe code.
 //!
-//! Why not rustix for these: its `UCred` holds a pid that cannot be 0, and the kernel reports 0 for
-//! a peer of a foreign pid namespace; its `recvmsg` always asks for the sender's address.
+//! Why not rustix for the credentials: its `UCred` holds a pid that cannot be 0, and the kernel
+//! reports 0 for a peer of a foreign pid namespace.
 #![allow(
     unsafe_code,
     reason = "the one file where the package's ban on unsafe code is lifted"
@@ -17,16 +17,6 @@ use std::{
 };
 
 use crate::peer::Peer;
-
-/// What one read brought.
-#[derive(Clone, Copy, Debug)]
-pub struct Received {
-    /// Bytes; 0 is the end of the stream.
-    pub bytes: usize,
-    /// The kernel passed over control data (descriptors, credentials): a read stops there, and
-    /// more bytes may wait behind it.
-    pub control: bool,
-}
 
 /// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).
 ///
@@ -57,38 +47,6 @@ pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
         pid: credentials.pid,
         uid: credentials.uid,
         gid: credentials.gid,
-    })
-}
-
-/// Reads without waiting and without room for control data: descriptors that a client sends are
-/// closed by the kernel and never enter this process (`unix(7)`, SCM_RIGHTS; MSG_CTRUNC tells).
-///
-/// # Errors
-/// Those of `recvmsg(2)`; `WouldBlock` where nothing waits.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut part = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
-    // SAFETY: all zeros is a valid `msghdr`: no address, no parts, no control buffer.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    // SAFETY: `message` points to one part that covers `buffer`, which outlives the call; the
-    // kernel writes at most its length there.
-    let received = unsafe {
-        libc::recvmsg(
-            socket.as_fd().as_raw_fd(),
-            &raw mut message,
-            libc::MSG_DONTWAIT,
-        )
-    };
-    if received < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Received {
-        bytes: received.cast_unsigned(),
-        control: message.msg_flags & libc::MSG_CTRUNC != 0,
     })
 }
 
@@ -172,7 +130,7 @@ fn look_up(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{io::Write, os::unix::net::UnixStream, process};
+    use std::{os::unix::net::UnixStream, process};
 
     use super::*;
 
@@ -183,24 +141,6 @@ mod tests {
         assert_eq!(peer.pid, process::id().cast_signed());
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
-    }
-
-    #[test]
-    fn reads_bytes_then_would_block_then_the_end() {
-        let (a, mut b) = UnixStream::pair().unwrap();
-        let mut buffer = [0; 8];
-        assert_eq!(
-            receive(&a, &mut buffer).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-        b.write_all(b"hello").unwrap();
-        let received = receive(&a, &mut buffer).unwrap();
-        assert_eq!(
-            (&buffer[..received.bytes], received.control),
-            (&b"hello"[..], false)
-        );
-        drop(b);
-        assert_eq!(receive(&a, &mut buffer).unwrap().bytes, 0);
     }
 
     #[test]

@@ -42,12 +42,8 @@ impl Collect {
         }
     }
 
-    /// The time of the lines to come.
-    pub fn set_time(&mut self, now: SystemTime) {
+    pub(super) fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
         self.encoder.set_time(now);
-    }
-
-    pub(super) fn receive(&mut self, from: &Sender, batch: &Batch<'_>) -> usize {
         let mut taken = 0;
         for message in batch.iter() {
             let before = self.pending.len();

@@ -6,6 +6,8 @@ mod echo;
 
 pub use collect::Collect;
 
+use std::time::SystemTime;
+
 use slab::Slab;
 
 use crate::{
@@ -46,10 +48,11 @@ impl Service {
         from: &Sender,
         batch: Batch<'_>,
         out: &mut Outbox<'_, S>,
+        now: SystemTime,
     ) -> Result<usize, Close> {
         match self {
             Service::Echo => echo::receive(from, batch, out),
-            Service::Collect(collect) => Ok(collect.receive(from, &batch)),
+            Service::Collect(collect) => Ok(collect.receive(from, &batch, now)),
         }
     }
 }
