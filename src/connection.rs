@@ -79,16 +79,16 @@ impl Input {
         self.whole > 0
     }
 
-    /// Bytes held.
+    /// Whether part of a message, or a message that waits, is held.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.held.len() - self.start
+    pub fn is_unfinished(&self) -> bool {
+        !self.held.is_empty()
     }
 
-    /// Whether nothing is held.
+    /// Whether the next byte starts a message, and nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn is_clear(&self) -> bool {
+        self.held.is_empty() && self.skip.is_none()
     }
 
     /// Cuts `bytes`, which were just read, and delivers what is whole. Only C-string padding in
@@ -275,11 +275,12 @@ pub struct Connection<S> {
     /// When bytes last went either way.
     pub active: Instant,
     /// Since when its queue has stood full, and what it has taken since then.
-    pub full: Option<Full>,
+    pub full: Option<Box<Full>>,
     /// Its timers, each where it is set.
     pub timers: [Option<Instant>; TIMERS],
-    /// What it sent.
-    pub input: Input,
+    /// What it sent and the service has not, or not yet, taken; none of it for most clients at most
+    /// times, so it stands apart.
+    pub input: Option<Box<Input>>,
     /// What it is owed.
     pub queue: Queue,
     /// The stream itself.
@@ -312,10 +313,16 @@ impl<S: Stream> Connection<S> {
             active: now,
             full: None,
             timers: [None; TIMERS],
-            input: Input::default(),
+            input: None,
             queue: Queue::default(),
             stream,
         }
+    }
+
+    /// Whether whole messages of it wait for the service.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.input.as_ref().is_some_and(|input| input.is_blocked())
     }
 
     /// What its state asks the event loop to watch it for: reading, unless it has ended or its
@@ -323,7 +330,7 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch {
-            read: self.ending.is_none() && !self.input.is_blocked(),
+            read: self.ending.is_none() && !self.is_blocked(),
             write: !self.queue.is_empty(),
         }
     }
@@ -552,7 +559,7 @@ mod tests {
             input
                 .feed(&mut [b'x'; 999], &rule, &mut |batch| taker.take(batch))
                 .unwrap();
-            assert!(input.len() <= 1001 && input.held.capacity() <= 4096);
+            assert!(input.held.len() <= 1001 && input.held.capacity() <= 4096);
         }
         assert_eq!(taker.bodies, [(vec![b'x'; 1000], true)]);
     }

@@ -155,6 +155,13 @@ impl Framing {
     /// The whole messages at the start of `bytes`, none of them longer than `limit`.
     #[must_use]
     pub fn scan(self, bytes: &[u8], limit: usize) -> Scan {
+        if self == Framing::None {
+            let messages = u64::from(!bytes.is_empty());
+            return Scan {
+                bytes: bytes.len(),
+                messages,
+            };
+        }
         let mut scan = Scan {
             bytes: 0,
             messages: 0,

@@ -20,7 +20,7 @@ use slab::Slab;
 use crate::{
     batch::Batch,
     config::{self, ServiceKind, SlowClient},
-    connection::{Connection, Fed, Full, Rule, Stream, Watch},
+    connection::{Connection, Fed, Full, Input, Rule, Stream, Watch},
     error::Close,
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
@@ -335,7 +335,7 @@ impl<S: Stream> Hub<S> {
                     if full.since + socket.slow_timeout <= now.instant
                         && full.taken >= socket.queue_size / 2
                     {
-                        *full = Full {
+                        **full = Full {
                             since: now.instant,
                             taken: 0,
                         };
@@ -379,7 +379,7 @@ impl<S: Stream> Hub<S> {
             client.flush(now.instant)?;
         }
         let mut fed = Fed::All;
-        if client.input.is_blocked() {
+        if client.is_blocked() {
             fed = self.deliver(key, Step::Resume, now)?;
         } else if event.read && client.ending.is_none() {
             client.active = now.instant;
@@ -422,13 +422,15 @@ impl<S: Stream> Hub<S> {
         {
             return Err(reason);
         }
-        let full = fed == Fed::Blocked || (client.ending.is_some() && !client.queue.is_empty());
+        // Who half-closed may take its time; who was cut off may not.
+        let cut_off = matches!(client.ending, Some(Close::MessageTooLong { .. }));
+        let full = fed == Fed::Blocked || (cut_off && !client.queue.is_empty());
         match (full, &client.full) {
             (true, None) => {
-                client.full = Some(Full {
+                client.full = Some(Box::new(Full {
                     since: now.instant,
                     taken: 0,
-                });
+                }));
                 let due = now.instant + socket.slow_timeout;
                 if client.timers[Timer::Slow as usize].is_none() {
                     set(&mut self.timers, client, key, Timer::Slow, due);
@@ -457,7 +459,10 @@ impl<S: Stream> Hub<S> {
             peer: client.peer,
         };
         // Taken out, so that the service may reach every client while this one's bytes are read.
-        let mut input = mem::take(&mut client.input);
+        let mut input = client
+            .input
+            .take()
+            .map_or_else(Input::default, |input| *input);
         let mut out = Outbox {
             clients: &mut self.clients,
             queue_size: *queue_size,
@@ -487,7 +492,9 @@ impl<S: Stream> Hub<S> {
             Step::Finish => input.finish(rule, &mut receive),
         };
         let client = &mut self.clients[key];
-        client.input = input;
+        if !input.is_clear() {
+            client.input = Some(Box::new(input));
+        }
         match fed {
             // What it sent before is still owed.
             Err(reason @ Close::MessageTooLong { .. }) => {
@@ -521,7 +528,8 @@ impl<S: Stream> Hub<S> {
             client.stream.hang_up()
         };
         let undelivered = client.queue.len();
-        socket.counters.unfinished += u64::from(!client.input.is_empty());
+        socket.counters.unfinished +=
+            u64::from(client.input.is_some_and(|input| input.is_unfinished()));
         socket.counters.unread += unread as u64;
         socket.counters.undelivered += undelivered as u64;
 

@@ -169,8 +169,12 @@ impl Server {
     pub fn run(mut self) -> Result<Ended, Fatal> {
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
+        let mut now = Now {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        };
         loop {
-            if let Err(error) = self.poll.poll(&mut events, self.timeout())
+            if let Err(error) = self.poll.poll(&mut events, self.timeout(now))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 return Err(Fatal::System {
@@ -178,10 +182,10 @@ impl Server {
                     source: error,
                 });
             }
-            let now = Now {
-                instant: Instant::now(),
-                wall: SystemTime::now(),
-            };
+            now.instant = Instant::now();
+            if !self.writers.is_empty() {
+                now.wall = SystemTime::now();
+            }
             self.stale |= !events.is_empty();
             for event in &events {
                 match event.token() {
@@ -217,8 +221,8 @@ impl Server {
         }
     }
 
-    /// How long the next `poll` may wait.
-    fn timeout(&self) -> Option<Duration> {
+    /// How long the next `poll` may wait, seen from the turn that has ended.
+    fn timeout(&self, now: Now) -> Option<Duration> {
         let accepts = self.rest.is_none() && self.listeners.iter().any(|listener| listener.pending);
         if self.hub.has_ready() || accepts {
             return Some(Duration::ZERO);
@@ -228,7 +232,7 @@ impl Server {
         let status = status.filter(|_| self.stop.is_none());
         let next = [self.hub.deadline(), watchdog, status, self.rest, self.stop];
         let next = next.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now.instant))
     }
 
     fn take_signals(&mut self, now: Now) {

@@ -86,7 +86,9 @@ impl<S: Stream> Outbox<'_, S> {
             } else {
                 0
             };
-            client.queue.push(&bytes[written..]);
+            if written < bytes.len() {
+                client.queue.push(&bytes[written..]);
+            }
             sent = end;
         }
         Ok(sent)
