@@ -12,6 +12,7 @@ pub mod queue;
 pub mod record;
 pub mod throttle;
 
+pub mod alarm;
 pub mod config;
 pub mod sys;
 pub mod systemd;

@@ -26,6 +26,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    alarm::Alarm,
     connection::{Stream, Watch},
     endpoint::{Endpoint, Link},
     error::Fatal,
@@ -37,8 +38,9 @@ use crate::{
 
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
+const ALARM: Token = Token(2);
 /// Tokens of listeners start here, in the order of the hub's sockets.
-const LISTENERS: usize = 2;
+const LISTENERS: usize = 3;
 /// Tokens of clients start here.
 const CLIENTS: usize = 1 << 20;
 
@@ -79,6 +81,7 @@ struct Listener {
 /// The daemon at work.
 pub struct Server {
     poll: Poll,
+    alarm: Alarm,
     hub: Hub<Link>,
     listeners: Vec<Listener>,
     /// The records' threads, with their sockets' places.
@@ -117,6 +120,8 @@ impl Server {
         let registry = poll.registry();
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, WAKER)?);
+        let alarm = Alarm::new()?;
+        registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         for (i, endpoint) in endpoints.iter().enumerate() {
             let token = Token(LISTENERS + i);
             registry.register(
@@ -145,6 +150,7 @@ impl Server {
         let now = Instant::now();
         Ok(Server {
             poll,
+            alarm,
             hub,
             listeners,
             writers,
@@ -174,7 +180,8 @@ impl Server {
             wall: SystemTime::now(),
         };
         loop {
-            if let Err(error) = self.poll.poll(&mut events, self.timeout(now))
+            let timeout = self.timeout(now)?;
+            if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 return Err(Fatal::System {
@@ -186,12 +193,13 @@ impl Server {
             if !self.writers.is_empty() {
                 now.wall = SystemTime::now();
             }
-            self.stale |= !events.is_empty();
             for event in &events {
                 match event.token() {
                     SIGNALS => self.take_signals(now),
                     WAKER => {}
+                    ALARM => self.alarm.rang(),
                     Token(token) if token >= CLIENTS => {
+                        self.stale = true;
                         let registry = self.poll.registry();
                         self.hub.event(
                             token - CLIENTS,
@@ -201,6 +209,7 @@ impl Server {
                         );
                     }
                     Token(listener) => {
+                        self.stale = true;
                         if let Some(listener) = self.listeners.get_mut(listener - LISTENERS) {
                             listener.pending = true;
                         }
@@ -221,18 +230,25 @@ impl Server {
         }
     }
 
-    /// How long the next `poll` may wait, seen from the turn that has ended.
-    fn timeout(&self, now: Now) -> Option<Duration> {
+    /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
+    /// event. The next deadline is an event too.
+    fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
         let accepts = self.rest.is_none() && self.listeners.iter().any(|listener| listener.pending);
         if self.hub.has_ready() || accepts {
-            return Some(Duration::ZERO);
+            return Ok(Some(Duration::ZERO));
         }
-        let status = self.stale.then_some(self.status_due);
         let watchdog = self.watchdog.map(|(_, due)| due);
-        let status = status.filter(|_| self.stop.is_none());
-        let next = [self.hub.deadline(), watchdog, status, self.rest, self.stop];
-        let next = next.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(now.instant))
+        let status = (self.stale && self.stop.is_none()).then_some(self.status_due);
+        let deadlines = [self.hub.deadline(), watchdog, status, self.rest, self.stop];
+        if let Some(due) = deadlines.into_iter().flatten().min() {
+            self.alarm
+                .set(due, now.instant)
+                .map_err(|source| Fatal::System {
+                    doing: "setting the alarm",
+                    source,
+                })?;
+        }
+        Ok(None)
     }
 
     fn take_signals(&mut self, now: Now) {
