@@ -1,0 +1,700 @@
+//! Starts the real daemon for a test, in a fresh folder of its own and with its own NOTIFY_SOCKET,
+//! and knows when it is ready, what it logs and when it is gone. Nothing sleeps: threads read what
+//! the daemon says, and whoever waits for it is woken. A test that fails prints the log; no process
+//! and no folder outlives its test.
+//!
+//! In a config text, `{dir}` stands for the folder. Sockets are found there by their file names;
+//! that of `ad_hoc` is called `socket`.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file takes what it needs of this module; a failed unwrap is a failed test"
+)]
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, IoSlice, PipeReader, PipeWriter, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            net::{UnixDatagram, UnixStream},
+            process::ExitStatusExt,
+        },
+    },
+    path::{Path, PathBuf},
+    process::{self, Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, kill_process,
+        pidfd_open, setrlimit, waitid,
+    },
+};
+
+pub use rustix::process::Signal;
+
+/// How long anything may take before the test counts as hung.
+pub const HANG: Duration = Duration::from_secs(60);
+
+/// What ends the thread that listens on NOTIFY_SOCKET.
+const END_OF_NOTES: &[u8] = b"harness: end";
+
+/// A folder that exists as long as this.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A fresh one.
+    pub fn new() -> Arc<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("udsd-test-{}-{number}", process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Arc::new(Folder(path))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// What the daemon has said so far.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Standard error.
+    pub log: String,
+    /// Standard output, where the test does not read it itself.
+    pub output: Vec<u8>,
+    /// The datagrams on NOTIFY_SOCKET.
+    pub notes: Vec<String>,
+    log_ended: bool,
+    output_ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ears {
+    said: Mutex<Said>,
+    more: Condvar,
+}
+
+impl Ears {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn hear(&self, take: impl FnOnce(&mut Said)) {
+        take(&mut self.said());
+        self.more.notify_all();
+    }
+
+    /// Waits until `find` finds something; `None` after `HANG`.
+    fn wait<T>(&self, mut find: impl FnMut(&Said) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + HANG;
+        let mut said = self.said();
+        loop {
+            if let Some(found) = find(&said) {
+                return Some(found);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            said = self
+                .more
+                .wait_timeout(said, left)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Follows a pipe to its end.
+    fn follow(
+        self: &Arc<Self>,
+        mut pipe: PipeReader,
+        take: fn(&mut Said, Option<&[u8]>),
+    ) -> JoinHandle<()> {
+        let ears = Arc::clone(self);
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                match pipe.read(&mut buffer) {
+                    Ok(0) | Err(_) => return ears.hear(|said| take(said, None)),
+                    Ok(n) => ears.hear(|said| take(said, Some(&buffer[..n]))),
+                }
+            }
+        })
+    }
+}
+
+fn take_log(said: &mut Said, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => said.log.push_str(&String::from_utf8_lossy(bytes)),
+        None => said.log_ended = true,
+    }
+}
+
+fn take_output(said: &mut Said, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => said.output.extend_from_slice(bytes),
+        None => said.output_ended = true,
+    }
+}
+
+/// How a daemon is to be started.
+#[derive(Debug)]
+pub struct Setup {
+    folder: Arc<Folder>,
+    wrapper: Vec<OsString>,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    stdin: Option<Stdio>,
+    stdout: Option<Stdio>,
+    journal: bool,
+}
+
+impl Setup {
+    /// In a fresh folder.
+    pub fn new() -> Self {
+        Setup::within(Folder::new())
+    }
+
+    /// In a folder that may hold what another daemon left.
+    pub fn within(folder: Arc<Folder>) -> Self {
+        Setup {
+            folder,
+            wrapper: Vec::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            stdin: None,
+            stdout: None,
+            journal: false,
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    /// With this config file.
+    pub fn config(mut self, text: &str) -> Self {
+        let path = self.folder.join("udsd.toml");
+        let text = text.replace("{dir}", self.folder.path().to_str().unwrap());
+        fs::write(&path, text).unwrap();
+        self.arguments.extend(["--config".into(), path.into()]);
+        self
+    }
+
+    /// With `--socket` and these options.
+    pub fn ad_hoc(mut self, options: &[&str]) -> Self {
+        let path = self.folder.join("socket");
+        self.arguments.extend(["--socket".into(), path.into()]);
+        self.arguments(options)
+    }
+
+    /// With these arguments, behind those of earlier calls.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// With this variable in its environment, which is otherwise nearly empty.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Started by this command, which gets the daemon's own as its last arguments and must `exec`
+    /// it, so that the process stays the same.
+    pub fn wrapper(mut self, command: &[&str]) -> Self {
+        self.wrapper.extend(command.iter().map(OsString::from));
+        self
+    }
+
+    /// With at most this many open files.
+    pub fn open_files(self, limit: usize) -> Self {
+        self.wrapper(&["prlimit", &format!("--nofile={limit}:{limit}"), "--"])
+    }
+
+    /// With this standard input.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
+    /// With this standard output, which the harness then does not read.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    /// With a standard error that it must take for the journal's.
+    pub fn journal(mut self) -> Self {
+        self.journal = true;
+        self
+    }
+
+    /// Starts the daemon and waits until it is ready; a panic with its log where it ends before.
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.spawn();
+        let ready = |said: &Said| said.notes.iter().any(|note| has_line(note, "READY=1"));
+        let came = daemon
+            .ears
+            .wait(|said| (ready(said) || said.log_ended).then_some(ready(said) && !said.log_ended));
+        match came {
+            Some(true) => daemon,
+            Some(false) => {
+                let status = daemon.wait();
+                panic!("the daemon ended before it was ready: {status}");
+            }
+            None => panic!("the daemon is not ready after {HANG:?}"),
+        }
+    }
+
+    /// Starts a daemon that must not become ready: its exit code and what it logged.
+    pub fn fail(self) -> (Option<i32>, String) {
+        let mut daemon = self.spawn();
+        let status = daemon.wait();
+        assert!(
+            daemon.notes().is_empty(),
+            "it became ready: {:?}",
+            daemon.notes()
+        );
+        (status.code(), daemon.log())
+    }
+
+    fn spawn(self) -> Daemon {
+        let Setup {
+            folder,
+            wrapper,
+            arguments,
+            environment,
+            stdin,
+            stdout,
+            journal,
+        } = self;
+        let notify = folder.join("notify");
+        let _ = fs::remove_file(&notify);
+        let notes = UnixDatagram::bind(&notify).unwrap();
+        let (log, stderr) = io::pipe().unwrap();
+        let (output, stdout): (Option<PipeReader>, Stdio) = match stdout {
+            Some(stdout) => (None, stdout),
+            None => {
+                let (reader, writer) = io::pipe().unwrap();
+                (Some(reader), writer.into())
+            }
+        };
+
+        let binary = OsString::from(env!("CARGO_BIN_EXE_udsd"));
+        let mut words = wrapper.into_iter().chain([binary]).chain(arguments);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("NOTIFY_SOCKET", &notify);
+        for name in [
+            "HOME",
+            "TMPDIR",
+            "XDG_RUNTIME_DIR",
+            "XDG_STATE_HOME",
+            "XDG_CONFIG_HOME",
+        ] {
+            command.env(name, folder.path());
+        }
+        if journal {
+            command.env("JOURNAL_STREAM", identity(&stderr));
+        }
+        command
+            .envs(environment)
+            .stdin(stdin.unwrap_or_else(Stdio::null))
+            .stdout(stdout)
+            .stderr(stderr);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
+        // The harness' own copies of the pipes' writing ends go with the command.
+        drop(command);
+
+        let ears = Arc::new(Ears::default());
+        let mut threads = vec![ears.follow(log, take_log), follow_notes(&ears, notes)];
+        match output {
+            Some(output) => threads.push(ears.follow(output, take_output)),
+            None => ears.said().output_ended = true,
+        }
+        Daemon {
+            child,
+            status: None,
+            ears,
+            threads,
+            folder,
+        }
+    }
+}
+
+fn follow_notes(ears: &Arc<Ears>, socket: UnixDatagram) -> JoinHandle<()> {
+    let ears = Arc::clone(ears);
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n) = socket.recv(&mut buffer) {
+            if &buffer[..n] == END_OF_NOTES {
+                return;
+            }
+            let note = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            ears.hear(|said| said.notes.push(note));
+        }
+    })
+}
+
+/// A pipe as JOURNAL_STREAM names it.
+fn identity(pipe: &PipeWriter) -> String {
+    let stat = rustix::fs::fstat(pipe).unwrap();
+    format!("{}:{}", stat.st_dev, stat.st_ino)
+}
+
+fn has_line(note: &str, line: &str) -> bool {
+    note.lines().any(|l| l == line)
+}
+
+/// A daemon at work. Killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    status: Option<ExitStatus>,
+    ears: Arc<Ears>,
+    threads: Vec<JoinHandle<()>>,
+    folder: Arc<Folder>,
+}
+
+impl Daemon {
+    /// One with this config file; `{dir}` in it is the folder.
+    pub fn start(config: &str) -> Self {
+        Setup::new().config(config).start()
+    }
+
+    /// One with a single socket called `socket`, and these options.
+    pub fn ad_hoc(options: &[&str]) -> Self {
+        Setup::new().ad_hoc(options).start()
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A client of the socket with this file name. A call on it that takes longer than `HANG` fails.
+    pub fn connect(&self, name: &str) -> UnixStream {
+        connect(&self.path(name))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        assert!(self.status.is_none(), "the daemon has ended");
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Halts it, and returns when it stands still.
+    pub fn halt(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitid(WaitId::Pid(self.pid()), WaitIdOptions::STOPPED).unwrap();
+        assert!(stopped.is_some_and(|status| status.stopped()));
+    }
+
+    /// Lets it go on after `halt`.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.wait().signal(), Some(Signal::KILL.as_raw()));
+    }
+
+    /// Waits until it has ended by itself and all that it said was heard.
+    pub fn wait(&mut self) -> ExitStatus {
+        if let Some(status) = self.status {
+            return status;
+        }
+        let process = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        let readable = wait_for(process.as_fd(), PollFlags::IN);
+        assert!(readable, "the daemon has not ended after {HANG:?}");
+        let status = self.child.wait().unwrap();
+        self.status = Some(status);
+        let heard = |said: &Said| (said.log_ended && said.output_ended).then_some(());
+        assert!(
+            self.ears.wait(heard).is_some(),
+            "someone else holds its standard output or error"
+        );
+        status
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.ears.said().log.clone()
+    }
+
+    /// Waits for a line of the log that contains all of `parts`, and returns it.
+    pub fn wait_log(&self, parts: &[&str]) -> String {
+        let line = |said: &Said| {
+            let whole = said.log.rfind('\n').map_or("", |end| &said.log[..end]);
+            let mut lines = whole.lines();
+            let found = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+            found.map_or_else(
+                || said.log_ended.then_some(None),
+                |line| Some(Some(line.to_owned())),
+            )
+        };
+        self.ears
+            .wait(line)
+            .flatten()
+            .unwrap_or_else(|| panic!("no line of the log has {parts:?}"))
+    }
+
+    /// The datagrams that came on NOTIFY_SOCKET so far.
+    pub fn notes(&self) -> Vec<String> {
+        self.ears.said().notes.clone()
+    }
+
+    /// Waits for a datagram on NOTIFY_SOCKET with a line that starts so, and returns the line.
+    pub fn wait_note(&self, start: &str) -> String {
+        self.wait_for(&format!("{start} on NOTIFY_SOCKET"), |said| {
+            let mut lines = said.notes.iter().flat_map(|note| note.lines());
+            lines
+                .find(|line| line.starts_with(start))
+                .map(str::to_owned)
+        })
+    }
+
+    /// What it has written to its standard output so far.
+    pub fn output(&self) -> Vec<u8> {
+        self.ears.said().output.clone()
+    }
+
+    /// Waits until it has written this many lines to its standard output, and returns those.
+    pub fn wait_output(&self, lines: usize) -> Vec<String> {
+        self.wait_for(&format!("{lines} lines of output"), |said| {
+            let ended = said.output.iter().filter(|&&byte| byte == b'\n').count();
+            (ended >= lines).then(|| {
+                let text = String::from_utf8_lossy(&said.output);
+                text.lines().take(lines).map(str::to_owned).collect()
+            })
+        })
+    }
+
+    /// Waits until `find` finds something in what the daemon said; `what` is for the panic.
+    pub fn wait_for<T>(&self, what: &str, find: impl FnMut(&Said) -> Option<T>) -> T {
+        self.ears
+            .wait(find)
+            .unwrap_or_else(|| panic!("no {what} after {HANG:?}"))
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
+    }
+
+    /// Its resident memory, bytes.
+    pub fn memory(&self) -> usize {
+        self.status_field("VmRSS:") * 1024
+    }
+
+    /// The most resident memory that it ever had, bytes.
+    pub fn peak_memory(&self) -> usize {
+        self.status_field("VmHWM:") * 1024
+    }
+
+    fn status_field(&self, name: &str) -> usize {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The processor time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which may hold anything (`proc_pid_stat(5)`): utime and stime.
+        let fields: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..13]
+            .iter()
+            .map(|f| f.parse::<u64>().unwrap())
+            .sum();
+        // The kernel tells processes USER_HZ, which is 100 wherever Rust's std runs.
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // SIGKILL ends a halted process too.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if let Ok(socket) = UnixDatagram::unbound() {
+            let _ = socket.send_to(END_OF_NOTES, self.folder.join("notify"));
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        if thread::panicking() {
+            eprintln!("--- log of the daemon ---\n{}---", self.log());
+        }
+    }
+}
+
+/// Connects to the socket at `path`; a call that takes longer than `HANG` fails.
+pub fn connect(path: &Path) -> UnixStream {
+    let stream =
+        UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.set_write_timeout(Some(HANG)).unwrap();
+    stream
+}
+
+/// Waits until `fd` is ready for `flags`, ended or failed; false after `HANG`.
+pub fn wait_for(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let timeout = Timespec::try_from(HANG).unwrap();
+    poll(&mut [PollFd::new(&fd, flags)], Some(&timeout)).unwrap() == 1
+}
+
+/// What comes until the end of file.
+pub fn read_all(mut stream: &UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The next `n` bytes.
+pub fn read_n(mut stream: &UnixStream, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// Sends `bytes` and reads them back: the daemon is there, and has done all that went before.
+pub fn round_trip(mut stream: &UnixStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    assert_eq!(read_n(stream, bytes.len()), bytes);
+}
+
+/// Sends `bytes` in one call together with descriptors (SCM_RIGHTS).
+pub fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    let parts = [IoSlice::new(bytes)];
+    let sent = rustix::net::sendmsg(stream, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+/// Sends `bytes`, the last of them as urgent data (MSG_OOB).
+pub fn send_urgent(stream: &UnixStream, bytes: &[u8]) {
+    let sent = rustix::net::send(stream, bytes, SendFlags::OOB | SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+/// Raises this process' limit of open files to what is allowed, and returns it.
+pub fn raise_open_files() -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+    maximum.map_or(usize::MAX, |n| usize::try_from(n).unwrap())
+}
+
+/// Whether a program that a test needs is there. Where it is not, the test says so and is passed
+/// over, but with CI=true it fails.
+pub fn has_program(name: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()) {
+        return true;
+    }
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!ci, "{name} is not installed, and CI=true needs it");
+    // Past the capture of the test's output: nobody reads the output of a test that passes.
+    let _ = writeln!(io::stderr(), "SKIPPED: {name} is not installed");
+    false
+}
+
+/// Random numbers that are the same in every run (xorshift64*).
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of a seed other than 0.
+    pub fn new(seed: u64) -> Self {
+        assert_ne!(seed, 0);
+        Random(seed)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end as u64) as usize
+    }
+
+    /// This many bytes.
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(n + 8);
+        while bytes.len() < n {
+            bytes.extend_from_slice(&self.number().to_le_bytes()[..6]);
+        }
+        bytes.truncate(n);
+        bytes
+    }
+}
