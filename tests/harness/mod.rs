@@ -532,11 +532,13 @@ impl Daemon {
             .unwrap_or_else(|| panic!("no {what} after {HANG:?}"))
     }
 
-    /// Descriptors that it has open.
-    pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
-            .unwrap()
-            .count()
+    /// Descriptors that it has open once all who left before this call are gone; `echo` names an
+    /// echo socket without framing.
+    pub fn descriptors(&self, echo: &str) -> usize {
+        let witness = self.connect(echo);
+        round_trip(&witness, b"x");
+        let all = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        all.count() - 1
     }
 
     /// Its resident memory, bytes.
