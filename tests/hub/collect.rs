@@ -1,0 +1,164 @@
+//! Collect: lines in order, a full record, what waits for it.
+
+use std::io;
+
+use udsd::{
+    config::{Config, Places},
+    hub::{Hub, Socket},
+    limits::Limits,
+    record::{Encoder, Format},
+    service::Collect,
+};
+
+use crate::world::{World, collect_socket, lines};
+
+#[test]
+fn messages_become_lines_in_order_with_their_senders() {
+    let mut world =
+        World::new(&collect_socket("").replace("format = \"raw\"", "format = \"json\""));
+    let client = world.enter(0);
+    client.send(b"one\ntwo\nthr");
+    world.settle();
+    client.send(b"ee\n");
+    world.settle();
+    let record = String::from_utf8(world.records[0].clone()).unwrap();
+    let found: Vec<serde_json::Value> = record
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let messages = ["one", "two", "three"];
+    assert_eq!(found.len(), messages.len());
+    for (i, (line, message)) in found.iter().zip(messages).enumerate() {
+        assert_eq!(line["message"], message);
+        assert_eq!(line["seq"], i + 1);
+        assert_eq!((&line["pid"], &line["uid"]), (&100.into(), &7.into()));
+        assert_eq!(line["socket"], "log");
+        assert_eq!(line["time"], "1970-01-01T00:00:00.000000Z");
+    }
+    assert_eq!(client.wire.borrow().written, 0, "collect answers nothing");
+}
+
+#[test]
+fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
+    let mut world = World::collect("queue-size = \"65B\"");
+    let clients = [world.enter(0), world.enter(0)];
+    for client in &clients {
+        client.send(&lines(1000..1100));
+    }
+    world.settle();
+    for client in &clients {
+        client.send(&lines(1100..1200));
+    }
+    world.settle();
+    for client in &clients {
+        assert_eq!(client.unread(), 500, "read on while the record is full");
+    }
+    let collect = world.hub.record(0).unwrap();
+    assert_eq!(collect.blocked.len(), 2);
+    while let collect = world.hub.record(0).unwrap()
+        && collect.waiting > 0
+    {
+        assert!(collect.waiting <= 65, "{} bytes wait", collect.waiting);
+        let some = collect.waiting.div_ceil(2);
+        world.hub.recorded(0, some);
+        world.settle();
+    }
+    // Each sender's lines are whole and in order: two sequences, merged.
+    let record = String::from_utf8(world.records[0].clone()).unwrap();
+    let mut next = [1000, 1000];
+    for line in record.lines() {
+        let n: usize = line.parse().unwrap();
+        let sender = next.iter().position(|&next| next == n).unwrap();
+        next[sender] += 1;
+    }
+    assert_eq!(next, [1200, 1200]);
+    assert_eq!(world.counters().messages, 400);
+}
+
+#[test]
+fn a_line_that_is_longer_than_the_queue_waits_alone() {
+    let config = Config::parse(&collect_socket(""), None, &Places::system()).unwrap();
+    let tiny = Collect::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
+    let mut world = World::collect("");
+    world.hub = Hub::new(
+        vec![Socket::new(&config.sockets[0], Some(tiny))],
+        Limits::new(10, 10),
+    );
+    let client = world.enter(0);
+    client.send(b"longer\nthan\nthis\n");
+    world.settle();
+    assert_eq!(world.records[0], b"longer\n");
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    assert_eq!(world.records[0], b"longer\nthan\nthis\n");
+}
+
+#[test]
+fn a_long_message_is_cut_marked_and_counted() {
+    let mut world =
+        World::new(&collect_socket("").replace("format = \"raw\"", "format = \"json\""));
+    let client = world.enter(0);
+    client.send(&[b'x'; 1000]);
+    client.send(b"\nnext\n");
+    world.settle();
+    let record = String::from_utf8(world.records[0].clone()).unwrap();
+    let found: Vec<serde_json::Value> = record
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0]["message"], "x".repeat(64));
+    assert_eq!(found[0]["truncated"], true);
+    assert_eq!(found[1]["message"], "next");
+    assert_eq!(world.hub.record(0).unwrap().truncated, 1);
+}
+
+#[test]
+fn a_client_that_is_closed_while_it_waits_leaves_nothing_behind() {
+    let mut world = World::new(&collect_socket("queue-size = \"65B\"").replace(
+        "queue-size = \"1KiB\"",
+        "queue-size = \"1KiB\"\nidle-timeout = \"1min\"",
+    ));
+    let (leaver, stayer) = (world.enter(0), world.enter(0));
+    leaver.send(&lines(1000..1100));
+    stayer.send(&lines(2000..2010));
+    world.settle();
+    assert_eq!(world.hub.record(0).unwrap().blocked.len(), 2);
+    let now = world.now();
+    world
+        .hub
+        .refuse(leaver.key, io::ErrorKind::Other.into(), now);
+    assert_eq!(world.hub.record(0).unwrap().blocked, [stayer.key]);
+    // Somebody else gets its key, and none of its wait.
+    let heir = world.enter(0);
+    assert_eq!(heir.key, leaver.key);
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    assert!(world.records[0].ends_with(&lines(2000..2010)));
+    for client in [&stayer, &heir] {
+        client.finish();
+    }
+    world.settle();
+    world.assert_empty();
+}
+
+#[test]
+fn the_end_of_a_waiting_client_is_seen_after_its_last_line() {
+    let mut world = World::collect("queue-size = \"65B\"");
+    let client = world.enter(0);
+    client.send(&lines(1000..1100));
+    client.send(b"last");
+    client.finish();
+    world.settle();
+    assert!(!client.is_closed());
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    let mut expected = lines(1000..1100);
+    expected.extend(b"last\n");
+    assert_eq!(world.records[0], expected);
+    assert!(client.is_closed());
+    world.assert_empty();
+}

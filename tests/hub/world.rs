@@ -1,0 +1,482 @@
+//! What stands for the kernel, the event loop, the clock and the records' threads.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    io::{self, IoSlice},
+    mem,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use udsd::{
+    config::{self, Config, Places},
+    connection::Stream,
+    hub::{Counters, Hub, Now, Readiness, Socket},
+    limits::Limits,
+    peer::Peer,
+    record::Encoder,
+    service::Collect,
+    sys::Received,
+};
+
+/// The hub's read buffer and its budget for one client and turn.
+pub const READ_BUFFER: usize = 64 * 1024;
+pub const TURN_BYTES: usize = 2 * READ_BUFFER;
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// Both directions of one client, and what the kernel knows of them.
+#[derive(Debug)]
+pub struct Wire {
+    /// Sent by the client, not yet read by the hub.
+    pub sent: VecDeque<u8>,
+    /// Bytes that the hub has read.
+    pub read: usize,
+    /// Never empty to the reader.
+    pub endless: bool,
+    /// The client has shut down its sending side.
+    pub finished: bool,
+    /// The client is gone: writing fails.
+    pub gone: bool,
+    /// Reading, once nothing is left, says ECONNRESET.
+    pub reset: bool,
+    /// The hub was told that reads may stop short.
+    pub stops_short: bool,
+    /// Written by the hub, not yet taken by the client.
+    pub kernel: VecDeque<u8>,
+    /// Bytes that the kernel holds for the client.
+    pub capacity: usize,
+    /// Bytes that the hub has written.
+    pub written: usize,
+    /// A write fell short: room will be told.
+    pub full: bool,
+    /// What the client got.
+    pub got: Vec<u8>,
+    /// Room to write is watched for.
+    pub watched: bool,
+    /// An edge that the event loop has not seen.
+    pub edge: Edge,
+    /// The hub ended it, with these bytes unread.
+    pub hung_up: Option<usize>,
+    /// The hub let go of it.
+    pub dropped: bool,
+    /// Whims: short reads with control data, short writes, interrupted calls.
+    pub whims: Option<Random>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Edge {
+    pub readable: bool,
+    pub urgent: bool,
+    pub room: bool,
+}
+
+impl Wire {
+    fn room(&self) -> usize {
+        if self.full {
+            0
+        } else {
+            self.capacity - self.kernel.len()
+        }
+    }
+
+    fn whim(&mut self, one_in: u64) -> bool {
+        self.whims
+            .as_mut()
+            .is_some_and(|random| random.below(one_in) == 0)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        match &mut self.whims {
+            Some(random) => random.below(limit as u64) as usize,
+            None => 0,
+        }
+    }
+}
+
+/// The hub's end.
+pub struct End(Rc<RefCell<Wire>>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.borrow_mut().dropped = true;
+    }
+}
+
+impl Stream for End {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let wire = &mut *self.0.borrow_mut();
+        assert!(!buffer.is_empty(), "read into nothing");
+        if wire.whim(16) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if wire.endless {
+            buffer.fill(b'e');
+            wire.read += buffer.len();
+            return Ok(Received {
+                bytes: buffer.len(),
+                control: false,
+            });
+        }
+        if wire.sent.is_empty() {
+            if wire.finished {
+                return Ok(Received {
+                    bytes: 0,
+                    control: false,
+                });
+            }
+            let kind = if wire.reset {
+                io::ErrorKind::ConnectionReset
+            } else {
+                wire.stops_short = false;
+                io::ErrorKind::WouldBlock
+            };
+            return Err(kind.into());
+        }
+        let most = buffer.len().min(wire.sent.len());
+        let stops = wire.whim(4);
+        let bytes = if stops { 1 + wire.below(most) } else { most };
+        // Control data stops a read and says so; urgent data stops it and was told before.
+        let control = stops && !(wire.stops_short && wire.whim(2));
+        io::Read::read_exact(&mut wire.sent, &mut buffer[..bytes])?;
+        wire.read += bytes;
+        Ok(Received { bytes, control })
+    }
+
+    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        if wire.gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let bytes = parts
+            .iter()
+            .map(|part| &**part)
+            .collect::<Vec<_>>()
+            .concat();
+        assert!(!bytes.is_empty(), "wrote nothing");
+        let mut fits = bytes.len().min(wire.room());
+        if wire.whim(4) {
+            fits = wire.below(fits + 1);
+        }
+        wire.full |= fits < bytes.len();
+        wire.kernel.extend(&bytes[..fits]);
+        wire.written += fits;
+        if fits == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(fits)
+    }
+
+    fn hang_up(&mut self) -> usize {
+        let wire = &mut *self.0.borrow_mut();
+        let unread = wire.sent.len();
+        wire.sent.clear();
+        wire.hung_up = Some(unread);
+        unread
+    }
+}
+
+/// The client's end.
+#[derive(Clone)]
+pub struct Client {
+    pub key: usize,
+    pub wire: Rc<RefCell<Wire>>,
+}
+
+impl Client {
+    pub fn send(&self, bytes: &[u8]) {
+        let mut wire = self.wire.borrow_mut();
+        wire.sent.extend(bytes);
+        wire.edge.readable = true;
+    }
+
+    pub fn send_urgent(&self, bytes: &[u8]) {
+        self.send(bytes);
+        self.wire.borrow_mut().edge.urgent = true;
+    }
+
+    /// `shutdown(SHUT_WR)`.
+    pub fn finish(&self) {
+        let mut wire = self.wire.borrow_mut();
+        wire.finished = true;
+        wire.edge.readable = true;
+    }
+
+    /// Closes with unread input, so that the hub's reads end in ECONNRESET.
+    pub fn vanish(&self) {
+        let mut wire = self.wire.borrow_mut();
+        wire.gone = true;
+        wire.reset = true;
+        wire.kernel.clear();
+        wire.edge.readable = true;
+        wire.edge.room = wire.watched;
+    }
+
+    /// Reads up to `most` bytes of what the hub wrote.
+    pub fn take(&self, most: usize) -> usize {
+        let wire = &mut *self.wire.borrow_mut();
+        let n = most.min(wire.kernel.len());
+        let rest = wire.kernel.split_off(n);
+        wire.got
+            .append(&mut mem::replace(&mut wire.kernel, rest).into());
+        if n > 0 || wire.kernel.is_empty() {
+            wire.full = false;
+            wire.edge.room |= wire.watched;
+        }
+        n
+    }
+
+    pub fn got(&self) -> Vec<u8> {
+        self.wire.borrow().got.clone()
+    }
+
+    /// The hub has let go of it.
+    pub fn is_closed(&self) -> bool {
+        self.wire.borrow().dropped
+    }
+
+    pub fn hung_up(&self) -> Option<usize> {
+        self.wire.borrow().hung_up
+    }
+
+    pub fn unread(&self) -> usize {
+        self.wire.borrow().sent.len()
+    }
+}
+
+/// A hub, its clients, its clock, and what stands for the event loop and the records' threads.
+pub struct World {
+    pub hub: Hub<End>,
+    pub clients: BTreeMap<usize, Client>,
+    pub start: Instant,
+    pub passed: Duration,
+    /// What each socket's record was handed.
+    pub records: Vec<Vec<u8>>,
+}
+
+pub const PEER: Peer = Peer {
+    pid: 100,
+    uid: 7,
+    gid: 8,
+};
+
+impl World {
+    /// Sockets as `sockets` has them: tables of a config file.
+    pub fn new(sockets: &str) -> Self {
+        Self::with_limits(sockets, Limits::new(1000, 1000))
+    }
+
+    pub fn with_limits(sockets: &str, limits: Limits) -> Self {
+        let config = Config::parse(sockets, None, &Places::system()).unwrap();
+        let sockets: Vec<Socket> = config.sockets.iter().map(socket).collect();
+        let records = sockets.iter().map(|_| Vec::new()).collect();
+        World {
+            hub: Hub::new(sockets, limits),
+            clients: BTreeMap::new(),
+            start: Instant::now(),
+            passed: Duration::ZERO,
+            records,
+        }
+    }
+
+    /// One echo socket with these keys.
+    pub fn echo(keys: &str) -> Self {
+        Self::new(&format!("[socket.s]\npath = \"/run/s\"\n{keys}\n"))
+    }
+
+    /// One collect socket of lines, its record raw.
+    pub fn collect(record_keys: &str) -> Self {
+        Self::new(&collect_socket(record_keys))
+    }
+
+    pub fn now(&self) -> Now {
+        Now {
+            instant: self.start + self.passed,
+            wall: SystemTime::UNIX_EPOCH + self.passed,
+        }
+    }
+
+    pub fn enter(&mut self, socket: usize) -> Client {
+        self.try_enter(socket, PEER).0.unwrap()
+    }
+
+    pub fn try_enter(&mut self, socket: usize, peer: Peer) -> (Option<Client>, Rc<RefCell<Wire>>) {
+        let wire = Rc::new(RefCell::new(Wire {
+            sent: VecDeque::new(),
+            read: 0,
+            endless: false,
+            finished: false,
+            gone: false,
+            reset: false,
+            stops_short: false,
+            kernel: VecDeque::new(),
+            capacity: 1 << 20,
+            written: 0,
+            full: false,
+            got: Vec::new(),
+            watched: false,
+            edge: Edge::default(),
+            hung_up: None,
+            dropped: false,
+            whims: None,
+        }));
+        let now = self.now();
+        let key = self.hub.enter(socket, End(Rc::clone(&wire)), peer, now);
+        let client = key.map(|key| Client {
+            key,
+            wire: Rc::clone(&wire),
+        });
+        if let Some(client) = &client {
+            self.clients.insert(client.key, client.clone());
+        }
+        (client, wire)
+    }
+
+    /// The events that are due, as epoll reports them: with all that is true of the stream now.
+    pub fn events(&mut self) -> bool {
+        self.clients.retain(|_, client| !client.is_closed());
+        let keys: Vec<usize> = self.clients.keys().copied().collect();
+        let mut any = false;
+        for key in keys {
+            any |= self.event(key);
+        }
+        any
+    }
+
+    pub fn event(&mut self, key: usize) -> bool {
+        let wire = &mut *self.clients[&key].wire.borrow_mut();
+        let edge = mem::take(&mut wire.edge);
+        if edge == Edge::default() {
+            return false;
+        }
+        let ended = wire.finished || wire.reset;
+        let readiness = Readiness {
+            readable: edge.readable,
+            stops_short: edge.urgent || (edge.readable && ended),
+        };
+        wire.stops_short |= readiness.stops_short;
+        self.hub.event(key, readiness);
+        true
+    }
+
+    /// One turn, after which the records' lines are handed over.
+    pub fn turn(&mut self) {
+        let now = self.now();
+        self.hub.turn(now, &mut |_, end: &End, room| {
+            let mut wire = end.0.borrow_mut();
+            assert_ne!(wire.watched, room, "told the event loop what it knew");
+            wire.watched = room;
+            // epoll_ctl(2): a change of interest reports what is ready already.
+            wire.edge.room |= room && !wire.full;
+            Ok(())
+        });
+        for (i, record) in self.records.iter_mut().enumerate() {
+            if let Some(collect) = self.hub.record(i) {
+                collect.waiting += collect.pending.len();
+                record.append(&mut collect.pending);
+            }
+        }
+    }
+
+    /// Turns until nothing happens without the clients, the records or the clock.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let happened = self.events();
+            if !happened && !self.hub.has_ready() {
+                return;
+            }
+            self.turn();
+        }
+        panic!("the hub does not come to rest");
+    }
+
+    pub fn pass(&mut self, span: Duration) {
+        self.passed += span;
+        let now = self.now();
+        self.hub.expire(now);
+    }
+
+    pub fn written(&mut self, socket: usize) -> usize {
+        let waiting = self.hub.record(socket).unwrap().waiting;
+        self.hub.recorded(socket, waiting);
+        waiting
+    }
+
+    pub fn counters(&self) -> Counters {
+        *self.hub.sockets()[0].counters()
+    }
+
+    /// Nobody is here, and nothing is left of those who were.
+    #[track_caller]
+    pub fn assert_empty(&mut self) {
+        if self.hub.has_ready() {
+            self.turn();
+        }
+        assert_eq!(self.hub.present(), 0, "clients are left");
+        assert_eq!(self.hub.deadline(), None, "timers are left");
+        assert!(!self.hub.has_ready(), "the ready list is not empty");
+        for (_, collect) in self.hub.records() {
+            assert!(collect.blocked.is_empty(), "clients wait for a record");
+        }
+    }
+}
+
+pub fn socket(config: &config::Socket) -> Socket {
+    let collect = config.record.as_ref().map(|record| {
+        Collect::new(
+            Encoder::new(record.format, false, &config.name),
+            record.queue_size,
+            0,
+        )
+    });
+    Socket::new(config, collect)
+}
+
+pub fn collect_socket(record_keys: &str) -> String {
+    format!(
+        "[socket.log]\npath = \"/run/log\"\nservice = \"collect\"\nframing = \"lines\"\nmessage-size = \"64B\"\nqueue-size = \"1KiB\"\n\
+         [socket.log.record]\nformat = \"raw\"\n{record_keys}\n"
+    )
+}
+
+/// Lines "0\n", "1\n" and so on.
+pub fn lines(range: std::ops::Range<usize>) -> Vec<u8> {
+    range.flat_map(|n| format!("{n}\n").into_bytes()).collect()
+}
+
+/// Bytes that differ from their neighbours.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251) as u8).collect()
+}
+
+/// xorshift64*: small, the same everywhere, and good enough to shuffle.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        random.next();
+        random
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 16) % limit
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
