@@ -1,18 +1,43 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
+//!
+//! This file holds the types and the entry points. `defaults` has every default and bound, `parse`
+//! reads the tables (`source` knows their lines), `value` and `path` one value each, `check` says
+//! which values contradict each other and which the daemon does not have yet, `write` turns a
+//! `Config` into TOML again.
+
+mod check;
+mod defaults;
+mod faults;
+mod options;
+mod parse;
+mod path;
+mod places;
+mod source;
+mod value;
+mod words;
+mod write;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use places::Places;
+
 use crate::{
     error::{Fatal, Fault},
     frame::Framing,
+    record::Format,
 };
 
 /// The shipped file, which serves where there is no other.
 pub const DEFAULT: &str = include_str!("../config/udsd.toml");
+
+/// Longest config file that is read.
+const FILE_SIZE: usize = 1 << 20;
 
 /// Everything that the file says, checked, with defaults filled in and paths expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +50,7 @@ pub struct Config {
     pub sockets: Vec<Socket>,
     /// Where it was read from; `None` for the embedded file and the command line.
     pub file: Option<PathBuf>,
-    /// Line of each key that the file has, by its whole name ("socket.udsd.user").
+    /// Line of each key and table that the file has, by its whole name ("socket.udsd.user").
     pub lines: BTreeMap<String, usize>,
 }
 
@@ -142,17 +167,6 @@ pub struct Socket {
     pub record: Option<Record>,
 }
 
-/// `format` of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// `TIME SOCKET[PID] uid=UID MESSAGE`
-    Text,
-    /// The bytes and LF.
-    Raw,
-}
-
 /// `[socket.NAME.record]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -166,38 +180,10 @@ pub struct Record {
     pub format: Format,
     /// `sync`
     pub sync: bool,
-    /// `rotate-size`, bytes.
+    /// `rotate-size`, bytes; 0 = never.
     pub rotate_size: u64,
     /// `keep`, rotated files.
     pub keep: u32,
-}
-
-/// What %t, %S and %L mean, and where the user's own file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// %t
-    pub runtime: PathBuf,
-    /// %S
-    pub state: PathBuf,
-    /// %L
-    pub logs: PathBuf,
-    /// Config files in the order they are looked for.
-    pub files: Vec<PathBuf>,
-}
-
-impl Places {
-    /// Those of the system manager.
-    #[must_use]
-    pub fn system() -> Self {
-        unimplemented!()
-    }
-
-    /// Those of the process: the user's for one who is not root and has XDG_RUNTIME_DIR, else the
-    /// system's.
-    #[must_use]
-    pub fn current() -> Self {
-        unimplemented!()
-    }
 }
 
 /// `--socket PATH [--type T] [--service S] [--framing F]`: one socket in place of the file's.
@@ -220,8 +206,24 @@ impl Config {
     /// # Errors
     /// `Fatal::Config` with all faults found.
     pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
-        let _ = (file, places);
-        unimplemented!()
+        if let Some(file) = file {
+            let text = read(file).map_err(|error| {
+                let remedy = match error.kind() {
+                    io::ErrorKind::NotFound => "; name a file that exists",
+                    _ => "",
+                };
+                unreadable(file, &format!("cannot be read: {error}{remedy}"))
+            })?;
+            return Self::parse_bytes(&text, Some(file), places);
+        }
+        for file in &places.files {
+            match read(file) {
+                Ok(text) => return Self::parse_bytes(&text, Some(file), places),
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(unreadable(file, &format!("cannot be read: {error}"))),
+            }
+        }
+        Self::parse(DEFAULT, None, places).map_err(Fatal::Config)
     }
 
     /// Checks `text` as if it stood in `file`.
@@ -229,8 +231,20 @@ impl Config {
     /// # Errors
     /// All faults found.
     pub fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Self, Vec<Fault>> {
-        let _ = (text, file, places);
-        unimplemented!()
+        parse::parse(text, file, places)
+    }
+
+    fn parse_bytes(text: &[u8], file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
+        let text = str::from_utf8(text).map_err(|error| {
+            let whole = &text[..error.valid_up_to()];
+            Fatal::Config(vec![Fault {
+                file: file.map(Into::into),
+                line: Some(1 + whole.iter().filter(|&&b| b == b'\n').count()),
+                key: String::new(),
+                message: "is not UTF-8, which TOML has to be: save the file as UTF-8".into(),
+            }])
+        })?;
+        Self::parse(text, file, places).map_err(Fatal::Config)
     }
 
     /// The configuration of `--socket`.
@@ -238,25 +252,53 @@ impl Config {
     /// # Errors
     /// `Fatal::Config`, its keys named as the options are.
     pub fn ad_hoc(options: &AdHoc, places: &Places) -> Result<Self, Fatal> {
-        let _ = (options, places);
-        unimplemented!()
+        options::parse(options, places).map_err(Fatal::Config)
     }
 
     /// The effective configuration as TOML that loads again to the same.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        unimplemented!()
+        write::to_toml(self)
     }
 
     /// A fault of `key`, with file and line, for what only the running system can tell (a user that
-    /// does not exist).
+    /// does not exist). Where the file does not have the key, the line is that of its table.
     #[must_use]
     pub fn fault(&self, key: &str, message: String) -> Fault {
         Fault {
             file: self.file.clone(),
-            line: self.lines.get(key).copied(),
+            line: faults::line(&self.lines, key),
             key: key.into(),
             message,
         }
     }
+}
+
+/// Reads a config file, but never more than `FILE_SIZE` and a byte of it.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let most = FILE_SIZE as u64 + 1;
+    File::open(file)?.take(most).read_to_end(&mut text)?;
+    if text.len() > FILE_SIZE {
+        let message = format!("it is longer than {}", value::show_size(FILE_SIZE as u64));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}
+
+/// A folder of the path may be a file or missing; either way nobody put a config there.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+fn unreadable(file: &Path, message: &str) -> Fatal {
+    Fatal::Config(vec![Fault {
+        file: Some(file.into()),
+        line: None,
+        key: String::new(),
+        message: message.into(),
+    }])
 }

@@ -11,6 +11,9 @@ use memchr::{memchr, memchr2};
 /// Most digits of an octet count (RFC 6587, section 3.4.1) that are taken for one.
 const COUNT_DIGITS: usize = 9;
 
+/// The greatest octet count that has no more digits.
+const COUNT_MAX: usize = 999_999_999;
+
 /// How messages are told apart on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -73,6 +76,12 @@ pub struct Scan {
 pub enum Unfit {
     /// It contains the byte that ends a message.
     Terminator(u8),
+    /// It ends in CR, which would count as part of the terminator.
+    CarriageReturn,
+    /// It starts with digits, a space and `<`, which would be read as an octet count.
+    OctetCount,
+    /// It is empty, and would be taken for a stray terminator.
+    Empty,
     /// It is not exactly, or is more than, this many bytes long.
     Length(usize),
 }
@@ -84,6 +93,13 @@ impl fmt::Display for Unfit {
                 f,
                 "the message contains byte {byte:#04x}, which ends a message under this framing"
             ),
+            Unfit::CarriageReturn => {
+                f.write_str("the message ends in CR, which this framing takes for part of its end")
+            }
+            Unfit::OctetCount => f.write_str(
+                "the message starts with digits, a space and \"<\", which this framing reads as an octet count",
+            ),
+            Unfit::Empty => f.write_str("the message is empty, which is none under this framing"),
             Unfit::Length(n) => {
                 write!(f, "the message does not fit the {n} bytes of this framing")
             }
@@ -242,6 +258,7 @@ impl Framing {
         };
         match self {
             Framing::None => out.extend_from_slice(message),
+            Framing::Lines if message.last() == Some(&b'\r') => return Err(Unfit::CarriageReturn),
             Framing::Lines => return terminated(b'\n', out),
             Framing::Nul => return terminated(0, out),
             Framing::LengthPrefixed => {
@@ -260,9 +277,14 @@ impl Framing {
                 out.extend_from_slice(message);
                 out.resize(out.len() + n - message.len(), 0);
             }
+            Framing::Syslog if message.len() > COUNT_MAX => return Err(Unfit::Length(COUNT_MAX)),
             Framing::Syslog if message.first() == Some(&b'<') => {
                 out.extend_from_slice(format!("{} ", message.len()).as_bytes());
                 out.extend_from_slice(message);
+            }
+            Framing::Syslog if message.is_empty() => return Err(Unfit::Empty),
+            Framing::Syslog if matches!(octet_count(message), Count::Octets { .. }) => {
+                return Err(Unfit::OctetCount);
             }
             Framing::Syslog if memchr(0, message).is_some() => return Err(Unfit::Terminator(0)),
             Framing::Syslog => return terminated(b'\n', out),
@@ -419,6 +441,449 @@ impl FromStr for Framing {
                     "\"{text}\" is no framing: none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog"
                 )),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    /// What a reader makes of a stream.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        /// A message's body.
+        Message(Vec<u8>),
+        /// The first `limit` bytes of a too long one.
+        Cut(Vec<u8>),
+        /// Bytes of a last message that cannot be finished.
+        Lost(usize),
+    }
+
+    fn message(body: &[u8]) -> Seen {
+        Seen::Message(body.to_vec())
+    }
+
+    /// Reads `pieces` one after the other, as a connection does.
+    fn read(framing: Framing, pieces: &[&[u8]], limit: usize) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let mut held = Vec::new();
+        let mut cut_off: Option<(Vec<u8>, Skip)> = None;
+        for piece in pieces {
+            let mut more = *piece;
+            while !more.is_empty() {
+                if let Some((first, skip)) = &mut cut_off {
+                    let missing = (limit - first.len()).min(more.len());
+                    first.extend_from_slice(&more[..missing]);
+                    more = &more[missing..];
+                    if first.len() < limit {
+                        continue;
+                    }
+                    let (passed, left) = framing.skip(*skip, more);
+                    more = &more[passed..];
+                    match left {
+                        Some(left) => *skip = left,
+                        None => {
+                            seen.push(Seen::Cut(first.clone()));
+                            cut_off = None;
+                        }
+                    }
+                    continue;
+                }
+                match framing.cut(&held, more, limit) {
+                    Cut::Whole(n) => {
+                        held.extend_from_slice(&more[..n]);
+                        seen.push(message(framing.body(&held)));
+                        held.clear();
+                        more = &more[n..];
+                    }
+                    Cut::Filler(n) => {
+                        assert!(held.is_empty() && n > 0);
+                        more = &more[n..];
+                    }
+                    Cut::Partial => {
+                        held.extend_from_slice(more);
+                        more = &[];
+                    }
+                    Cut::TooLong { body, skip } => {
+                        let prefix = body.saturating_sub(held.len());
+                        let first = held.split_off(body.min(held.len()));
+                        let kept = first[..first.len().min(limit)].to_vec();
+                        held.clear();
+                        more = &more[prefix..];
+                        cut_off = Some((kept, skip));
+                    }
+                }
+            }
+        }
+        if let Some((first, _)) = cut_off {
+            seen.push(Seen::Cut(first));
+        }
+        let left = held.len();
+        if framing.finish(&mut held) {
+            seen.push(message(framing.body(&held)));
+        } else if left > 0 {
+            seen.push(Seen::Lost(left));
+        }
+        seen
+    }
+
+    /// The stream gives the same messages in one piece, in every two and in every three.
+    fn check(framing: Framing, stream: &[u8], limit: usize, expected: &[Seen]) {
+        assert_eq!(
+            read(framing, &[stream], limit),
+            expected,
+            "{framing}, limit {limit}, whole: {:?}",
+            stream.escape_ascii().to_string()
+        );
+        for i in 0..=stream.len() {
+            for j in i..=stream.len() {
+                let pieces = [&stream[..i], &stream[i..j], &stream[j..]];
+                assert_eq!(
+                    read(framing, &pieces, limit),
+                    expected,
+                    "{framing}, limit {limit}, cut at {i} and {j}: {:?}",
+                    stream.escape_ascii().to_string()
+                );
+            }
+        }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(
+            read(framing, &bytes, limit),
+            expected,
+            "{framing}, byte by byte"
+        );
+    }
+
+    fn gives(framing: Framing, stream: &[u8], bodies: &[&[u8]]) {
+        let expected: Vec<Seen> = bodies.iter().map(|body| message(body)).collect();
+        check(framing, stream, 64, &expected);
+    }
+
+    #[test]
+    fn lines_end_at_lf_and_cr_lf() {
+        let f = Framing::Lines;
+        gives(f, b"", &[]);
+        gives(f, b"one\ntwo\n", &[b"one", b"two"]);
+        gives(f, b"one\r\ntwo\r\n", &[b"one", b"two"]);
+        gives(f, b"\n\r\n\n", &[b"", b"", b""]);
+        gives(f, b"a\rb\n\rc\n", &[b"a\rb", b"\rc"]);
+        gives(f, b"a\r\r\n", &[b"a\r"]);
+        gives(f, b"nul\0inside\n", &[b"nul\0inside"]);
+        gives(f, b"one\nunfinished", &[b"one", b"unfinished"]);
+        gives(f, b"unfinished\r", &[b"unfinished"]);
+        gives(f, b"\xff\xfe\n", &[b"\xff\xfe"]);
+    }
+
+    #[test]
+    fn nul_ends_at_nul() {
+        let f = Framing::Nul;
+        gives(f, b"one\0two\0", &[b"one", b"two"]);
+        gives(f, b"\0\0", &[b"", b""]);
+        gives(f, b"a\nb\r\n\0", &[b"a\nb\r\n"]);
+        gives(f, b"one\0rest", &[b"one", b"rest"]);
+    }
+
+    #[test]
+    fn length_prefixed_counts() {
+        let f = Framing::LengthPrefixed;
+        gives(
+            f,
+            b"\0\0\0\x03one\0\0\0\0\0\0\0\x02\n\0",
+            &[b"one", b"", b"\n\0"],
+        );
+        check(
+            f,
+            b"\0\0\0\x01a\0\0\0\x05bcd",
+            64,
+            &[message(b"a"), Seen::Lost(7)],
+        );
+        check(f, b"\0\0\0", 64, &[Seen::Lost(3)]);
+    }
+
+    #[test]
+    fn fixed_and_c_strings_count() {
+        gives(
+            Framing::Fixed(3),
+            b"one\n\0\nabc",
+            &[b"one", b"\n\0\n", b"abc"],
+        );
+        gives(Framing::Fixed(1), b"ab", &[b"a", b"b"]);
+        check(
+            Framing::Fixed(3),
+            b"onetw",
+            64,
+            &[message(b"one"), Seen::Lost(2)],
+        );
+        gives(
+            Framing::CString(4),
+            b"ab\0xabcd\0xyz",
+            &[b"ab", b"abcd", b""],
+        );
+        check(Framing::CString(4), b"ab\0", 64, &[Seen::Lost(3)]);
+    }
+
+    #[test]
+    fn syslog_counts_octets_or_ends_at_lf_nul_or_both() {
+        let f = Framing::Syslog;
+        gives(
+            f,
+            b"<1>a\n<2>b\0<3>c\n\0<4>d\n",
+            &[b"<1>a", b"<2>b", b"<3>c", b"<4>d"],
+        );
+        gives(f, b"\n\0\n<1>a\n\n\0\0<2>b\n", &[b"<1>a", b"<2>b"]);
+        gives(f, b"4 <1>a5 <2>b\n", &[b"<1>a", b"<2>b\n"]);
+        gives(
+            f,
+            b"4 <1>a\n<2>b\n6 <3>\n\0c",
+            &[b"<1>a", b"<2>b", b"<3>\n\0c"],
+        );
+        gives(f, b"1 <", &[b"<"]);
+        gives(f, b"\n\0", &[]);
+        gives(f, b"no priority\n", &[b"no priority"]);
+        gives(f, b"<1>cr\r\n", &[b"<1>cr\r"]);
+        gives(f, b"<1>unfinished", &[b"<1>unfinished"]);
+    }
+
+    #[test]
+    fn what_only_looks_like_an_octet_count_is_text() {
+        let f = Framing::Syslog;
+        gives(f, b"0 <a\n", &[b"0 <a"]);
+        gives(f, b"04 <1>a\n", &[b"04 <1>a"]);
+        gives(f, b"5 x\n", &[b"5 x"]);
+        gives(f, b"5  <\n", &[b"5  <"]);
+        gives(f, b"5<1>\n", &[b"5<1>"]);
+        gives(f, b"1234567890 <\n", &[b"1234567890 <"]);
+        gives(f, b"123456789\n", &[b"123456789"]);
+        gives(f, b"12\n34 \n", &[b"12", b"34 "]);
+        gives(f, b"12", &[b"12"]);
+        gives(f, b"12 ", &[b"12 "]);
+        gives(f, b"12\0", &[b"12"]);
+        check(f, b"12 <1>a", 64, &[Seen::Lost(7)]);
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        let cases: &[(Framing, &[u8], &[u8])] = &[
+            (Framing::Lines, b"1234\n", b"12345\n"),
+            (Framing::Lines, b"1234\r\n", b"12345\r\n"),
+            (Framing::Lines, b"123\r\r\n", b"1234\r\r\n"),
+            (Framing::Nul, b"1234\0", b"12345\0"),
+            (
+                Framing::LengthPrefixed,
+                b"\0\0\0\x041234",
+                b"\0\0\0\x0512345",
+            ),
+            (Framing::Syslog, b"<1>4\n", b"<1>45\n"),
+            (Framing::Syslog, b"<1>4\n\0", b"<1>45\n\0"),
+            (Framing::Syslog, b"4 <1>4", b"5 <1>45"),
+        ];
+        for &(framing, fits, exceeds) in cases {
+            let whole = message(framing.body(fits));
+            check(framing, fits, 4, &[whole]);
+
+            let first = framing.body(exceeds)[..4].to_vec();
+            let stream = [exceeds, fits].concat();
+            let expected = [Seen::Cut(first), message(framing.body(fits))];
+            check(framing, &stream, 4, &expected);
+            assert_eq!(framing.scan(&stream, 4).messages, 0);
+        }
+        check(Framing::Fixed(4), b"1234", 4, &[message(b"1234")]);
+        check(
+            Framing::Fixed(5),
+            b"1234512345",
+            4,
+            &[Seen::Cut(b"1234".to_vec()), Seen::Cut(b"1234".to_vec())],
+        );
+    }
+
+    #[test]
+    fn a_too_long_message_is_told_before_its_end() {
+        for framing in [Framing::Lines, Framing::Nul, Framing::Syslog] {
+            let skip = Skip::Terminator;
+            assert_eq!(framing.cut(b"<12", b"3", 4), Cut::Partial);
+            assert_eq!(
+                framing.cut(b"<123", b"4", 4),
+                Cut::TooLong { body: 0, skip }
+            );
+        }
+        let skip = Skip::Bytes(u32::MAX as usize - 4);
+        assert_eq!(
+            Framing::LengthPrefixed.cut(b"\xff", b"\xff\xff\xff", 4),
+            Cut::TooLong { body: 4, skip }
+        );
+        let skip = Skip::Bytes(999_999_995);
+        assert_eq!(
+            Framing::Syslog.cut(b"999999999", b" <", 4),
+            Cut::TooLong { body: 10, skip }
+        );
+    }
+
+    #[test]
+    fn a_count_over_the_limit_that_turns_out_to_be_text_is_too_long() {
+        check(
+            Framing::Syslog,
+            b"12345678\n<1>\n",
+            4,
+            &[Seen::Cut(b"1234".to_vec()), message(b"<1>")],
+        );
+    }
+
+    #[test]
+    fn skip_passes_over_what_belongs_to_the_message() {
+        let bytes = Skip::Bytes;
+        assert_eq!(
+            Framing::Fixed(9).skip(bytes(5), b"abc"),
+            (3, Some(bytes(2)))
+        );
+        assert_eq!(Framing::Fixed(9).skip(bytes(2), b"abc"), (2, None));
+        assert_eq!(Framing::Fixed(9).skip(bytes(3), b"abc"), (3, None));
+        let end = Skip::Terminator;
+        assert_eq!(Framing::Lines.skip(end, b"a\0b\nc"), (4, None));
+        assert_eq!(Framing::Lines.skip(end, b"a\0b"), (3, Some(end)));
+        assert_eq!(Framing::Nul.skip(end, b"a\nb\0c"), (4, None));
+        assert_eq!(Framing::Syslog.skip(end, b"ab\0c"), (3, None));
+        assert_eq!(Framing::Syslog.skip(end, b"ab\n\0c"), (3, None));
+    }
+
+    #[test]
+    fn none_passes_what_came() {
+        assert_eq!(Framing::None.cut(&[], b"any\nthing\0", 1), Cut::Whole(10));
+        assert_eq!(Framing::None.body(b"a\n"), b"a\n");
+        assert_eq!(
+            Framing::None.scan(b"any\n", 1),
+            Scan {
+                bytes: 4,
+                messages: 1
+            }
+        );
+        assert!(!Framing::None.finish(&mut b"rest".to_vec()));
+    }
+
+    #[test]
+    fn scan_stops_at_the_first_message_that_is_not_whole() {
+        let scan = |framing: Framing, bytes: &[u8]| {
+            let scan = framing.scan(bytes, 4);
+            (scan.bytes, scan.messages)
+        };
+        assert_eq!(scan(Framing::Lines, b"a\n\nbc\nde"), (6, 3));
+        assert_eq!(scan(Framing::Lines, b"a\ntoolong\nb\n"), (2, 1));
+        assert_eq!(scan(Framing::Syslog, b"\n\0<1>\n\0\n1 <4 <"), (11, 2));
+        assert_eq!(scan(Framing::Fixed(2), b"abc"), (2, 1));
+        assert_eq!(scan(Framing::Nul, b""), (0, 0));
+    }
+
+    #[test]
+    fn blank_clears_what_stood_behind_the_strings() {
+        let mut wire = b"ab\0xabcd\0xyz".to_vec();
+        Framing::CString(4).blank(&mut wire);
+        assert_eq!(wire, b"ab\0\0abcd\0\0\0\0");
+        let mut wire = b"a\0secret".to_vec();
+        Framing::Fixed(8).blank(&mut wire);
+        assert_eq!(wire, b"a\0secret");
+    }
+
+    #[test]
+    fn finish_adds_the_terminator_that_is_missing() {
+        let finish = |framing: Framing, held: &[u8]| {
+            let mut held = held.to_vec();
+            framing.finish(&mut held).then_some(held)
+        };
+        assert_eq!(finish(Framing::Lines, b"a").unwrap(), b"a\n");
+        assert_eq!(finish(Framing::Nul, b"a").unwrap(), b"a\0");
+        assert_eq!(finish(Framing::Syslog, b"<1>a").unwrap(), b"<1>a\n");
+        assert_eq!(finish(Framing::Syslog, b"12 ").unwrap(), b"12 \n");
+        assert_eq!(finish(Framing::Syslog, b"12 <"), None);
+        assert_eq!(finish(Framing::LengthPrefixed, b"\0\0\0\x02a"), None);
+        assert_eq!(finish(Framing::CString(4), b"a"), None);
+        assert_eq!(finish(Framing::Lines, b""), None);
+    }
+
+    #[test]
+    fn what_is_put_is_cut_again() {
+        let bodies: &[&[u8]] = &[
+            b"",
+            b"a",
+            b"abcd",
+            b"a\nbc",
+            b"a\0bc",
+            b"\n",
+            b"\0",
+            b"\rab",
+            b"ab\r",
+            b"a\r\nb",
+            b"<1>a",
+            b"<1>a\n",
+            b"<1\0",
+            b"5 <a",
+            b"123456789 <",
+            b"0 <a",
+            b"12",
+            b"5 x",
+            b"\xff",
+        ];
+        let framings = [
+            Framing::Lines,
+            Framing::Nul,
+            Framing::LengthPrefixed,
+            Framing::Fixed(4),
+            Framing::CString(4),
+            Framing::Syslog,
+        ];
+        for framing in framings {
+            for body in bodies {
+                let mut wire = b"before".to_vec();
+                match framing.put(body, &mut wire) {
+                    Ok(()) => {
+                        // Twice, so that a message must not swallow the start of the next.
+                        let wire = wire[6..].repeat(2);
+                        check(framing, &wire, 64, &[message(body), message(body)]);
+                        assert!(wire.len() / 2 <= framing.largest(body.len()));
+                    }
+                    Err(_) => assert_eq!(wire, b"before", "{framing}: not as it was"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn put_refuses_what_has_no_form() {
+        let put = |framing: Framing, body: &[u8]| framing.put(body, &mut Vec::new());
+        assert_eq!(put(Framing::Lines, b"a\nb"), Err(Unfit::Terminator(b'\n')));
+        assert_eq!(put(Framing::Nul, b"a\0"), Err(Unfit::Terminator(0)));
+        assert_eq!(put(Framing::Fixed(3), b"ab"), Err(Unfit::Length(3)));
+        assert_eq!(put(Framing::CString(3), b"abcd"), Err(Unfit::Length(3)));
+        assert_eq!(put(Framing::CString(3), b"a\0"), Err(Unfit::Terminator(0)));
+        assert_eq!(put(Framing::Syslog, b"a\nb"), Err(Unfit::Terminator(b'\n')));
+        assert_eq!(put(Framing::Syslog, b"a\0b"), Err(Unfit::Terminator(0)));
+        assert_eq!(put(Framing::Syslog, b"<1>a\n\0"), Ok(()));
+        assert_eq!(put(Framing::Lines, b"a\r"), Err(Unfit::CarriageReturn));
+        assert_eq!(put(Framing::Syslog, b""), Err(Unfit::Empty));
+        assert_eq!(put(Framing::Syslog, b"5 <a"), Err(Unfit::OctetCount));
+        assert_eq!(put(Framing::Syslog, b"5 a"), Ok(()));
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for text in [
+            "none",
+            "lines",
+            "nul",
+            "length-prefixed",
+            "fixed:7",
+            "cstring:2048",
+            "syslog",
+        ] {
+            assert_eq!(text.parse::<Framing>().unwrap().to_string(), text);
+        }
+        for text in ["fixed", "fixed:", "fixed:0", "cstring:-1", "fixed:x"] {
+            let error = text.parse::<Framing>().unwrap_err();
+            assert!(error.contains("lacks its size"), "{text}: {error}");
+        }
+        for text in ["", "line", "lines:2", "LINES"] {
+            assert!(text.parse::<Framing>().unwrap_err().contains("no framing"));
         }
     }
 }

@@ -3,8 +3,26 @@
 //! The library holds everything; the binaries are thin. Modules stand on floors, and each imports
 //! only from lower ones (`tests/floors.rs` keeps it so).
 
+pub mod batch;
 pub mod error;
 pub mod frame;
+pub mod limits;
 pub mod peer;
+pub mod queue;
+pub mod record;
+pub mod throttle;
 
 pub mod config;
+pub mod sys;
+pub mod systemd;
+pub mod writer;
+
+pub mod connection;
+pub mod endpoint;
+pub mod hub;
+pub mod service;
+
+pub mod server;
+
+pub mod client;
+pub mod daemon;

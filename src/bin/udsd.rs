@@ -1,2 +1,7 @@
-#[allow(missing_docs)]
-fn main() {}
+//! The daemon; see `udsd::daemon`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    udsd::daemon::main()
+}

@@ -1,0 +1,182 @@
+//! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a
+//! connected `Link`; how that is found is `target`'s.
+
+mod connect;
+mod failure;
+mod listen;
+mod messages;
+mod ping;
+mod ready;
+mod send;
+mod standard;
+mod target;
+mod trips;
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+use crate::{config::SocketType, frame::Framing};
+use failure::Failure;
+
+/// Longest message that udsc holds, in bytes of its body. What passes through unchanged has none.
+pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// How long udsc waits for a server to close when it has no more to say.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Talk to udsd, or to any Unix stream socket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "udsc",
+    version,
+    after_help = "Without COMMAND: connect. Spans of time are written as \"250ms\" or \"5s\".\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// The system's daemon, not the user's
+    #[arg(
+        long,
+        global = true,
+        conflicts_with = "user",
+        help_heading = "Which server"
+    )]
+    system: bool,
+    /// The user's daemon; without either option the user's if it runs, else the system's
+    #[arg(long, global = true, help_heading = "Which server")]
+    user: bool,
+    /// A socket's NAME in udsd.toml, a path (with a '/') or "@name" (abstract); without it the first
+    /// of the file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAME-OR-PATH",
+        help_heading = "Which server"
+    )]
+    socket: Option<OsString>,
+    /// Type of the socket, instead of what udsd.toml says [of a path: stream]
+    #[arg(long = "type", global = true, value_name = "TYPE", help_heading = "Which server", value_parser = socket_type())]
+    kind: Option<SocketType>,
+    /// none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml
+    /// says [of a path: lines]
+    #[arg(long, global = true, help_heading = "Which server")]
+    framing: Option<Framing>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Standard input to messages, incoming messages to standard output, until both ends are done
+    ///
+    /// Under framing none and lines all bytes pass unchanged. Under any other each line of standard
+    /// input is one message, and each incoming message is printed as a line. End of input is passed
+    /// on; udsc then receives until the server closes.
+    Connect,
+    /// Send each argument as one message, then wait for answers
+    Send {
+        /// The messages; under framing none the bytes as they are
+        #[arg(required = true, value_name = "MESSAGE")]
+        messages: Vec<OsString>,
+        /// Wait for N messages and print each on a line (under framing none: N reads)
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        wait: u64,
+        /// Fail once it took longer than T to send and to get the answers
+        #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Print incoming messages, each on a line (under framing none: the bytes), until the server
+    /// closes
+    Listen {
+        /// End after N messages; fewer are a failure
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Measure round trips over an echo socket; fails if one is lost
+    Ping {
+        /// End after N; without it, Ctrl-C ends and prints the summary
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// From one to the next
+        #[arg(short, long, value_name = "T", default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+        /// How long an answer may take before it counts as lost
+        #[arg(short = 'W', long, value_name = "T", default_value = "5s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Bytes of each message [default: 64, or what the framing fixes]
+        #[arg(long, value_name = "N", value_parser = size)]
+        size: Option<usize>,
+    },
+}
+
+fn socket_type() -> impl TypedValueParser<Value = SocketType> {
+    PossibleValuesParser::new(["stream", "seqpacket", "datagram"]).map(|name| match name.as_str() {
+        "seqpacket" => SocketType::Seqpacket,
+        "datagram" => SocketType::Datagram,
+        _ => SocketType::Stream,
+    })
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok();
+    size.filter(|n| (1..=MESSAGE_LIMIT).contains(n))
+        .ok_or_else(|| format!("a number of bytes from 1 to {MESSAGE_LIMIT}"))
+}
+
+/// Runs `udsc` with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("udsc: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let link = target::connect(&arguments.options)?;
+    match arguments.command.as_ref().unwrap_or(&Command::Connect) {
+        Command::Connect => connect::run(&link),
+        Command::Send {
+            messages,
+            wait,
+            timeout,
+        } => {
+            let wait = send::Wait {
+                messages: *wait,
+                timeout: *timeout,
+            };
+            send::run(&link, messages, wait)
+        }
+        Command::Listen { count } => listen::run(&link, *count),
+        Command::Ping {
+            count,
+            interval,
+            timeout,
+            size,
+        } => {
+            let plan = ping::Plan {
+                count: *count,
+                interval: *interval,
+                timeout: *timeout,
+                size: *size,
+            };
+            ping::run(&link, plan)
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! `udsc ping`: round trips over an echo socket, one at a time. Each message is its own number, so
+//! that a late or a wrong echo is told as such; Ctrl-C ends with the summary.
+
+use std::{
+    io::{self, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags};
+use signal_hook::{consts::SIGINT, low_level::pipe};
+
+use super::{
+    MESSAGE_LIMIT,
+    failure::Failure,
+    messages::{Broken, Messages},
+    ready::until_any,
+    standard::standard_output,
+    target::Link,
+    trips::{Trips, millis},
+};
+use crate::frame::Framing;
+
+/// Bytes of a message where neither `--size` nor the framing says otherwise.
+const SIZE: usize = 64;
+
+/// What `udsc ping` was asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// How many; `None` = until SIGINT.
+    pub count: Option<u64>,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Bytes of a message.
+    pub size: Option<usize>,
+}
+
+/// Pings, prints each answer and the summary.
+pub(crate) fn run(link: &Link, plan: Plan) -> Result<(), Failure> {
+    let system = |source| Failure::System("catching SIGINT", source);
+    let (stop, signal) = UnixStream::pair().map_err(system)?;
+    pipe::register(SIGINT, signal).map_err(system)?;
+    ping(link, plan, &stop, standard_output()?)
+}
+
+/// As `run`, until `stop` is readable.
+fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Result<(), Failure> {
+    // Bytes have no ends under `none`; as many as were sent are the answer.
+    let (framing, size) = match link.framing {
+        Framing::None => (Framing::Fixed(plan.size.unwrap_or(SIZE)), plan.size),
+        Framing::Fixed(n) => (link.framing, Some(n)),
+        Framing::CString(n) => (link.framing, plan.size.or(Some(n.min(SIZE)))),
+        framing => (framing, plan.size),
+    };
+    let mut ping = Ping {
+        link,
+        framing,
+        size: size.unwrap_or(SIZE),
+        timeout: plan.timeout,
+        stop,
+        messages: Messages::new(&link.stream, framing, MESSAGE_LIMIT),
+        output,
+        trips: Trips::new().map_err(|source| Failure::System("making the histogram", source))?,
+    };
+    link.stream
+        .set_write_timeout(Some(plan.timeout))
+        .map_err(|source| Failure::System("setting the timeout", source))?;
+    let outcome = ping.rounds(plan.count, plan.interval);
+    let _ = link.stream.shutdown(Shutdown::Both);
+    if !matches!(outcome, Err(Failure::Standard(..) | Failure::Unfit { .. })) {
+        ping.summary()?;
+    }
+    outcome?;
+    if ping.trips.are_complete() {
+        Ok(())
+    } else {
+        Err(Failure::Lost)
+    }
+}
+
+struct Ping<'a, W: Write> {
+    link: &'a Link,
+    /// That of the link, or fixed under `none`.
+    framing: Framing,
+    size: usize,
+    timeout: Duration,
+    stop: &'a UnixStream,
+    messages: Messages<&'a UnixStream>,
+    output: W,
+    trips: Trips,
+}
+
+/// What a wait ended with.
+enum Event {
+    Answer(Vec<u8>),
+    Timeout,
+    Stop,
+}
+
+impl<W: Write> Ping<'_, W> {
+    fn rounds(&mut self, count: Option<u64>, interval: Duration) -> Result<(), Failure> {
+        let mut next = Instant::now();
+        for seq in 1..=count.unwrap_or(u64::MAX) {
+            if self.stops_before(next)? {
+                break;
+            }
+            next = Instant::now() + interval;
+            if !self.round(seq)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next round; true where SIGINT came first.
+    fn stops_before(&self, next: Instant) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(self.stop, PollFlags::IN)];
+        until_any(&mut fds, Some(next))
+            .map_err(|source| Failure::System("waiting for the next round", source))
+    }
+
+    /// One message there and back; false where SIGINT came in between.
+    fn round(&mut self, seq: u64) -> Result<bool, Failure> {
+        let message = body(seq, self.size);
+        let mut wire = Vec::new();
+        let unfit = |why| Failure::Unfit {
+            place: format!("a ping of {} bytes", self.size),
+            framing: self.link.framing,
+            why,
+        };
+        self.framing.put(&message, &mut wire).map_err(unfit)?;
+        let start = Instant::now();
+        self.trips.sent += 1;
+        (&self.link.stream)
+            .write_all(&wire)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock => Failure::Unsent {
+                    address: self.link.name.clone(),
+                    bytes: wire.len(),
+                },
+                _ => Failure::of_link(&self.link.name, source),
+            })?;
+        loop {
+            match self.answer(start + self.timeout)? {
+                Event::Stop => return Ok(false),
+                Event::Timeout => {
+                    self.say(&format!("no answer from {}: seq={seq}", self.link.name))?;
+                    return Ok(true);
+                }
+                Event::Answer(echo) if echo == message => {
+                    self.arrived(seq, start.elapsed())?;
+                    return Ok(true);
+                }
+                Event::Answer(echo) => self.stray(seq, &echo)?,
+            }
+        }
+    }
+
+    fn answer(&mut self, deadline: Instant) -> Result<Event, Failure> {
+        let name = &self.link.name;
+        loop {
+            let broken = |broken: Broken| broken.at(name, self.framing);
+            if let Some(wire) = self.messages.at_hand().map_err(broken)? {
+                return Ok(Event::Answer(self.framing.body(wire).to_vec()));
+            }
+            let mut fds = [
+                PollFd::new(&self.link.stream, PollFlags::IN),
+                PollFd::new(self.stop, PollFlags::IN),
+            ];
+            let ready = until_any(&mut fds, Some(deadline))
+                .map_err(|source| Failure::System("waiting for the answer", source))?;
+            if !ready {
+                return Ok(Event::Timeout);
+            }
+            if fds[0].revents().is_empty() {
+                return Ok(Event::Stop);
+            }
+            if !self.messages.fill().map_err(broken)? {
+                return Err(Failure::Closed(name.clone()));
+            }
+        }
+    }
+
+    fn arrived(&mut self, seq: u64, time: Duration) -> Result<(), Failure> {
+        self.trips.arrived(time);
+        self.say(&format!(
+            "{} bytes from {}: seq={seq} time={} ms",
+            self.size,
+            self.link.name,
+            millis(time)
+        ))
+    }
+
+    /// An answer that is not the one to `seq`: one given up, or none of ours.
+    fn stray(&mut self, seq: u64, echo: &[u8]) -> Result<(), Failure> {
+        let name = &self.link.name;
+        let text = match number(echo).filter(|n| (1..seq).contains(n)) {
+            Some(earlier) => format!("late answer from {name}: seq={earlier}"),
+            None => {
+                self.trips.wrong += 1;
+                let start = &echo[..echo.len().min(SIZE)];
+                format!(
+                    "wrong answer from {name}: seq={seq}, {} bytes: \"{}\"",
+                    echo.len(),
+                    start.escape_ascii()
+                )
+            }
+        };
+        self.say(&text)
+    }
+
+    fn summary(&mut self) -> Result<(), Failure> {
+        self.say(&format!("\n--- {} ---\n{}", self.link.name, self.trips))
+    }
+
+    fn say(&mut self, text: &str) -> Result<(), Failure> {
+        self.output
+            .write_all(format!("{text}\n").as_bytes())
+            .map_err(|source| Failure::Standard("output", source))
+    }
+}
+
+/// The message of a number: its digits, zeros before them. They fit every framing, and are no octet
+/// count.
+fn body(seq: u64, size: usize) -> Vec<u8> {
+    let digits = format!("{seq:0>20}").into_bytes();
+    let mut body = vec![b'0'; size.saturating_sub(digits.len())];
+    body.extend_from_slice(&digits[digits.len().saturating_sub(size)..]);
+    body
+}
+
+fn number(body: &[u8]) -> Option<u64> {
+    std::str::from_utf8(body).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::{io::Read, thread};
+
+    use super::*;
+
+    /// Pings a server that answers the n-th ping with `answers[n - 1]`, then hangs up.
+    fn scripted(answers: &[&str], size: usize, timeout: Duration) -> (Result<(), Failure>, String) {
+        let (stream, mut server) = UnixStream::pair().unwrap();
+        let link = Link {
+            stream,
+            framing: Framing::Lines,
+            service: None,
+            name: "/x".into(),
+        };
+        let plan = Plan {
+            count: Some(answers.len() as u64),
+            interval: Duration::ZERO,
+            timeout,
+            size: Some(size),
+        };
+        let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
+        let server = thread::spawn(move || {
+            let mut ping = vec![0; size + 1];
+            for answer in answers {
+                server.read_exact(&mut ping).unwrap();
+                server.write_all(answer.as_bytes()).unwrap();
+            }
+            server.read_to_end(&mut ping).unwrap();
+        });
+        let (stop, _signal) = UnixStream::pair().unwrap();
+        let mut printed = Vec::new();
+        let result = ping(&link, plan, &stop, &mut printed);
+        server.join().unwrap();
+        (result, String::from_utf8(printed).unwrap())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn each_answer_has_a_line_and_the_summary_counts() {
+        let (result, text) = scripted(&["0001\n", "0002\n"], 4, LONG);
+        result.unwrap();
+        assert!(text.starts_with("4 bytes from /x: seq=1 time="), "{text}");
+        assert!(text.contains("\n2 sent, 2 received, 0 lost\nmin/avg/p50/p99/max = "));
+    }
+
+    #[test]
+    fn a_wrong_answer_is_told_as_such() {
+        let (result, text) = scripted(&["9\n0001\n", "x\ty\n0002\n"], 4, LONG);
+        result.unwrap_err();
+        assert!(
+            text.contains("wrong answer from /x: seq=1, 1 bytes: \"9\"\n"),
+            "{text}"
+        );
+        assert!(text.contains("seq=2, 3 bytes: \"x\\ty\""), "{text}");
+        assert!(
+            text.contains("2 sent, 2 received, 0 lost, 2 wrong"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_lost_and_a_late_answer_are_told_apart() {
+        let (result, text) = scripted(&["", "0001\n0002\n"], 4, Duration::from_millis(500));
+        assert!(matches!(result, Err(Failure::Lost)));
+        assert!(text.contains("no answer from /x: seq=1\n"), "{text}");
+        assert!(text.contains("late answer from /x: seq=1\n"), "{text}");
+        assert!(text.contains("2 sent, 1 received, 1 lost\n"), "{text}");
+    }
+
+    #[test]
+    fn stopping_prints_the_summary() {
+        let (stream, _server) = UnixStream::pair().unwrap();
+        let link = Link {
+            stream,
+            framing: Framing::None,
+            service: None,
+            name: "/x".into(),
+        };
+        let plan = Plan {
+            count: None,
+            interval: LONG,
+            timeout: LONG,
+            size: None,
+        };
+        let (stop, mut signal) = UnixStream::pair().unwrap();
+        signal.write_all(b"!").unwrap();
+        let mut printed = Vec::new();
+        ping(&link, plan, &stop, &mut printed).unwrap();
+        assert_eq!(printed, b"\n--- /x ---\n0 sent, 0 received, 0 lost\n");
+    }
+
+    #[test]
+    fn a_body_is_its_number_in_any_size() {
+        assert_eq!(body(123, 2), b"23");
+        assert_eq!(body(123, 5), b"00123");
+        assert_eq!(body(7, 64).len(), 64);
+        assert_eq!(number(&body(7, 64)), Some(7));
+    }
+}

@@ -1,0 +1,322 @@
+//! `udsc send`: each argument one message, then the answers that are waited for. One loop sends and
+//! receives as the socket is ready, so that neither waits for the other and a timeout bounds both.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, Read, Write},
+    net::Shutdown,
+    os::unix::{ffi::OsStrExt, net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use rustix::event::PollFlags;
+
+use super::{
+    LINGER, MESSAGE_LIMIT,
+    failure::Failure,
+    messages::{Broken, Messages},
+    ready::until_ready,
+    standard::standard_output,
+    target::Link,
+};
+use crate::{config::ServiceKind, frame::Framing};
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wait {
+    /// Messages from the server.
+    pub messages: u64,
+    /// The longest time, from the start.
+    pub timeout: Option<Duration>,
+}
+
+/// Sends `messages`, prints what is waited for, and leaves without a reset.
+pub(crate) fn run(link: &Link, messages: &[OsString], wait: Wait) -> Result<(), Failure> {
+    let wire = wire(messages, link.framing)?;
+    exchange(link, &wire, wait, standard_output()?)
+}
+
+fn wire(messages: &[OsString], framing: Framing) -> Result<Vec<u8>, Failure> {
+    let mut wire = Vec::new();
+    for (i, message) in messages.iter().enumerate() {
+        framing
+            .put(message.as_bytes(), &mut wire)
+            .map_err(|why| Failure::Unfit {
+                place: format!("message {}", i + 1),
+                framing,
+                why,
+            })?;
+    }
+    Ok(wire)
+}
+
+fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<(), Failure> {
+    link.stream
+        .set_nonblocking(true)
+        .map_err(|source| Failure::System("making the connection non-blocking", source))?;
+    let deadline = wait
+        .timeout
+        .and_then(|span| Instant::now().checked_add(span));
+    let mut exchange = Exchange {
+        link,
+        unsent: wire,
+        messages: Messages::new(&link.stream, link.framing, MESSAGE_LIMIT),
+        came: 0,
+        wanted: wait.messages,
+        ended: false,
+        output: BufWriter::new(output),
+    };
+    while !exchange.is_done() {
+        if exchange.ended && exchange.came < wait.messages {
+            return Err(exchange.short(None));
+        }
+        if !exchange.turn(deadline)? {
+            return Err(exchange.short(wait.timeout));
+        }
+    }
+    exchange.leave(deadline)
+}
+
+/// Messages on their way out, answers on their way in.
+struct Exchange<'a, W: Write> {
+    link: &'a Link,
+    unsent: &'a [u8],
+    messages: Messages<&'a UnixStream>,
+    came: u64,
+    wanted: u64,
+    /// The server has ended its side.
+    ended: bool,
+    output: BufWriter<W>,
+}
+
+impl<W: Write> Exchange<'_, W> {
+    fn is_done(&self) -> bool {
+        self.unsent.is_empty() && self.came >= self.wanted
+    }
+
+    /// It ended too early: by a timeout, or by the server's choice.
+    fn short(&self, timeout: Option<Duration>) -> Failure {
+        if self.came < self.wanted {
+            return Failure::Answers {
+                came: self.came,
+                wanted: self.wanted,
+                timeout,
+            };
+        }
+        Failure::Unsent {
+            address: self.link.name.clone(),
+            bytes: self.unsent.len(),
+        }
+    }
+
+    /// Does what the socket is ready for; false once time is up.
+    fn turn(&mut self, deadline: Option<Instant>) -> Result<bool, Failure> {
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::IN, !self.ended);
+        wanted.set(PollFlags::OUT, !self.unsent.is_empty());
+        let ready = until_ready(&self.link.stream, wanted, deadline)
+            .map_err(|source| Failure::System("waiting for the server", source))?;
+        if ready.is_empty() {
+            return Ok(false);
+        }
+        // Received first: what the server said before it closed is not lost to a failing write.
+        if !self.ended {
+            self.receive()?;
+        }
+        if !self.unsent.is_empty() {
+            self.send()?;
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self) -> Result<(), Failure> {
+        match (&self.link.stream).write(self.unsent) {
+            Ok(n) => self.unsent = &self.unsent[n..],
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(Failure::of_link(&self.link.name, error)),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), Failure> {
+        if self.came >= self.wanted {
+            self.ended = self.discard()?;
+            return Ok(());
+        }
+        let framing = self.link.framing;
+        let broken = |broken: Broken| broken.at(&self.link.name, framing);
+        match self.messages.fill() {
+            Ok(more) => self.ended = !more,
+            Err(Broken::Io(error)) if is_passing(&error) => return Ok(()),
+            Err(error) => return Err(broken(error)),
+        }
+        let unprinted = |source| Failure::Standard("output", source);
+        while self.came < self.wanted {
+            let wire = if self.ended {
+                self.messages.last()
+            } else {
+                self.messages.at_hand()
+            };
+            let Some(wire) = wire.map_err(broken)? else {
+                break;
+            };
+            self.output
+                .write_all(framing.body(wire))
+                .and_then(|()| self.output.write_all(b"\n"))
+                .map_err(unprinted)?;
+            self.came += 1;
+        }
+        self.output.flush().map_err(unprinted)
+    }
+
+    /// Reads away more than was waited for; true at end of stream.
+    fn discard(&self) -> Result<bool, Failure> {
+        let mut scrap = [0; 16 * 1024];
+        match (&self.link.stream).read(&mut scrap) {
+            Ok(n) => Ok(n == 0),
+            Err(error) if is_passing(&error) => Ok(false),
+            Err(error) => Err(Failure::of_link(&self.link.name, error)),
+        }
+    }
+
+    /// Half-closes and reads to the end: closing with input unread would tell the server of a reset
+    /// and could cost it what it has not read. A relay keeps its receivers, so nobody waits for it.
+    fn leave(self, deadline: Option<Instant>) -> Result<(), Failure> {
+        let stream = &self.link.stream;
+        // A server that has gone needs no telling.
+        let _ = stream.shutdown(Shutdown::Write);
+        if self.ended || self.link.service == Some(ServiceKind::Relay) {
+            return Ok(());
+        }
+        let latest = Instant::now() + LINGER;
+        let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
+        loop {
+            let ready = until_ready(stream, PollFlags::IN, Some(latest))
+                .map_err(|source| Failure::System("waiting for the server", source))?;
+            if ready.is_empty() || self.discard()? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether a call is only to be made again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::thread;
+
+    use super::*;
+
+    fn pair(framing: Framing) -> (Link, UnixStream) {
+        let (stream, server) = UnixStream::pair().unwrap();
+        let link = Link {
+            stream,
+            framing,
+            service: None,
+            name: "/x".into(),
+        };
+        (link, server)
+    }
+
+    fn wait(messages: u64, timeout: Option<Duration>) -> Wait {
+        Wait { messages, timeout }
+    }
+
+    fn sent(link: &Link, message: &str, wait: Wait) -> (Result<(), Failure>, String) {
+        let mut printed = Vec::new();
+        let wire = wire(&[message.into()], link.framing).unwrap();
+        let result = exchange(link, &wire, wait, &mut printed);
+        (result, String::from_utf8(printed).unwrap())
+    }
+
+    /// Sends back what comes, until the end.
+    fn echo(mut server: UnixStream) -> thread::JoinHandle<u64> {
+        let mut out = server.try_clone().unwrap();
+        thread::spawn(move || {
+            let n = io::copy(&mut server, &mut out).unwrap();
+            out.shutdown(Shutdown::Both).unwrap();
+            n
+        })
+    }
+
+    #[test]
+    fn a_large_message_is_sent_while_its_echo_is_received() {
+        let (link, server) = pair(Framing::LengthPrefixed);
+        let server = echo(server);
+        let message = "x".repeat(8 << 20);
+        let (result, printed) = sent(&link, &message, wait(1, None));
+        result.unwrap();
+        assert_eq!(printed.len(), message.len() + 1);
+        assert_eq!(server.join().unwrap(), (8 << 20) + 4);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_read_away_so_that_the_server_is_not_reset() {
+        let (link, server) = pair(Framing::Lines);
+        let server = echo(server);
+        let (result, printed) = sent(&link, &"x".repeat(4 << 20), wait(0, None));
+        result.unwrap();
+        assert_eq!(printed, "");
+        assert_eq!(server.join().unwrap(), (4 << 20) + 1);
+    }
+
+    #[test]
+    fn a_timeout_says_how_many_came() {
+        let (link, mut server) = pair(Framing::Nul);
+        server.write_all(b"one\0two").unwrap();
+        let (result, printed) = sent(&link, "x", wait(2, Some(Duration::from_millis(20))));
+        assert_eq!(printed, "one\n");
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "1 of 2 messages came within 20ms"
+        );
+    }
+
+    #[test]
+    fn a_timeout_bounds_a_server_that_does_not_read() {
+        let (link, _server) = pair(Framing::Lines);
+        let timeout = Some(Duration::from_millis(20));
+        let (result, _) = sent(&link, &"x".repeat(4 << 20), wait(0, timeout));
+        assert!(matches!(result, Err(Failure::Unsent { .. })));
+    }
+
+    #[test]
+    fn a_server_that_closes_too_early_is_told() {
+        let (link, mut server) = pair(Framing::Lines);
+        server.write_all(b"one\ntwo").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        let (result, printed) = sent(&link, "x", wait(3, None));
+        assert_eq!(printed, "one\ntwo\n");
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "the server closed after 2 of 3 messages"
+        );
+    }
+
+    #[test]
+    fn a_relay_is_not_waited_for() {
+        let (mut link, mut server) = pair(Framing::Lines);
+        link.service = Some(ServiceKind::Relay);
+        let (result, _) = sent(&link, "x", wait(0, None));
+        result.unwrap();
+        drop(link);
+        let mut all = String::new();
+        server.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "x\n");
+    }
+
+    #[test]
+    fn a_message_without_a_form_is_named() {
+        let failure = wire(&["ab".into(), "a\nb".into()], Framing::Lines).unwrap_err();
+        assert!(failure.to_string().starts_with("message 2 has no form"));
+    }
+}

@@ -1,0 +1,114 @@
+//! Standard input and output, past the buffers of the standard library: what came is passed on at
+//! once, in as few calls as it came in.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    os::fd::AsFd,
+};
+
+use super::{
+    failure::Failure,
+    messages::{Broken, Messages},
+};
+use crate::frame::Framing;
+
+/// Standard input.
+pub(crate) fn standard_input() -> Result<File, Failure> {
+    own(&io::stdin(), "input")
+}
+
+/// Standard output.
+pub(crate) fn standard_output() -> Result<File, Failure> {
+    own(&io::stdout(), "output")
+}
+
+fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
+    let fd = fd.as_fd().try_clone_to_owned();
+    fd.map(File::from)
+        .map_err(|source| Failure::Standard(which, source))
+}
+
+/// Prints the messages that come from `server`, up to `count` of them: each as its body and LF,
+/// under `none` the bytes as they are. What was printed never waits for the next message. Says how
+/// many they were.
+pub(crate) fn print_messages<R: io::Read>(
+    messages: &mut Messages<R>,
+    framing: Framing,
+    server: &str,
+    count: u64,
+    out: impl Write,
+) -> Result<u64, Failure> {
+    let mut out = BufWriter::new(out);
+    let unprinted = |source| Failure::Standard("output", source);
+    let broken = |broken: Broken| broken.at(server, framing);
+    let mut printed = 0;
+    loop {
+        while printed < count
+            && let Some(wire) = messages.at_hand().map_err(broken)?
+        {
+            print(framing, wire, &mut out).map_err(unprinted)?;
+            printed += 1;
+        }
+        out.flush().map_err(unprinted)?;
+        if printed == count {
+            return Ok(printed);
+        }
+        if !messages.fill().map_err(broken)? {
+            break;
+        }
+    }
+    if let Some(wire) = messages.last().map_err(broken)? {
+        print(framing, wire, &mut out).map_err(unprinted)?;
+        printed += 1;
+    }
+    out.flush().map_err(unprinted)?;
+    Ok(printed)
+}
+
+fn print(framing: Framing, wire: &[u8], out: &mut impl Write) -> io::Result<()> {
+    out.write_all(framing.body(wire))?;
+    if framing != Framing::None {
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn printed(framing: Framing, stream: &[u8], count: u64) -> (Result<u64, Failure>, String) {
+        let mut out = Vec::new();
+        let mut messages = Messages::new(stream, framing, 64);
+        let result = print_messages(&mut messages, framing, "/x", count, &mut out);
+        (result, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn each_message_is_a_line_and_none_is_left_as_it_is() {
+        let (count, text) = printed(Framing::Nul, b"a\0b\0c", u64::MAX);
+        assert_eq!((count.unwrap(), text.as_str()), (3, "a\nb\nc\n"));
+        let (_, text) = printed(Framing::None, b"a\0b", u64::MAX);
+        assert_eq!(text, "a\0b");
+        let (count, text) = printed(Framing::Nul, b"a\0b\0c", 2);
+        assert_eq!((count.unwrap(), text.as_str()), (2, "a\nb\n"));
+    }
+
+    #[test]
+    fn a_broken_stream_prints_what_came_and_tells_server_and_framing() {
+        let (result, text) = printed(Framing::Fixed(2), b"abc", u64::MAX);
+        assert_eq!(text, "ab\n");
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "/x: the stream ended after 1 bytes of a message (framing fixed:2)"
+        );
+        let (result, _) = printed(Framing::Lines, &[b'x'; 65], u64::MAX);
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "/x: a message is longer than the 64 bytes that udsc holds"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! The configuration of `--socket`: one socket, from options in place of a file.
+
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
+
+use super::{
+    AdHoc, Address, Config, Daemon, Limits, Places, Record, ServiceKind, Socket, check,
+    faults::Faults, parse::is_name, path,
+};
+use crate::error::Fault;
+
+/// Reads and checks the options.
+pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Fault>> {
+    let address = path::read_address(&options.path, places);
+    let name = address.as_ref().map_or_else(|_| "socket".into(), name);
+    let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
+    let given = [
+        ("path", true),
+        ("type", options.kind.is_some()),
+        ("service", options.service.is_some()),
+        ("framing", options.framing.is_some()),
+    ];
+    let given = given
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| key(name));
+    let mut faults = Faults::of_options(given);
+
+    let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
+    match address {
+        Ok(address) => socket.address = address,
+        Err(message) => faults.invalid(&key("path"), &message),
+    }
+    set(
+        &mut socket.kind,
+        options.kind.as_deref(),
+        &key("type"),
+        &mut faults,
+    );
+    set(
+        &mut socket.service,
+        options.service.as_deref(),
+        &key("service"),
+        &mut faults,
+    );
+    set(
+        &mut socket.framing,
+        options.framing.as_deref(),
+        &key("framing"),
+        &mut faults,
+    );
+    socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
+
+    let config = Config {
+        daemon: Daemon {
+            control: None,
+            ..Daemon::default()
+        },
+        limits: Limits::default(),
+        sockets: vec![socket],
+        file: None,
+        lines: BTreeMap::new(),
+    };
+    check::check(&config, &mut faults);
+    faults.verdict().map(|_| config)
+}
+
+fn set<T: FromStr<Err = String>>(
+    place: &mut T,
+    text: Option<&str>,
+    key: &str,
+    faults: &mut Faults,
+) {
+    match text.map(str::parse) {
+        Some(Ok(value)) => *place = value,
+        Some(Err(message)) => faults.invalid(key, &message),
+        None => {}
+    }
+}
+
+/// The stem of the file, or of the abstract name, where it can be the name of a socket.
+fn name(address: &Address) -> String {
+    let path = match address {
+        Address::Path(path) => path.as_path(),
+        Address::Abstract(name) => Path::new(OsStr::from_bytes(name)),
+    };
+    let stem = path
+        .file_stem()
+        .and_then(OsStr::to_str)
+        .filter(|stem| is_name(stem));
+    stem.unwrap_or("socket").into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    fn options(path: &str, kind: &str, service: &str, framing: &str) -> AdHoc {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        AdHoc {
+            path: path.into(),
+            kind: given(kind),
+            service: given(service),
+            framing: given(framing),
+        }
+    }
+
+    fn faults(options: &AdHoc) -> Vec<String> {
+        let faults = parse(options, &Places::system()).unwrap_err();
+        assert!(faults.iter().all(|f| f.file.is_none() && f.line.is_none()));
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_socket_is_named_after_its_file() {
+        for (path, name) in [
+            ("/tmp/chat.sock", "chat"),
+            ("./x/y", "y"),
+            ("../up.sock", "up"),
+            ("%t/z.sock", "z"),
+            ("@echo", "echo"),
+            ("/tmp/a b.sock", "socket"),
+            ("..", "socket"),
+        ] {
+            let config = parse(&options(path, "", "", ""), &Places::system()).unwrap();
+            assert_eq!(config.sockets[0].name, name, "{path}");
+            assert_eq!(config.daemon.control, None);
+            assert_eq!(config.sockets[0].record, None);
+            assert!(config.lines.is_empty() && config.file.is_none());
+        }
+    }
+
+    #[test]
+    fn collect_needs_a_framing_and_gets_a_record() {
+        let config = parse(&options("c", "", "collect", "lines"), &Places::system()).unwrap();
+        assert_eq!(config.sockets[0].record, Some(Record::default()));
+        assert_eq!(
+            faults(&options("c", "", "collect", "")),
+            [
+                "--service: --framing none contradicts --service collect: a record needs whole \
+              messages; use another framing, as lines"
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_name_the_options() {
+        let found = faults(&options("", "packet", "proxy", "json"));
+        for (fault, option) in found
+            .iter()
+            .zip(["--socket", "--type", "--service", "--framing"])
+        {
+            assert!(fault.starts_with(&format!("{option}: ")), "{fault}");
+        }
+        assert_eq!(found.len(), 4);
+        let found = faults(&options("a", "datagram", "relay", ""));
+        assert!(found[0].starts_with("--service: --service relay contradicts --type datagram: "));
+        assert_eq!(
+            found[1],
+            "--type: type datagram is not available yet: leave it at stream"
+        );
+        assert_eq!(found.len(), 2);
+    }
+}

@@ -1,0 +1,305 @@
+//! The daemon from its arguments to its exit code: config, log, sockets, run.
+
+use std::{io::Write, path::PathBuf, process::ExitCode, thread, time::Duration};
+
+use clap::Parser;
+use log::{Level, error, info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::{
+    config::{AdHoc, Address, Config, Places},
+    endpoint::{self, Endpoint},
+    error::Fatal,
+    hub::{Hub, Socket},
+    limits::Limits,
+    record::Encoder,
+    server::{self, Ended, Server},
+    service::Collect,
+    systemd::{self, Inherited},
+    writer::Target,
+};
+
+/// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
+const OWN_DESCRIPTORS: usize = 32;
+/// Descriptors that one socket may need beside its clients: listener, lock, record.
+const SOCKET_DESCRIPTORS: usize = 4;
+/// How long a failed start stays up where the manager holds the sockets. A client that waits there
+/// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
+/// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
+const FAILED_START: Duration = Duration::from_secs(1);
+
+/// The message daemon for the local services of one machine.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    /// The config file [default: the user's udsd/udsd.toml, else /etc/udsd/udsd.toml, else the
+    /// built-in one]
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration, or what is wrong with it (exit code 78), and end
+    #[arg(long)]
+    check: bool,
+    /// Serve one socket at PATH in place of the config file's ("@name": abstract)
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// Type of the one socket: stream, seqpacket, datagram
+    #[arg(long = "type", value_name = "T", requires = "socket")]
+    kind: Option<String>,
+    /// Service of the one socket: echo, relay, collect
+    #[arg(long, value_name = "S", requires = "socket")]
+    service: Option<String>,
+    /// Framing of the one socket: none, lines, nul, length-prefixed, fixed:N, cstring:N, syslog
+    #[arg(long, value_name = "F", requires = "socket")]
+    framing: Option<String>,
+}
+
+/// Runs the daemon.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else: a signal that came earlier would end the process where it stands.
+    let signals = server::signals();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = message.print();
+            return ExitCode::from(u8::from(message.use_stderr()));
+        }
+    };
+    let config = load(&arguments);
+    if arguments.check {
+        return check(config);
+    }
+    log_to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
+    let passed = systemd::inherited();
+    let activated = passed.as_ref().is_ok_and(|passed| !passed.is_empty());
+    let server = config.and_then(|config| {
+        let signals = signals.map_err(|source| Fatal::System {
+            doing: "handling signals",
+            source,
+        })?;
+        let passed = passed.map_err(|fault| Fatal::Socket {
+            socket: "inherited".into(),
+            fault,
+        })?;
+        prepare(&config, passed, signals)
+    });
+    let server = match server {
+        Ok(server) => server,
+        Err(fatal) => {
+            report(&fatal);
+            if activated {
+                thread::sleep(FAILED_START);
+            }
+            return fatal.exit_code().into();
+        }
+    };
+    match server.run() {
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Unwritten) => ExitCode::FAILURE,
+        Err(fatal) => {
+            report(&fatal);
+            fatal.exit_code().into()
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Config, Fatal> {
+    let places = Places::current();
+    match &arguments.socket {
+        None => Config::load(arguments.config.as_deref(), &places),
+        Some(path) => {
+            let Arguments {
+                kind,
+                service,
+                framing,
+                ..
+            } = arguments;
+            let options = AdHoc {
+                path: path.clone(),
+                kind: kind.clone(),
+                service: service.clone(),
+                framing: framing.clone(),
+            };
+            Config::ad_hoc(&options, &places)
+        }
+    }
+}
+
+fn check(config: Result<Config, Fatal>) -> ExitCode {
+    match config {
+        Ok(config) => match std::io::stdout().write_all(config.to_toml().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(fatal) => {
+            for line in fatal.to_string().lines() {
+                eprintln!("udsd: {line}");
+            }
+            fatal.exit_code().into()
+        }
+    }
+}
+
+fn report(fatal: &Fatal) {
+    for line in fatal.to_string().lines() {
+        error!("{line}");
+    }
+}
+
+/// Lines for people carry the time and level, lines for the journal its priority
+/// (`sd-daemon(3)`); RUST_LOG wins over `filter`.
+fn log_to_stderr(filter: &str) {
+    let journal = systemd::is_journal(std::io::stderr());
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
+        .format(move |out, record| {
+            if journal {
+                let priority = match record.level() {
+                    Level::Error => 3,
+                    Level::Warn => 4,
+                    Level::Info => 6,
+                    Level::Debug | Level::Trace => 7,
+                };
+                writeln!(out, "<{priority}>{}", record.args())
+            } else {
+                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                writeln!(out, "{time} {:<5} {}", record.level(), record.args())
+            }
+        })
+        .init();
+}
+
+/// Opens everything that the config file names.
+fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
+    let limits = limits(config);
+    let endpoints = endpoints(config, passed)?;
+    let mut sockets = Vec::new();
+    let mut targets = Vec::new();
+    for (i, socket) in config.sockets.iter().enumerate() {
+        let mut collect = None;
+        if let Some(record) = &socket.record {
+            let target = match &record.file {
+                None => Target::standard_output(),
+                Some(file) => Target::open(file, record.mode),
+            }
+            .map_err(|error| {
+                let key = format!("socket.{}.record.file", socket.name);
+                let file = record
+                    .file
+                    .as_ref()
+                    .map_or("standard output".into(), |file| file.display().to_string());
+                Fatal::Config(vec![
+                    config.fault(&key, format!("cannot write {file}: {error}")),
+                ])
+            })?;
+            let journal = record.file.is_none() && systemd::is_journal(std::io::stdout());
+            let encoder = Encoder::new(record.format, journal, &socket.name);
+            collect = Some(Collect::new(encoder, record.queue_size, target.last_seq));
+            targets.push((i, target));
+        }
+        sockets.push(Socket::new(socket, collect));
+    }
+    let hub = Hub::new(sockets, limits);
+    Server::new(
+        hub,
+        endpoints,
+        targets,
+        signals,
+        config.daemon.drain_timeout,
+    )
+    .map_err(|source| Fatal::System {
+        doing: "setting up the event loop",
+        source,
+    })
+}
+
+/// The sockets of the config file in its order: each inherited where the manager passed it, else
+/// bound.
+fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, Fatal> {
+    let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
+    for passed in passed {
+        let place = endpoint::matching(&passed, &config.sockets);
+        let fault = match place.map(|i| &mut inherited[i]) {
+            Some(free @ None) => {
+                *free = Some(passed);
+                continue;
+            }
+            Some(Some(_)) => "the manager passed a second socket for the same name or path",
+            None => "the manager passed a socket that the config file does not have",
+        };
+        let names: Vec<&str> = config
+            .sockets
+            .iter()
+            .map(|socket| socket.name.as_str())
+            .collect();
+        return Err(Fatal::Socket {
+            socket: endpoint::describe_inherited(&passed),
+            fault: format!(
+                "{fault} (it has {}): make the units and the file agree",
+                names.join(", ")
+            ),
+        });
+    }
+    let sockets = config.sockets.iter().zip(inherited);
+    sockets
+        .map(|(socket, inherited)| {
+            let how = if inherited.is_some() {
+                "inherited"
+            } else {
+                "bound"
+            };
+            let endpoint = match inherited {
+                Some(passed) => Endpoint::inherit(passed, socket)?,
+                None => Endpoint::bind(socket, config)?,
+            };
+            info!(
+                "{}: {how}, {:?}",
+                endpoint::describe(socket),
+                socket.service
+            );
+            if matches!(socket.address, Address::Abstract(_))
+                && socket.allow_users.is_empty()
+                && socket.allow_groups.is_empty()
+            {
+                warn!(
+                    "{}: an abstract socket has no file mode, anyone on this machine may enter",
+                    endpoint::describe(socket)
+                );
+            }
+            Ok(endpoint)
+        })
+        .collect()
+}
+
+/// The limits on clients, with the soft limit of open files raised to the hard one.
+fn limits(config: &Config) -> Limits {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let own = OWN_DESCRIPTORS + SOCKET_DESCRIPTORS * config.sockets.len();
+    let possible = files.saturating_sub(own).max(1);
+    let clients = match config.limits.clients {
+        0 => possible,
+        clients => clients,
+    };
+    if clients > possible {
+        warn!(
+            "limits.clients = {clients}, but the limit of open files ({files}) leaves room for {possible}: raise LimitNOFILE= or lower the key"
+        );
+    }
+    let per_user = match config.limits.clients_per_user {
+        0 => clients.div_ceil(2),
+        per_user => per_user,
+    };
+    Limits::new(clients, per_user)
+}

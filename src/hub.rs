@@ -1,0 +1,611 @@
+//! All clients, sockets, services and limits, and what happens next. Knows no descriptor, no event
+//! loop and no clock: events, records' progress and `now` come in; interest, lines for the writers
+//! and one next deadline go out.
+//!
+//! A client is worked on when there is an event for it: what waits for it is written, what it sent is
+//! read, once. Events repeat for as long as there is something to read or room to write, so nothing
+//! need be remembered of what an event said, and a client that sends without end takes its turn with
+//! the others. What the event loop is to watch follows from the client's state after each turn. Only
+//! what no event tells, room in a record and the stop, puts clients on the ready list.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io, mem,
+    time::{Duration, Instant, SystemTime},
+};
+
+use log::{Level, log};
+use slab::Slab;
+
+use crate::{
+    batch::Batch,
+    config::{self, ServiceKind, SlowClient},
+    connection::{Connection, Fed, Full, Rule, Stream, Watch},
+    error::Close,
+    limits::{Limits, Over, OverKey},
+    peer::{ClientId, Peer},
+    service::{Collect, Outbox, Sender, Service},
+    throttle::Throttle,
+};
+
+/// The read buffer that all clients share, in bytes: what one client may send in a turn.
+const READ_BUFFER: usize = 64 * 1024;
+/// The time of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For spans.
+    pub instant: Instant,
+    /// For records.
+    pub wall: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Idle,
+    Slow,
+}
+
+/// What happened on a socket since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Clients that came in.
+    pub clients: u64,
+    /// Clients that a limit kept out.
+    pub refused: u64,
+    /// Messages that the service took.
+    pub messages: u64,
+    /// Their bytes, in wire form.
+    pub bytes: u64,
+    /// Messages dropped for a slow client.
+    pub dropped: u64,
+    /// Unfinished messages that ended with their senders.
+    pub unfinished: u64,
+    /// Bytes that clients had sent and nobody read, at their end.
+    pub unread: u64,
+    /// Bytes that clients were owed and did not take, at their end.
+    pub undelivered: u64,
+}
+
+/// One socket's rules, service and counts.
+#[derive(Debug)]
+pub struct Socket {
+    name: String,
+    rule: Rule,
+    queue_size: usize,
+    slow_client: SlowClient,
+    slow_timeout: Duration,
+    idle_timeout: Option<Duration>,
+    clients: usize,
+    present: usize,
+    service: Service,
+    counters: Counters,
+}
+
+impl Socket {
+    /// A socket as the config file has it; `collect` is its record, where it has one.
+    #[must_use]
+    pub fn new(config: &config::Socket, collect: Option<Collect>) -> Self {
+        Socket {
+            name: config.name.clone(),
+            rule: Rule {
+                framing: config.framing,
+                message_size: config.message_size,
+                truncate: config.service == ServiceKind::Collect,
+            },
+            queue_size: config.queue_size,
+            slow_client: config.slow_client,
+            slow_timeout: config.slow_timeout,
+            idle_timeout: config.idle_timeout,
+            clients: config.clients,
+            present: 0,
+            service: collect.map_or(Service::Echo, Service::Collect),
+            counters: Counters::default(),
+        }
+    }
+
+    /// NAME
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What happened on it.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Its record, where it has one.
+    pub fn collect(&mut self) -> Option<&mut Collect> {
+        match &mut self.service {
+            Service::Collect(collect) => Some(collect),
+            Service::Echo => None,
+        }
+    }
+}
+
+/// Log lines that clients can cause, each kind with its own rate.
+#[derive(Debug, Default)]
+struct Throttles {
+    entered: Throttle,
+    left: Throttle,
+    refused: Throttle,
+    closed: Throttle,
+}
+
+/// Everything that the daemon serves.
+#[derive(Debug)]
+pub struct Hub<S> {
+    clients: Slab<Connection<S>>,
+    sockets: Vec<Socket>,
+    limits: Limits,
+    ready: VecDeque<usize>,
+    timers: BTreeSet<(Instant, usize, Timer)>,
+    buffer: Box<[u8]>,
+    ids: u64,
+    throttles: Throttles,
+}
+
+impl<S: Stream> Hub<S> {
+    /// A hub without clients.
+    #[must_use]
+    pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
+        Hub {
+            clients: Slab::new(),
+            sockets,
+            limits,
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            ids: 0,
+            throttles: Throttles::default(),
+        }
+    }
+
+    /// Clients at present.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The sockets, in the order of `new`.
+    #[must_use]
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// The records and their sockets' places.
+    pub fn records(&mut self) -> impl Iterator<Item = (usize, &mut Collect)> {
+        self.sockets
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(i, socket)| Some((i, socket.collect()?)))
+    }
+
+    /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
+    /// it for reading from now on. Where a limit keeps it out, its stream is ended and `None`
+    /// returned.
+    pub fn enter(&mut self, socket: usize, mut stream: S, peer: Peer, now: Now) -> Option<usize> {
+        let rules = &mut self.sockets[socket];
+        if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
+            rules.counters.refused += 1;
+            stream.hang_up();
+            self.log_refused(socket, &peer, over, now);
+            return None;
+        }
+        rules.present += 1;
+        rules.counters.clients += 1;
+        self.ids += 1;
+        let id = ClientId(self.ids);
+        let key = self.clients.insert(Connection::new(
+            id,
+            peer,
+            socket as u32,
+            stream,
+            now.instant,
+        ));
+        if let Some(timeout) = rules.idle_timeout {
+            set(
+                &mut self.timers,
+                &mut self.clients[key],
+                key,
+                Timer::Idle,
+                now.instant + timeout,
+            );
+        }
+        if let Some(more) = pass(&mut self.throttles.entered, Level::Debug, now) {
+            let name = &self.sockets[socket].name;
+            log!(
+                Level::Debug,
+                "{name}: client {id} ({peer}) connected{}",
+                unsaid(more)
+            );
+        }
+        Some(key)
+    }
+
+    /// The stream of client `key`.
+    #[must_use]
+    pub fn stream(&self, key: usize) -> Option<&S> {
+        self.clients.get(key).map(|client| &client.stream)
+    }
+
+    /// The event loop cannot watch client `key`: it is closed.
+    pub fn refuse(&mut self, key: usize, error: io::Error, now: Now) {
+        self.close(key, &Close::Io(error), now);
+    }
+
+    /// The record of socket number `socket`, where it has one.
+    pub fn record(&mut self, socket: usize) -> Option<&mut Collect> {
+        self.sockets[socket].collect()
+    }
+
+    /// An event for client `key`; one that has left is passed over. `event` says what there is: an
+    /// error or the end of both directions counts as both. `watch` changes what the event loop
+    /// watches a stream for, from one to the other.
+    pub fn event(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
+        if !self.clients.contains(key) {
+            return;
+        }
+        let served = self.serve(key, event, now).and_then(|()| {
+            let client = &mut self.clients[key];
+            let wanted = client.watch();
+            if client.watched != wanted {
+                let watched = mem::replace(&mut client.watched, wanted);
+                watch(key, &client.stream, watched, wanted).map_err(Close::Io)?;
+            }
+            Ok(())
+        });
+        if let Err(reason) = served {
+            self.close(key, &reason, now);
+        }
+    }
+
+    /// Works once on every client that stands on the ready list.
+    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.listed = false;
+                self.event(key, Watch::default(), now, watch);
+            }
+        }
+    }
+
+    /// Record of socket number `socket`: its writer has written `bytes` more.
+    pub fn recorded(&mut self, socket: usize, bytes: usize) {
+        let Some(collect) = self.sockets[socket].collect() else {
+            return;
+        };
+        collect.waiting -= bytes;
+        for key in mem::take(&mut collect.blocked) {
+            if let Some(client) = self
+                .clients
+                .get_mut(key)
+                .filter(|client| client.awaits_record)
+            {
+                client.awaits_record = false;
+                list(&mut self.ready, client, key);
+            }
+        }
+    }
+
+    /// Whether `turn` has something to do without a further event.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When `expire` is next due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, ..)| *at)
+    }
+
+    /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
+    /// `slow-timeout`.
+    pub fn expire(&mut self, now: Now) {
+        while let Some(&(at, key, timer)) = self.timers.first() {
+            if at > now.instant {
+                break;
+            }
+            self.timers.pop_first();
+            let client = &mut self.clients[key];
+            client.timers[timer as usize] = None;
+            let socket = &self.sockets[client.socket as usize];
+            let (due, reason) = match timer {
+                Timer::Idle => {
+                    let Some(timeout) = socket.idle_timeout else {
+                        continue;
+                    };
+                    // Not its fault that nothing was read.
+                    let active = if client.awaits_record {
+                        now.instant
+                    } else {
+                        client.active
+                    };
+                    (active + timeout, Close::Idle)
+                }
+                Timer::Slow => {
+                    let Some(full) = &mut client.full else {
+                        continue;
+                    };
+                    if full.since + socket.slow_timeout <= now.instant
+                        && full.taken >= socket.queue_size / 2
+                    {
+                        *full = Full {
+                            since: now.instant,
+                            taken: 0,
+                        };
+                    }
+                    let waiting = client.queue.len();
+                    (
+                        full.since + socket.slow_timeout,
+                        Close::SlowReader { waiting },
+                    )
+                }
+            };
+            if due > now.instant {
+                set(&mut self.timers, client, key, timer, due);
+            } else {
+                self.close(key, &reason, now);
+            }
+        }
+    }
+
+    /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed
+    /// and what it sent is recorded.
+    pub fn stop(&mut self) {
+        for (key, client) in &mut self.clients {
+            client.ending.get_or_insert(Close::Stopping);
+            list(&mut self.ready, client, key);
+        }
+    }
+
+    /// Ends the stop: closes all who are left, whatever they are owed.
+    pub fn abandon(&mut self, now: Now) {
+        let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in left {
+            self.close(key, &Close::Stopping, now);
+        }
+    }
+
+    /// One client's turn: what it is owed, what waited, what it sends.
+    fn serve(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
+        let client = &mut self.clients[key];
+        if event.write {
+            client.flush(now.instant)?;
+        }
+        let mut fed = Fed::All;
+        if client.input.is_blocked() {
+            fed = self.deliver(key, Step::Resume, now)?;
+        } else if event.read && client.ending.is_none() {
+            client.active = now.instant;
+            let step = match client.stream.read(&mut self.buffer) {
+                Ok(0) => {
+                    client.ending = Some(Close::Done);
+                    Step::Finish
+                }
+                Ok(bytes) => Step::Feed(bytes),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
+                    // It went without reading all it was sent; what it sent was read before.
+                    io::ErrorKind::ConnectionReset => {
+                        client.ending = Some(Close::HangUp);
+                        Step::Finish
+                    }
+                    _ => return Err(Close::Io(error)),
+                },
+            };
+            fed = self.deliver(key, step, now)?;
+        }
+        self.settle(key, fed, now)
+    }
+
+    /// After a turn: closes the client that has ended and is owed nothing; times the one whose queue
+    /// is full.
+    fn settle(&mut self, key: usize, fed: Fed, now: Now) -> Result<(), Close> {
+        let client = &mut self.clients[key];
+        let socket = &mut self.sockets[client.socket as usize];
+        if fed == Fed::Blocked {
+            if let Some(collect) = socket.collect() {
+                if !client.awaits_record {
+                    client.awaits_record = true;
+                    collect.blocked.push(key);
+                }
+                return Ok(());
+            }
+        } else if client.queue.is_empty()
+            && let Some(reason) = client.ending.take()
+        {
+            return Err(reason);
+        }
+        let full = fed == Fed::Blocked || (client.ending.is_some() && !client.queue.is_empty());
+        match (full, &client.full) {
+            (true, None) => {
+                client.full = Some(Full {
+                    since: now.instant,
+                    taken: 0,
+                });
+                let due = now.instant + socket.slow_timeout;
+                if client.timers[Timer::Slow as usize].is_none() {
+                    set(&mut self.timers, client, key, Timer::Slow, due);
+                }
+            }
+            (false, Some(_)) => client.full = None,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Runs one step of the client's input through its socket's service.
+    fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<Fed, Close> {
+        let client = &mut self.clients[key];
+        let Socket {
+            rule,
+            service,
+            counters,
+            queue_size,
+            slow_client,
+            ..
+        } = &mut self.sockets[client.socket as usize];
+        let from = Sender {
+            key,
+            id: client.id,
+            peer: client.peer,
+        };
+        // Taken out, so that the service may reach every client while this one's bytes are read.
+        let mut input = mem::take(&mut client.input);
+        let mut out = Outbox {
+            clients: &mut self.clients,
+            queue_size: *queue_size,
+        };
+        let mut receive = |batch: Batch<'_>| {
+            let taken = service.receive(&from, batch, &mut out, now.wall)?;
+            let messages = batch.count(taken);
+            counters.messages += messages;
+            counters.bytes += taken as u64;
+            if taken == batch.bytes.len() || matches!(service, Service::Collect(_)) {
+                return Ok(taken);
+            }
+            match slow_client {
+                SlowClient::Wait => Ok(taken),
+                SlowClient::Disconnect => Err(Close::SlowReader {
+                    waiting: out.clients[key].queue.len(),
+                }),
+                SlowClient::Drop => {
+                    counters.dropped += batch.messages - messages;
+                    Ok(batch.bytes.len())
+                }
+            }
+        };
+        let fed = match step {
+            Step::Resume => input.resume(rule, &mut receive),
+            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule, &mut receive),
+            Step::Finish => input.finish(rule, &mut receive),
+        };
+        let client = &mut self.clients[key];
+        client.input = input;
+        match fed {
+            // What it sent before is still owed.
+            Err(reason @ Close::MessageTooLong { .. }) => {
+                client.ending = Some(reason);
+                Ok(Fed::All)
+            }
+            other => other,
+        }
+    }
+
+    /// Takes a client out and ends its stream.
+    fn close(&mut self, key: usize, reason: &Close, now: Now) {
+        let mut client = self.clients.remove(key);
+        for (at, timer) in client.timers.iter().zip([Timer::Idle, Timer::Slow]) {
+            if let Some(at) = *at {
+                self.timers.remove(&(at, key, timer));
+            }
+        }
+        self.limits.leave(client.peer.uid);
+        let socket = &mut self.sockets[client.socket as usize];
+        socket.present -= 1;
+        if client.awaits_record
+            && let Some(collect) = socket.collect()
+        {
+            collect.blocked.retain(|&waiting| waiting != key);
+        }
+        // After an end of file there is nothing left to read away.
+        let unread = if matches!(reason, Close::Done) {
+            0
+        } else {
+            client.stream.hang_up()
+        };
+        let undelivered = client.queue.len();
+        socket.counters.unfinished += u64::from(!client.input.is_empty());
+        socket.counters.unread += unread as u64;
+        socket.counters.undelivered += undelivered as u64;
+
+        let Connection { id, peer, .. } = client;
+        let name = &socket.name;
+        let (throttle, level) = if reason.is_ordinary() {
+            (&mut self.throttles.left, Level::Debug)
+        } else {
+            (&mut self.throttles.closed, Level::Warn)
+        };
+        if let Some(more) = pass(throttle, level, now) {
+            log!(
+                level,
+                "{name}: client {id} ({peer}) closed: {reason}; {unread} bytes unread, {undelivered} undelivered{}",
+                unsaid(more)
+            );
+        }
+    }
+
+    fn log_refused(&mut self, socket: usize, peer: &Peer, over: Over, now: Now) {
+        if let Some(more) = pass(&mut self.throttles.refused, Level::Warn, now) {
+            let name = &self.sockets[socket].name;
+            let limit = over.limit;
+            let key = match over.key {
+                OverKey::Daemon => "limits.clients".to_owned(),
+                OverKey::User => "limits.clients-per-user".to_owned(),
+                OverKey::Socket => format!("socket.{name}.clients"),
+            };
+            log!(
+                Level::Warn,
+                "{name}: refused a client ({peer}): {limit} clients are here, {key} = {limit}{}",
+                unsaid(more)
+            );
+        }
+    }
+}
+
+/// What `Hub::deliver` does with a client's input.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Offers what waited.
+    Resume,
+    /// Cuts this many bytes of the read buffer.
+    Feed(usize),
+    /// Ends the stream.
+    Finish,
+}
+
+/// How the hub has the event loop change what it watches a stream for, from one to the other; an
+/// error closes the client.
+pub type WatchFn<'a, S> = dyn FnMut(usize, &S, Watch, Watch) -> io::Result<()> + 'a;
+
+/// Puts a client on the ready list, once.
+fn list<S>(ready: &mut VecDeque<usize>, client: &mut Connection<S>, key: usize) {
+    if !mem::replace(&mut client.listed, true) {
+        ready.push_back(key);
+    }
+}
+
+fn set<S>(
+    timers: &mut BTreeSet<(Instant, usize, Timer)>,
+    client: &mut Connection<S>,
+    key: usize,
+    timer: Timer,
+    at: Instant,
+) {
+    client.timers[timer as usize] = Some(at);
+    timers.insert((at, key, timer));
+}
+
+/// Whether a line may be written; with it, how many of its kind were not.
+fn pass(throttle: &mut Throttle, level: Level, now: Now) -> Option<u64> {
+    if level > log::max_level() {
+        None
+    } else {
+        throttle.pass(now.instant)
+    }
+}
+
+/// The end of a line before which others were left out.
+fn unsaid(lines: u64) -> String {
+    if lines == 0 {
+        String::new()
+    } else {
+        format!(" ({lines} lines like this left out)")
+    }
+}

@@ -1,0 +1,267 @@
+//! One message as a line of a record: JSON, text or raw.
+
+use std::{io::Write, time::SystemTime};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use crate::peer::{ClientId, Peer};
+
+/// `format` of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// `TIME SOCKET[PID] uid=UID MESSAGE`, control characters and backslashes escaped.
+    Text,
+    /// The bytes and LF.
+    Raw,
+}
+
+/// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
+const PRIORITY: &[u8] = b"<6>";
+
+/// Longest piece of a line that goes to the journal whole. journald cuts at LineMax=, 48 KiB by
+/// default, and would read a priority at the start of what follows (`journald.conf(5)`).
+const JOURNAL_LINE: usize = 48 * 1024 - 64;
+
+/// Writes the lines of one record.
+#[derive(Debug)]
+pub struct Encoder {
+    format: Format,
+    /// Lines go to the journal, which takes a leading `<N>` for a priority.
+    journal: bool,
+    socket: String,
+    /// The time as the lines show it, kept for as long as `at` stays the same.
+    time: String,
+    at: Option<SystemTime>,
+}
+
+impl Encoder {
+    /// For the record of `socket`; `journal`: each line gets a priority, so that no message can
+    /// forge one.
+    #[must_use]
+    pub fn new(format: Format, journal: bool, socket: &str) -> Self {
+        Encoder {
+            format,
+            journal,
+            socket: socket.into(),
+            time: String::new(),
+            at: None,
+        }
+    }
+
+    /// The time of the lines to come.
+    pub fn set_time(&mut self, at: SystemTime) {
+        if self.at != Some(at) {
+            self.time = humantime::format_rfc3339_micros(at).to_string();
+            self.at = Some(at);
+        }
+    }
+
+    /// Adds the line of one message to `out`.
+    pub fn put(
+        &self,
+        out: &mut Vec<u8>,
+        seq: u64,
+        client: ClientId,
+        peer: &Peer,
+        message: &[u8],
+        truncated: bool,
+    ) {
+        if self.journal {
+            out.extend_from_slice(PRIORITY);
+        }
+        let start = out.len();
+        // Writing to a Vec cannot fail.
+        let _ = match self.format {
+            Format::Json => self.json(out, seq, client, peer, message, truncated),
+            Format::Text => self.text(out, peer, message, truncated),
+            Format::Raw => out.write_all(message),
+        };
+        if self.journal {
+            prefix_pieces(out, start);
+        }
+        out.push(b'\n');
+    }
+
+    fn json(
+        &self,
+        out: &mut Vec<u8>,
+        seq: u64,
+        client: ClientId,
+        peer: &Peer,
+        message: &[u8],
+        truncated: bool,
+    ) -> std::io::Result<()> {
+        // A socket's name is [A-Za-z0-9_-]: it needs no escapes.
+        write!(
+            out,
+            "{{\"time\":\"{}\",\"socket\":\"{}\",\"seq\":{seq},\"client\":{client},\"pid\":{},\"uid\":{},\"gid\":{}",
+            self.time, self.socket, peer.pid, peer.uid, peer.gid
+        )?;
+        // A cut in the middle of a character must not turn text into base64.
+        let text = match std::str::from_utf8(message) {
+            Ok(text) => Some(text),
+            Err(error) if truncated && error.error_len().is_none() => {
+                std::str::from_utf8(&message[..error.valid_up_to()]).ok()
+            }
+            Err(_) => None,
+        };
+        if truncated {
+            out.extend_from_slice(b",\"truncated\":true");
+        }
+        if let Some(text) = text {
+            out.extend_from_slice(b",\"message\":");
+            serde_json::to_writer(&mut *out, text)?;
+        } else {
+            write!(out, ",\"message_base64\":\"{}\"", BASE64.encode(message))?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn text(
+        &self,
+        out: &mut Vec<u8>,
+        peer: &Peer,
+        message: &[u8],
+        truncated: bool,
+    ) -> std::io::Result<()> {
+        write!(
+            out,
+            "{} {}[{}] uid={} ",
+            self.time, self.socket, peer.pid, peer.uid
+        )?;
+        if truncated {
+            out.extend_from_slice(b"(truncated) ");
+        }
+        for chunk in message.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\\' => out.extend_from_slice(b"\\\\"),
+                    '\n' => out.extend_from_slice(b"\\n"),
+                    '\t' => out.extend_from_slice(b"\\t"),
+                    '\r' => out.extend_from_slice(b"\\r"),
+                    // C0 and C1: what moves a terminal's cursor or colours it.
+                    c if c.is_control() => write!(out, "\\u{{{:x}}}", u32::from(c))?,
+                    c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(out, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the priority to whatever the journal would take for a line of its own in the line that
+/// begins at `start`.
+fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
+    if out.len() - start <= JOURNAL_LINE && !out[start..].contains(&b'\n') {
+        return;
+    }
+    let line = out.split_off(start);
+    let pieces = line
+        .split(|&byte| byte == b'\n')
+        .flat_map(|piece| piece.chunks(JOURNAL_LINE));
+    for (i, piece) in pieces.enumerate() {
+        if i > 0 {
+            out.push(b'\n');
+            out.extend_from_slice(PRIORITY);
+        }
+        out.extend_from_slice(piece);
+    }
+}
+
+/// The `seq` of one line of a JSON record, if it is one.
+#[must_use]
+pub fn seq_of(line: &[u8]) -> Option<u64> {
+    let value: serde_json::Value = serde_json::from_slice(line).ok()?;
+    value.get("seq")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    fn line(format: Format, journal: bool, message: &[u8], truncated: bool) -> String {
+        let mut encoder = Encoder::new(format, journal, "log");
+        encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_micros(1_763_792_431_123_456));
+        let mut out = Vec::new();
+        let peer = Peer {
+            pid: 1234,
+            uid: 5,
+            gid: 6,
+        };
+        encoder.put(&mut out, 1, ClientId(17), &peer, message, truncated);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_is_as_the_manual_has_it() {
+        assert_eq!(
+            line(Format::Json, false, "a \"b\"\n\u{1b}é".as_bytes(), false),
+            "{\"time\":\"2025-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":1,\"client\":17,\
+             \"pid\":1234,\"uid\":5,\"gid\":6,\"message\":\"a \\\"b\\\"\\n\\u001bé\"}\n"
+        );
+        let binary: serde_json::Value =
+            serde_json::from_str(&line(Format::Json, false, b"\xff\0", false)).unwrap();
+        assert_eq!(binary["message_base64"], "/wA=");
+        assert_eq!(binary.get("message"), None);
+    }
+
+    #[test]
+    fn a_cut_inside_a_character_stays_text() {
+        let cut: serde_json::Value =
+            serde_json::from_str(&line(Format::Json, false, &"aé".as_bytes()[..2], true)).unwrap();
+        assert_eq!(
+            (cut["message"].as_str(), cut["truncated"].as_bool()),
+            (Some("a"), Some(true))
+        );
+    }
+
+    #[test]
+    fn text_escapes_what_could_deceive() {
+        assert_eq!(
+            line(Format::Text, false, b"a\\b\nc\x1b[1m\xc2\x85\xff", true),
+            "2025-11-22T06:20:31.123456Z log[1234] uid=5 (truncated) a\\\\b\\nc\\u{1b}[1m\\u{85}\\xff\n"
+        );
+    }
+
+    #[test]
+    fn no_message_forges_a_priority() {
+        assert_eq!(
+            line(Format::Raw, true, b"<0>a\n<0>b", false),
+            "<6><0>a\n<6><0>b\n"
+        );
+        assert_eq!(
+            line(Format::Raw, false, b"<0>a\n<0>b", false),
+            "<0>a\n<0>b\n"
+        );
+        assert!(line(Format::Json, true, b"<0>a", false).starts_with("<6>{"));
+        let long = line(Format::Raw, true, &b"<0>".repeat(40_000), false);
+        assert!(
+            long.lines()
+                .all(|line| line.starts_with("<6>") && line.len() < 48 * 1024)
+        );
+        assert_eq!(
+            long.lines().map(|line| line.len() - 3).sum::<usize>(),
+            120_000
+        );
+    }
+
+    #[test]
+    fn seq_is_read_back_from_a_line() {
+        assert_eq!(
+            seq_of(line(Format::Json, false, b"x", false).trim_end().as_bytes()),
+            Some(1)
+        );
+        assert_eq!(seq_of(b"{\"time\":\"2025"), None);
+        assert_eq!(seq_of(b"[1]"), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! collect: every message becomes one line of a record.
+//!
+//! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
+//! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
+//! the record's `queue-size`, and where they reach it the senders wait.
+
+use std::time::SystemTime;
+
+use super::Sender;
+use crate::{batch::Batch, record::Encoder};
+
+/// A record as its socket sees it.
+#[derive(Debug)]
+pub struct Collect {
+    encoder: Encoder,
+    queue_size: usize,
+    /// The number of the last line.
+    seq: u64,
+    /// Lines of this turn.
+    pub pending: Vec<u8>,
+    /// Bytes that the writer has and has not written.
+    pub waiting: usize,
+    /// Clients that wait for room, by their keys.
+    pub blocked: Vec<usize>,
+    /// Messages of which only the first part was kept.
+    pub truncated: u64,
+}
+
+impl Collect {
+    /// `queue_size`: bytes that may wait for the disk (one longer line may wait alone); `seq`: the
+    /// number of the record's last line, 0 where it is new.
+    #[must_use]
+    pub fn new(encoder: Encoder, queue_size: usize, seq: u64) -> Self {
+        Collect {
+            encoder,
+            queue_size,
+            seq,
+            pending: Vec::new(),
+            waiting: 0,
+            blocked: Vec::new(),
+            truncated: 0,
+        }
+    }
+
+    pub(super) fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
+        self.encoder.set_time(now);
+        let mut taken = 0;
+        for message in batch.iter() {
+            let before = self.pending.len();
+            let Sender { id, peer, .. } = from;
+            let seq = self.seq + 1;
+            self.encoder.put(
+                &mut self.pending,
+                seq,
+                *id,
+                peer,
+                message.body,
+                message.truncated,
+            );
+            let first = self.waiting == 0 && before == 0;
+            if !first && self.waiting + self.pending.len() > self.queue_size {
+                self.pending.truncate(before);
+                return taken;
+            }
+            self.seq = seq;
+            self.truncated += u64::from(message.truncated);
+            taken = message.end;
+        }
+        batch.bytes.len()
+    }
+}

@@ -1,0 +1,154 @@
+//! The calls of the operating system that no safe wrapper offers as udsd needs them; the only file
+//! with unsafe code.
+//!
+//! Why not rustix for the credentials: its `UCred` holds a pid that cannot be 0, and the kernel
+//! reports 0 for a peer of a foreign pid namespace.
+#![allow(
+    unsafe_code,
+    reason = "the one file where the package's ban on unsafe code is lifted"
+)]
+
+use std::{
+    ffi::CString,
+    io,
+    mem::{self, MaybeUninit},
+    os::fd::{AsFd, AsRawFd},
+    ptr,
+};
+
+use crate::peer::Peer;
+
+/// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = mem::size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `credentials` and `length` are valid for writes of the sizes that are passed, and the
+    // kernel writes a plain `struct ucred`, of which every bit pattern is valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            ptr::from_mut(&mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer {
+        pid: credentials.pid,
+        uid: credentials.uid,
+        gid: credentials.gid,
+    })
+}
+
+/// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
+///
+/// # Errors
+/// Those of the user database.
+pub fn user_id(name: &str) -> io::Result<Option<u32>> {
+    look_up(name, |name, buffer| {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut found = ptr::null_mut();
+        // SAFETY: `name` is NUL-terminated, `buffer` is passed with its length, and all of them
+        // outlive the call; `found` is null unless `entry` was filled.
+        let error = unsafe {
+            libc::getpwnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        // SAFETY: `found` is not null, so it points to `entry`, filled.
+        (
+            error,
+            (!found.is_null()).then(|| unsafe { (*found).pw_uid }),
+        )
+    })
+}
+
+/// The number of a group, by name or number (`getgrnam_r(3)`). `None` where there is none.
+///
+/// # Errors
+/// Those of the user database.
+pub fn group_id(name: &str) -> io::Result<Option<u32>> {
+    look_up(name, |name, buffer| {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = ptr::null_mut();
+        // SAFETY: as in `user_id`.
+        let error = unsafe {
+            libc::getgrnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        // SAFETY: `found` is not null, so it points to `entry`, filled.
+        (
+            error,
+            (!found.is_null()).then(|| unsafe { (*found).gr_gid }),
+        )
+    })
+}
+
+/// Numbers stand for themselves; a name is asked for with a buffer that grows until it is enough.
+fn look_up(
+    name: &str,
+    ask: impl Fn(&CString, &mut [u8]) -> (libc::c_int, Option<u32>),
+) -> io::Result<Option<u32>> {
+    if let Ok(number) = name.parse() {
+        return Ok(Some(number));
+    }
+    let Ok(name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0; 1024];
+    loop {
+        match ask(&name, &mut buffer) {
+            (_, Some(number)) => return Ok(Some(number)),
+            (libc::ERANGE, None) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+            // getpwnam(3), NOTES: these too are said for "no such name".
+            (0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM, None) => return Ok(None),
+            (error, None) => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::{os::unix::net::UnixStream, process};
+
+    use super::*;
+
+    #[test]
+    fn the_peer_of_a_pair_is_this_process() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let peer = peer_of(&a).unwrap();
+        assert_eq!(peer.pid, process::id().cast_signed());
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+    }
+
+    #[test]
+    fn names_and_numbers_of_users_and_groups() {
+        assert_eq!(user_id("root").unwrap(), Some(0));
+        assert_eq!(group_id("root").unwrap(), Some(0));
+        assert_eq!(user_id("1234567").unwrap(), Some(1_234_567));
+        assert_eq!(user_id("no-such-user-here").unwrap(), None);
+        assert_eq!(group_id("no-such-group-here").unwrap(), None);
+    }
+}

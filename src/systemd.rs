@@ -1,0 +1,118 @@
+//! The service manager: inherited sockets (`sd_listen_fds(3)`), what it is told (`sd_notify(3)`),
+//! the watchdog, and whether a descriptor leads to its journal.
+
+use std::{
+    env, io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use listenfd::ListenFd;
+use log::warn;
+use rustix::net::{AddressFamily, SocketType};
+use sd_notify::NotifyState;
+
+/// A socket that the manager passed.
+#[derive(Debug)]
+pub struct Inherited {
+    /// FileDescriptorName=, where the manager gave names.
+    pub name: Option<String>,
+    /// Its type.
+    pub kind: SocketType,
+    /// The socket.
+    pub fd: OwnedFd,
+}
+
+/// Takes the sockets that the manager passed to this process; later calls find none.
+///
+/// # Errors
+/// The number and name of a descriptor that is no Unix socket.
+pub fn inherited() -> Result<Vec<Inherited>, String> {
+    // listenfd leaves the names alone: they are read first.
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names
+        .split(':')
+        .filter(|_| !names.is_empty())
+        .map(str::to_owned);
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for i in 0..passed.len() {
+        let name = names.next();
+        let family = i32::from(AddressFamily::UNIX.as_raw());
+        let taken = [SocketType::STREAM, SocketType::SEQPACKET, SocketType::DGRAM]
+            .into_iter()
+            .find_map(|kind| {
+                let fd = passed
+                    .take_custom::<OwnedFd>(i, family, kind.as_raw().cast_signed(), "")
+                    .ok()??;
+                Some((kind, fd))
+            });
+        let Some((kind, fd)) = taken else {
+            return Err(format!(
+                "descriptor {} ({}) that the manager passed is no Unix socket: its unit needs ListenStream= with a path",
+                i + 3,
+                name.as_deref().unwrap_or("unnamed")
+            ));
+        };
+        sockets.push(Inherited { name, kind, fd });
+    }
+    Ok(sockets)
+}
+
+/// Whether `fd` leads to the journal: JOURNAL_STREAM holds its device and inode (`systemd.exec(5)`).
+#[must_use]
+pub fn is_journal(fd: impl AsFd) -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(fd).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// What the manager is told. Every call does nothing where there is no manager.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    status: String,
+}
+
+impl Notifier {
+    /// The service is up.
+    pub fn ready(&mut self, status: String) {
+        tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        self.status = status;
+    }
+
+    /// The line that `systemctl status` shows; sent where it differs from the last one.
+    pub fn status(&mut self, status: String) {
+        if status != self.status {
+            tell(&[NotifyState::Status(&status)]);
+            self.status = status;
+        }
+    }
+
+    /// The service stops.
+    pub fn stopping(&mut self, status: String) {
+        tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+        self.status = status;
+    }
+
+    /// The event loop turns.
+    pub fn alive(&self) {
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+/// How often `Notifier::alive` is due: half of WATCHDOG_USEC; `None` where nobody watches.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+        .map(|span| span / 2)
+        .filter(|span| !span.is_zero())
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states)
+        && error.kind() != io::ErrorKind::WouldBlock
+    {
+        warn!("NOTIFY_SOCKET: {error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What an idle client costs the server in resident memory.
+//!
+//! The clients live in processes of their own, since their descriptors count too. They obey one
+//! word a line on standard input (`greet`, `fill`) and answer `done`; end of input ends them.
+
+use crate::load::Load;
+use crate::server::Server;
+use crate::setup::{Outcome, check_interrupted, open_files};
+use std::env;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Large enough that a buffer kept for it would show.
+const GREETING: usize = 4096;
+/// More than the 208 KiB that the kernel by default holds for a reader, less than queue-size.
+pub(crate) const FILL: usize = 320 * 1024;
+/// What a process has open beside its clients.
+const SPARE_FILES: usize = 200;
+const MOST: usize = 19_000;
+const TRIAL: usize = 500;
+
+/// Bytes a client.
+pub(crate) struct Cost {
+    /// After one message to and fro.
+    pub(crate) greeted: f64,
+    /// After `FILL` bytes that it read only when all were sent.
+    pub(crate) filled: f64,
+}
+
+/// As many clients as one server process may have, up to `MOST`.
+pub(crate) fn clients(trial: bool) -> usize {
+    let most = if trial { TRIAL } else { MOST };
+    most.min(open_files().saturating_sub(SPARE_FILES))
+}
+
+pub(crate) fn measure(server: &Server, clients: usize) -> Outcome<Cost> {
+    // What the first client of all costs (a read buffer, pages of code) is no client's share.
+    Load::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO)?;
+    let before = server.resident()?;
+    let share = |bytes: u64| (bytes as f64 - before as f64) / clients as f64;
+
+    let mut groups = Vec::new();
+    for part in parts(clients) {
+        groups.push(Group::start(&server.socket(), part)?);
+    }
+    all(&mut groups, "greet")?;
+    let greeted = share(server.resident()?);
+    all(&mut groups, "fill")?;
+    let filled = share(server.resident()?);
+    Ok(Cost { greeted, filled })
+}
+
+/// Two processes at least, each within its limit of open files.
+fn parts(clients: usize) -> Vec<usize> {
+    let count = clients
+        .div_ceil(open_files().saturating_sub(SPARE_FILES).max(1))
+        .max(2);
+    (0..count)
+        .map(|part| clients / count + usize::from(part < clients % count))
+        .collect()
+}
+
+struct Group {
+    process: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Group {
+    fn start(socket: &Path, clients: usize) -> Outcome<Group> {
+        let mut process = Command::new(env::current_exe()?)
+            .arg("--idle-clients")
+            .args([socket.as_os_str(), clients.to_string().as_ref()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = process.stdout.take().ok_or("no pipe")?;
+        Ok(Group {
+            process,
+            answers: BufReader::new(output),
+        })
+    }
+
+    fn order(&mut self, word: &str) -> Outcome<()> {
+        let input = self.process.stdin.as_mut().ok_or("no pipe")?;
+        writeln!(input, "{word}")?;
+        Ok(())
+    }
+
+    fn await_done(&mut self) -> Outcome<()> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        if line == "done\n" {
+            return Ok(());
+        }
+        Err("a group of idle clients failed".into())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn all(groups: &mut [Group], word: &str) -> Outcome<()> {
+    for group in &mut *groups {
+        group.order(word)?;
+    }
+    for group in groups {
+        group.await_done()?;
+    }
+    check_interrupted()
+}
+
+/// The process that holds `clients` idle clients.
+pub(crate) fn run(path: &Path, clients: usize) -> Outcome<()> {
+    let mut load = Load::connect(path, clients, GREETING)?;
+    for word in io::stdin().lock().lines() {
+        match word?.as_str() {
+            "greet" => load.run(Duration::ZERO).map(|_| ())?,
+            "fill" => load.fill(FILL)?,
+            word => return Err(format!("unknown word {word}").into()),
+        }
+        println!("done");
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! The config file as an administrator meets it: wrong files are refused by the real binary, each
+//! with file, line, key and remedy; shipped files pass; `--check` prints what loads again.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
+
+#[path = "config/wrong.rs"]
+mod wrong;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{self, Command, Output},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use udsd::config::{Address, Config, Places};
+
+/// A fresh folder, removed on drop.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("udsd-config-{}-{count}", process::id()));
+        fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, text: impl AsRef<[u8]>) -> PathBuf {
+        let file = self.0.join("udsd.toml");
+        fs::write(&file, text).unwrap();
+        file
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn udsd(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
+    command.env_clear().args(arguments).output().unwrap()
+}
+
+fn check(file: &Path) -> Output {
+    udsd(&["--config", file.to_str().unwrap(), "--check"])
+}
+
+/// What stands behind the file's name on each line that reports a fault of it.
+fn faults(file: &Path, output: &Output) -> Vec<String> {
+    let file = file.to_str().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let faults = stderr.lines().filter_map(|line| line.split_once(file));
+    faults.map(|(_, fault)| fault.to_owned()).collect()
+}
+
+#[test]
+fn wrong_files_are_refused_with_line_key_and_remedy() {
+    let mut seen = BTreeMap::new();
+    for wrong in wrong::files() {
+        let folder = Folder::new();
+        let file = folder.file(&wrong.text);
+        let output = check(&file);
+        let faults = faults(&file, &output);
+        let context = format!("{}\n{output:#?}", wrong.text);
+        assert_eq!(output.status.code(), Some(78), "{context}");
+        assert!(output.stdout.is_empty(), "{context}");
+
+        let place = wrong.place();
+        let found = faults.iter().find_map(|fault| fault.strip_prefix(&place));
+        let message = found.unwrap_or_else(|| panic!("no fault at {place:?}: {context}"));
+        for word in wrong.words {
+            assert!(
+                message.contains(word),
+                "{word:?} is not in {message:?}: {context}"
+            );
+        }
+        for other in wrong.others {
+            let found = faults
+                .iter()
+                .any(|fault| fault.starts_with(&format!(":{other}: ")));
+            assert!(found, "no fault at {other:?}: {context}");
+        }
+        assert_eq!(faults.len(), 1 + wrong.others.len(), "{context}");
+        if let Some(other) = seen.insert(message.to_owned(), wrong.text.clone()) {
+            panic!("{message:?} is said of two files:\n{other}\n{}", wrong.text);
+        }
+    }
+    assert!(seen.len() >= 50);
+}
+
+#[test]
+fn all_faults_are_reported_in_the_order_of_the_file() {
+    let folder = Folder::new();
+    let file = folder.file(
+        "[daemon]\nlog = 1\n[socket.a]\npath = \"a\"\nmode = 7\nmode = 8\nqueue = 1\n\
+         [socket.b]\nservice = \"collect\"\n[limits]\nclients = true\n",
+    );
+    let output = check(&file);
+    let faults = faults(&file, &output);
+    assert_eq!(output.status.code(), Some(78));
+    let places = [
+        ":2: daemon.log: ",
+        ":4: socket.a.path: ",
+        ":5: socket.a.mode: ",
+        ":6: socket.a.mode: ",
+        ":7: socket.a.queue: ",
+        ":8: socket.b.path: ",
+        ":9: socket.b.service: ",
+        ":11: limits.clients: ",
+    ];
+    assert_eq!(faults.len(), places.len(), "{faults:#?}");
+    for (fault, place) in faults.iter().zip(places) {
+        assert!(fault.starts_with(place), "{place:?}: {faults:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = Folder::new();
+    let missing = folder.0.join("none.toml");
+    let long = format!("#{}", "x".repeat(1 << 20));
+    for (file, words) in [
+        (missing, "name a file that exists"),
+        (folder.0.clone(), "cannot be read"),
+        (folder.file(long), "longer than 1MiB"),
+    ] {
+        let output = check(&file);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{stderr}");
+        assert!(
+            stderr.contains(&format!("{}: ", file.display())),
+            "{stderr}"
+        );
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let file = folder.file(b"[daemon]\nlog = \"\xff\"\n");
+    let output = check(&file);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    assert!(
+        stderr.contains(&format!("{}:2: is not UTF-8", file.display())),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn shipped_files_pass_and_print_what_loads_again() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let examples = fs::read_dir(config.join("examples")).unwrap();
+    let mut files: Vec<_> = examples.map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    files.push(config.join("udsd.toml"));
+    let rich = Folder::new();
+    files.push(rich.file(
+        "[socket.a]\npath = \"@100%%\"\nclients = 7\nidle-timeout = \"90s\"\nslow-client = \"drop\"\n\
+         [socket.b]\npath = \"%t/b\\\"'.sock\"\nuser = 0\nqueue-size = 1048577\nservice = \"collect\"\n\
+         framing = \"syslog\"\nrecord.file = \"%S/b%%.json\"\nrecord.format = \"raw\"\n",
+    ));
+    for file in files {
+        let first = check(&file);
+        let context = format!("{}: {first:#?}", file.display());
+        assert!(first.status.success(), "{context}");
+        let folder = Folder::new();
+        let again = check(&folder.file(&first.stdout));
+        assert!(again.status.success(), "{context}\n{again:#?}");
+        assert_eq!(first.stdout, again.stdout, "{context}");
+    }
+}
+
+#[test]
+fn the_first_file_that_exists_is_read_else_the_embedded_one() {
+    let folder = Folder::new();
+    let file = folder.file("[socket.a]\npath = \"%t/a.sock\"\n");
+    let mut places = Places::system();
+    places.files = vec![
+        folder.0.join("none.toml"),
+        file.join("below-a-file.toml"),
+        file.clone(),
+    ];
+    let config = Config::load(None, &places).unwrap();
+    assert_eq!(config.file.as_deref(), Some(file.as_path()));
+    assert_eq!(
+        config.sockets[0].address,
+        Address::Path("/run/a.sock".into())
+    );
+
+    places.files.pop();
+    let config = Config::load(None, &places).unwrap();
+    assert_eq!(config.file, None);
+    assert_eq!(config.sockets[0].name, "udsd");
+
+    places.files.push(folder.0.clone());
+    let fatal = Config::load(None, &places).unwrap_err();
+    assert_eq!(fatal.exit_code(), 78);
+}

@@ -1,0 +1,663 @@
+//! Wrong files, each with the fault that must be reported for it. No two get the same message.
+
+/// All of them.
+pub(crate) fn files() -> impl Iterator<Item = Wrong> {
+    let tables = [
+        syntax_and_tables(),
+        values(),
+        contradictions(),
+        not_available_yet(),
+    ];
+    tables.into_iter().flatten()
+}
+
+/// A wrong file and what is said about it.
+pub(crate) struct Wrong {
+    pub(crate) text: String,
+    /// 0 where no line is at fault.
+    pub(crate) line: usize,
+    pub(crate) key: &'static str,
+    pub(crate) words: &'static [&'static str],
+    /// "LINE: KEY" of further faults that follow from it.
+    pub(crate) others: &'static [&'static str],
+}
+
+impl Wrong {
+    fn on(self, line: usize) -> Self {
+        Self { line, ..self }
+    }
+
+    fn with(self, others: &'static [&'static str]) -> Self {
+        Self { others, ..self }
+    }
+
+    /// What its report begins with, behind the name of the file.
+    pub(crate) fn place(&self) -> String {
+        let line = if self.line > 0 {
+            format!(":{}", self.line)
+        } else {
+            String::new()
+        };
+        let key = if self.key.is_empty() {
+            String::new()
+        } else {
+            format!(" {}:", self.key)
+        };
+        format!("{line}:{key} ")
+    }
+}
+
+fn wrong(text: &str, line: usize, key: &'static str, words: &'static [&'static str]) -> Wrong {
+    Wrong {
+        text: text.into(),
+        line,
+        key,
+        words,
+        others: &[],
+    }
+}
+
+/// A fault on the third line, in a table [socket.a] that is right but for these lines.
+fn socket(lines: &str, key: &'static str, words: &'static [&'static str]) -> Wrong {
+    wrong(
+        &format!("[socket.a]\npath = \"/run/a.sock\"\n{lines}\n"),
+        3,
+        key,
+        words,
+    )
+}
+
+/// A fault in the record of such a socket, on the line after its header.
+fn record(lines: &str, key: &'static str, words: &'static [&'static str]) -> Wrong {
+    let socket = "[socket.a]\npath = \"/run/a.sock\"\nservice = \"collect\"\nframing = \"lines\"";
+    wrong(
+        &format!("{socket}\n[socket.a.record]\n{lines}\n"),
+        6,
+        key,
+        words,
+    )
+}
+
+/// A fault of a file's second line, before a socket that is right.
+fn daemon(lines: &str, key: &'static str, words: &'static [&'static str]) -> Wrong {
+    wrong(
+        &format!("{lines}\n[socket.a]\npath = \"/run/a.sock\"\n"),
+        2,
+        key,
+        words,
+    )
+}
+
+fn syntax_and_tables() -> Vec<Wrong> {
+    let many: String = (0..1025)
+        .map(|i| format!("[socket.s{i}]\npath = \"/s{i}\"\n"))
+        .collect();
+    vec![
+        wrong(
+            "[socket.a\npath = 1\n",
+            1,
+            "",
+            &["not TOML", "unclosed table"],
+        ),
+        socket(
+            "user = udsd",
+            "socket.a.user",
+            &["not TOML", "must be quoted"],
+        ),
+        socket(
+            "mode = 0660",
+            "socket.a.mode",
+            &["leading zero", "a mode is a string, as \"0660\""],
+        ),
+        socket(
+            "backlog = 0128",
+            "socket.a.backlog",
+            &["leading zero", "write the number without"],
+        ),
+        socket(
+            "user = \"a\"\nuser = \"b\"",
+            "socket.a.user",
+            &["given twice, first on line 3"],
+        )
+        .on(4),
+        wrong(
+            "[socket.a]\npath = \"/a\"\n[socket.a]\n",
+            3,
+            "socket.a",
+            &["given twice: keep one"],
+        ),
+        wrong("", 0, "socket", &["at least one table [socket.NAME]"]),
+        wrong(&many, 1, "socket", &["1025 sockets", "at most 1024"]),
+        wrong("[socket]\n", 1, "socket", &["is empty"]),
+        wrong(
+            "socket = 3\n",
+            1,
+            "socket",
+            &["an integer", "write [socket.NAME]"],
+        ),
+        wrong(
+            "[[socket.a]]\npath = \"/a\"\n",
+            1,
+            "socket.a",
+            &["an array", "write [socket.a]"],
+        ),
+        daemon(
+            "\ndaemon = true",
+            "daemon",
+            &["a boolean", "write [daemon]"],
+        ),
+        daemon("\n[deamon]\n", "deamon", &["did you mean daemon?"]),
+        daemon(
+            "\nversion = 1",
+            "version",
+            &["not known here", "\"daemon\", \"limits\" or \"socket\""],
+        ),
+        daemon(
+            "\npath = \"/run/a.sock\"",
+            "path",
+            &["wrong table", "[socket.NAME]"],
+        ),
+        socket(
+            "message_size = 1",
+            "socket.a.message_size",
+            &["did you mean message-size?"],
+        ),
+        socket(
+            "rotate-size = \"1MiB\"",
+            "socket.a.rotate-size",
+            &["[socket.NAME.record]"],
+        ),
+        socket(
+            "tls = true",
+            "socket.a.tls",
+            &["not known here", "\"path\"", "\"idle-timeout\""],
+        ),
+        record(
+            "compress = true",
+            "socket.a.record.compress",
+            &["\"rotate-size\" or \"keep\""],
+        ),
+        wrong(
+            "[socket.\"a b\"]\npath = \"/run/a.sock\"\n",
+            1,
+            "socket.\"a b\"",
+            &["no name", "1 to 64"],
+        ),
+        wrong(
+            "[socket.a]\nmode = \"0600\"\n",
+            1,
+            "socket.a.path",
+            &["missing", "path = \"%t/udsd.sock\""],
+        ),
+    ]
+}
+
+fn values() -> Vec<Wrong> {
+    vec![
+        daemon(
+            "[daemon]\nlog = \"inof\"",
+            "daemon.log",
+            &["\"inof\"", "debug", "MODULE=LEVEL"],
+        ),
+        daemon(
+            "[daemon]\nlog = 3",
+            "daemon.log",
+            &["an integer", "must be a string, as \"info\""],
+        ),
+        daemon(
+            "[daemon]\ncontrol = \"@udsd\"",
+            "daemon.control",
+            &["cannot be abstract"],
+        ),
+        daemon(
+            "[daemon]\ncontrol = \"control.sock\"",
+            "daemon.control",
+            &["not absolute", "%t, %S or %L"],
+        ),
+        daemon(
+            "[daemon]\ndrain-timeout = 5",
+            "daemon.drain-timeout",
+            &["lacks its unit", "\"5s\""],
+        ),
+        daemon(
+            "[daemon]\ndrain-timeout = \"10\"",
+            "daemon.drain-timeout",
+            &["\"10\" lacks its unit"],
+        ),
+        daemon(
+            "[daemon]\ndrain-timeout = \"never\"",
+            "daemon.drain-timeout",
+            &["cannot be \"never\""],
+        ),
+        daemon(
+            "[daemon]\ndrain-timeout = \"20years\"",
+            "daemon.drain-timeout",
+            &["from 0s to 87600h"],
+        ),
+        daemon(
+            "[daemon]\ndrain-timeout = \"18446744073709551615s 1000ms\"",
+            "daemon.drain-timeout",
+            &["out of range"],
+        ),
+        daemon(
+            "[daemon]\nexit-on-idle = \"999ms\"",
+            "daemon.exit-on-idle",
+            &["from 1s", "or \"never\""],
+        ),
+        daemon(
+            "[daemon]\nexit-on-idle = false",
+            "daemon.exit-on-idle",
+            &["a boolean", "span of time"],
+        ),
+        daemon(
+            "[limits]\nclients = -1",
+            "limits.clients",
+            &["-1 is out of range", "from 0"],
+        ),
+        daemon(
+            "[limits]\nclients = \"many\"",
+            "limits.clients",
+            &["a string", "a whole number"],
+        ),
+        daemon(
+            "[limits]\nqueue-total = \"2TiB\"",
+            "limits.queue-total",
+            &["no size", "GiB"],
+        ),
+        daemon(
+            "[limits]\nqueue-per-user = \"99999999999GiB\"",
+            "limits.queue-per-user",
+            &["out of range", "from 1B to 1024GiB"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"\"\n",
+            2,
+            "socket.a.path",
+            &["is empty", "@name"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"@\"\n",
+            2,
+            "socket.a.path",
+            &["alone is no name"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"a.sock\"\n",
+            2,
+            "socket.a.path",
+            &["\"a.sock\" is not absolute"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/run/../a\"\n",
+            2,
+            "socket.a.path",
+            &["contains \"..\""],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/run/\"\n",
+            2,
+            "socket.a.path",
+            &["names a folder"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"%h/a\"\n",
+            2,
+            "socket.a.path",
+            &["contains %h", "%t, %S, %L"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/50%\"\n",
+            2,
+            "socket.a.path",
+            &["%% is a plain %"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/a\\nb\"\n",
+            2,
+            "socket.a.path",
+            &["control character"],
+        ),
+        wrong(
+            &format!("[socket.a]\npath = \"%t/{}\"\n", "x".repeat(103)),
+            2,
+            "socket.a.path",
+            &["108 bytes", "at most 107"],
+        ),
+        socket(
+            "type = \"packet\"",
+            "socket.a.type",
+            &["\"seqpacket\" or \"datagram\""],
+        ),
+        socket(
+            "mode = 660",
+            "socket.a.mode",
+            &["660 is an integer", "octal string", "\"0660\""],
+        ),
+        socket(
+            "mode = \"rw-rw----\"",
+            "socket.a.mode",
+            &["no mode", "octal digits"],
+        ),
+        socket("mode = \"4755\"", "socket.a.mode", &["over \"0777\""]),
+        socket(
+            "user = [\"a\"]",
+            "socket.a.user",
+            &["an array", "a name or a number"],
+        ),
+        socket(
+            "group = 4294967295",
+            "socket.a.group",
+            &["from 0 to 4294967294"],
+        ),
+        socket(
+            "group = \"www data\"",
+            "socket.a.group",
+            &["\"www data\" cannot be a name"],
+        ),
+        socket("backlog = 0", "socket.a.backlog", &["from 1 to 65535"]),
+        socket(
+            "allow-users = \"root\"",
+            "socket.a.allow-users",
+            &["array of names"],
+        ),
+        socket(
+            "allow-users = [\"\"]",
+            "socket.a.allow-users",
+            &["names nobody"],
+        ),
+        socket(
+            "allow-groups = [true]",
+            "socket.a.allow-groups",
+            &["a boolean"],
+        ),
+        socket(
+            "service = \"proxy\"",
+            "socket.a.service",
+            &["\"echo\", \"relay\" or \"collect\""],
+        ),
+        socket(
+            "framing = \"json\"",
+            "socket.a.framing",
+            &["no framing", "length-prefixed"],
+        ),
+        socket(
+            "framing = \"fixed\"",
+            "socket.a.framing",
+            &["lacks its size", "fixed:N"],
+        ),
+        socket(
+            "message-size = \"2GiB\"",
+            "socket.a.message-size",
+            &["from 1B to 1GiB"],
+        ),
+        socket(
+            "message-size = \"64KB\"",
+            "socket.a.message-size",
+            &["\"64KB\" is no size", "KiB"],
+        ),
+        socket(
+            "message-size = 1.5",
+            "socket.a.message-size",
+            &["a float", "as \"64KiB\""],
+        ),
+        socket(
+            "queue-size = 0",
+            "socket.a.queue-size",
+            &["0 is out of range"],
+        ),
+        socket(
+            "slow-client = \"kick\"",
+            "socket.a.slow-client",
+            &["\"wait\", \"disconnect\" or \"drop\""],
+        ),
+        socket(
+            "slow-timeout = \"0s\"",
+            "socket.a.slow-timeout",
+            &["from 1ms"],
+        ),
+        socket(
+            "idle-timeout = \"5 parsecs\"",
+            "socket.a.idle-timeout",
+            &["\"parsecs\" is no unit"],
+        ),
+        socket(
+            "idle-timeout = \"soon\"",
+            "socket.a.idle-timeout",
+            &["no span of time", "or \"never\""],
+        ),
+        socket(
+            "stamp = \"yes\"",
+            "socket.a.stamp",
+            &["must be true or false"],
+        ),
+        record(
+            "file = \"records.json\"",
+            "socket.a.record.file",
+            &["\"records.json\" is not absolute"],
+        ),
+        record(
+            "file = \"@records\"",
+            "socket.a.record.file",
+            &["\"@records\" cannot be abstract"],
+        ),
+        record(
+            "mode = \"0o640\"",
+            "socket.a.record.mode",
+            &["\"0o640\" is no mode"],
+        ),
+        record(
+            "format = \"csv\"",
+            "socket.a.record.format",
+            &["\"json\", \"text\" or \"raw\""],
+        ),
+        record("keep = 0", "socket.a.record.keep", &["from 1 to 1000"]),
+        record(
+            "sync = 1",
+            "socket.a.record.sync",
+            &["an integer", "true or false"],
+        ),
+    ]
+}
+
+fn contradictions() -> Vec<Wrong> {
+    const RELAY_DATAGRAM: &str = "service = \"relay\"\ntype = \"datagram\"";
+    let twice =
+        |path: &str| format!("[socket.a]\npath = \"/run/a.sock\"\n[socket.b]\npath = \"{path}\"\n");
+    let records = |path: &str| {
+        let collect = "service = \"collect\"\nframing = \"lines\"";
+        let file = "record.file = \"/var/log/a.log\"";
+        let a = format!("[socket.a]\npath = \"/run/a.sock\"\n{collect}\n{file}\n");
+        format!("{a}[socket.b]\npath = \"/run/b.sock\"\n{collect}\nrecord.file = \"{path}\"\n")
+    };
+    vec![
+        socket(
+            RELAY_DATAGRAM,
+            "socket.a.service",
+            &["type = \"datagram\"", "use stream or seqpacket"],
+        )
+        .with(&["4: socket.a.type"]),
+        socket(
+            "service = \"collect\"",
+            "socket.a.service",
+            &["framing = \"none\"", "service = \"collect\"", "lines"],
+        ),
+        socket(
+            "framing = \"none\"\nrecord = {}",
+            "socket.a.framing",
+            &["the record table"],
+        )
+        .with(&["4: socket.a.record"]),
+        socket(
+            "stamp = true\nservice = \"relay\"",
+            "socket.a.stamp",
+            &["framing = \"none\"", "length-prefixed"],
+        )
+        .with(&["4: socket.a.service"]),
+        socket(
+            "ack = true\nservice = \"collect\"\nframing = \"cstring:9\"",
+            "socket.a.ack",
+            &["framing = \"cstring:9\""],
+        ),
+        socket(
+            "ack = true\nservice = \"collect\"\ntype = \"datagram\"",
+            "socket.a.ack",
+            &["type = \"datagram\"", "use stream"],
+        )
+        .with(&["5: socket.a.type"]),
+        socket(
+            "stamp = true\nframing = \"lines\"",
+            "socket.a.stamp",
+            &["service = \"echo\"", "relay alone"],
+        ),
+        socket(
+            "ack = true\nframing = \"lines\"",
+            "socket.a.ack",
+            &["service = \"echo\"", "collect alone"],
+        ),
+        socket(
+            "framing = \"lines\"\ntype = \"seqpacket\"",
+            "socket.a.framing",
+            &["type = \"seqpacket\"", "leave it at none"],
+        )
+        .with(&["4: socket.a.type"]),
+        socket(
+            "framing = \"fixed:70000\"",
+            "socket.a.framing",
+            &["\"fixed:70000\"", "message-size = \"64KiB\""],
+        ),
+        socket(
+            "queue-size = \"64KiB\"\nframing = \"lines\"",
+            "socket.a.queue-size",
+            &["message-size = \"64KiB\"", "\"65538B\" or more"],
+        ),
+        socket(
+            "queue-size = \"1KiB\"\nframing = \"fixed:2048\"",
+            "socket.a.queue-size",
+            &["framing = \"fixed:2048\"", "\"2KiB\" or more"],
+        ),
+        record(
+            "queue-size = \"64KiB\"",
+            "socket.a.record.queue-size",
+            &["message-size = \"64KiB\"", "as json", "\"393728B\""],
+        ),
+        wrong(
+            "[socket.a]\npath = \"@a\"\nmode = \"0660\"\n",
+            3,
+            "socket.a.mode",
+            &["mode contradicts path", "no file"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"@a\"\ngroup = \"adm\"\n",
+            3,
+            "socket.a.group",
+            &["group contradicts path"],
+        ),
+        wrong(
+            &twice("%t//a.sock"),
+            4,
+            "socket.b.path",
+            &["socket.a.path too"],
+        ),
+        wrong(
+            &records("%L/a.log"),
+            10,
+            "socket.b.record.file",
+            &["socket.a.record.file too"],
+        ),
+        wrong(
+            &records("/run/b.sock"),
+            10,
+            "socket.b.record.file",
+            &["socket.b.path too", "into a socket"],
+        ),
+        wrong(
+            "daemon.control = \"/run/a.sock\"\n[socket.a]\npath = \"%t/a.sock\"\n",
+            3,
+            "socket.a.path",
+            &["daemon.control too"],
+        )
+        .with(&["1: daemon.control"]),
+    ]
+}
+
+/// These go, one by one, as what they ask for arrives.
+fn not_available_yet() -> Vec<Wrong> {
+    vec![
+        daemon(
+            "[daemon]\ncontrol = \"%t/c.sock\"",
+            "daemon.control",
+            &["a control socket is not available yet", "at \"\""],
+        ),
+        daemon(
+            "[daemon]\nexit-on-idle = \"1min\"",
+            "daemon.exit-on-idle",
+            &["not available yet", "\"never\""],
+        ),
+        daemon(
+            "[limits]\nqueue-per-user = \"1GiB\"",
+            "limits.queue-per-user",
+            &["not available yet", "\"64MiB\""],
+        ),
+        daemon(
+            "[limits]\nqueue-total = \"1GiB\"",
+            "limits.queue-total",
+            &["not available yet", "\"512MiB\""],
+        ),
+        socket(
+            "type = \"seqpacket\"",
+            "socket.a.type",
+            &["type seqpacket is not available yet"],
+        ),
+        socket(
+            "type = \"datagram\"",
+            "socket.a.type",
+            &["type datagram is not available yet"],
+        ),
+        socket(
+            "allow-users = [\"root\"]",
+            "socket.a.allow-users",
+            &["allow-users is not available yet"],
+        ),
+        socket(
+            "allow-groups = [0]",
+            "socket.a.allow-groups",
+            &["allow-groups is not available yet"],
+        ),
+        socket(
+            "service = \"relay\"",
+            "socket.a.service",
+            &["service relay is not available yet"],
+        ),
+        socket(
+            "stamp = true\nservice = \"relay\"\nframing = \"nul\"",
+            "socket.a.stamp",
+            &["stamp is not available yet"],
+        )
+        .with(&["4: socket.a.service"]),
+        socket(
+            "ack = true\nservice = \"collect\"\nframing = \"nul\"",
+            "socket.a.ack",
+            &["ack is not available yet"],
+        ),
+        socket(
+            "record = {}\nframing = \"lines\"",
+            "socket.a.record",
+            &["a record beside echo or relay"],
+        ),
+        record(
+            "sync = true",
+            "socket.a.record.sync",
+            &["sync is not available yet"],
+        ),
+        record(
+            "rotate-size = \"1GiB\"",
+            "socket.a.record.rotate-size",
+            &["rotate-size is not available yet"],
+        ),
+        record(
+            "keep = 9",
+            "socket.a.record.keep",
+            &["keep is not available yet"],
+        ),
+    ]
+}

@@ -1,0 +1,483 @@
+//! The real `udsc` against small servers in this process: what it prints, what it sends and how it
+//! ends.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+/// A listener in a fresh folder, which goes with it.
+struct Server {
+    folder: PathBuf,
+    path: String,
+}
+
+impl Server {
+    /// Serves one client with `serve`, in a thread.
+    fn start(serve: impl FnOnce(UnixStream) + Send + 'static) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("udsc-{}-{count}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("a.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || serve(listener.accept().unwrap().0));
+        let path = path.to_str().unwrap().to_owned();
+        Self { folder, path }
+    }
+
+    /// Sends back what comes, byte for byte, and closes after the client's end.
+    fn echo() -> Self {
+        Self::start(|mut stream| {
+            let mut out = stream.try_clone().unwrap();
+            // udsc may leave first, where the test wants that.
+            let _ = io::copy(&mut stream, &mut out);
+        })
+    }
+
+    /// `udsc -s PATH` with the arguments in `line`.
+    fn udsc(&self, line: &str) -> Udsc {
+        Udsc::start(&format!("-s {} {line}", self.path))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A running udsc; killed and reaped when dropped.
+struct Udsc {
+    child: Child,
+    line: String,
+}
+
+impl Udsc {
+    fn start(line: &str) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_udsc"))
+            .args(line.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let line = line.to_owned();
+        Self { child, line }
+    }
+
+    /// Writes `input` to standard input, closes it, and waits for the end.
+    fn given(mut self, input: &[u8]) -> Ended {
+        let mut stdin = self.child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // From a thread: udsc may not read on before its output is read. It may also end first.
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+        let ended = self.end();
+        writer.join().unwrap();
+        ended
+    }
+
+    /// Waits for the end; standard input stays as it is.
+    fn end(&mut self) -> Ended {
+        let mut stderr = self.child.stderr.take().unwrap();
+        let errors = thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            text
+        });
+        let mut stdout = Vec::new();
+        let mut out = self.child.stdout.take().unwrap();
+        out.read_to_end(&mut stdout).unwrap();
+        Ended {
+            line: self.line.clone(),
+            output: Output {
+                status: self.child_status(),
+                stdout,
+                stderr: errors.join().unwrap(),
+            },
+        }
+    }
+
+    /// Waits without closing standard input, which `Child::wait` would.
+    fn child_status(&mut self) -> std::process::ExitStatus {
+        let stdin = self.child.stdin.take();
+        let status = self.child.wait().unwrap();
+        self.child.stdin = stdin;
+        status
+    }
+}
+
+impl Drop for Udsc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What an ended udsc left.
+struct Ended {
+    line: String,
+    output: Output,
+}
+
+impl Ended {
+    #[track_caller]
+    fn code(self, code: i32) -> Self {
+        let errors = String::from_utf8_lossy(&self.output.stderr);
+        assert_eq!(
+            self.output.status.code(),
+            Some(code),
+            "udsc {}\n{errors}",
+            self.line
+        );
+        self
+    }
+
+    #[track_caller]
+    fn printed(self, bytes: impl AsRef<[u8]>) -> Self {
+        let (is, expected) = (&self.output.stdout, bytes.as_ref());
+        assert!(
+            is == expected,
+            "udsc {}\n{} bytes: {}\nexpected {}: {}",
+            self.line,
+            is.len(),
+            is[..is.len().min(200)].escape_ascii(),
+            expected.len(),
+            expected[..expected.len().min(200)].escape_ascii()
+        );
+        self
+    }
+
+    /// Standard error without the "udsc: " and the line feed.
+    #[track_caller]
+    fn complained(self, text: &str) {
+        let errors = String::from_utf8(self.output.stderr).unwrap();
+        assert_eq!(errors, format!("udsc: {text}\n"), "udsc {}", self.line);
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.output.stdout).unwrap()
+    }
+}
+
+#[test]
+fn connect_speaks_every_framing() {
+    for framing in [
+        "none",
+        "lines",
+        "nul",
+        "length-prefixed",
+        "fixed:5",
+        "cstring:8",
+        "syslog",
+    ] {
+        let server = Server::echo();
+        let input = "<1>ab\n<2>cd\n";
+        let ended = server
+            .udsc(&format!("--framing {framing}"))
+            .given(input.as_bytes());
+        ended.code(0).printed(input);
+    }
+}
+
+#[test]
+fn connect_passes_binary_through_in_every_amount() {
+    let all: Vec<u8> = (0..=255).cycle().take(8 << 20).collect();
+    for framing in ["none", "lines"] {
+        for amount in [0, 1, 256, 8 << 20] {
+            let server = Server::echo();
+            let udsc = server.udsc(&format!("connect --framing {framing}"));
+            udsc.given(&all[..amount]).code(0).printed(&all[..amount]);
+        }
+    }
+}
+
+#[test]
+fn connect_carries_what_a_line_can_hold() {
+    let server = Server::echo();
+    let input = b"a\0b\xff\n\n\r\nlast";
+    let ended = server.udsc("--framing length-prefixed").given(input);
+    ended.code(0).printed(b"a\0b\xff\n\n\r\nlast\n");
+}
+
+#[test]
+fn connect_passes_a_half_close_on_and_receives_to_the_end() {
+    let server = Server::start(|mut stream| {
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        let answer = format!("{} bytes, and then some\n", all.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let ended = server.udsc("").given(b"one\ntwo\n");
+    ended.code(0).printed("8 bytes, and then some\n");
+}
+
+#[test]
+fn connect_ends_when_the_server_closes_though_standard_input_is_open() {
+    let server = Server::start(|mut stream| stream.write_all(b"bye\n").unwrap());
+    let mut udsc = server.udsc("");
+    udsc.end().code(0).printed("bye\n");
+    assert!(udsc.child.stdin.is_some());
+}
+
+#[test]
+fn connect_goes_on_sending_to_a_server_that_only_listens() {
+    let (heard, all) = std::sync::mpsc::channel();
+    let server = Server::start(move |mut stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        heard.send(bytes.len()).unwrap();
+    });
+    server.udsc("").given(&[b'x'; 1 << 20]).code(0).printed("");
+    assert_eq!(all.recv().unwrap(), 1 << 20);
+}
+
+#[test]
+fn connect_names_the_line_that_does_not_fit() {
+    let server = Server::echo();
+    let ended = server.udsc("--framing fixed:3").given(b"abc\nlong line\n");
+    ended.code(1).printed("abc\n").complained(
+        "line 2 of standard input has no form under framing fixed:3: the message does not fit the 3 bytes of this framing",
+    );
+}
+
+#[test]
+fn connect_tells_of_a_message_that_the_server_did_not_finish() {
+    let server = Server::start(|mut stream| {
+        stream.write_all(b"\0\0\0\x01a\0\0\0\x09b").unwrap();
+    });
+    let ended = server.udsc("--framing length-prefixed").end().code(1);
+    let path = &server.path;
+    ended.printed("a\n").complained(&format!(
+        "{path}: the stream ended after 5 bytes of a message (framing length-prefixed)"
+    ));
+}
+
+#[test]
+fn connect_names_the_limit_on_a_message() {
+    let server = Server::start(|mut stream| {
+        stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    let ended = server.udsc("--framing length-prefixed").end().code(1);
+    let path = &server.path;
+    ended.complained(&format!(
+        "{path}: a message is longer than the 67108864 bytes that udsc holds"
+    ));
+}
+
+#[test]
+fn send_prints_the_answers_that_it_waits_for() {
+    let server = Server::echo();
+    let udsc = server.udsc("send --wait 3 one two three four");
+    udsc.given(b"").code(0).printed("one\ntwo\nthree\n");
+    let server = Server::echo();
+    let udsc = server.udsc("--framing none send --wait 1 bytes");
+    udsc.given(b"").code(0).printed("bytes\n");
+}
+
+#[test]
+fn send_without_wait_delivers_everything_and_prints_nothing() {
+    let (heard, all) = std::sync::mpsc::channel();
+    let server = Server::start(move |mut stream| {
+        let mut out = stream.try_clone().unwrap();
+        let mut lines = BufReader::new(&mut stream).lines();
+        let mut count = 0;
+        while let Some(Ok(line)) = lines.next() {
+            out.write_all(format!("{line}\n").as_bytes()).unwrap();
+            count += 1;
+        }
+        heard.send(count).unwrap();
+    });
+    let udsc = server.udsc("send a b c");
+    udsc.given(b"").code(0).printed("");
+    assert_eq!(all.recv().unwrap(), 3);
+}
+
+#[test]
+fn send_says_how_many_came_when_time_runs_out() {
+    let server = Server::echo();
+    let udsc = server.udsc("send --wait 2 --timeout 500ms one");
+    let ended = udsc.given(b"").code(1).printed("one\n");
+    ended.complained("1 of 2 messages came within 500ms");
+}
+
+#[test]
+fn send_names_the_message_that_does_not_fit() {
+    let server = Server::echo();
+    let udsc = server.udsc("--framing fixed:3 send abc ab");
+    udsc.given(b"").code(1).complained(
+        "message 2 has no form under framing fixed:3: the message does not fit the 3 bytes of this framing",
+    );
+}
+
+#[test]
+fn listen_ends_after_its_count_or_with_the_server() {
+    let server = Server::start(|mut stream| {
+        stream.write_all(b"one\ntwo\nthree\n").unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    server
+        .udsc("listen --count 2")
+        .end()
+        .code(0)
+        .printed("one\ntwo\n");
+    let server = Server::start(|mut stream| stream.write_all(b"a\0b").unwrap());
+    let mut udsc = server.udsc("--framing nul listen");
+    udsc.end().code(0).printed("a\nb\n");
+    let server = Server::start(|mut stream| stream.write_all(b"one\n").unwrap());
+    let ended = server
+        .udsc("listen --count 2")
+        .end()
+        .code(1)
+        .printed("one\n");
+    ended.complained("the server closed after 1 of 2 messages");
+}
+
+#[test]
+fn listen_prints_a_message_before_the_next_one_comes() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let server = Server::start(move |mut stream| {
+        stream.write_all(b"first\n").unwrap();
+        gone.recv().unwrap();
+        stream.write_all(b"second\n").unwrap();
+    });
+    let mut udsc = server.udsc("listen");
+    let mut lines = BufReader::new(udsc.child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "first");
+    go.send(()).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "second");
+    assert!(lines.next().is_none());
+    assert!(udsc.child_status().success());
+}
+
+#[test]
+fn a_closed_standard_output_ends_quietly() {
+    for command in ["connect", "listen", "ping --interval 0s"] {
+        let server = if command.starts_with("ping") {
+            Server::echo()
+        } else {
+            Server::start(|mut stream| while stream.write_all(b"more\n").is_ok() {})
+        };
+        let mut udsc = server.udsc(command);
+        drop(udsc.child.stdout.take());
+        let mut errors = String::new();
+        let mut stderr = udsc.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut errors).unwrap();
+        assert_eq!(
+            (udsc.child_status().code(), errors.as_str()),
+            (Some(0), ""),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn ping_measures_under_every_framing() {
+    for framing in [
+        "none",
+        "lines",
+        "nul",
+        "length-prefixed",
+        "fixed:8",
+        "cstring:8",
+        "syslog",
+    ] {
+        let server = Server::echo();
+        let ended = server
+            .udsc(&format!("--framing {framing} ping -c 3 -i 0s"))
+            .given(b"");
+        let ended = ended.code(0);
+        let lines: Vec<&str> = ended.text().lines().collect();
+        assert_eq!(lines.len(), 7, "{framing}: {lines:?}");
+        let size = if framing.contains(':') { 8 } else { 64 };
+        let first = format!("{size} bytes from {}: seq=1 time=", server.path);
+        assert!(lines[0].starts_with(&first), "{framing}: {lines:?}");
+        assert_eq!(lines[4], format!("--- {} ---", server.path));
+        assert_eq!(lines[5], "3 sent, 3 received, 0 lost");
+        assert!(lines[6].starts_with("min/avg/p50/p99/max = "), "{lines:?}");
+    }
+}
+
+#[test]
+fn ping_fails_when_one_is_lost() {
+    let server = Server::start(|mut stream| {
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let ended = server.udsc("ping -c 1 -W 20ms").given(b"").code(1);
+    assert!(ended.text().contains("1 sent, 0 received, 1 lost\n"));
+    ended.complained("not every ping came back");
+}
+
+#[test]
+fn ping_prints_its_summary_on_an_interrupt() {
+    let server = Server::echo();
+    let mut udsc = server.udsc("ping -i 1h");
+    let mut lines = BufReader::new(udsc.child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("seq=1"));
+    let pid = rustix::process::Pid::from_child(&udsc.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(rest[2], "1 sent, 1 received, 0 lost");
+    assert!(udsc.child_status().success());
+}
+
+#[test]
+fn a_missing_socket_is_named_with_the_remedy() {
+    let path = "/nonexistent/udsd.sock";
+    for command in ["connect", "listen", "send x", "ping"] {
+        let ended = Udsc::start(&format!("-s {path} {command}")).end().code(1);
+        ended.complained(&format!(
+            "cannot connect to {path}: No such file or directory (is udsd running? systemctl start udsd.socket)"
+        ));
+    }
+}
+
+#[test]
+fn a_dead_socket_is_told_from_a_missing_one() {
+    let server = Server::echo();
+    let path = server.folder.join("dead.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let path = path.to_str().unwrap();
+    Udsc::start(&format!("-s {path}")).end().code(1).complained(&format!(
+        "cannot connect to {path}: Connection refused (is udsd running? systemctl start udsd.socket)"
+    ));
+    let path = server.folder.join("packets.sock");
+    let _packets = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let path = path.to_str().unwrap();
+    Udsc::start(&format!("-s {path}")).end().code(1).complained(&format!(
+        "cannot connect to {path}: Protocol wrong type for socket (the socket there is no stream)"
+    ));
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    for line in [
+        "--framing words",
+        "--framing fixed",
+        "--type pipe",
+        "--system --user",
+        "send",
+        "send --timeout 5",
+        "ping -c 0",
+        "unknown",
+    ] {
+        Udsc::start(line).end().code(2);
+    }
+    Udsc::start("-s @x --type seqpacket")
+        .end()
+        .code(1)
+        .complained("sockets of type seqpacket are not available yet in udsc, only stream");
+    Udsc::start("-s udsd.sock").end().code(1).complained(
+        "\"udsd.sock\" is neither the NAME of a socket nor a path: write \"./udsd.sock\" for a file, \"@udsd.sock\" for an abstract name",
+    );
+}
