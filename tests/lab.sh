@@ -50,8 +50,8 @@ main() {
 require_means() {
   local tool
   [ "$(id -u)" = 0 ] || cannot "needs root"
-  for tool in systemd-nspawn unshare nsenter setpriv; do
-    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux)"
+  for tool in systemd-nspawn unshare nsenter setpriv ps; do
+    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux procps)"
   done
   for tool in /usr/bin/python3 /usr/bin/nc; do
     [ -x "$tool" ] || cannot "needs $tool (apt-get install python3 netcat-openbsd)"
