@@ -11,13 +11,14 @@ set -uo pipefail
 
 readonly CANNOT=77
 readonly BOOT_SECONDS=60
+readonly RUN_SECONDS=300 # of all checks: what each waits for is bounded, so this ends only a fault of the lab
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here repo=${here%/*}
 
 main() {
   [ $# -ge 2 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 1; }
-  local udsd=$1 udsc=$2
+  local udsd=$1 udsc=$2 ended code
   shift 2
   require_means
   # shellcheck source=tests/lab/checks.sh
@@ -33,16 +34,24 @@ main() {
   set -m
   run_checks "$@" </dev/null &
   checks=$!
+  sleep "$RUN_SECONDS" &
+  timer=$!
   set +m
-  wait "$checks"
-  exit
+  # The code of whichever ends first; the timer's 0 is no success.
+  wait -n -p ended "$checks" "$timer"
+  code=$?
+  if [ "$ended" = "$timer" ]; then
+    echo "lab: not through after $RUN_SECONDS s"
+    code=1
+  fi
+  exit "$code"
 }
 
 require_means() {
   local tool
   [ "$(id -u)" = 0 ] || cannot "needs root"
-  for tool in systemd-nspawn unshare nsenter setpriv; do
-    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux)"
+  for tool in systemd-nspawn unshare nsenter setpriv ps; do
+    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux procps)"
   done
   for tool in /usr/bin/python3 /usr/bin/nc; do
     [ -x "$tool" ] || cannot "needs $tool (apt-get install python3 netcat-openbsd)"
@@ -58,7 +67,7 @@ cannot() {
 # --- the container ---------------------------------------------------------------------------------
 
 name=udsd-lab-$$
-stage='' nspawn='' init='' checks=''
+stage='' nspawn='' init='' checks='' timer=''
 cgroups=()
 
 boot() {
@@ -159,7 +168,10 @@ clean_up() {
   local code=$? cgroup tries
   trap '' HUP INT TERM
   trap - EXIT
-  [ -z "$checks" ] || kill -- "-$checks" 2>/dev/null
+  if [ -n "$checks" ]; then
+    kill -KILL -- "-$checks" "-$timer" 2>/dev/null
+    wait "$checks" "$timer" 2>/dev/null
+  fi
   # The death of its PID 1 ends everything inside at once; nspawn then clears up and ends.
   if [ -n "$init" ]; then
     kill -KILL "$init" 2>/dev/null

@@ -8,8 +8,9 @@
     half PATH          sends half a line, waits until udsd has read it, says "sent"; reads until the end
     send PATH          sends standard input, closes its writing side, reads until the end
 
-The last line tells how it ended: "end of file after N bytes", with what N bytes were compared, or
-"reset after N bytes", "connect: ...", "timed out". Exit code 0 for end of file or an answer.
+The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
+or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
+"timed out". Exit code 0 for end of file or an answer.
 """
 
 import select
@@ -20,7 +21,7 @@ import sys
 import termios
 from fcntl import ioctl
 
-PATIENCE = 40  # seconds: above every wait of the checks, so that those report what was missing
+PATIENCE = 20  # seconds: above every wait of the checks, so that those report what was missing
 
 
 def say(text):
@@ -54,8 +55,8 @@ def read_to_end(client, sent=None):
     try:
         while chunk := client.recv(65536):
             got += chunk
-    except ConnectionResetError:
-        say(f"reset after {len(got)} bytes")
+    except OSError as error:
+        say(f"{error.strerror} after {len(got)} bytes")
         sys.exit(1)
     if sent is not None and not sent.startswith(got):
         say(f"garbled within {len(got)} bytes")
@@ -121,4 +122,8 @@ def out_of_patience(*_):
 
 signal.signal(signal.SIGALRM, out_of_patience)
 signal.alarm(PATIENCE)
-{"echo": echo, "owe": owe, "flood": flood, "half": half, "send": send}[sys.argv[1]](*sys.argv[2:])
+try:
+    {"echo": echo, "owe": owe, "flood": flood, "half": half, "send": send}[sys.argv[1]](*sys.argv[2:])
+except OSError as error:
+    say(error.strerror)
+    sys.exit(1)
