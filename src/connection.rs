@@ -341,7 +341,11 @@ impl<S: Stream> Connection<S> {
     /// `HangUp` where the client is gone, `Io` for the rest.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Close> {
         debug_assert!(self.queue.is_empty(), "wrote past a queue");
-        accept_write(self.stream.write(&[IoSlice::new(bytes)]))
+        let written = accept_write(self.stream.write(&[IoSlice::new(bytes)]))?;
+        if let Some(full) = &mut self.full {
+            full.taken += written;
+        }
+        Ok(written)
     }
 
     /// Writes what waits, in one call.
@@ -356,9 +360,9 @@ impl<S: Stream> Connection<S> {
         if written > 0 {
             self.queue.consume(written);
             self.active = now;
-            if let Some(full) = &mut self.full {
-                full.taken += written;
-            }
+        }
+        if let Some(full) = &mut self.full {
+            full.taken += written;
         }
         Ok(())
     }

@@ -481,7 +481,8 @@ impl<S: Stream> Hub<S> {
                     waiting: out.clients[key].queue.len(),
                 }),
                 SlowClient::Drop => {
-                    counters.dropped += batch.messages - messages;
+                    // At least one: the rest of a read without framing counts as a message.
+                    counters.dropped += (batch.messages - messages).max(1);
                     Ok(batch.bytes.len())
                 }
             }

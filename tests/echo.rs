@@ -58,7 +58,7 @@ impl Pusher {
     fn push(&mut self, pattern: &[u8]) {
         let own = &pattern[self.number % 251..];
         while self.sent < PUSHED {
-            let piece = (1 + self.random.below(40_000) | 1).min(PUSHED - self.sent);
+            let piece = (self.random.below(40_000) | 1).min(PUSHED - self.sent);
             let bytes = &own[self.sent..self.sent + piece];
             match send(
                 &self.stream,

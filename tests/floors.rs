@@ -23,7 +23,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["error", "frame", "limits", "peer", "queue", "throttle"],
         &["access", "batch", "record", "status"],
     ],
-    &[&["config", "sys", "systemd", "writer"]],
+    &[&["alarm", "config", "sys", "systemd", "writer"]],
     &[&["connection"], &["endpoint", "service"], &["hub"]],
     &[&["server"]],
     &[&["client", "daemon"]],

@@ -37,7 +37,7 @@ fn message(framing: &str, number: u8) -> Vec<u8> {
         "length-prefixed" => vec![0, 0, 0, 2, b'p', digit],
         "fixed:6" => vec![b'f', digit, 0, 1, 2, 3],
         "cstring:6" => vec![b'c', digit, 0, 0, 0, 0],
-        "syslog" if number % 2 == 0 => vec![b'5', b' ', b'<', b'1', b'>', b's', digit],
+        "syslog" if number.is_multiple_of(2) => vec![b'5', b' ', b'<', b'1', b'>', b's', digit],
         "syslog" => vec![b'<', b'1', b'>', b's', digit, b'\n'],
         _ => vec![digit],
     }
@@ -270,7 +270,7 @@ fn write_and_close_delivers_every_message_under_every_framing() {
             "length-prefixed" => &wire[4..],
             "cstring:6" => &wire[..2],
             "fixed:6" => &wire[..],
-            "syslog" if number % 2 == 0 => &wire[2..],
+            "syslog" if number.is_multiple_of(2) => &wire[2..],
             _ => &wire[..wire.len() - 1],
         };
         let count = written

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::world::{End, SECOND, World, collect_socket, lines};
+use udsd::connection::Watch;
+
+use crate::world::{SECOND, World, collect_socket, lines};
 
 const LINES: &str = "framing = \"lines\"\nmessage-size = \"16B\"\nqueue-size = \"40B\"";
 
@@ -172,9 +174,12 @@ fn a_client_that_the_event_loop_cannot_watch_is_closed() {
     let client = world.enter(0);
     client.wire.borrow_mut().capacity = 1;
     client.send(b"hello");
-    world.events();
     let now = world.now();
-    world.hub.turn(now, &mut |_, _: &End, _| {
+    let event = Watch {
+        read: true,
+        write: false,
+    };
+    world.hub.event(client.key, event, now, &mut |_, _, _, _| {
         Err(io::ErrorKind::OutOfMemory.into())
     });
     assert!(client.is_closed());

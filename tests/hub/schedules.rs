@@ -5,7 +5,9 @@
 
 use std::{env, io, mem, panic, thread};
 
-use crate::world::{Client, Edge, READ_BUFFER, Random, SECOND, TURN_BYTES, World, collect_socket};
+use udsd::connection::Watch;
+
+use crate::world::{Client, READ_BUFFER, Random, SECOND, World, collect_socket};
 
 const SCHEDULES: u64 = 2000;
 
@@ -142,11 +144,7 @@ impl Schedule {
             actor.messages += 1;
             actor.ends.push(actor.sent.len());
         }
-        if random.one_in(8) {
-            actor.client.send_urgent(&actor.sent[start..]);
-        } else {
-            actor.client.send(&actor.sent[start..]);
-        }
+        actor.client.send(&actor.sent[start..]);
     }
 
     /// One thing happens.
@@ -237,7 +235,7 @@ impl Schedule {
                 );
                 actor.compared = got;
                 let held = wire.read - wire.written;
-                let most = self.queue_size + TURN_BYTES + READ_BUFFER;
+                let most = self.queue_size + 2 * READ_BUFFER;
                 assert!(held <= most, "{held} bytes are held for one client");
             }
         }
@@ -257,10 +255,10 @@ impl Schedule {
             if wire.dropped {
                 continue;
             }
-            assert_eq!(wire.edge, Edge::default());
+            assert_eq!(wire.event(), Watch::default());
             let undone = !wire.sent.is_empty() || wire.finished || wire.reset;
             let for_record = blocked.contains(&actor.client.key) && waiting > 0;
-            let for_room = wire.watched && wire.full;
+            let for_room = wire.watched.write && wire.full;
             assert!(
                 !undone || for_record || for_room,
                 "client {} has {} bytes unread and nothing brings it back",

@@ -11,18 +11,16 @@ use std::{
 
 use udsd::{
     config::{self, Config, Places},
-    connection::Stream,
-    hub::{Counters, Hub, Now, Readiness, Socket},
+    connection::{Stream, Watch},
+    hub::{Counters, Hub, Now, Socket},
     limits::Limits,
     peer::Peer,
     record::Encoder,
     service::Collect,
-    sys::Received,
 };
 
-/// The hub's read buffer and its budget for one client and turn.
+/// The hub's read buffer: what one client may send in a turn.
 pub const READ_BUFFER: usize = 64 * 1024;
-pub const TURN_BYTES: usize = 2 * READ_BUFFER;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,38 +39,39 @@ pub struct Wire {
     pub gone: bool,
     /// Reading, once nothing is left, says ECONNRESET.
     pub reset: bool,
-    /// The hub was told that reads may stop short.
-    pub stops_short: bool,
     /// Written by the hub, not yet taken by the client.
     pub kernel: VecDeque<u8>,
     /// Bytes that the kernel holds for the client.
     pub capacity: usize,
     /// Bytes that the hub has written.
     pub written: usize,
-    /// A write fell short: room will be told.
+    /// A write fell short: there is no room until the client takes something.
     pub full: bool,
     /// What the client got.
     pub got: Vec<u8>,
-    /// Room to write is watched for.
-    pub watched: bool,
-    /// An edge that the event loop has not seen.
-    pub edge: Edge,
+    /// What the hub asked to have it watched for.
+    pub watched: Watch,
     /// The hub ended it, with these bytes unread.
     pub hung_up: Option<usize>,
     /// The hub let go of it.
     pub dropped: bool,
-    /// Whims: short reads with control data, short writes, interrupted calls.
+    /// Whims: short reads, short writes, interrupted calls.
     pub whims: Option<Random>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Edge {
-    pub readable: bool,
-    pub urgent: bool,
-    pub room: bool,
-}
-
 impl Wire {
+    /// What epoll reports now, level-triggered: an end of both directions even where nothing is
+    /// watched for but one of them.
+    pub fn event(&self) -> Watch {
+        let Watch { read, write } = self.watched;
+        let something = self.endless || !self.sent.is_empty() || self.finished || self.reset;
+        let over = self.gone && (read || write);
+        Watch {
+            read: (read && something) || over,
+            write: (write && !self.full) || over,
+        }
+    }
+
     fn room(&self) -> usize {
         if self.full {
             0
@@ -105,7 +104,7 @@ impl Drop for End {
 }
 
 impl Stream for End {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
         assert!(!buffer.is_empty(), "read into nothing");
         if wire.whim(16) {
@@ -114,34 +113,30 @@ impl Stream for End {
         if wire.endless {
             buffer.fill(b'e');
             wire.read += buffer.len();
-            return Ok(Received {
-                bytes: buffer.len(),
-                control: false,
-            });
+            return Ok(buffer.len());
         }
         if wire.sent.is_empty() {
             if wire.finished {
-                return Ok(Received {
-                    bytes: 0,
-                    control: false,
-                });
+                return Ok(0);
             }
-            let kind = if wire.reset {
+            let reset = wire.reset;
+            let kind = if reset {
                 io::ErrorKind::ConnectionReset
             } else {
-                wire.stops_short = false;
                 io::ErrorKind::WouldBlock
             };
             return Err(kind.into());
         }
+        // Descriptors, urgent data and the end stop a read short.
         let most = buffer.len().min(wire.sent.len());
-        let stops = wire.whim(4);
-        let bytes = if stops { 1 + wire.below(most) } else { most };
-        // Control data stops a read and says so; urgent data stops it and was told before.
-        let control = stops && !(wire.stops_short && wire.whim(2));
+        let bytes = if wire.whim(4) {
+            1 + wire.below(most)
+        } else {
+            most
+        };
         io::Read::read_exact(&mut wire.sent, &mut buffer[..bytes])?;
         wire.read += bytes;
-        Ok(Received { bytes, control })
+        Ok(bytes)
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -186,21 +181,12 @@ pub struct Client {
 
 impl Client {
     pub fn send(&self, bytes: &[u8]) {
-        let mut wire = self.wire.borrow_mut();
-        wire.sent.extend(bytes);
-        wire.edge.readable = true;
-    }
-
-    pub fn send_urgent(&self, bytes: &[u8]) {
-        self.send(bytes);
-        self.wire.borrow_mut().edge.urgent = true;
+        self.wire.borrow_mut().sent.extend(bytes);
     }
 
     /// `shutdown(SHUT_WR)`.
     pub fn finish(&self) {
-        let mut wire = self.wire.borrow_mut();
-        wire.finished = true;
-        wire.edge.readable = true;
+        self.wire.borrow_mut().finished = true;
     }
 
     /// Closes with unread input, so that the hub's reads end in ECONNRESET.
@@ -209,8 +195,6 @@ impl Client {
         wire.gone = true;
         wire.reset = true;
         wire.kernel.clear();
-        wire.edge.readable = true;
-        wire.edge.room = wire.watched;
     }
 
     /// Reads up to `most` bytes of what the hub wrote.
@@ -222,7 +206,6 @@ impl Client {
             .append(&mut mem::replace(&mut wire.kernel, rest).into());
         if n > 0 || wire.kernel.is_empty() {
             wire.full = false;
-            wire.edge.room |= wire.watched;
         }
         n
     }
@@ -309,14 +292,15 @@ impl World {
             finished: false,
             gone: false,
             reset: false,
-            stops_short: false,
             kernel: VecDeque::new(),
             capacity: 1 << 20,
             written: 0,
             full: false,
             got: Vec::new(),
-            watched: false,
-            edge: Edge::default(),
+            watched: Watch {
+                read: true,
+                write: false,
+            },
             hung_up: None,
             dropped: false,
             whims: None,
@@ -345,32 +329,24 @@ impl World {
     }
 
     pub fn event(&mut self, key: usize) -> bool {
-        let wire = &mut *self.clients[&key].wire.borrow_mut();
-        let edge = mem::take(&mut wire.edge);
-        if edge == Edge::default() {
+        let event = self.clients[&key].wire.borrow().event();
+        if event == Watch::default() {
             return false;
         }
-        let ended = wire.finished || wire.reset;
-        let readiness = Readiness {
-            readable: edge.readable,
-            stops_short: edge.urgent || (edge.readable && ended),
-        };
-        wire.stops_short |= readiness.stops_short;
-        self.hub.event(key, readiness);
+        let now = self.now();
+        self.hub.event(key, event, now, &mut watch);
+        self.hand_over();
         true
     }
 
     /// One turn, after which the records' lines are handed over.
     pub fn turn(&mut self) {
         let now = self.now();
-        self.hub.turn(now, &mut |_, end: &End, room| {
-            let mut wire = end.0.borrow_mut();
-            assert_ne!(wire.watched, room, "told the event loop what it knew");
-            wire.watched = room;
-            // epoll_ctl(2): a change of interest reports what is ready already.
-            wire.edge.room |= room && !wire.full;
-            Ok(())
-        });
+        self.hub.turn(now, &mut watch);
+        self.hand_over();
+    }
+
+    fn hand_over(&mut self) {
         for (i, record) in self.records.iter_mut().enumerate() {
             if let Some(collect) = self.hub.record(i) {
                 collect.waiting += collect.pending.len();
@@ -420,6 +396,15 @@ impl World {
             assert!(collect.blocked.is_empty(), "clients wait for a record");
         }
     }
+}
+
+/// The event loop's side of a change in what a stream is watched for.
+fn watch(_: usize, end: &End, from: Watch, to: Watch) -> io::Result<()> {
+    let mut wire = end.0.borrow_mut();
+    assert_eq!(wire.watched, from, "the hub forgot what it had asked for");
+    assert_ne!(from, to, "told the event loop what it knew");
+    wire.watched = to;
+    Ok(())
 }
 
 pub fn socket(config: &config::Socket) -> Socket {
