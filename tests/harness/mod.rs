@@ -51,6 +51,12 @@ pub const HANG: Duration = Duration::from_secs(60);
 /// What ends the thread that listens on NOTIFY_SOCKET.
 const END_OF_NOTES: &[u8] = b"harness: end";
 
+/// Counts up over all tests of this process.
+fn next_number() -> u32 {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A folder that exists as long as this.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -58,9 +64,7 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// A fresh one.
     pub fn new() -> Arc<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("udsd-test-{}-{number}", process::id());
+        let name = format!("udsd-test-{}-{}", process::id(), next_number());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Arc::new(Folder(path))
@@ -299,8 +303,8 @@ impl Setup {
             stdout,
             journal,
         } = self;
-        let notify = folder.join("notify");
-        let _ = fs::remove_file(&notify);
+        // Its own, also where another daemon is or was in the same folder.
+        let notify = folder.join(&format!("notify-{}", next_number()));
         let notes = UnixDatagram::bind(&notify).unwrap();
         let (log, stderr) = io::pipe().unwrap();
         let (output, stdout): (Option<PipeReader>, Stdio) = match stdout {
@@ -355,6 +359,7 @@ impl Setup {
             ears,
             threads,
             folder,
+            notify,
         }
     }
 }
@@ -374,7 +379,7 @@ fn follow_notes(ears: &Arc<Ears>, socket: UnixDatagram) -> JoinHandle<()> {
 }
 
 /// A pipe as JOURNAL_STREAM names it.
-fn identity(pipe: &PipeWriter) -> String {
+pub fn identity(pipe: &PipeWriter) -> String {
     let stat = rustix::fs::fstat(pipe).unwrap();
     format!("{}:{}", stat.st_dev, stat.st_ino)
 }
@@ -391,6 +396,7 @@ pub struct Daemon {
     ears: Arc<Ears>,
     threads: Vec<JoinHandle<()>>,
     folder: Arc<Folder>,
+    notify: PathBuf,
 }
 
 impl Daemon {
@@ -579,7 +585,7 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
         if let Ok(socket) = UnixDatagram::unbound() {
-            let _ = socket.send_to(END_OF_NOTES, self.folder.join("notify"));
+            let _ = socket.send_to(END_OF_NOTES, &self.notify);
         }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
