@@ -1,0 +1,596 @@
+//! Promise: collect records every message once, in its sender's order, with the sender that the
+//! kernel vouches for; a slow or full target makes senders wait and loses nothing.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
+
+mod harness;
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    net::Shutdown,
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt, PermissionsExt, symlink},
+            net::UnixStream,
+            process::CommandExt,
+        },
+    },
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use harness::{Daemon, Folder, Setup, has_program, read_all};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Resource, Rlimit, getegid, geteuid, getpid, prlimit},
+};
+use serde_json::Value;
+
+/// A collecting socket called `log` with these keys, its record with those.
+fn config(keys: &str, record: &str) -> String {
+    format!(
+        "[socket.log]\npath = \"{{dir}}/log\"\nservice = \"collect\"\nframing = \"lines\"\nmode = \"0666\"\n{keys}\n\
+         [socket.log.record]\n{record}\n"
+    )
+}
+
+const FILE: &str = "file = \"{dir}/record\"";
+
+/// Sends lines as one client; returns when all are taken.
+fn send(daemon: &Daemon, lines: &[u8]) {
+    let mut client = daemon.connect("log");
+    client.write_all(lines).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+fn is_time(text: &str) -> bool {
+    let pattern = "0000-00-00T00:00:00.000000Z";
+    text.len() == pattern.len()
+        && text.bytes().zip(pattern.bytes()).all(|(c, p)| {
+            if p == b'0' {
+                c.is_ascii_digit()
+            } else {
+                c == p
+            }
+        })
+}
+
+#[test]
+fn json_names_time_socket_number_and_sender() {
+    let daemon = Daemon::start(&config("", ""));
+    send(&daemon, b"plain \"quoted\"\n\xff\xfe\n");
+    send(&daemon, "é\x1b\n".as_bytes());
+    let records: Vec<Value> = daemon
+        .wait_output(3)
+        .iter()
+        .map(|line| json(line))
+        .collect();
+    for (i, record) in records.iter().enumerate() {
+        assert!(is_time(record["time"].as_str().unwrap()), "{record}");
+        assert_eq!(record["socket"], "log");
+        assert_eq!(record["seq"], i + 1);
+        assert_eq!(record["client"], if i < 2 { 1 } else { 2 });
+        assert_eq!(record["pid"], getpid().as_raw_nonzero().get());
+        assert_eq!(record["uid"], geteuid().as_raw());
+        assert_eq!(record["gid"], getegid().as_raw());
+    }
+    assert_eq!(records[0]["message"], "plain \"quoted\"");
+    assert_eq!(records[1]["message_base64"], "//4=");
+    assert_eq!(records[1].get("message"), None);
+    assert_eq!(records[2]["message"], "é\u{1b}");
+}
+
+#[test]
+fn text_is_one_readable_line_a_message() {
+    let daemon = Daemon::start(&config("", "format = \"text\""));
+    send(&daemon, b"a\tb\\\x1b[2J\xff\n");
+    let line = daemon.wait_output(1).remove(0);
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(is_time(time), "{line}");
+    let pid = getpid();
+    let uid = geteuid().as_raw();
+    assert_eq!(
+        rest,
+        format!("log[{pid}] uid={uid} a\\tb\\\\\\u{{1b}}[2J\\xff")
+    );
+}
+
+#[test]
+fn raw_is_the_bytes_and_a_line_feed() {
+    let mut daemon = Daemon::start(&config("", &format!("format = \"raw\"\n{FILE}")));
+    send(&daemon, b"a\0\xff\r\n\nlast");
+    assert!(daemon.stop().success());
+    assert_eq!(
+        fs::read(daemon.path("record")).unwrap(),
+        b"a\0\xff\n\nlast\n"
+    );
+    assert_eq!(daemon.output(), b"", "a record in a file is nowhere else");
+}
+
+#[test]
+fn lines_for_the_journal_carry_a_priority_that_no_message_can_forge() {
+    for format in ["json", "text", "raw"] {
+        let (reader, writer) = io::pipe().unwrap();
+        let journal = harness::identity(&writer);
+        let daemon = Setup::new()
+            .config(&config("", &format!("format = \"{format}\"")).replace("\"lines\"", "\"nul\""));
+        let daemon = daemon
+            .variable("JOURNAL_STREAM", &journal)
+            .stdout(writer)
+            .start();
+        send(&daemon, b"<0>one\n<0>two\0");
+        let n = if format == "raw" { 2 } else { 1 };
+        for line in BufReader::new(reader).lines().take(n) {
+            let line = line.unwrap();
+            assert!(line.starts_with("<6>"), "{line}");
+        }
+    }
+}
+
+/// The records of a file, whole ones; what is no record is passed over.
+fn records(folder: &Folder) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("record")).unwrap();
+    let lines = text.lines();
+    lines
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+fn start_in(folder: &Arc<Folder>) -> Daemon {
+    Setup::within(Arc::clone(folder))
+        .config(&config("", FILE))
+        .start()
+}
+
+#[test]
+fn numbers_go_on_over_restarts() {
+    let folder = Folder::new();
+    for round in 0..3 {
+        let mut daemon = start_in(&folder);
+        send(&daemon, b"one\ntwo\n");
+        assert!(daemon.stop().success());
+        let numbers: Vec<u64> = records(&folder)
+            .iter()
+            .map(|record| record["seq"].as_u64().unwrap())
+            .collect();
+        let expected: Vec<u64> = (1..=2 * (round + 1)).collect();
+        assert_eq!(numbers, expected);
+    }
+}
+
+#[test]
+fn numbers_go_on_after_a_kill_and_a_torn_line_stays_alone() {
+    let folder = Folder::new();
+    for round in 0..4 {
+        let mut daemon = start_in(&folder);
+        let mut client = daemon.connect("log");
+        for n in 0..20_000 {
+            writeln!(client, "line {n} of round {round}").unwrap();
+        }
+        daemon.kill();
+        let file = File::options()
+            .write(true)
+            .open(folder.join("record"))
+            .unwrap();
+        let length = file.metadata().unwrap().len();
+        // A process can be killed in the middle of a line; here it certainly was.
+        file.set_len(length.saturating_sub(20)).unwrap();
+    }
+    let mut daemon = start_in(&folder);
+    send(&daemon, b"the last\n");
+    assert!(daemon.stop().success());
+    let records = records(&folder);
+    for (i, record) in records.iter().enumerate() {
+        assert_eq!(record["seq"], i + 1);
+    }
+    assert_eq!(records.last().unwrap()["message"], "the last");
+    let text = fs::read_to_string(folder.join("record")).unwrap();
+    let torn = text.lines().count() - records.len();
+    assert!((1..=4).contains(&torn), "{torn} torn lines");
+}
+
+#[test]
+fn senders_are_those_that_the_kernel_vouches_for() {
+    if !has_program("nc") {
+        return;
+    }
+    let daemon = Daemon::start(&config("", ""));
+    let mut expected = HashMap::new();
+    let mut children: Vec<Child> = Vec::new();
+    for i in 0..6 {
+        let mut nc = Command::new("nc");
+        nc.arg("-NU").arg(daemon.path("log")).stdin(Stdio::piped());
+        let (uid, gid) = if geteuid().is_root() {
+            (i * 1000, i * 1000 + 7)
+        } else {
+            (geteuid().as_raw(), getegid().as_raw())
+        };
+        if geteuid().is_root() {
+            nc.uid(uid).gid(gid);
+        }
+        let child = nc.spawn().unwrap();
+        expected.insert(child.id(), (uid, gid));
+        children.push(child);
+    }
+    for child in &mut children {
+        let line = format!("I am {} and claim pid=1 uid=0\n", child.id());
+        // Dropped: the end of its input.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(line.as_bytes()).unwrap();
+    }
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    for line in daemon.wait_output(6) {
+        let record = json(&line);
+        let pid = u32::try_from(record["pid"].as_u64().unwrap()).unwrap();
+        let (uid, gid) = expected.remove(&pid).unwrap();
+        assert_eq!((&record["uid"], &record["gid"]), (&uid.into(), &gid.into()));
+        let message = record["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("I am {pid} ")), "{line}");
+    }
+}
+
+/// Writes until nothing has fitted for a while, or all is written; returns what was taken.
+fn write_until_full(stream: &UnixStream, bytes: &[u8]) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match (&mut &*stream).write(&bytes[taken..]) {
+            Ok(n) => taken += n,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                // Not a wait for anything: a daemon that is merely slow makes this stricter on
+                // nobody.
+                let a_while = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 300_000_000,
+                };
+                if poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&a_while)).unwrap() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    taken
+}
+
+fn numbered(sender: usize, lines: usize) -> Vec<u8> {
+    (0..lines)
+        .flat_map(|n| format!("sender {sender} line {n:07}\n").into_bytes())
+        .collect()
+}
+
+/// All lines of three senders, each in its order.
+fn all_there(lines: impl Iterator<Item = String>, senders: usize, each: usize) {
+    let mut next = vec![0; senders];
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, sender, _, number] = words[..] else {
+            panic!("{line}");
+        };
+        let sender: usize = sender.parse().unwrap();
+        assert_eq!(number.parse::<usize>().unwrap(), next[sender], "{line}");
+        next[sender] += 1;
+    }
+    assert_eq!(next, vec![each; senders]);
+}
+
+#[test]
+fn a_reader_that_stops_makes_senders_wait_and_loses_nothing() {
+    const LINES: usize = 150_000;
+    let (reader, writer) = io::pipe().unwrap();
+    let daemon = Setup::new()
+        .config(&config(
+            "message-size = \"1KiB\"",
+            "format = \"raw\"\nqueue-size = \"64KiB\"",
+        ))
+        .stdout(writer)
+        .start();
+    let before = daemon.memory();
+    let senders: Vec<(UnixStream, Vec<u8>)> = (0..3)
+        .map(|sender| (daemon.connect("log"), numbered(sender, LINES)))
+        .collect();
+    let taken: Vec<usize> = senders
+        .iter()
+        .map(|(stream, bytes)| write_until_full(stream, bytes))
+        .collect();
+    for taken in &taken {
+        // The kernel's buffers and the daemon's read buffer, of 3 MiB.
+        assert!(
+            *taken < 1 << 20,
+            "{taken} bytes were taken while nobody reads"
+        );
+    }
+    // A record's queue, what the writer holds, and a read buffer for each sender.
+    let grown = daemon.peak_memory().saturating_sub(before);
+    assert!(grown < 4 << 20, "grown by {grown} bytes");
+    thread::scope(|scope| {
+        for ((mut stream, bytes), taken) in senders.into_iter().zip(taken) {
+            // Ends without waiting for anything: what it sent is recorded all the same.
+            scope.spawn(move || stream.write_all(&bytes[taken..]).unwrap());
+        }
+        let lines = BufReader::new(reader).lines().take(3 * LINES);
+        all_there(lines.map(Result::unwrap), 3, LINES);
+    });
+}
+
+#[test]
+fn a_closed_standard_output_ends_the_daemon() {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut daemon = Setup::new().config(&config("", "")).stdout(writer).start();
+    drop(reader);
+    let mut client = daemon.connect("log");
+    client.write_all(b"to nobody\n").unwrap();
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(daemon.log().contains("standard output"), "{}", daemon.log());
+    assert!(!daemon.path("log").exists());
+}
+
+#[test]
+fn a_new_record_file_has_its_mode_and_an_old_one_keeps_its_own() {
+    for (key, mode) in [
+        ("", 0o640),
+        ("mode = \"0604\"", 0o604),
+        ("mode = \"0666\"", 0o666),
+    ] {
+        let mut daemon = Setup::new()
+            .wrapper(&["sh", "-c", "umask 077; exec \"$0\" \"$@\""])
+            .config(&config("", &format!("{FILE}\n{key}")))
+            .start();
+        let found = fs::metadata(daemon.path("record")).unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, mode);
+        assert_eq!(found.uid(), geteuid().as_raw());
+        assert!(daemon.stop().success());
+    }
+    let folder = Folder::new();
+    let path = folder.join("record");
+    fs::write(&path, "was here\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut daemon = start_in(&folder);
+    send(&daemon, b"hello\n");
+    assert!(daemon.stop().success());
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!(found.permissions().mode() & 0o7777, 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("was here\n{"), "{text}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_untouched() {
+    type Make = fn(&Folder);
+    let makes: [(&str, Make); 5] = [
+        ("FIFO", |folder| {
+            mknodat(CWD, folder.join("record"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        }),
+        ("folder", |folder| {
+            fs::create_dir(folder.join("record")).unwrap()
+        }),
+        ("link", |folder| {
+            fs::write(folder.join("elsewhere"), "precious\n").unwrap();
+            symlink(folder.join("elsewhere"), folder.join("record")).unwrap();
+        }),
+        ("dangling link", |folder| {
+            symlink(folder.join("nowhere"), folder.join("record")).unwrap();
+        }),
+        ("socket", |folder| {
+            drop(std::os::unix::net::UnixListener::bind(folder.join("record")).unwrap());
+        }),
+    ];
+    for (what, make) in makes {
+        let folder = Folder::new();
+        make(&folder);
+        let before = fs::symlink_metadata(folder.join("record")).unwrap();
+        let (code, log) = Setup::within(Arc::clone(&folder))
+            .config(&config("", FILE))
+            .fail();
+        assert_eq!(code, Some(78), "{what}: {log}");
+        assert!(log.contains("socket.log.record.file"), "{what}: {log}");
+        assert!(log.contains("udsd.toml:"), "{what}: {log}");
+        let after = fs::symlink_metadata(folder.join("record")).unwrap();
+        assert_eq!(after.ino(), before.ino(), "{what}");
+        assert!(!folder.join("nowhere").exists());
+        if let Ok(text) = fs::read_to_string(folder.join("elsewhere")) {
+            assert_eq!(text, "precious\n");
+        }
+        assert!(
+            !folder.join("log").exists(),
+            "{what}: the socket stays behind"
+        );
+    }
+}
+
+#[test]
+fn a_record_has_one_writer() {
+    let folder = Folder::new();
+    let _first = start_in(&folder);
+    let text = config("", FILE).replace("{dir}/log", "{dir}/other");
+    let (code, log) = Setup::within(Arc::clone(&folder)).config(&text).fail();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("another process writes it"), "{log}");
+}
+
+#[test]
+fn a_full_disk_makes_senders_wait_and_a_stop_says_what_is_lost() {
+    let keys = "message-size = \"1KiB\"";
+    let record = "file = \"/dev/full\"\nformat = \"raw\"\nqueue-size = \"64KiB\"";
+    let text = format!(
+        "[daemon]\ndrain-timeout = \"300ms\"\n{}",
+        config(keys, record)
+    );
+    let mut daemon = Daemon::start(&text);
+    let before = daemon.memory();
+    let client = daemon.connect("log");
+    let taken = write_until_full(&client, &numbered(0, 100_000));
+    assert!(taken < 1 << 20, "{taken} bytes were taken");
+    daemon.wait_log(&["WARN", "/dev/full", "No space left"]);
+    let grown = daemon.peak_memory().saturating_sub(before);
+    assert!(grown < 4 << 20, "grown by {grown} bytes");
+    assert_eq!(daemon.stop().code(), Some(1));
+    let line = daemon.wait_log(&["bytes of records are not written"]);
+    assert!(!line.contains(" 0 bytes of records"), "{line}");
+}
+
+#[test]
+fn a_disk_that_has_room_again_gets_everything() {
+    const LINES: usize = 20_000;
+    let record = format!("{FILE}\nformat = \"raw\"\nqueue-size = \"64KiB\"");
+    let mut daemon = Setup::new()
+        .wrapper(&["prlimit", "--fsize=100001:unlimited", "--"])
+        .wrapper(&["env", "--ignore-signal=XFSZ"])
+        .config(&config("message-size = \"1KiB\"", &record))
+        .start();
+    let mut client = daemon.connect("log");
+    let bytes = numbered(0, LINES);
+    let taken = write_until_full(&client, &bytes);
+    daemon.wait_log(&["WARN", "record", "trying again"]);
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+    client.write_all(&bytes[taken..]).unwrap();
+    daemon.wait_log(&["writing again, nothing was lost"]);
+    drop(client);
+    // Recorded in order: once the last is taken, a stop waits for all.
+    send(&daemon, b"");
+    assert!(daemon.stop().success());
+    assert!(fs::read(daemon.path("record")).unwrap() == bytes);
+}
+
+const C_CLIENT: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Sends each argument behind the first in a buffer of 2048 bytes; one that is "-" is sent by half. */
+int main(int argc, char **argv)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    char msg[2048];
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        perror("connect");
+        return 1;
+    }
+    for (int i = 2; i < argc; i++) {
+        size_t size = strcmp(argv[i], "-") == 0 ? 1000 : sizeof msg;
+        memset(msg, 'S', sizeof msg); /* what the stack held: not for others */
+        strcpy(msg, argv[i]);
+        if (send(fd, msg, size, 0) != (ssize_t)size) {
+            perror("send");
+            return 1;
+        }
+        if (size != sizeof msg) {
+            write(1, ".", 1);
+            pause();
+        }
+    }
+    close(fd);
+    return 0;
+}
+"#;
+
+#[test]
+fn a_c_program_that_sends_whole_buffers_is_understood() {
+    if !has_program("gcc") {
+        return;
+    }
+    let folder = Folder::new();
+    fs::write(folder.join("client.c"), C_CLIENT).unwrap();
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-o", "client", "client.c"])
+        .current_dir(folder.path());
+    assert!(gcc.status().unwrap().success());
+    let daemon = Setup::within(Arc::clone(&folder))
+        .arguments(&["--socket", "./domainsocket", "--service", "collect"])
+        .arguments(&["--framing", "cstring:2048"])
+        .start();
+    let client = |messages: &[&str]| {
+        let mut client = Command::new(folder.join("client"));
+        client
+            .arg("./domainsocket")
+            .args(messages)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped());
+        client.spawn().unwrap()
+    };
+    let longest = "x".repeat(2047);
+    let mut children = [
+        client(&["hello", "", "from one"]),
+        client(&["hello from two", &longest]),
+        client(&["whole", "-"]),
+    ];
+    let mut dot = [0];
+    children[2]
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut dot)
+        .unwrap();
+    children[2].kill().unwrap();
+    let pids: Vec<u32> = children.iter().map(Child::id).collect();
+    for (child, succeeds) in children.iter_mut().zip([true, true, false]) {
+        assert_eq!(child.wait().unwrap().success(), succeeds);
+    }
+    let mut last = client(&["the end"]);
+    assert!(last.wait().unwrap().success());
+
+    let mut found: HashMap<u32, Vec<String>> = HashMap::new();
+    for line in daemon.wait_output(7) {
+        let record = json(&line);
+        assert!(is_time(record["time"].as_str().unwrap()));
+        assert_eq!(record["uid"], geteuid().as_raw());
+        assert_eq!(record["socket"], "domainsocket");
+        let pid = u32::try_from(record["pid"].as_u64().unwrap()).unwrap();
+        let message = record["message"].as_str().unwrap().to_owned();
+        found.entry(pid).or_default().push(message);
+    }
+    assert_eq!(found[&pids[0]], ["hello", "", "from one"]);
+    assert_eq!(found[&pids[1]], ["hello from two", &longest]);
+    assert_eq!(found[&pids[2]], ["whole"]);
+    assert_eq!(found[&last.id()], ["the end"]);
+    assert!(daemon.path("domainsocket").exists());
+}
+
+#[test]
+fn many_senders_at_once_lose_nothing() {
+    const LINES: usize = 5_000;
+    let daemon = Daemon::start(&config("", "format = \"raw\""));
+    thread::scope(|scope| {
+        for sender in 0..20 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                let mut client = daemon.connect("log");
+                for piece in numbered(sender, LINES).chunks(1_000 + 7 * sender) {
+                    client.write_all(piece).unwrap();
+                }
+            });
+        }
+    });
+    all_there(daemon.wait_output(20 * LINES).into_iter(), 20, LINES);
+}
+
+#[test]
+fn a_collecting_socket_answers_nothing_and_closes_after_a_half_close() {
+    let daemon = Daemon::start(&config("", ""));
+    let client = daemon.connect("log");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(harness::wait_for(client.as_fd(), PollFlags::IN));
+    assert_eq!(read_all(&client), b"");
+}
