@@ -7,7 +7,7 @@ mod harness;
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::{
         fd::AsFd,
@@ -22,9 +22,9 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, Folder, Setup, has_program, read_all};
+use harness::{Daemon, Folder, Setup, has_program, read_all, write_until_full};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::PollFlags,
     fs::{CWD, FileType, Mode, mknodat},
     process::{Resource, Rlimit, getegid, geteuid, getpid, prlimit},
 };
@@ -238,31 +238,6 @@ fn senders_are_those_that_the_kernel_vouches_for() {
         let message = record["message"].as_str().unwrap();
         assert!(message.starts_with(&format!("I am {pid} ")), "{line}");
     }
-}
-
-/// Writes until nothing has fitted for a while, or all is written; returns what was taken.
-fn write_until_full(stream: &UnixStream, bytes: &[u8]) -> usize {
-    stream.set_nonblocking(true).unwrap();
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match (&mut &*stream).write(&bytes[taken..]) {
-            Ok(n) => taken += n,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                // Not a wait for anything: a daemon that is merely slow makes this stricter on
-                // nobody.
-                let a_while = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 300_000_000,
-                };
-                if poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&a_while)).unwrap() == 0 {
-                    break;
-                }
-            }
-        }
-    }
-    stream.set_nonblocking(false).unwrap();
-    taken
 }
 
 fn numbered(sender: usize, lines: usize) -> Vec<u8> {

@@ -631,6 +631,31 @@ pub fn round_trip(mut stream: &UnixStream, bytes: &[u8]) {
     assert_eq!(read_n(stream, bytes.len()), bytes);
 }
 
+/// Writes until nothing has fitted for a while, or all is written; returns what was taken.
+pub fn write_until_full(stream: &UnixStream, bytes: &[u8]) -> usize {
+    stream.set_nonblocking(true).unwrap();
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match (&mut &*stream).write(&bytes[taken..]) {
+            Ok(n) => taken += n,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                // Not a wait for anything: a daemon that is merely slow makes this stricter on
+                // nobody.
+                let a_while = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 300_000_000,
+                };
+                if poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&a_while)).unwrap() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    taken
+}
+
 /// Sends `bytes` in one call together with descriptors (SCM_RIGHTS).
 pub fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];

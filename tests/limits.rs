@@ -1,0 +1,371 @@
+//! Promise: every limit holds, says whom it met and which key raises it, and costs nobody else
+//! anything; when descriptors run out the daemon neither spins nor stops serving.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
+
+mod harness;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    os::{fd::AsFd, unix::net::UnixStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use harness::{
+    Daemon, HANG, Random, Setup, read_all, read_n, round_trip, wait_for, write_until_full,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{geteuid, getpid},
+};
+
+fn config(top: &str, keys: &str) -> String {
+    format!("{top}\n[socket.echo]\npath = \"{{dir}}/echo\"\nservice = \"echo\"\n{keys}\n")
+}
+
+/// Leaves, and returns when the daemon knows.
+fn leave(client: &UnixStream) {
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(client), b"");
+}
+
+/// Fills a socket with `limit` clients, then checks that the next is refused by `key`.
+fn refuses(top: &str, keys: &str, limit: usize, key: &str) {
+    let other = "[socket.other]\npath = \"{dir}/other\"\nservice = \"echo\"\n";
+    let daemon = Daemon::start(&(config(top, keys) + other));
+    let present: Vec<UnixStream> = (0..limit).map(|_| daemon.connect("echo")).collect();
+    for client in &present {
+        round_trip(client, b"in");
+    }
+    assert_eq!(read_all(&daemon.connect("echo")), b"", "end of file");
+    let line = daemon.wait_log(&["WARN", "refused"]);
+    for part in [
+        format!("pid {}", getpid()),
+        format!("uid {}", geteuid().as_raw()),
+        format!("{key} = {limit}"),
+    ] {
+        assert!(line.contains(&part), "no {part} in: {line}");
+    }
+    // One that has sent something before it is refused sees an end of file too, no reset.
+    daemon.halt();
+    let mut eager = daemon.connect("echo");
+    eager.write_all(&[7; 100_000]).unwrap();
+    daemon.resume();
+    assert_eq!(read_all(&eager), b"");
+
+    for client in &present {
+        round_trip(client, b"still in");
+    }
+    let elsewhere = daemon.connect("other");
+    if key.starts_with("socket.") {
+        round_trip(&elsewhere, b"not its limit");
+    } else {
+        assert_eq!(read_all(&elsewhere), b"");
+    }
+    leave(&present[0]);
+    let next = daemon.connect("echo");
+    round_trip(&next, b"a place is free");
+    assert_eq!(read_all(&daemon.connect("echo")), b"");
+}
+
+#[test]
+fn the_daemon_admits_so_many_clients() {
+    refuses(
+        "[limits]\nclients = 3\nclients-per-user = 10",
+        "",
+        3,
+        "limits.clients",
+    );
+}
+
+#[test]
+fn a_user_may_have_so_many_clients_and_root_counts_like_anyone() {
+    refuses(
+        "[limits]\nclients = 10\nclients-per-user = 4",
+        "",
+        4,
+        "limits.clients-per-user",
+    );
+}
+
+#[test]
+fn half_of_all_clients_is_a_users_share_where_no_key_says_more() {
+    refuses("[limits]\nclients = 6", "", 3, "limits.clients-per-user");
+}
+
+#[test]
+fn a_socket_may_have_so_many_clients() {
+    refuses("", "clients = 2", 2, "socket.echo.clients");
+}
+
+#[test]
+fn who_comes_after_another_has_left_finds_the_place_free() {
+    let daemon = Daemon::start(&config("", "clients = 1"));
+    for _ in 0..20 {
+        let first = daemon.connect("echo");
+        round_trip(&first, b"first");
+        daemon.halt();
+        drop(first);
+        let mut second = daemon.connect("echo");
+        second.write_all(b"second").unwrap();
+        daemon.resume();
+        assert_eq!(read_n(&second, 6), b"second");
+        leave(&second);
+    }
+}
+
+#[test]
+fn ten_thousand_refused_clients_are_counted_and_logged_a_few_times() {
+    const REFUSED: usize = 10_000;
+    let mut daemon = Daemon::start(&config("", "clients = 1"));
+    let holder = daemon.connect("echo");
+    round_trip(&holder, b"in");
+    let start = Instant::now();
+    for _ in 0..REFUSED {
+        assert_eq!(read_all(&daemon.connect("echo")), b"");
+    }
+    let intervals = 1 + start.elapsed().as_secs() as usize / 10;
+    round_trip(&holder, b"still in");
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    let lines = log.matches("refused a client").count();
+    assert!(
+        (1..=20 * (intervals + 1)).contains(&lines),
+        "{lines} lines for {REFUSED} clients"
+    );
+    assert!(!log.contains("ERROR"));
+    daemon.wait_log(&["1 clients, 10000 refused"]);
+}
+
+#[test]
+fn without_descriptors_it_neither_spins_nor_stops_serving() {
+    const OPEN_FILES: usize = 64;
+    let daemon = Setup::new()
+        .open_files(OPEN_FILES)
+        .config(&config(
+            "[limits]\nclients = 1000\nclients-per-user = 1000",
+            "",
+        ))
+        .start();
+    daemon.wait_log(&["WARN", "limits.clients = 1000", "64"]);
+    let start = (Instant::now(), daemon.cpu_time());
+    let mut clients: Vec<UnixStream> = (0..OPEN_FILES + 10)
+        .map(|_| daemon.connect("echo"))
+        .collect();
+    // Whoever finds no descriptor gets an end of file in place of silence.
+    let served: Vec<bool> = clients
+        .iter_mut()
+        .map(|client| {
+            // It may have been closed already.
+            let _ = client.write_all(b"x");
+            let mut byte = [0];
+            client.read(&mut byte).unwrap() == 1
+        })
+        .collect();
+    let spent = (start.0.elapsed(), daemon.cpu_time() - start.1);
+    assert!(
+        spent.1 < spent.0 / 2,
+        "{:?} of processor time in {:?}",
+        spent.1,
+        spent.0
+    );
+    let inside = served.iter().filter(|served| **served).count();
+    assert!(
+        served[..inside].iter().all(|served| *served),
+        "first come, first served"
+    );
+    assert!(
+        (OPEN_FILES - 36..OPEN_FILES).contains(&inside),
+        "{inside} served"
+    );
+    daemon.wait_log(&["WARN", "cannot accept", "LimitNOFILE="]);
+    for client in &clients[..inside] {
+        round_trip(client, b"not disturbed");
+    }
+    for client in clients.drain(..inside) {
+        leave(&client);
+    }
+    for _ in 0..100 {
+        round_trip(&daemon.connect("echo"), b"served again");
+    }
+}
+
+#[test]
+fn idle_timeout_closes_the_silent_and_only_them() {
+    let daemon = Daemon::start(&config("", "idle-timeout = \"2s\""));
+    let start = Instant::now();
+    let silent = daemon.connect("echo");
+    let active = daemon.connect("echo");
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 10_000_000,
+    };
+    while poll(&mut [PollFd::new(&silent, PollFlags::IN)], Some(&now)).unwrap() == 0 {
+        round_trip(&active, b"I am here");
+        assert!(start.elapsed() < HANG, "the silent client stays");
+    }
+    assert_eq!(read_all(&silent), b"");
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    round_trip(&active, b"I am still here");
+    let line = daemon.wait_log(&["WARN", "silent for idle-timeout"]);
+    assert!(line.contains(&format!("pid {}", getpid())), "{line}");
+    assert_eq!(read_all(&active), b"");
+}
+
+/// More than fits anywhere.
+const FLOOD: usize = 8 << 20;
+
+#[test]
+fn wait_makes_a_client_that_does_not_read_wait_and_loses_nothing() {
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"128KiB\"\nslow-timeout = \"1h\"",
+    ));
+    let other = daemon.connect("echo");
+    round_trip(&other, b"before");
+    let before = daemon.memory();
+    let bytes = Random::new(21).bytes(FLOOD);
+    let client = daemon.connect("echo");
+    let taken = write_until_full(&client, &bytes);
+    assert!(taken < 1 << 20, "{taken} bytes were taken");
+    let grown = daemon.peak_memory().saturating_sub(before);
+    assert!(grown < 2 << 20, "grown by {grown} bytes");
+    round_trip(&other, b"between");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&client).write_all(&bytes[taken..]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        assert!(read_all(&client) == bytes);
+    });
+}
+
+#[test]
+fn queue_size_bounds_the_memory_of_many_clients_that_do_not_read() {
+    const CLIENTS: usize = 20;
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"256KiB\"\nslow-timeout = \"1h\"",
+    ));
+    round_trip(&daemon.connect("echo"), b"before");
+    let before = daemon.memory();
+    let bytes = vec![1; FLOOD];
+    let clients: Vec<UnixStream> = (0..CLIENTS).map(|_| daemon.connect("echo")).collect();
+    thread::scope(|scope| {
+        for client in &clients {
+            let bytes = &bytes;
+            scope.spawn(move || {
+                let taken = write_until_full(client, bytes);
+                assert!(taken < 2 << 20, "{taken} bytes were taken");
+            });
+        }
+    });
+    // A queue (a buffer that grows doubles) and one read that waits.
+    let grown = daemon.peak_memory().saturating_sub(before);
+    let allowed = CLIENTS * (2 * 256 + 2 * 64) * 1024 + (1 << 20);
+    assert!(grown < allowed, "grown by {grown} of {allowed} bytes");
+}
+
+/// Writes all of `bytes` or until the daemon closes; reads nothing.
+fn flood(mut client: &UnixStream, bytes: &[u8]) -> Result<(), ErrorKind> {
+    client.write_all(bytes).map_err(|error| error.kind())
+}
+
+#[test]
+fn disconnect_closes_a_client_that_does_not_read() {
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"128KiB\"\nslow-client = \"disconnect\"",
+    ));
+    let other = daemon.connect("echo");
+    let bytes = Random::new(22).bytes(FLOOD);
+    let client = daemon.connect("echo");
+    assert_eq!(flood(&client, &bytes), Err(ErrorKind::BrokenPipe));
+    let came = read_all(&client);
+    assert!(bytes.starts_with(&came), "no gap in what came");
+    let line = daemon.wait_log(&["WARN", "did not read"]);
+    for part in ["queue-size", "slow-client", "pid", "uid", "undelivered"] {
+        assert!(line.contains(part), "no {part} in: {line}");
+    }
+    round_trip(&other, b"not disturbed");
+}
+
+#[test]
+fn drop_drops_whole_messages_and_counts_them() {
+    const LINES: usize = 100_000;
+    let mut daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"128KiB\"\nslow-client = \"drop\"\nframing = \"lines\"",
+    ));
+    let client = daemon.connect("echo");
+    for n in 0..LINES {
+        // Nobody reads, and it never blocks for good.
+        assert_eq!(
+            flood(&client, format!("line number {n}\n").as_bytes()),
+            Ok(())
+        );
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let came = String::from_utf8(read_all(&client)).unwrap();
+    assert!(came.ends_with('\n'));
+    let mut last = None;
+    for line in came.lines() {
+        let number: usize = line.strip_prefix("line number ").unwrap().parse().unwrap();
+        assert!(
+            last.is_none_or(|last| last < number),
+            "{line} after {last:?}"
+        );
+        last = Some(number);
+    }
+    let kept = came.lines().count();
+    assert!(kept < LINES, "nothing had to be dropped");
+    assert!(daemon.stop().success());
+    daemon.wait_log(&["echo: 1 clients", &format!(" {} dropped", LINES - kept)]);
+}
+
+#[test]
+fn slow_timeout_ends_the_waiting_for_a_client_that_never_reads() {
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"128KiB\"\nslow-timeout = \"500ms\"",
+    ));
+    let bytes = Random::new(23).bytes(FLOOD);
+    let client = daemon.connect("echo");
+    assert_eq!(flood(&client, &bytes), Err(ErrorKind::BrokenPipe));
+    assert!(bytes.starts_with(&read_all(&client)));
+    daemon.wait_log(&["WARN", "did not read"]);
+}
+
+#[test]
+fn slow_timeout_ends_the_waiting_for_a_client_that_half_closed() {
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"1MiB\"\nslow-timeout = \"500ms\"",
+    ));
+    let client = daemon.connect("echo");
+    // Within the queue, beyond the kernel's buffer.
+    let bytes = Random::new(24).bytes(700_000);
+    assert_eq!(flood(&client, &bytes), Ok(()));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(wait_for(client.as_fd(), PollFlags::HUP));
+    assert!(bytes.starts_with(&read_all(&client)));
+    daemon.wait_log(&["WARN", "did not read"]);
+}
+
+#[test]
+fn slow_timeout_spares_a_client_that_reads() {
+    let daemon = Daemon::start(&config(
+        "",
+        "queue-size = \"128KiB\"\nslow-timeout = \"2s\"",
+    ));
+    let bytes = Random::new(25).bytes(8 * FLOOD);
+    let client = daemon.connect("echo");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(flood(&client, &bytes), Ok(()));
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        assert!(read_all(&client) == bytes);
+    });
+}
