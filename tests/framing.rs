@@ -132,12 +132,6 @@ fn messages_come_back_whole_however_they_are_split() {
 
 #[test]
 fn an_unfinished_last_message_counts_where_the_framing_can_end_it() {
-    type Case = (
-        &'static str,
-        &'static [u8],
-        &'static [u8],
-        &'static [&'static str],
-    );
     let cases: [Case; 8] = [
         ("lines", b"one\nla", b"one\nla\n", &["one", "la"]),
         ("lines", b"one\nla\r", b"one\nla\r\n", &["one", "la"]),

@@ -13,7 +13,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, HANG, Random, Setup, read_all, read_n, round_trip, wait_for, write_until_full,
+    Daemon, HANG, Random, Setup, has_program, read_all, read_n, round_trip, wait_for,
+    write_until_full,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -141,6 +142,9 @@ fn ten_thousand_refused_clients_are_counted_and_logged_a_few_times() {
 #[test]
 fn without_descriptors_it_neither_spins_nor_stops_serving() {
     const OPEN_FILES: usize = 64;
+    if !has_program("prlimit") {
+        return;
+    }
     let daemon = Setup::new()
         .open_files(OPEN_FILES)
         .config(&config(
