@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
     }
     log_to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
     let passed = systemd::inherited();
-    let activated = passed.as_ref().is_ok_and(|passed| !passed.is_empty());
+    let activated = passed.as_ref().map_or(true, |passed| !passed.is_empty());
     let server = config.and_then(|config| {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
@@ -274,14 +274,14 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
 
 /// The limits on clients, with the soft limit of open files raised to the hard one.
 fn limits(config: &Config) -> Limits {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
         warn!("cannot raise the limit of open files: {error}");
     }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
         },
     },
     path::{Path, PathBuf},
@@ -331,6 +331,8 @@ impl Lock {
             if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
                 continue;
             }
+            // Whatever the umask was; where it is another user's, it stays as that user made it.
+            let _ = file.set_permissions(PermissionsExt::from_mode(0o600));
             let _ = file.set_len(0);
             file.rewind()
                 .and_then(|()| writeln!(file, "{}", process::id()))

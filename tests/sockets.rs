@@ -456,9 +456,10 @@ fn an_abstract_name_is_served_and_warned_of() {
     assert!(log.contains(&format!("in use by pid {pid};")), "{log}");
     let left: Vec<_> = fs::read_dir(daemon.folder().path())
         .unwrap()
-        .map(|entry| entry.unwrap().file_name())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("notify"))
         .collect();
-    assert_eq!(left, ["notify"], "an abstract socket has no files");
+    assert!(left.is_empty(), "an abstract socket has no files: {left:?}");
 }
 
 #[test]
