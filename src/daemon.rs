@@ -43,10 +43,10 @@ struct Arguments {
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Type of the one socket: stream, seqpacket, datagram
+    /// Type of the one socket: stream
     #[arg(long = "type", value_name = "T", requires = "socket")]
     kind: Option<String>,
-    /// Service of the one socket: echo, relay, collect
+    /// Service of the one socket: echo, collect
     #[arg(long, value_name = "S", requires = "socket")]
     service: Option<String>,
     /// Framing of the one socket: none, lines, nul, length-prefixed, fixed:N, cstring:N, syslog
