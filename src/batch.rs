@@ -9,8 +9,9 @@ pub struct Batch<'a> {
     pub bytes: &'a [u8],
     /// How many they are.
     pub messages: u64,
+    /// They are one, of which `bytes` is the first part.
+    pub truncated: bool,
     framing: Framing,
-    truncated: bool,
 }
 
 /// One message of a batch.

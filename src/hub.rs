@@ -8,24 +8,30 @@
 //! the others. What the event loop is to watch follows from the client's state after each turn. Only
 //! what no event tells, room in a record and the stop, puts clients on the ready list.
 
+mod log;
+mod socket;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     io, mem,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
-use log::{Level, log};
 use slab::Slab;
+
+pub use socket::{Counters, Socket};
+
+use log::Lines;
+use socket::Time;
 
 use crate::{
     batch::Batch,
-    config::{self, ServiceKind, SlowClient},
-    connection::{Connection, Fed, Full, Input, Rule, Stream, Watch},
+    config::SlowClient,
+    connection::{Connection, Fed, Full, Input, Stream, Watch},
     error::Close,
-    limits::{Limits, Over, OverKey},
+    limits::Limits,
     peer::{ClientId, Peer},
     service::{Collect, Outbox, Sender, Service},
-    throttle::Throttle,
 };
 
 /// The read buffer that all clients share, in bytes: what one client may send in a turn.
@@ -45,94 +51,6 @@ enum Timer {
     Slow,
 }
 
-/// What happened on a socket since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Clients that came in.
-    pub clients: u64,
-    /// Clients that a limit kept out.
-    pub refused: u64,
-    /// Messages that the service took.
-    pub messages: u64,
-    /// Their bytes, in wire form.
-    pub bytes: u64,
-    /// Messages dropped for a slow client.
-    pub dropped: u64,
-    /// Unfinished messages that ended with their senders.
-    pub unfinished: u64,
-    /// Bytes that clients had sent and nobody read, at their end.
-    pub unread: u64,
-    /// Bytes that clients were owed and did not take, at their end.
-    pub undelivered: u64,
-}
-
-/// One socket's rules, service and counts.
-#[derive(Debug)]
-pub struct Socket {
-    name: String,
-    rule: Rule,
-    queue_size: usize,
-    slow_client: SlowClient,
-    slow_timeout: Duration,
-    idle_timeout: Option<Duration>,
-    clients: usize,
-    present: usize,
-    service: Service,
-    counters: Counters,
-}
-
-impl Socket {
-    /// A socket as the config file has it; `collect` is its record, where it has one.
-    #[must_use]
-    pub fn new(config: &config::Socket, collect: Option<Collect>) -> Self {
-        Socket {
-            name: config.name.clone(),
-            rule: Rule {
-                framing: config.framing,
-                message_size: config.message_size,
-                truncate: config.service == ServiceKind::Collect,
-            },
-            queue_size: config.queue_size,
-            slow_client: config.slow_client,
-            slow_timeout: config.slow_timeout,
-            idle_timeout: config.idle_timeout,
-            clients: config.clients,
-            present: 0,
-            service: collect.map_or(Service::Echo, Service::Collect),
-            counters: Counters::default(),
-        }
-    }
-
-    /// NAME
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What happened on it.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Its record, where it has one.
-    pub fn collect(&mut self) -> Option<&mut Collect> {
-        match &mut self.service {
-            Service::Collect(collect) => Some(collect),
-            Service::Echo => None,
-        }
-    }
-}
-
-/// Log lines that clients can cause, each kind with its own rate.
-#[derive(Debug, Default)]
-struct Throttles {
-    entered: Throttle,
-    left: Throttle,
-    refused: Throttle,
-    closed: Throttle,
-}
-
 /// Everything that the daemon serves.
 #[derive(Debug)]
 pub struct Hub<S> {
@@ -143,7 +61,7 @@ pub struct Hub<S> {
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
-    throttles: Throttles,
+    lines: Lines,
 }
 
 impl<S: Stream> Hub<S> {
@@ -158,7 +76,7 @@ impl<S: Stream> Hub<S> {
             timers: BTreeSet::new(),
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             ids: 0,
-            throttles: Throttles::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -190,35 +108,24 @@ impl<S: Stream> Hub<S> {
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
             stream.hang_up();
-            self.log_refused(socket, &peer, over, now);
+            self.lines.refused(rules, &peer, over, now.instant);
             return None;
         }
         rules.present += 1;
         rules.counters.clients += 1;
         self.ids += 1;
         let id = ClientId(self.ids);
-        let key = self.clients.insert(Connection::new(
-            id,
-            peer,
-            socket as u32,
-            stream,
-            now.instant,
-        ));
+        self.lines.entered(rules, id, &peer, now.instant);
+        let client = Connection::new(id, peer, socket as u32, stream, now.instant);
+        let key = self.clients.insert(client);
         if let Some(timeout) = rules.idle_timeout {
+            let due = now.instant + timeout;
             set(
                 &mut self.timers,
                 &mut self.clients[key],
                 key,
                 Timer::Idle,
-                now.instant + timeout,
-            );
-        }
-        if let Some(more) = pass(&mut self.throttles.entered, Level::Debug, now) {
-            let name = &self.sockets[socket].name;
-            log!(
-                Level::Debug,
-                "{name}: client {id} ({peer}) connected{}",
-                unsaid(more)
+                due,
             );
         }
         Some(key)
@@ -305,52 +212,24 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
-    /// `slow-timeout`.
-    pub fn expire(&mut self, now: Now) {
+    /// `slow-timeout`. Each gets a last look before, for after a pause of the daemon's own what it
+    /// sent or took may not have been noticed.
+    pub fn expire(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         while let Some(&(at, key, timer)) = self.timers.first() {
             if at > now.instant {
                 break;
             }
             self.timers.pop_first();
-            let client = &mut self.clients[key];
-            client.timers[timer as usize] = None;
-            let socket = &self.sockets[client.socket as usize];
-            let (due, reason) = match timer {
-                Timer::Idle => {
-                    let Some(timeout) = socket.idle_timeout else {
-                        continue;
-                    };
-                    // Not its fault that nothing was read.
-                    let active = if client.awaits_record {
-                        now.instant
-                    } else {
-                        client.active
-                    };
-                    (active + timeout, Close::Idle)
-                }
-                Timer::Slow => {
-                    let Some(full) = &mut client.full else {
-                        continue;
-                    };
-                    if full.since + socket.slow_timeout <= now.instant
-                        && full.taken >= socket.queue_size / 2
-                    {
-                        **full = Full {
-                            since: now.instant,
-                            taken: 0,
-                        };
-                    }
-                    let waiting = client.queue.len();
-                    (
-                        full.since + socket.slow_timeout,
-                        Close::SlowReader { waiting },
-                    )
-                }
+            self.clients[key].timers[timer as usize] = None;
+            let last_look = self.clients[key].watched;
+            self.event(key, last_look, now, watch);
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
             };
-            if due > now.instant {
-                set(&mut self.timers, client, key, timer, due);
-            } else {
-                self.close(key, &reason, now);
+            match self.sockets[client.socket as usize].over(client, timer, now.instant) {
+                Time::Off => {}
+                Time::Until(due) => set(&mut self.timers, client, key, timer, due),
+                Time::Over(reason) => self.close(key, &reason, now),
             }
         }
     }
@@ -467,11 +346,15 @@ impl<S: Stream> Hub<S> {
             clients: &mut self.clients,
             queue_size: *queue_size,
         };
+        let (mut dropped, mut truncated) = (0, 0);
         let mut receive = |batch: Batch<'_>| {
             let taken = service.receive(&from, batch, &mut out, now.wall)?;
             let messages = batch.count(taken);
             counters.messages += messages;
             counters.bytes += taken as u64;
+            if batch.truncated {
+                truncated += messages;
+            }
             if taken == batch.bytes.len() || matches!(service, Service::Collect(_)) {
                 return Ok(taken);
             }
@@ -482,7 +365,7 @@ impl<S: Stream> Hub<S> {
                 }),
                 SlowClient::Drop => {
                     // At least one: the rest of a read without framing counts as a message.
-                    counters.dropped += (batch.messages - messages).max(1);
+                    dropped += (batch.messages - messages).max(1);
                     Ok(batch.bytes.len())
                 }
             }
@@ -492,7 +375,18 @@ impl<S: Stream> Hub<S> {
             Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule, &mut receive),
             Step::Finish => input.finish(rule, &mut receive),
         };
+        counters.dropped += dropped;
+        counters.truncated += truncated;
         let client = &mut self.clients[key];
+        let socket = &self.sockets[client.socket as usize];
+        if dropped > 0 {
+            self.lines
+                .dropped(socket, client.id, &client.peer, dropped, now.instant);
+        }
+        if truncated > 0 {
+            self.lines
+                .truncated(socket, client.id, &client.peer, truncated, now.instant);
+        }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
@@ -529,42 +423,16 @@ impl<S: Stream> Hub<S> {
             client.stream.hang_up()
         };
         let undelivered = client.queue.len();
-        socket.counters.unfinished +=
-            u64::from(client.input.is_some_and(|input| input.is_unfinished()));
+        let unfinished = client
+            .input
+            .as_ref()
+            .is_some_and(|input| input.is_unfinished());
+        socket.counters.unfinished += u64::from(unfinished);
         socket.counters.unread += unread as u64;
         socket.counters.undelivered += undelivered as u64;
-
-        let Connection { id, peer, .. } = client;
-        let name = &socket.name;
-        let (throttle, level) = if reason.is_ordinary() {
-            (&mut self.throttles.left, Level::Debug)
-        } else {
-            (&mut self.throttles.closed, Level::Warn)
-        };
-        if let Some(more) = pass(throttle, level, now) {
-            log!(
-                level,
-                "{name}: client {id} ({peer}) closed: {reason}; {unread} bytes unread, {undelivered} undelivered{}",
-                unsaid(more)
-            );
-        }
-    }
-
-    fn log_refused(&mut self, socket: usize, peer: &Peer, over: Over, now: Now) {
-        if let Some(more) = pass(&mut self.throttles.refused, Level::Warn, now) {
-            let name = &self.sockets[socket].name;
-            let limit = over.limit;
-            let key = match over.key {
-                OverKey::Daemon => "limits.clients".to_owned(),
-                OverKey::User => "limits.clients-per-user".to_owned(),
-                OverKey::Socket => format!("socket.{name}.clients"),
-            };
-            log!(
-                Level::Warn,
-                "{name}: refused a client ({peer}): {limit} clients are here, {key} = {limit}{}",
-                unsaid(more)
-            );
-        }
+        let lost = (unread, undelivered, unfinished);
+        self.lines
+            .closed(socket, &client, reason, lost, now.instant);
     }
 }
 
@@ -599,22 +467,4 @@ fn set<S>(
 ) {
     client.timers[timer as usize] = Some(at);
     timers.insert((at, key, timer));
-}
-
-/// Whether a line may be written; with it, how many of its kind were not.
-fn pass(throttle: &mut Throttle, level: Level, now: Now) -> Option<u64> {
-    if level > log::max_level() {
-        None
-    } else {
-        throttle.pass(now.instant)
-    }
-}
-
-/// The end of a line before which others were left out.
-fn unsaid(lines: u64) -> String {
-    if lines == 0 {
-        String::new()
-    } else {
-        format!(" ({lines} lines like this left out)")
-    }
 }

@@ -30,7 +30,7 @@ use crate::{
     connection::{Stream, Watch},
     endpoint::{Endpoint, Link},
     error::Fatal,
-    hub::{Counters, Hub, Now},
+    hub::{Hub, Now},
     systemd::{self, Notifier},
     throttle::Throttle,
     writer::{Target, Writer},
@@ -216,12 +216,12 @@ impl Server {
                     }
                 }
             }
-            self.accept(now);
-            self.hub.expire(now);
             let registry = self.poll.registry();
-            self.hub.turn(now, &mut |key, link, from, to| {
-                watch(registry, key, link, from, to)
-            });
+            let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
+            self.hub.turn(now, &mut watch);
+            self.hub.expire(now, &mut watch);
+            // After those who left: their places are free.
+            self.accept(now);
             self.record()?;
             self.report(now);
             if let Some(ended) = self.stopped(now) {
@@ -421,20 +421,7 @@ impl Server {
             }
         }
         for socket in self.hub.sockets() {
-            let Counters {
-                clients,
-                refused,
-                messages,
-                bytes,
-                dropped,
-                unfinished,
-                unread,
-                undelivered,
-            } = socket.counters();
-            info!(
-                "{}: {clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {dropped} dropped, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered",
-                socket.name()
-            );
+            info!("{}: {}", socket.name(), socket.counters());
         }
         Some(if unwritten == 0 {
             Ended::Stopped

@@ -91,14 +91,14 @@ impl Target {
                 "something other than a regular file is there; move it away",
             ));
         }
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
-        })?;
-        let (last_seq, torn) = if kind.is_file() {
-            last_line(&mut file)?
-        } else {
-            (0, false)
-        };
+        let mut last = (0, false);
+        if kind.is_file() {
+            flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+                io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
+            })?;
+            last = last_line(&mut file)?;
+        }
+        let (last_seq, torn) = last;
         Ok(Target {
             file,
             name: path.display().to_string(),

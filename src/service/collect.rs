@@ -22,8 +22,6 @@ pub struct Collect {
     pub waiting: usize,
     /// Clients that wait for room, by their keys.
     pub blocked: Vec<usize>,
-    /// Messages of which only the first part was kept.
-    pub truncated: u64,
 }
 
 impl Collect {
@@ -38,7 +36,6 @@ impl Collect {
             pending: Vec::new(),
             waiting: 0,
             blocked: Vec::new(),
-            truncated: 0,
         }
     }
 
@@ -63,7 +60,6 @@ impl Collect {
                 return taken;
             }
             self.seq = seq;
-            self.truncated += u64::from(message.truncated);
             taken = message.end;
         }
         batch.bytes.len()

@@ -370,7 +370,8 @@ impl World {
     pub fn pass(&mut self, span: Duration) {
         self.passed += span;
         let now = self.now();
-        self.hub.expire(now);
+        self.hub.expire(now, &mut watch);
+        self.hand_over();
     }
 
     pub fn written(&mut self, socket: usize) -> usize {

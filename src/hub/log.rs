@@ -1,0 +1,123 @@
+//! The log lines that clients can cause: one for each event of a client's life and for each loss, all
+//! of a kind at a limited rate, each with the client, its sender, and the key that decides.
+
+use std::time::Instant;
+
+use log::{Level, log};
+
+use super::Socket;
+use crate::{
+    connection::Connection,
+    error::Close,
+    limits::{Over, OverKey},
+    peer::{ClientId, Peer},
+    throttle::Throttle,
+};
+
+/// The rates of all kinds of lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    entered: Throttle,
+    left: Throttle,
+    refused: Throttle,
+    closed: Throttle,
+    dropped: Throttle,
+    truncated: Throttle,
+}
+
+impl Lines {
+    pub(super) fn entered(&mut self, socket: &Socket, id: ClientId, peer: &Peer, now: Instant) {
+        let name = &socket.name;
+        write(&mut self.entered, Level::Debug, now, || {
+            format!("{name}: client {id} ({peer}) connected")
+        });
+    }
+
+    pub(super) fn refused(&mut self, socket: &Socket, peer: &Peer, over: Over, now: Instant) {
+        let (name, limit) = (&socket.name, over.limit);
+        write(&mut self.refused, Level::Warn, now, || {
+            let (whose, key) = match over.key {
+                OverKey::Daemon => ("", "limits.clients".to_owned()),
+                OverKey::User => (" of its user", "limits.clients-per-user".to_owned()),
+                OverKey::Socket => (" of this socket", format!("socket.{name}.clients")),
+            };
+            format!(
+                "{name}: refused a client ({peer}): {limit} clients{whose} are here, {key} = {limit}"
+            )
+        });
+    }
+
+    /// `unread` and `undelivered` are bytes; `unfinished`: part of a message went with the client.
+    pub(super) fn closed<S>(
+        &mut self,
+        socket: &Socket,
+        client: &Connection<S>,
+        reason: &Close,
+        (unread, undelivered, unfinished): (usize, usize, bool),
+        now: Instant,
+    ) {
+        let (throttle, level) = if reason.is_ordinary() && !unfinished {
+            (&mut self.left, Level::Debug)
+        } else {
+            (&mut self.closed, Level::Warn)
+        };
+        let Connection { id, peer, .. } = client;
+        write(throttle, level, now, || {
+            let cut = if unfinished {
+                ", an unfinished message lost"
+            } else {
+                ""
+            };
+            format!(
+                "{}: client {id} ({peer}) closed: {reason}; {unread} bytes unread, {undelivered} undelivered{cut}",
+                socket.name
+            )
+        });
+    }
+
+    pub(super) fn dropped(
+        &mut self,
+        socket: &Socket,
+        id: ClientId,
+        peer: &Peer,
+        messages: u64,
+        now: Instant,
+    ) {
+        let Socket {
+            name, queue_size, ..
+        } = socket;
+        write(&mut self.dropped, Level::Warn, now, || {
+            format!(
+                "{name}: dropped {messages} messages for client {id} ({peer}): its queue is full, socket.{name}.queue-size = {queue_size} bytes"
+            )
+        });
+    }
+
+    pub(super) fn truncated(
+        &mut self,
+        socket: &Socket,
+        id: ClientId,
+        peer: &Peer,
+        messages: u64,
+        now: Instant,
+    ) {
+        let (name, limit) = (&socket.name, socket.rule.message_size);
+        write(&mut self.truncated, Level::Warn, now, || {
+            format!(
+                "{name}: kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
+            )
+        });
+    }
+}
+
+/// Writes a line if its kind may have one now, and says how many it could not have before.
+fn write(throttle: &mut Throttle, level: Level, now: Instant, line: impl FnOnce() -> String) {
+    if level > log::max_level() {
+        return;
+    }
+    match throttle.pass(now) {
+        None => {}
+        Some(0) => log!(level, "{}", line()),
+        Some(more) => log!(level, "{} ({more} lines like this left out)", line()),
+    }
+}

@@ -1,0 +1,164 @@
+//! One socket as the hub sees it: its rules, its service, and what happened on it.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use super::Timer;
+use crate::{
+    config::{self, ServiceKind, SlowClient},
+    connection::{Connection, Full, Rule},
+    error::Close,
+    service::{Collect, Service},
+};
+
+/// How a timer of a client stands.
+pub(super) enum Time {
+    /// It is no longer needed.
+    Off,
+    /// It is to ring again.
+    Until(Instant),
+    /// The client's time is over.
+    Over(Close),
+}
+
+/// What happened on a socket since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Clients that came in.
+    pub clients: u64,
+    /// Clients that a limit kept out.
+    pub refused: u64,
+    /// Messages that the service took.
+    pub messages: u64,
+    /// Their bytes, in wire form.
+    pub bytes: u64,
+    /// Messages of which only the first part was taken.
+    pub truncated: u64,
+    /// Messages dropped for a slow client.
+    pub dropped: u64,
+    /// Unfinished messages that ended with their senders.
+    pub unfinished: u64,
+    /// Bytes that clients had sent and nobody read, at their end.
+    pub unread: u64,
+    /// Bytes that clients were owed and did not take, at their end.
+    pub undelivered: u64,
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counters {
+            clients,
+            refused,
+            messages,
+            bytes,
+            truncated,
+            dropped,
+            unfinished,
+            unread,
+            undelivered,
+        } = self;
+        write!(
+            f,
+            "{clients} clients, {refused} refused; {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+        )
+    }
+}
+
+/// One socket's rules, service and counts.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) name: String,
+    pub(super) rule: Rule,
+    pub(super) queue_size: usize,
+    pub(super) slow_client: SlowClient,
+    pub(super) slow_timeout: Duration,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) clients: usize,
+    pub(super) present: usize,
+    pub(super) service: Service,
+    pub(super) counters: Counters,
+}
+
+impl Socket {
+    /// A socket as the config file has it; `collect` is its record, where it has one.
+    #[must_use]
+    pub fn new(config: &config::Socket, collect: Option<Collect>) -> Self {
+        Socket {
+            name: config.name.clone(),
+            rule: Rule {
+                framing: config.framing,
+                message_size: config.message_size,
+                truncate: config.service == ServiceKind::Collect,
+            },
+            queue_size: config.queue_size,
+            slow_client: config.slow_client,
+            slow_timeout: config.slow_timeout,
+            idle_timeout: config.idle_timeout,
+            clients: config.clients,
+            present: 0,
+            service: collect.map_or(Service::Echo, Service::Collect),
+            counters: Counters::default(),
+        }
+    }
+
+    /// NAME
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What happened on it.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Its record, where it has one.
+    pub fn collect(&mut self) -> Option<&mut Collect> {
+        match &mut self.service {
+            Service::Collect(collect) => Some(collect),
+            Service::Echo => None,
+        }
+    }
+
+    /// Whether a client's time is over at `now`.
+    pub(super) fn over<S>(&self, client: &mut Connection<S>, timer: Timer, now: Instant) -> Time {
+        let (due, reason) = match timer {
+            Timer::Idle => {
+                let Some(timeout) = self.idle_timeout else {
+                    return Time::Off;
+                };
+                // Not its fault that nothing was read.
+                let active = if client.awaits_record {
+                    now
+                } else {
+                    client.active
+                };
+                (active + timeout, Close::Idle)
+            }
+            Timer::Slow => {
+                let Some(full) = &mut client.full else {
+                    return Time::Off;
+                };
+                if full.since + self.slow_timeout <= now && full.taken >= self.queue_size / 2 {
+                    **full = Full {
+                        since: now,
+                        taken: 0,
+                    };
+                }
+                let waiting = client.queue.len();
+                (
+                    full.since + self.slow_timeout,
+                    Close::SlowReader { waiting },
+                )
+            }
+        };
+        if due > now {
+            Time::Until(due)
+        } else {
+            Time::Over(reason)
+        }
+    }
+}
