@@ -278,7 +278,7 @@ fn a_reader_that_stops_makes_senders_wait_and_loses_nothing() {
         .collect();
     let taken: Vec<usize> = senders
         .iter()
-        .map(|(stream, bytes)| write_until_full(stream, bytes))
+        .map(|(stream, bytes)| write_until_full(stream, bytes, 0))
         .collect();
     for taken in &taken {
         // The kernel's buffers and the daemon's read buffer, of 3 MiB.
@@ -406,7 +406,7 @@ fn a_full_disk_makes_senders_wait_and_a_stop_says_what_is_lost() {
     let mut daemon = Daemon::start(&text);
     let before = daemon.memory();
     let client = daemon.connect("log");
-    let taken = write_until_full(&client, &numbered(0, 100_000));
+    let taken = write_until_full(&client, &numbered(0, 100_000), 0);
     assert!(taken < 1 << 20, "{taken} bytes were taken");
     daemon.wait_log(&["WARN", "/dev/full", "No space left"]);
     let grown = daemon.peak_memory().saturating_sub(before);
@@ -430,18 +430,19 @@ fn a_disk_that_has_room_again_gets_everything() {
         .start();
     let mut client = daemon.connect("log");
     let bytes = numbered(0, LINES);
-    let taken = write_until_full(&client, &bytes);
-    daemon.wait_log(&["WARN", "record", "trying again"]);
-    let none = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
-    client.write_all(&bytes[taken..]).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| client.write_all(&bytes).unwrap());
+        daemon.wait_log(&["WARN", "record", "trying again"]);
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+    });
     daemon.wait_log(&["writing again, nothing was lost"]);
-    drop(client);
-    // Recorded in order: once the last is taken, a stop waits for all.
-    send(&daemon, b"");
+    // Its end of file comes once all it sent is taken.
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
     assert!(daemon.stop().success());
     assert!(fs::read(daemon.path("record")).unwrap() == bytes);
 }

@@ -230,7 +230,7 @@ fn wait_makes_a_client_that_does_not_read_wait_and_loses_nothing() {
     let before = daemon.memory();
     let bytes = Random::new(21).bytes(FLOOD);
     let client = daemon.connect("echo");
-    let taken = write_until_full(&client, &bytes);
+    let taken = write_until_full(&client, &bytes, 0);
     assert!(taken < 1 << 20, "{taken} bytes were taken");
     let grown = daemon.peak_memory().saturating_sub(before);
     assert!(grown < 2 << 20, "grown by {grown} bytes");
@@ -259,7 +259,7 @@ fn queue_size_bounds_the_memory_of_many_clients_that_do_not_read() {
         for client in &clients {
             let bytes = &bytes;
             scope.spawn(move || {
-                let taken = write_until_full(client, bytes);
+                let taken = write_until_full(client, bytes, 0);
                 assert!(taken < 2 << 20, "{taken} bytes were taken");
             });
         }

@@ -22,6 +22,9 @@ fn config(daemon: &str, keys: &str) -> String {
 
 /// More than fits anywhere.
 const FLOOD: usize = 8 << 20;
+/// The default `queue-size`: where so much was taken and nobody reads, most of it is in the queue,
+/// for the kernel's buffers hold some 200 KiB each way.
+const LEAST: usize = 1 << 20;
 
 /// The number before `unit` in the line that the daemon logs of socket `echo` at its end.
 fn counted(daemon: &Daemon, unit: &str) -> usize {
@@ -69,7 +72,7 @@ fn what_was_read_is_delivered_to_a_client_that_reads_slowly() {
     let mut daemon = Daemon::start(&config("drain-timeout = \"1h\"", ""));
     let bytes = Random::new(31).bytes(FLOOD);
     let client = daemon.connect("echo");
-    let taken = write_until_full(&client, &bytes);
+    let taken = write_until_full(&client, &bytes, LEAST);
     daemon.signal(Signal::TERM);
     daemon.wait_note("STOPPING=1");
     let mut came = Vec::new();
@@ -97,7 +100,7 @@ fn lines_are_whole_up_to_the_end() {
         .flat_map(|n| format!("this is line {n}\n").into_bytes())
         .collect();
     let client = daemon.connect("echo");
-    write_until_full(&client, &bytes);
+    write_until_full(&client, &bytes, LEAST);
     daemon.signal(Signal::TERM);
     daemon.wait_note("STOPPING=1");
     let came = read_all(&client);
@@ -152,7 +155,7 @@ fn drain_timeout_cuts_a_client_that_never_reads() {
     let client = daemon.connect("echo");
     let other = daemon.connect("echo");
     round_trip(&other, b"owed nothing");
-    write_until_full(&client, &bytes);
+    write_until_full(&client, &bytes, LEAST);
     assert_eq!(daemon.stop().code(), Some(0), "its own fault");
     daemon.wait_log(&["WARN", "stop cut short by drain-timeout", "1 clients"]);
     assert!(bytes.starts_with(&read_all(&client)), "no gap, no reset");
@@ -166,7 +169,7 @@ fn a_second_signal_ends_it_at_once() {
     for second in [Signal::TERM, Signal::INT] {
         let mut daemon = Daemon::start(&config("drain-timeout = \"1h\"", ""));
         let client = daemon.connect("echo");
-        write_until_full(&client, &[7; FLOOD]);
+        write_until_full(&client, &[7; FLOOD], LEAST);
         daemon.signal(Signal::TERM);
         daemon.wait_note("STOPPING=1");
         daemon.signal(second);

@@ -631,8 +631,9 @@ pub fn round_trip(mut stream: &UnixStream, bytes: &[u8]) {
     assert_eq!(read_n(stream, bytes.len()), bytes);
 }
 
-/// Writes until nothing has fitted for a while, or all is written; returns what was taken.
-pub fn write_until_full(stream: &UnixStream, bytes: &[u8]) -> usize {
+/// Writes until nothing has fitted for a while, but `least` bytes have, or all is written; returns
+/// what was taken.
+pub fn write_until_full(stream: &UnixStream, bytes: &[u8], least: usize) -> usize {
     stream.set_nonblocking(true).unwrap();
     let mut taken = 0;
     while taken < bytes.len() {
@@ -640,13 +641,19 @@ pub fn write_until_full(stream: &UnixStream, bytes: &[u8]) -> usize {
             Ok(n) => taken += n,
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                // Not a wait for anything: a daemon that is merely slow makes this stricter on
-                // nobody.
+                // Nothing tells that the daemon will take no more. Where it was merely slow, less
+                // was taken than could be: a test that needs a full queue says so by `least`.
                 let a_while = Timespec {
                     tv_sec: 0,
                     tv_nsec: 300_000_000,
                 };
-                if poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&a_while)).unwrap() == 0 {
+                let mut room = [PollFd::new(stream, PollFlags::OUT)];
+                if taken < least {
+                    assert!(
+                        wait_for(stream.as_fd(), PollFlags::OUT),
+                        "only {taken} taken"
+                    );
+                } else if poll(&mut room, Some(&a_while)).unwrap() == 0 {
                     break;
                 }
             }
