@@ -261,13 +261,15 @@ impl<S: Stream> Hub<S> {
         if client.is_blocked() {
             fed = self.deliver(key, Step::Resume, now)?;
         } else if event.read && client.ending.is_none() {
-            client.active = now.instant;
             let step = match client.stream.read(&mut self.buffer) {
                 Ok(0) => {
                     client.ending = Some(Close::Done);
                     Step::Finish
                 }
-                Ok(bytes) => Step::Feed(bytes),
+                Ok(bytes) => {
+                    client.active = now.instant;
+                    Step::Feed(bytes)
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
                     // It went without reading all it was sent; what it sent was read before.

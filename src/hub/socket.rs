@@ -61,7 +61,7 @@ impl fmt::Display for Counters {
         } = self;
         write!(
             f,
-            "{clients} clients, {refused} refused; {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )
     }
 }
