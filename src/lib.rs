@@ -21,6 +21,7 @@ pub mod writer;
 pub mod connection;
 pub mod endpoint;
 pub mod hub;
+pub mod link;
 pub mod service;
 
 pub mod server;

@@ -28,9 +28,10 @@ use signal_hook_mio::v1_0::Signals;
 use crate::{
     alarm::Alarm,
     connection::{Stream, Watch},
-    endpoint::{Endpoint, Link},
+    endpoint::Endpoint,
     error::Fatal,
     hub::{Hub, Now},
+    link::Link,
     systemd::{self, Notifier},
     throttle::Throttle,
     writer::{Target, Writer},

@@ -24,7 +24,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "record", "status"],
     ],
     &[&["alarm", "config", "sys", "systemd", "writer"]],
-    &[&["connection"], &["endpoint", "service"], &["hub"]],
+    &[&["connection"], &["link", "service"], &["endpoint", "hub"]],
     &[&["server"]],
     &[&["client", "daemon"]],
     &[&["bin"]],
