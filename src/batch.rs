@@ -87,6 +87,16 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// The messages that end in the first `bytes` bytes.
+    #[must_use]
+    pub fn first(&self, bytes: usize) -> Self {
+        Batch {
+            bytes: &self.bytes[..bytes],
+            messages: self.count(bytes),
+            ..*self
+        }
+    }
+
     /// Where the last message ends that fits in `room` bytes behind `start`, which is the end of a
     /// message. Under framing `none` any part fits.
     #[must_use]

@@ -8,14 +8,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
-    config::{AdHoc, Address, Config, Places},
+    config::{self, AdHoc, Address, Config, Places},
     endpoint::{self, Endpoint},
     error::Fatal,
     hub::{Hub, Socket},
     limits::Limits,
     record::Encoder,
     server::{self, Ended, Server},
-    service::Collect,
+    service::Record,
     systemd::{self, Inherited},
     writer::Target,
 };
@@ -177,28 +177,15 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     let mut sockets = Vec::new();
     let mut targets = Vec::new();
     for (i, socket) in config.sockets.iter().enumerate() {
-        let mut collect = None;
-        if let Some(record) = &socket.record {
-            let target = match &record.file {
-                None => Target::standard_output(),
-                Some(file) => Target::open(file, record.mode),
-            }
-            .map_err(|error| {
-                let key = format!("socket.{}.record.file", socket.name);
-                let file = record
-                    .file
-                    .as_ref()
-                    .map_or("standard output".into(), |file| file.display().to_string());
-                Fatal::Config(vec![
-                    config.fault(&key, format!("cannot write {file}: {error}")),
-                ])
-            })?;
-            let journal = record.file.is_none() && systemd::is_journal(std::io::stdout());
-            let encoder = Encoder::new(record.format, journal, &socket.name);
-            collect = Some(Collect::new(encoder, record.queue_size, target.last_seq));
+        let mut record = None;
+        if let Some(keys) = &socket.record {
+            let target = open_record(config, socket, keys)?;
+            let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
+            let encoder = Encoder::new(keys.format, journal, &socket.name);
+            record = Some(Record::new(encoder, keys.queue_size, target.last_seq));
             targets.push((i, target));
         }
-        sockets.push(Socket::new(socket, collect));
+        sockets.push(Socket::new(socket, record));
     }
     let hub = Hub::new(sockets, limits);
     Server::new(
@@ -211,6 +198,23 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     .map_err(|source| Fatal::System {
         doing: "setting up the event loop",
         source,
+    })
+}
+
+fn open_record(
+    config: &Config,
+    socket: &config::Socket,
+    keys: &config::Record,
+) -> Result<Target, Fatal> {
+    let (name, opened) = match &keys.file {
+        None => ("standard output".into(), Target::standard_output()),
+        Some(file) => (file.display().to_string(), Target::open(file, keys.mode)),
+    };
+    opened.map_err(|error| {
+        let key = format!("socket.{}.record.file", socket.name);
+        Fatal::Config(vec![
+            config.fault(&key, format!("cannot write {name}: {error}")),
+        ])
     })
 }
 

@@ -31,7 +31,7 @@ use crate::{
     error::Close,
     limits::Limits,
     peer::{ClientId, Peer},
-    service::{Collect, Outbox, Sender, Service},
+    service::{Outbox, Record, Sender},
 };
 
 /// The read buffer that all clients share, in bytes: what one client may send in a turn.
@@ -93,11 +93,11 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The records and their sockets' places.
-    pub fn records(&mut self) -> impl Iterator<Item = (usize, &mut Collect)> {
+    pub fn records(&mut self) -> impl Iterator<Item = (usize, &mut Record)> {
         self.sockets
             .iter_mut()
             .enumerate()
-            .filter_map(|(i, socket)| Some((i, socket.collect()?)))
+            .filter_map(|(i, socket)| Some((i, socket.record.as_mut()?)))
     }
 
     /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
@@ -143,8 +143,8 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The record of socket number `socket`, where it has one.
-    pub fn record(&mut self, socket: usize) -> Option<&mut Collect> {
-        self.sockets[socket].collect()
+    pub fn record(&mut self, socket: usize) -> Option<&mut Record> {
+        self.sockets[socket].record.as_mut()
     }
 
     /// An event for client `key`; one that has left is passed over. `event` says what there is: an
@@ -183,11 +183,11 @@ impl<S: Stream> Hub<S> {
 
     /// Record of socket number `socket`: its writer has written `bytes` more.
     pub fn recorded(&mut self, socket: usize, bytes: usize) {
-        let Some(collect) = self.sockets[socket].collect() else {
+        let Some(record) = &mut self.sockets[socket].record else {
             return;
         };
-        collect.waiting -= bytes;
-        for key in mem::take(&mut collect.blocked) {
+        record.waiting -= bytes;
+        for key in mem::take(&mut record.blocked) {
             if let Some(client) = self
                 .clients
                 .get_mut(key)
@@ -258,7 +258,9 @@ impl<S: Stream> Hub<S> {
             client.flush(now.instant)?;
         }
         let mut fed = Fed::All;
-        if client.is_blocked() {
+        if client.awaits_record {
+            fed = Fed::Blocked;
+        } else if client.is_blocked() {
             fed = self.deliver(key, Step::Resume, now)?;
         } else if event.read && client.ending.is_none() {
             let step = match client.stream.read(&mut self.buffer) {
@@ -290,15 +292,11 @@ impl<S: Stream> Hub<S> {
     fn settle(&mut self, key: usize, fed: Fed, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
-        if fed == Fed::Blocked {
-            if let Some(collect) = socket.collect() {
-                if !client.awaits_record {
-                    client.awaits_record = true;
-                    collect.blocked.push(key);
-                }
-                return Ok(());
-            }
-        } else if client.queue.is_empty()
+        if fed == Fed::Blocked && client.awaits_record {
+            return Ok(());
+        }
+        if fed == Fed::All
+            && client.queue.is_empty()
             && let Some(reason) = client.ending.take()
         {
             return Err(reason);
@@ -329,6 +327,7 @@ impl<S: Stream> Hub<S> {
         let Socket {
             rule,
             service,
+            record,
             counters,
             queue_size,
             slow_client,
@@ -348,27 +347,41 @@ impl<S: Stream> Hub<S> {
             clients: &mut self.clients,
             queue_size: *queue_size,
         };
-        let (mut dropped, mut truncated) = (0, 0);
+        let (mut dropped, mut truncated, mut record_full) = (0, 0, false);
         let mut receive = |batch: Batch<'_>| {
-            let taken = service.receive(&from, batch, &mut out, now.wall)?;
-            let messages = batch.count(taken);
+            let mark = record.as_ref().map(Record::mark);
+            let taken = match record {
+                Some(record) => record.receive(&from, &batch, now.wall),
+                None => batch.bytes.len(),
+            };
+            record_full = taken < batch.bytes.len();
+            let offered = batch.first(taken);
+            let done = service.receive(&from, offered, &mut out)?;
+            let messages = batch.count(done);
             counters.messages += messages;
-            counters.bytes += taken as u64;
+            counters.bytes += done as u64;
             if batch.truncated {
                 truncated += messages;
             }
-            if taken == batch.bytes.len() || matches!(service, Service::Collect(_)) {
+            if done == taken {
                 return Ok(taken);
             }
             match slow_client {
-                SlowClient::Wait => Ok(taken),
+                SlowClient::Wait => {
+                    if let (Some(record), Some(mark)) = (&mut *record, mark) {
+                        record.back_to(mark);
+                        record.receive(&from, &batch.first(done), now.wall);
+                    }
+                    record_full = false;
+                    Ok(done)
+                }
                 SlowClient::Disconnect => Err(Close::SlowReader {
                     waiting: out.clients[key].queue.len(),
                 }),
                 SlowClient::Drop => {
                     // At least one: the rest of a read without framing counts as a message.
-                    dropped += (batch.messages - messages).max(1);
-                    Ok(batch.bytes.len())
+                    dropped += (offered.messages - messages).max(1);
+                    Ok(taken)
                 }
             }
         };
@@ -380,6 +393,10 @@ impl<S: Stream> Hub<S> {
         counters.dropped += dropped;
         counters.truncated += truncated;
         let client = &mut self.clients[key];
+        client.awaits_record = record_full;
+        if let (true, Some(record)) = (record_full, record) {
+            record.blocked.push(key);
+        }
         let socket = &self.sockets[client.socket as usize];
         if dropped > 0 {
             self.lines
@@ -414,9 +431,9 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
         if client.awaits_record
-            && let Some(collect) = socket.collect()
+            && let Some(record) = &mut socket.record
         {
-            collect.blocked.retain(|&waiting| waiting != key);
+            record.blocked.retain(|&waiting| waiting != key);
         }
         // After an end of file there is nothing left to read away.
         let unread = if matches!(reason, Close::Done) {

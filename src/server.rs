@@ -322,17 +322,17 @@ impl Server {
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self) -> Result<(), Fatal> {
         for (socket, writer) in &mut self.writers {
-            let Some(collect) = self.hub.record(*socket) else {
+            let Some(record) = self.hub.record(*socket) else {
                 continue;
             };
-            if !collect.pending.is_empty() {
-                collect.waiting += collect.pending.len();
-                writer.append(&mut collect.pending);
+            if !record.pending.is_empty() {
+                record.waiting += record.pending.len();
+                writer.append(&mut record.pending);
             }
-            if collect.waiting == 0 {
+            if record.waiting == 0 {
                 continue;
             }
-            if !collect.blocked.is_empty() || self.stop.is_some() {
+            if !record.blocked.is_empty() || self.stop.is_some() {
                 writer.want_progress();
             }
             match writer.progress() {
@@ -399,7 +399,7 @@ impl Server {
     /// Ends the stop, once nothing is owed or its time is over.
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
-        let unwritten: usize = self.hub.records().map(|(_, collect)| collect.waiting).sum();
+        let unwritten: usize = self.hub.records().map(|(_, record)| record.waiting).sum();
         let clean = self.hub.present() == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
             return None;

@@ -573,3 +573,21 @@ fn a_collecting_socket_answers_nothing_and_closes_after_a_half_close() {
     assert!(harness::wait_for(client.as_fd(), PollFlags::IN));
     assert_eq!(read_all(&client), b"");
 }
+
+#[test]
+fn beside_echo_a_record_is_an_audit_trail() {
+    let text = config("", FILE).replace("service = \"collect\"", "service = \"echo\"");
+    let mut daemon = Daemon::start(&text);
+    let mut client = daemon.connect("log");
+    client.write_all(b"one\ntwo\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"one\ntwo\n");
+    assert!(daemon.stop().success());
+    let record = fs::read_to_string(daemon.folder().join("record")).unwrap();
+    let pid = format!("\"pid\":{}", std::process::id());
+    let lines: Vec<&str> = record.lines().collect();
+    assert_eq!(lines.len(), 2, "{record}");
+    for (line, message) in lines.iter().zip(["one", "two"]) {
+        assert!(line.contains(&pid) && line.contains(&format!("\"message\":\"{message}\"")));
+    }
+}

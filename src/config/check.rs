@@ -332,7 +332,6 @@ fn not_available_yet(config: &Config, faults: &mut Faults) {
     );
     for socket in &config.sockets {
         let record = socket.record.as_ref().unwrap_or(&default);
-        let beside = socket.record.is_some() && socket.service != ServiceKind::Collect;
         let (kind, relay) = (socket.kind, socket.service == ServiceKind::Relay);
         let packets = format!("type {kind}");
         for (name, used, what, instead) in [
@@ -357,12 +356,6 @@ fn not_available_yet(config: &Config, faults: &mut Faults) {
             ("service", relay, "service relay", "at echo or collect"),
             ("stamp", socket.stamp, "stamp", "at false"),
             ("ack", socket.ack, "ack", "at false"),
-            (
-                "record",
-                beside,
-                "a record beside echo or relay",
-                "out, or use collect",
-            ),
             ("record.sync", record.sync, "sync", "at false"),
             (
                 "record.rotate-size",

@@ -10,7 +10,7 @@ use crate::{
     config::{self, ServiceKind, SlowClient},
     connection::{Connection, Full, Rule},
     error::Close,
-    service::{Collect, Service},
+    service::{Record, Service},
 };
 
 /// How a timer of a client stands.
@@ -78,13 +78,18 @@ pub struct Socket {
     pub(super) clients: usize,
     pub(super) present: usize,
     pub(super) service: Service,
+    pub(super) record: Option<Record>,
     pub(super) counters: Counters,
 }
 
 impl Socket {
-    /// A socket as the config file has it; `collect` is its record, where it has one.
+    /// A socket as the config file has it; `record` is its record, where it has one.
     #[must_use]
-    pub fn new(config: &config::Socket, collect: Option<Collect>) -> Self {
+    pub fn new(config: &config::Socket, record: Option<Record>) -> Self {
+        let service = match config.service {
+            ServiceKind::Collect => Service::Collect,
+            ServiceKind::Echo | ServiceKind::Relay => Service::Echo,
+        };
         Socket {
             name: config.name.clone(),
             rule: Rule {
@@ -98,7 +103,8 @@ impl Socket {
             idle_timeout: config.idle_timeout,
             clients: config.clients,
             present: 0,
-            service: collect.map_or(Service::Echo, Service::Collect),
+            service,
+            record,
             counters: Counters::default(),
         }
     }
@@ -113,14 +119,6 @@ impl Socket {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// Its record, where it has one.
-    pub fn collect(&mut self) -> Option<&mut Collect> {
-        match &mut self.service {
-            Service::Collect(collect) => Some(collect),
-            Service::Echo => None,
-        }
     }
 
     /// Whether a client's time is over at `now`.

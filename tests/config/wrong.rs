@@ -485,8 +485,7 @@ fn contradictions() -> Vec<Wrong> {
             "framing = \"none\"\nrecord = {}",
             "socket.a.framing",
             &["the record table"],
-        )
-        .with(&["4: socket.a.record"]),
+        ),
         socket(
             "stamp = true\nservice = \"relay\"",
             "socket.a.stamp",
@@ -638,11 +637,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",
             &["ack is not available yet"],
-        ),
-        socket(
-            "record = {}\nframing = \"lines\"",
-            "socket.a.record",
-            &["a record beside echo or relay"],
         ),
         record(
             "sync = true",

@@ -7,7 +7,7 @@ use udsd::{
     hub::{Hub, Socket},
     limits::Limits,
     record::{Encoder, Format},
-    service::Collect,
+    service::Record,
 };
 
 use crate::world::{World, collect_socket, lines};
@@ -78,7 +78,7 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
 #[test]
 fn a_line_that_is_longer_than_the_queue_waits_alone() {
     let config = Config::parse(&collect_socket(""), None, &Places::system()).unwrap();
-    let tiny = Collect::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
+    let tiny = Record::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
     let mut world = World::collect("");
     world.hub = Hub::new(
         vec![Socket::new(&config.sockets[0], Some(tiny))],
@@ -161,4 +161,62 @@ fn the_end_of_a_waiting_client_is_seen_after_its_last_line() {
     assert_eq!(world.records[0], expected);
     assert!(client.is_closed());
     world.assert_empty();
+}
+
+/// An echo socket of lines whose messages are recorded too.
+fn audited(queue_size: usize, record_size: usize, keys: &str) -> World {
+    World::new(
+        &collect_socket(&format!("queue-size = \"{record_size}B\""))
+            .replace(
+                "service = \"collect\"",
+                &format!("service = \"echo\"\n{keys}"),
+            )
+            .replace(
+                "queue-size = \"1KiB\"",
+                &format!("queue-size = \"{queue_size}B\""),
+            ),
+    )
+}
+
+#[test]
+fn beside_echo_each_message_is_recorded_once_whoever_waits() {
+    let sent = lines(1000..1400);
+    for (queue_size, record_size, capacity) in [(70, 1000, 10), (1000, 70, 1000), (70, 70, 33)] {
+        let mut world = audited(queue_size, record_size, "");
+        let client = world.enter(0);
+        client.wire.borrow_mut().capacity = capacity;
+        client.send(&sent);
+        client.finish();
+        while !client.is_closed() {
+            world.settle();
+            let record = world.hub.record(0).unwrap();
+            assert!(record.waiting <= record_size && record.blocked.len() <= 1);
+            // Both go on by turns, so that each is at times the one that is waited for.
+            if client.take(7) == 0 {
+                world.written(0);
+            }
+        }
+        client.take(usize::MAX);
+        assert!(
+            client.got() == sent,
+            "queue {queue_size}, record {record_size}"
+        );
+        assert!(
+            world.records[0] == sent,
+            "queue {queue_size}, record {record_size}"
+        );
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn what_is_dropped_for_a_slow_client_is_recorded_all_the_same() {
+    let mut world = audited(70, 10_000, "slow-client = \"drop\"");
+    let client = world.enter(0);
+    client.wire.borrow_mut().capacity = 10;
+    let sent = lines(1000..1400);
+    client.send(&sent);
+    world.settle();
+    assert!(world.counters().dropped > 300);
+    assert!(world.records[0] == sent);
 }

@@ -16,7 +16,7 @@ use udsd::{
     limits::Limits,
     peer::Peer,
     record::Encoder,
-    service::Collect,
+    service::Record,
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -410,7 +410,7 @@ fn watch(_: usize, end: &End, from: Watch, to: Watch) -> io::Result<()> {
 
 pub fn socket(config: &config::Socket) -> Socket {
     let collect = config.record.as_ref().map(|record| {
-        Collect::new(
+        Record::new(
             Encoder::new(record.format, false, &config.name),
             record.queue_size,
             0,

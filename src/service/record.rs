@@ -1,4 +1,5 @@
-//! collect: every message becomes one line of a record.
+//! The record of a socket: every message becomes one line. Under collect that is all; beside echo it
+//! is the trail of what was said.
 //!
 //! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
 //! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
@@ -11,7 +12,7 @@ use crate::{batch::Batch, record::Encoder};
 
 /// A record as its socket sees it.
 #[derive(Debug)]
-pub struct Collect {
+pub struct Record {
     encoder: Encoder,
     queue_size: usize,
     /// The number of the last line.
@@ -24,12 +25,12 @@ pub struct Collect {
     pub blocked: Vec<usize>,
 }
 
-impl Collect {
+impl Record {
     /// `queue_size`: bytes that may wait for the disk (one longer line may wait alone); `seq`: the
     /// number of the record's last line, 0 where it is new.
     #[must_use]
     pub fn new(encoder: Encoder, queue_size: usize, seq: u64) -> Self {
-        Collect {
+        Record {
             encoder,
             queue_size,
             seq,
@@ -39,7 +40,8 @@ impl Collect {
         }
     }
 
-    pub(super) fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
+    /// Takes messages from the start of `batch`; returns the bytes that it took.
+    pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
         self.encoder.set_time(now);
         let mut taken = 0;
         for message in batch.iter() {
@@ -64,4 +66,26 @@ impl Collect {
         }
         batch.bytes.len()
     }
+
+    /// What has been recorded so far, for `back_to`.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            pending: self.pending.len(),
+            seq: self.seq,
+        }
+    }
+
+    /// Forgets what came since `mark`, which is of this turn.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.pending.truncate(mark.pending);
+        self.seq = mark.seq;
+    }
+}
+
+/// A state of a record within a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pending: usize,
+    seq: u64,
 }
