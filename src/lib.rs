@@ -18,6 +18,7 @@ pub mod sys;
 pub mod systemd;
 pub mod writer;
 
+pub mod accounts;
 pub mod connection;
 pub mod endpoint;
 pub mod hub;
