@@ -3,6 +3,7 @@
 //! The library holds everything; the binaries are thin. Modules stand on floors, and each imports
 //! only from lower ones (`tests/floors.rs` keeps it so).
 
+pub mod access;
 pub mod batch;
 pub mod error;
 pub mod frame;
