@@ -2,7 +2,10 @@
 
 use std::io;
 
+use log::warn;
+
 use crate::{
+    access::{Access, NOBODY},
     config::{Config, Socket},
     error::{Fatal, Fault},
     sys,
@@ -30,6 +33,38 @@ pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u3
         find("user", &socket.user, sys::user_id)?,
         find("group", &socket.group, sys::group_id)?,
     ))
+}
+
+/// Who may enter by `allow-users` and `allow-groups`.
+///
+/// # Errors
+/// `Fatal::Config` for all that do not exist.
+pub fn access(socket: &Socket, config: &Config) -> Result<Access, Fatal> {
+    let mut faults = Vec::new();
+    let mut numbers = |kind: &str, names: &[String], look_up: LookUp| {
+        let key = format!("socket.{}.allow-{kind}s", socket.name);
+        let mut numbers = Vec::new();
+        for name in names {
+            match number(config, &key, kind, name, look_up) {
+                Ok(number) => numbers.push(number),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if numbers.contains(&NOBODY) {
+            let message = format!(
+                "{NOBODY} never matches: the kernel gives it to every {kind} that has no number here"
+            );
+            warn!("{}", config.fault(&key, message));
+        }
+        numbers
+    };
+    let users = numbers("user", &socket.allow_users, sys::user_id);
+    let groups = numbers("group", &socket.allow_groups, sys::group_id);
+    if faults.is_empty() {
+        Ok(Access::new(users, groups))
+    } else {
+        Err(Fatal::Config(faults))
+    }
 }
 
 /// `kind` is "user" or "group".

@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    accounts,
     config::{AdHoc, Address, Config, Places},
     endpoint::{self, Endpoint},
     error::Fatal,
@@ -173,10 +174,15 @@ fn log_to_stderr(filter: &str) {
 /// Opens everything that the config file names.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
+    let access = config
+        .sockets
+        .iter()
+        .map(|socket| accounts::access(socket, config))
+        .collect::<Result<Vec<_>, _>>()?;
     let endpoints = endpoints(config, passed)?;
     let mut sockets = Vec::new();
     let mut targets = Vec::new();
-    for (i, socket) in config.sockets.iter().enumerate() {
+    for (i, (socket, access)) in config.sockets.iter().zip(access).enumerate() {
         let mut collect = None;
         if let Some(record) = &socket.record {
             let target = match &record.file {
@@ -198,7 +204,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
             collect = Some(Collect::new(encoder, record.queue_size, target.last_seq));
             targets.push((i, target));
         }
-        sockets.push(Socket::new(socket, collect));
+        sockets.push(Socket::new(socket, access, collect));
     }
     let hub = Hub::new(sockets, limits);
     Server::new(
