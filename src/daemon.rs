@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    accounts,
     config::{self, AdHoc, Address, Config, Places},
     endpoint::{self, Endpoint},
     error::Fatal,
@@ -173,10 +174,15 @@ fn log_to_stderr(filter: &str) {
 /// Opens everything that the config file names.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
+    let access = config
+        .sockets
+        .iter()
+        .map(|socket| accounts::access(socket, config))
+        .collect::<Result<Vec<_>, _>>()?;
     let endpoints = endpoints(config, passed)?;
     let mut sockets = Vec::new();
     let mut targets = Vec::new();
-    for (i, socket) in config.sockets.iter().enumerate() {
+    for (i, (socket, access)) in config.sockets.iter().zip(access).enumerate() {
         let mut record = None;
         if let Some(keys) = &socket.record {
             let target = open_record(config, socket, keys)?;
@@ -185,7 +191,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
             record = Some(Record::new(encoder, keys.queue_size, target.last_seq));
             targets.push((i, target));
         }
-        sockets.push(Socket::new(socket, record));
+        sockets.push(Socket::new(socket, access, record));
     }
     let hub = Hub::new(sockets, limits);
     Server::new(

@@ -22,6 +22,7 @@ use rustix::{
 };
 
 use crate::{
+    accounts,
     config::{self, Address, Config},
     connection::Stream,
     error::Fatal,
@@ -61,7 +62,7 @@ impl Endpoint {
             fault,
         };
         let system = |error: io::Error| fault(error.to_string());
-        let owner = owner(socket, config)?;
+        let owner = accounts::owner(socket, config)?;
         let fd = net::socket_with(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -192,28 +193,6 @@ pub fn describe_inherited(passed: &Inherited) -> String {
         address.as_ref().map_or_else(|| "no address".into(), show),
         type_name(passed.kind)
     )
-}
-
-/// The numbers of `user` and `group`, where the file names them.
-fn owner(socket: &config::Socket, config: &Config) -> Result<(Option<u32>, Option<u32>), Fatal> {
-    let find = |key: &str, name: &str, look_up: fn(&str) -> io::Result<Option<u32>>| {
-        if name.is_empty() {
-            return Ok(None);
-        }
-        let wrong = match look_up(name) {
-            Ok(Some(number)) => return Ok(Some(number)),
-            Ok(None) => format!(
-                "there is no {key} \"{name}\" on this machine; create it, or use its number"
-            ),
-            Err(error) => format!("cannot look up {key} \"{name}\": {error}; use its number"),
-        };
-        let key = format!("socket.{}.{key}", socket.name);
-        Err(Fatal::Config(vec![config.fault(&key, wrong)]))
-    };
-    Ok((
-        find("user", &socket.user, sys::user_id)?,
-        find("group", &socket.group, sys::group_id)?,
-    ))
 }
 
 /// Warns where an inherited socket's file is not as the config file has it.

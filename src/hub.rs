@@ -101,10 +101,24 @@ impl<S: Stream> Hub<S> {
     }
 
     /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
-    /// it for reading from now on. Where a limit keeps it out, its stream is ended and `None`
-    /// returned.
-    pub fn enter(&mut self, socket: usize, mut stream: S, peer: Peer, now: Now) -> Option<usize> {
+    /// it for reading from now on. Where an access list or a limit keeps it out, its stream is ended
+    /// and `None` returned. `groups`: its supplementary groups, where the socket asks for them.
+    pub fn enter(
+        &mut self,
+        socket: usize,
+        mut stream: S,
+        peer: Peer,
+        groups: &[u32],
+        now: Now,
+    ) -> Option<usize> {
         let rules = &mut self.sockets[socket];
+        // Before the limits: raising one would not let this client in.
+        if !rules.access.admits(&peer, groups) {
+            rules.counters.refused += 1;
+            stream.hang_up();
+            self.lines.denied(rules, &peer, now.instant);
+            return None;
+        }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
             stream.hang_up();

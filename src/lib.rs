@@ -3,6 +3,7 @@
 //! The library holds everything; the binaries are thin. Modules stand on floors, and each imports
 //! only from lower ones (`tests/floors.rs` keeps it so).
 
+pub mod access;
 pub mod batch;
 pub mod error;
 pub mod frame;
@@ -18,6 +19,7 @@ pub mod sys;
 pub mod systemd;
 pub mod writer;
 
+pub mod accounts;
 pub mod connection;
 pub mod endpoint;
 pub mod hub;

@@ -32,6 +32,8 @@ use crate::{
     error::Fatal,
     hub::{Hub, Now},
     link::Link,
+    peer::Peer,
+    sys,
     systemd::{self, Notifier},
     throttle::Throttle,
     writer::{Target, Writer},
@@ -99,6 +101,7 @@ pub struct Server {
     /// Accepting rests until then.
     rest: Option<Instant>,
     exhausted: Throttle,
+    groupless: Throttle,
     /// The stop: it has begun, and ends at this time at the latest.
     stop: Option<Instant>,
     stop_now: bool,
@@ -164,6 +167,7 @@ impl Server {
             reserve: reserve(),
             rest: None,
             exhausted: Throttle::default(),
+            groupless: Throttle::default(),
             stop: None,
             stop_now: false,
         })
@@ -278,7 +282,12 @@ impl Server {
                 }
                 match listener.endpoint.accept() {
                     Ok((link, peer)) => {
-                        let Some(key) = self.hub.enter(socket, link, peer, now) else {
+                        let groups = if self.hub.sockets()[socket].asks_groups() {
+                            groups(&link, &peer, &mut self.groupless, now)
+                        } else {
+                            Vec::new()
+                        };
+                        let Some(key) = self.hub.enter(socket, link, peer, &groups, now) else {
                             continue;
                         };
                         let Some(link) = self.hub.stream(key) else {
@@ -430,6 +439,19 @@ impl Server {
             Ended::Unwritten
         })
     }
+}
+
+/// The supplementary groups of a client. One whose groups cannot be read has none: it is judged by
+/// its user and its primary group.
+fn groups(link: &Link, peer: &Peer, throttle: &mut Throttle, now: Now) -> Vec<u32> {
+    sys::groups_of(link).unwrap_or_else(|error| {
+        if let Some(more) = throttle.pass(now.instant) {
+            warn!(
+                "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({more} lines like this left out)"
+            );
+        }
+        Vec::new()
+    })
 }
 
 /// What an event says. An error or a hang-up is found by reading or by writing, whichever the client

@@ -18,6 +18,11 @@ use std::{
 
 use crate::peer::Peer;
 
+/// Supplementary groups that one `groups_of` has room for at first; few processes have more.
+const GROUPS: usize = 32;
+/// The most that a process can have (NGROUPS_MAX, `credentials(7)`).
+const GROUPS_MAX: usize = 65536;
+
 /// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).
 ///
 /// # Errors
@@ -48,6 +53,41 @@ pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
         uid: credentials.uid,
         gid: credentials.gid,
     })
+}
+
+/// The supplementary groups of the process at the other end, at the time it connected
+/// (SO_PEERGROUPS, `unix(7)`); its primary one need not be among them.
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn groups_of(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; GROUPS];
+    loop {
+        let mut length = mem::size_of_val(groups.as_slice()) as libc::socklen_t;
+        // SAFETY: `groups` is valid for writes of `length` bytes and `length` for writes of itself,
+        // and the kernel writes numbers of groups, of which every bit pattern is valid.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / mem::size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // Too little room: the length that would do comes with it.
+        let grows = (groups.len() + 1..=GROUPS_MAX).contains(&count);
+        if error.raw_os_error() != Some(libc::ERANGE) || !grows {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
 }
 
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
@@ -132,6 +172,8 @@ mod tests {
 
     use std::{os::unix::net::UnixStream, process};
 
+    use rustix::process::Gid;
+
     use super::*;
 
     #[test]
@@ -141,6 +183,15 @@ mod tests {
         assert_eq!(peer.pid, process::id().cast_signed());
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+    }
+
+    #[test]
+    fn the_groups_of_a_pair_are_those_of_this_process() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let own = rustix::process::getgroups().unwrap();
+        let own: Vec<u32> = own.into_iter().map(Gid::as_raw).collect();
+        assert_eq!(groups_of(&a).unwrap(), own);
+        assert!(groups_of(io::pipe().unwrap().0).is_err());
     }
 
     #[test]

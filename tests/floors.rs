@@ -24,7 +24,11 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "record", "status"],
     ],
     &[&["alarm", "config", "sys", "systemd", "writer"]],
-    &[&["connection"], &["link", "service"], &["endpoint", "hub"]],
+    &[
+        &["accounts", "connection"],
+        &["link", "service"],
+        &["endpoint", "hub"],
+    ],
     &[&["server"]],
     &[&["client", "daemon"]],
     &[&["bin"]],

@@ -315,6 +315,17 @@ fn inherited_and_bound_sockets_serve_side_by_side() {
 }
 
 #[test]
+fn access_lists_hold_whoever_listened_first() {
+    let setup = Setup::new();
+    let socket = listener(&setup, "a");
+    let stranger = geteuid().as_raw() + 1;
+    let config = format!("{ONE}allow-users = [{stranger}]\n");
+    let daemon = passing(setup.config(&config), [&socket], None).start();
+    assert_eq!(read_all(&daemon.connect("a")), b"");
+    daemon.wait_log(&["refused a client", "not in socket.a.allow-users"]);
+}
+
+#[test]
 fn sockets_for_another_process_are_not_taken() {
     let setup = Setup::new().config("[socket.b]\npath = \"{dir}/b\"\n");
     let socket = listener(&setup, "a");

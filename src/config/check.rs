@@ -341,18 +341,6 @@ fn not_available_yet(config: &Config, faults: &mut Faults) {
                 packets.as_str(),
                 "at stream",
             ),
-            (
-                "allow-users",
-                !socket.allow_users.is_empty(),
-                "allow-users",
-                "at []",
-            ),
-            (
-                "allow-groups",
-                !socket.allow_groups.is_empty(),
-                "allow-groups",
-                "at []",
-            ),
             ("service", relay, "service relay", "at echo or collect"),
             ("stamp", socket.stamp, "stamp", "at false"),
             ("ack", socket.ack, "ack", "at false"),

@@ -135,6 +135,8 @@ mod tests {
             mode = "7"
             user = 0
             group = "adm"
+            allow-users = [0, "www-data"]
+            allow-groups = ["adm"]
             queue-size = 1048577
             framing = "fixed:12"
             [socket.m]

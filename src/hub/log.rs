@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Lines {
     entered: Throttle,
     left: Throttle,
+    denied: Throttle,
     refused: Throttle,
     closed: Throttle,
     dropped: Throttle,
@@ -30,6 +31,15 @@ impl Lines {
         let name = &socket.name;
         write(&mut self.entered, Level::Debug, now, || {
             format!("{name}: client {id} ({peer}) connected")
+        });
+    }
+
+    pub(super) fn denied(&mut self, socket: &Socket, peer: &Peer, now: Instant) {
+        let name = &socket.name;
+        write(&mut self.denied, Level::Warn, now, || {
+            format!(
+                "{name}: refused a client ({peer}): not in socket.{name}.allow-users or allow-groups"
+            )
         });
     }
 

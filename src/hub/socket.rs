@@ -7,6 +7,7 @@ use std::{
 
 use super::Timer;
 use crate::{
+    access::Access,
     config::{self, ServiceKind, SlowClient},
     connection::{Connection, Full, Rule},
     error::Close,
@@ -28,7 +29,7 @@ pub(super) enum Time {
 pub struct Counters {
     /// Clients that came in.
     pub clients: u64,
-    /// Clients that a limit kept out.
+    /// Clients that an access list or a limit kept out.
     pub refused: u64,
     /// Messages that the service took.
     pub messages: u64,
@@ -70,6 +71,7 @@ impl fmt::Display for Counters {
 #[derive(Debug)]
 pub struct Socket {
     pub(super) name: String,
+    pub(super) access: Access,
     pub(super) rule: Rule,
     pub(super) queue_size: usize,
     pub(super) slow_client: SlowClient,
@@ -83,15 +85,17 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket as the config file has it; `record` is its record, where it has one.
+    /// A socket as the config file has it; `access` holds its lists as numbers, `record`
+    /// is its record, where it has one.
     #[must_use]
-    pub fn new(config: &config::Socket, record: Option<Record>) -> Self {
+    pub fn new(config: &config::Socket, access: Access, record: Option<Record>) -> Self {
         let service = match config.service {
             ServiceKind::Collect => Service::Collect,
             ServiceKind::Echo | ServiceKind::Relay => Service::Echo,
         };
         Socket {
             name: config.name.clone(),
+            access,
             rule: Rule {
                 framing: config.framing,
                 message_size: config.message_size,
@@ -113,6 +117,12 @@ impl Socket {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether a newcomer's supplementary groups can make a difference.
+    #[must_use]
+    pub fn asks_groups(&self) -> bool {
+        self.access.asks_groups()
     }
 
     /// What happened on it.

@@ -613,16 +613,6 @@ fn not_available_yet() -> Vec<Wrong> {
             &["type datagram is not available yet"],
         ),
         socket(
-            "allow-users = [\"root\"]",
-            "socket.a.allow-users",
-            &["allow-users is not available yet"],
-        ),
-        socket(
-            "allow-groups = [0]",
-            "socket.a.allow-groups",
-            &["allow-groups is not available yet"],
-        ),
-        socket(
             "service = \"relay\"",
             "socket.a.service",
             &["service relay is not available yet"],

@@ -38,7 +38,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
     process::{
-        Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, kill_process,
+        Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, geteuid, getrlimit, kill_process,
         pidfd_open, setrlimit, waitid,
     },
 };
@@ -697,11 +697,24 @@ pub fn has_program(name: &str) -> bool {
     if std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()) {
         return true;
     }
-    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!ci, "{name} is not installed, and CI=true needs it");
-    // Past the capture of the test's output: nobody reads the output of a test that passes.
-    let _ = writeln!(io::stderr(), "SKIPPED: {name} is not installed");
+    pass_over(&format!("{name} is not installed"));
     false
+}
+
+/// Whether this is root, who alone may act for other users. Where it is not, as `has_program`.
+pub fn is_root() -> bool {
+    let root = geteuid().is_root();
+    if !root {
+        pass_over("this is not root");
+    }
+    root
+}
+
+fn pass_over(reason: &str) {
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!ci, "{reason}, and with CI=true nothing is passed over");
+    // Past the capture of the test's output: nobody reads the output of a test that passes.
+    let _ = writeln!(io::stderr(), "SKIPPED: {reason}");
 }
 
 /// Random numbers that are the same in every run (xorshift64*).

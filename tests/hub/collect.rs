@@ -3,6 +3,7 @@
 use std::io;
 
 use udsd::{
+    access::Access,
     config::{Config, Places},
     hub::{Hub, Socket},
     limits::Limits,
@@ -81,7 +82,11 @@ fn a_line_that_is_longer_than_the_queue_waits_alone() {
     let tiny = Record::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
     let mut world = World::collect("");
     world.hub = Hub::new(
-        vec![Socket::new(&config.sockets[0], Some(tiny))],
+        vec![Socket::new(
+            &config.sockets[0],
+            Access::default(),
+            Some(tiny),
+        )],
         Limits::new(10, 10),
     );
     let client = world.enter(0);

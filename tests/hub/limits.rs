@@ -12,14 +12,14 @@ fn a_newcomer_over_a_limit_is_ended_and_counted() {
     );
     let on_a = [world.enter(0), world.enter(0)];
     let refused = |world: &mut World, socket, uid| {
-        let (client, wire) = world.try_enter(socket, Peer { uid, ..PEER });
+        let (client, wire) = world.try_enter(socket, Peer { uid, ..PEER }, &[]);
         let wire = wire.borrow();
         assert!(client.is_none() && wire.dropped && wire.hung_up.is_some());
     };
     refused(&mut world, 0, 7);
     let on_b = world.enter(1);
     refused(&mut world, 1, 7);
-    let (other, _) = world.try_enter(1, Peer { uid: 9, ..PEER });
+    let (other, _) = world.try_enter(1, Peer { uid: 9, ..PEER }, &[]);
     refused(&mut world, 1, 10);
     assert_eq!(world.hub.present(), 4);
     assert_eq!(world.hub.sockets()[0].counters().refused, 1);

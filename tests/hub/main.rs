@@ -13,6 +13,7 @@
     reason = "a failed unwrap is a failed test; nobody imports a test"
 )]
 
+mod access;
 mod collect;
 mod echo;
 mod ends;

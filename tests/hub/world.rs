@@ -10,6 +10,7 @@ use std::{
 };
 
 use udsd::{
+    access::Access,
     config::{self, Config, Places},
     connection::{Stream, Watch},
     hub::{Counters, Hub, Now, Socket},
@@ -281,10 +282,16 @@ impl World {
     }
 
     pub fn enter(&mut self, socket: usize) -> Client {
-        self.try_enter(socket, PEER).0.unwrap()
+        self.try_enter(socket, PEER, &[]).0.unwrap()
     }
 
-    pub fn try_enter(&mut self, socket: usize, peer: Peer) -> (Option<Client>, Rc<RefCell<Wire>>) {
+    /// A client with these supplementary groups; and its wire, also where it is kept out.
+    pub fn try_enter(
+        &mut self,
+        socket: usize,
+        peer: Peer,
+        groups: &[u32],
+    ) -> (Option<Client>, Rc<RefCell<Wire>>) {
         let wire = Rc::new(RefCell::new(Wire {
             sent: VecDeque::new(),
             read: 0,
@@ -306,7 +313,8 @@ impl World {
             whims: None,
         }));
         let now = self.now();
-        let key = self.hub.enter(socket, End(Rc::clone(&wire)), peer, now);
+        let end = End(Rc::clone(&wire));
+        let key = self.hub.enter(socket, end, peer, groups, now);
         let client = key.map(|key| Client {
             key,
             wire: Rc::clone(&wire),
@@ -416,7 +424,9 @@ pub fn socket(config: &config::Socket) -> Socket {
             0,
         )
     });
-    Socket::new(config, collect)
+    let numbers = |names: &[String]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let access = Access::new(numbers(&config.allow_users), numbers(&config.allow_groups));
+    Socket::new(config, access, collect)
 }
 
 pub fn collect_socket(record_keys: &str) -> String {

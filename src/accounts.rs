@@ -1,0 +1,86 @@
+//! The users and groups that the config file names, as the numbers that they have on this machine.
+
+use std::io;
+
+use log::warn;
+
+use crate::{
+    access::{Access, NOBODY},
+    config::{Config, Socket},
+    error::{Fatal, Fault},
+    sys,
+};
+
+/// Finds the number of a name.
+type LookUp = fn(&str) -> io::Result<Option<u32>>;
+
+/// The numbers of `user` and `group`, where the file names them.
+///
+/// # Errors
+/// `Fatal::Config` for the first that does not exist.
+pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u32>), Fatal> {
+    let find = |kind: &str, name: &str, look_up: LookUp| {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let key = format!("socket.{}.{kind}", socket.name);
+        match number(config, &key, kind, name, look_up) {
+            Ok(number) => Ok(Some(number)),
+            Err(fault) => Err(Fatal::Config(vec![fault])),
+        }
+    };
+    Ok((
+        find("user", &socket.user, sys::user_id)?,
+        find("group", &socket.group, sys::group_id)?,
+    ))
+}
+
+/// Who may enter by `allow-users` and `allow-groups`.
+///
+/// # Errors
+/// `Fatal::Config` for all that do not exist.
+pub fn access(socket: &Socket, config: &Config) -> Result<Access, Fatal> {
+    let mut faults = Vec::new();
+    let mut numbers = |kind: &str, names: &[String], look_up: LookUp| {
+        let key = format!("socket.{}.allow-{kind}s", socket.name);
+        let mut numbers = Vec::new();
+        for name in names {
+            match number(config, &key, kind, name, look_up) {
+                Ok(number) => numbers.push(number),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if numbers.contains(&NOBODY) {
+            let message = format!(
+                "{NOBODY} never matches: the kernel gives it to every {kind} that has no number here"
+            );
+            warn!("{}", config.fault(&key, message));
+        }
+        numbers
+    };
+    let users = numbers("user", &socket.allow_users, sys::user_id);
+    let groups = numbers("group", &socket.allow_groups, sys::group_id);
+    if faults.is_empty() {
+        Ok(Access::new(users, groups))
+    } else {
+        Err(Fatal::Config(faults))
+    }
+}
+
+/// `kind` is "user" or "group".
+fn number(
+    config: &Config,
+    key: &str,
+    kind: &str,
+    name: &str,
+    look_up: LookUp,
+) -> Result<u32, Fault> {
+    let wrong = match look_up(name) {
+        Ok(Some(number)) => return Ok(number),
+        Ok(None) => {
+            format!("there is no {kind} \"{name}\" on this machine; create it, or use its number")
+        }
+        Err(error) => format!("cannot look up {kind} \"{name}\": {error}; use its number"),
+    };
+    Err(config.fault(key, wrong))
+}
