@@ -97,19 +97,23 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Where the last message ends that fits in `room` bytes behind `start`, which is the end of a
-    /// message. Under framing `none` any part fits.
+    /// Where the last message ends that fits in `room` bytes behind `start`. Under framing `none`,
+    /// and of bytes that belong to no message, any part fits.
     #[must_use]
     pub fn fit(&self, start: usize, room: usize) -> usize {
         let most = self.bytes.len().min(start + room);
         if most == self.bytes.len() || self.framing == Framing::None {
             return most;
         }
-        let ends = self.iter().map(|message| message.end);
-        ends.take_while(|&end| end <= most)
-            .last()
-            .unwrap_or(start)
-            .max(start)
+        let mut end = start;
+        while end < most {
+            match self.framing.cut(&[], &self.bytes[end..], usize::MAX) {
+                Cut::Whole(n) if end + n <= most => end += n,
+                Cut::Filler(n) => end = most.min(end + n),
+                _ => break,
+            }
+        }
+        end
     }
 
     /// How many messages end in the first `bytes` bytes.
@@ -184,5 +188,11 @@ mod tests {
         );
         assert_eq!((batch.count(0), batch.count(6), batch.count(8)), (0, 2, 3));
         assert_eq!(whole(Framing::None, b"abc").fit(0, 2), 2);
+        let filled = whole(Framing::Syslog, b"\n\n\n\n<1>a\n\n\n\n");
+        assert_eq!(
+            (filled.fit(0, 3), filled.fit(3, 3), filled.fit(3, 6)),
+            (3, 4, 9)
+        );
+        assert_eq!((filled.fit(9, 2), filled.fit(11, 9)), (11, 12));
     }
 }

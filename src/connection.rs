@@ -79,10 +79,23 @@ impl Input {
         self.whole > 0
     }
 
-    /// Whether part of a message, or a message that waits, is held.
+    /// Bytes of the whole messages that wait for the service.
     #[must_use]
-    pub fn is_unfinished(&self) -> bool {
-        !self.held.is_empty()
+    pub fn waiting(&self) -> usize {
+        self.whole
+    }
+
+    /// What is lost if the client ends now: the whole messages that wait, and whether part of a
+    /// further one is held.
+    #[must_use]
+    pub fn loss(&self, framing: Framing) -> (u64, bool) {
+        let end = self.start + self.whole;
+        let waiting = if self.truncated {
+            1
+        } else {
+            Batch::scan(framing, &self.held[self.start..end], usize::MAX).messages
+        };
+        (waiting, self.held.len() > end)
     }
 
     /// Whether the next byte starts a message, and nothing waits.
@@ -323,6 +336,12 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.input.as_ref().is_some_and(|input| input.is_blocked())
+    }
+
+    /// Bytes of those messages.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.input.as_ref().map_or(0, |input| input.waiting())
     }
 
     /// What its state asks the event loop to watch it for: reading, unless it has ended or its

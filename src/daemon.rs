@@ -1,6 +1,12 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Parser;
 use log::{Level, error, info, warn};
@@ -58,23 +64,47 @@ struct Arguments {
 /// Runs the daemon.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before anything else: a signal that came earlier would end the process where it stands.
+    // Before this process opens a descriptor of its own, which could pass for one of those.
+    let passed = systemd::inherited();
+    // Before anything that takes time: a signal that came earlier would end the process as it is.
     let signals = server::signals();
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let activated = passed.as_ref().map_or(true, |passed| !passed.is_empty());
+    let started = match Arguments::try_parse() {
+        Ok(arguments) if arguments.check => return check(load(&arguments)),
+        Ok(arguments) => start(&arguments, passed, signals),
         Err(message) => {
             // Where standard error is closed there is nobody to tell.
             let _ = message.print();
-            return ExitCode::from(u8::from(message.use_stderr()));
+            if !message.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            Err(ExitCode::FAILURE)
         }
     };
-    let config = load(&arguments);
-    if arguments.check {
-        return check(config);
+    let server = match started {
+        Ok(server) => server,
+        Err(code) => {
+            if activated {
+                thread::sleep(FAILED_START);
+            }
+            return code;
+        }
+    };
+    match server.run() {
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Unwritten) => ExitCode::FAILURE,
+        Err(fatal) => report(&fatal),
     }
+}
+
+/// Everything up to the event loop. What fails is logged.
+fn start(
+    arguments: &Arguments,
+    passed: Result<Vec<Inherited>, String>,
+    signals: io::Result<Signals>,
+) -> Result<Server, ExitCode> {
+    let config = load(arguments);
     log_to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
-    let passed = systemd::inherited();
-    let activated = passed.as_ref().map_or(true, |passed| !passed.is_empty());
     let server = config.and_then(|config| {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
@@ -86,24 +116,7 @@ pub fn main() -> ExitCode {
         })?;
         prepare(&config, passed, signals)
     });
-    let server = match server {
-        Ok(server) => server,
-        Err(fatal) => {
-            report(&fatal);
-            if activated {
-                thread::sleep(FAILED_START);
-            }
-            return fatal.exit_code().into();
-        }
-    };
-    match server.run() {
-        Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Unwritten) => ExitCode::FAILURE,
-        Err(fatal) => {
-            report(&fatal);
-            fatal.exit_code().into()
-        }
-    }
+    server.map_err(|fatal| report(&fatal))
 }
 
 fn load(arguments: &Arguments) -> Result<Config, Fatal> {
@@ -135,18 +148,22 @@ fn check(config: Result<Config, Fatal>) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Err(fatal) => {
+            let mut stderr = std::io::stderr();
             for line in fatal.to_string().lines() {
-                eprintln!("udsd: {line}");
+                // Where standard error is closed the exit code alone has to say it.
+                let _ = writeln!(stderr, "udsd: {line}");
             }
             fatal.exit_code().into()
         }
     }
 }
 
-fn report(fatal: &Fatal) {
+/// Logs what ends the daemon; returns the exit code for it.
+fn report(fatal: &Fatal) -> ExitCode {
     for line in fatal.to_string().lines() {
         error!("{line}");
     }
+    fatal.exit_code().into()
 }
 
 /// Lines for people carry the time and level, lines for the journal its priority
@@ -311,5 +328,6 @@ fn limits(config: &Config) -> Limits {
         0 => clients.div_ceil(2),
         per_user => per_user,
     };
+    info!("room for {clients} clients, {per_user} of one user");
     Limits::new(clients, per_user)
 }

@@ -116,14 +116,6 @@ pub enum Close {
     Io(io::Error),
 }
 
-impl Close {
-    /// Whether this is an ordinary end, of the client's own choice or the daemon's stop.
-    #[must_use]
-    pub fn is_ordinary(&self) -> bool {
-        matches!(self, Close::Done | Close::HangUp | Close::Stopping)
-    }
-}
-
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

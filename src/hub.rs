@@ -22,14 +22,14 @@ use slab::Slab;
 pub use socket::{Counters, Socket};
 
 use log::Lines;
-use socket::Time;
+use socket::{Loss, Time};
 
 use crate::{
     batch::Batch,
     config::SlowClient,
     connection::{Connection, Fed, Full, Input, Stream, Watch},
     error::Close,
-    limits::Limits,
+    limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
     service::{Outbox, Record, Sender},
 };
@@ -145,6 +145,18 @@ impl<S: Stream> Hub<S> {
         Some(key)
     }
 
+    /// A client came by socket number `socket` that cannot be served: `files` descriptors are open,
+    /// and there may be no more.
+    pub fn refuse(&mut self, socket: usize, peer: &Peer, files: usize, now: Now) {
+        let over = Over {
+            key: OverKey::Files,
+            limit: files,
+        };
+        let rules = &mut self.sockets[socket];
+        rules.counters.refused += 1;
+        self.lines.refused(rules, peer, over, now.instant);
+    }
+
     /// The stream of client `key`.
     #[must_use]
     pub fn stream(&self, key: usize) -> Option<&S> {
@@ -152,7 +164,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The event loop cannot watch client `key`: it is closed.
-    pub fn refuse(&mut self, key: usize, error: io::Error, now: Now) {
+    pub fn fail(&mut self, key: usize, error: io::Error, now: Now) {
         self.close(key, &Close::Io(error), now);
     }
 
@@ -165,9 +177,26 @@ impl<S: Stream> Hub<S> {
     /// error or the end of both directions counts as both. `watch` changes what the event loop
     /// watches a stream for, from one to the other.
     pub fn event(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
-        if !self.clients.contains(key) {
-            return;
+        if self.clients.contains(key) {
+            self.work(key, event, now, watch);
         }
+    }
+
+    /// Works once on every client that stands on the ready list.
+    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.listed = false;
+                self.work(key, Watch::default(), now, watch);
+            }
+        }
+    }
+
+    /// One client's turn, and what follows from it.
+    fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
         let served = self.serve(key, event, now).and_then(|()| {
             let client = &mut self.clients[key];
             let wanted = client.watch();
@@ -182,34 +211,23 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Works once on every client that stands on the ready list.
-    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else {
-                break;
-            };
-            if let Some(client) = self.clients.get_mut(key) {
-                client.listed = false;
-                self.event(key, Watch::default(), now, watch);
-            }
-        }
-    }
-
-    /// Record of socket number `socket`: its writer has written `bytes` more.
-    pub fn recorded(&mut self, socket: usize, bytes: usize) {
+    /// Record of socket number `socket`: its writer has written `bytes` more. Goes on with as many
+    /// of the clients that wait for it as it has room for, in the order in which they came to wait.
+    pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
         let Some(record) = &mut self.sockets[socket].record else {
             return;
         };
-        record.waiting -= bytes;
-        for key in mem::take(&mut record.blocked) {
-            if let Some(client) = self
-                .clients
-                .get_mut(key)
-                .filter(|client| client.awaits_record)
-            {
-                client.awaits_record = false;
-                list(&mut self.ready, client, key);
-            }
+        record.written(bytes);
+        let mut room = record.room();
+        while room > 0
+            && let Some(key) = record.blocked.pop_front()
+        {
+            let client = &mut self.clients[key];
+            client.awaits_record = false;
+            // It was not silent: nobody listened.
+            client.active = now.instant;
+            room = room.saturating_sub(client.waiting());
+            list(&mut self.ready, client, key);
         }
     }
 
@@ -236,7 +254,7 @@ impl<S: Stream> Hub<S> {
             self.timers.pop_first();
             self.clients[key].timers[timer as usize] = None;
             let last_look = self.clients[key].watched;
-            self.event(key, last_look, now, watch);
+            self.work(key, last_look, now, watch);
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
@@ -259,6 +277,9 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
+        for (_, record) in self.records() {
+            record.blocked.clear();
+        }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {
             self.close(key, &Close::Stopping, now);
@@ -409,7 +430,11 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         client.awaits_record = record_full;
         if let (true, Some(record)) = (record_full, record) {
-            record.blocked.push(key);
+            match step {
+                // Still the first in turn.
+                Step::Resume => record.blocked.push_front(key),
+                _ => record.blocked.push_back(key),
+            }
         }
         let socket = &self.sockets[client.socket as usize];
         if dropped > 0 {
@@ -456,16 +481,19 @@ impl<S: Stream> Hub<S> {
             client.stream.hang_up()
         };
         let undelivered = client.queue.len();
-        let unfinished = client
-            .input
-            .as_ref()
-            .is_some_and(|input| input.is_unfinished());
-        socket.counters.unfinished += u64::from(unfinished);
-        socket.counters.unread += unread as u64;
-        socket.counters.undelivered += undelivered as u64;
-        let lost = (unread, undelivered, unfinished);
+        let (untaken, unfinished) = match &client.input {
+            Some(input) => input.loss(socket.rule.framing),
+            None => (0, false),
+        };
+        let loss = Loss {
+            unread,
+            undelivered,
+            untaken,
+            unfinished,
+        };
+        socket.counters.lost(&loss);
         self.lines
-            .closed(socket, &client, reason, lost, now.instant);
+            .closed(socket, &client, reason, &loss, now.instant);
     }
 }
 

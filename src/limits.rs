@@ -20,6 +20,8 @@ pub enum OverKey {
     User,
     /// `socket.NAME.clients`
     Socket,
+    /// The limit of open files (RLIMIT_NOFILE).
+    Files,
 }
 
 /// Counts of clients against their limits.

@@ -8,8 +8,9 @@
 //! left is told again. The price is that nothing may stay watched that is not acted on, so a client
 //! that is not read from, or is awaited for nothing, is not registered for it.
 
+mod door;
+
 use std::{
-    fs::File,
     io,
     os::fd::AsRawFd,
     sync::Arc,
@@ -18,24 +19,20 @@ use std::{
 
 use log::{info, warn};
 use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
-use rustix::{
-    event::epoll::{self, EventData, EventFlags},
-    io::Errno,
-};
+use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use door::Door;
+
 use crate::{
     alarm::Alarm,
-    connection::{Stream, Watch},
+    connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
     hub::{Hub, Now},
     link::Link,
-    peer::Peer,
-    sys,
     systemd::{self, Notifier},
-    throttle::Throttle,
     writer::{Target, Writer},
 };
 
@@ -49,10 +46,6 @@ const CLIENTS: usize = 1 << 20;
 
 /// Events that one call of `poll` may bring.
 const EVENTS: usize = 1024;
-/// Clients that a listener may bring in before the others have their turn.
-const TURN_ACCEPTS: usize = 64;
-/// How long accepting rests once descriptors have run out.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How often the status line may change.
 const STATUS_SPAN: Duration = Duration::from_secs(5);
 
@@ -74,19 +67,12 @@ pub fn signals() -> io::Result<Signals> {
     Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
 }
 
-#[derive(Debug)]
-struct Listener {
-    endpoint: Endpoint,
-    /// More clients may wait than were accepted.
-    pending: bool,
-}
-
 /// The daemon at work.
 pub struct Server {
     poll: Poll,
     alarm: Alarm,
     hub: Hub<Link>,
-    listeners: Vec<Listener>,
+    door: Door,
     /// The records' threads, with their sockets' places.
     writers: Vec<(usize, Writer)>,
     signals: Signals,
@@ -96,12 +82,6 @@ pub struct Server {
     status_due: Instant,
     /// Something happened since the status line was last written.
     stale: bool,
-    /// Kept open, to be given up for a moment when descriptors run out.
-    reserve: Option<File>,
-    /// Accepting rests until then.
-    rest: Option<Instant>,
-    exhausted: Throttle,
-    groupless: Throttle,
     /// The stop: it has begun, and ends at this time at the latest.
     stop: Option<Instant>,
     stop_now: bool,
@@ -126,14 +106,7 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, WAKER)?);
         let alarm = Alarm::new()?;
         registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            let token = Token(LISTENERS + i);
-            registry.register(
-                &mut SourceFd(&endpoint.as_raw_fd()),
-                token,
-                Interest::READABLE,
-            )?;
-        }
+        let door = Door::new(endpoints, registry)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
             let waker = Arc::clone(&waker);
@@ -144,19 +117,12 @@ impl Server {
             };
             writers.push((socket, Writer::start(target, wake)?));
         }
-        let listeners = endpoints
-            .into_iter()
-            .map(|endpoint| Listener {
-                endpoint,
-                pending: true,
-            })
-            .collect();
         let now = Instant::now();
         Ok(Server {
             poll,
             alarm,
             hub,
-            listeners,
+            door,
             writers,
             signals,
             notifier: Notifier::default(),
@@ -164,10 +130,6 @@ impl Server {
             watchdog: systemd::watchdog().map(|span| (span, now)),
             status_due: now,
             stale: false,
-            reserve: reserve(),
-            rest: None,
-            exhausted: Throttle::default(),
-            groupless: Throttle::default(),
             stop: None,
             stop_now: false,
         })
@@ -213,11 +175,9 @@ impl Server {
                             &mut |key, link, from, to| watch(registry, key, link, from, to),
                         );
                     }
-                    Token(listener) => {
+                    Token(token) => {
                         self.stale = true;
-                        if let Some(listener) = self.listeners.get_mut(listener - LISTENERS) {
-                            listener.pending = true;
-                        }
+                        self.door.event(token - LISTENERS);
                     }
                 }
             }
@@ -226,8 +186,12 @@ impl Server {
             self.hub.turn(now, &mut watch);
             self.hub.expire(now, &mut watch);
             // After those who left: their places are free.
-            self.accept(now);
-            self.record()?;
+            self.door.accept(&mut self.hub, self.poll.registry(), now);
+            if let Err(fatal) = self.record(now) {
+                self.hub.abandon(now);
+                self.sum_up();
+                return Err(fatal);
+            }
             self.report(now);
             if let Some(ended) = self.stopped(now) {
                 return Ok(ended);
@@ -238,13 +202,18 @@ impl Server {
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
     /// event. The next deadline is an event too.
     fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
-        let accepts = self.rest.is_none() && self.listeners.iter().any(|listener| listener.pending);
-        if self.hub.has_ready() || accepts {
+        if self.hub.has_ready() || self.door.is_pending() {
             return Ok(Some(Duration::ZERO));
         }
         let watchdog = self.watchdog.map(|(_, due)| due);
         let status = (self.stale && self.stop.is_none()).then_some(self.status_due);
-        let deadlines = [self.hub.deadline(), watchdog, status, self.rest, self.stop];
+        let deadlines = [
+            self.hub.deadline(),
+            watchdog,
+            status,
+            self.door.rest(),
+            self.stop,
+        ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
             self.alarm
                 .set(due, now.instant)
@@ -270,75 +239,17 @@ impl Server {
         }
     }
 
-    fn accept(&mut self, now: Now) {
-        if self.rest.is_some_and(|until| until > now.instant) {
-            return;
-        }
-        self.rest = None;
-        for (socket, listener) in self.listeners.iter_mut().enumerate() {
-            for _ in 0..TURN_ACCEPTS {
-                if !listener.pending {
-                    break;
-                }
-                match listener.endpoint.accept() {
-                    Ok((link, peer)) => {
-                        let groups = if self.hub.sockets()[socket].asks_groups() {
-                            groups(&link, &peer, &mut self.groupless, now)
-                        } else {
-                            Vec::new()
-                        };
-                        let Some(key) = self.hub.enter(socket, link, peer, &groups, now) else {
-                            continue;
-                        };
-                        let Some(link) = self.hub.stream(key) else {
-                            continue;
-                        };
-                        let read = Watch {
-                            read: true,
-                            write: false,
-                        };
-                        if let Err(error) =
-                            watch(self.poll.registry(), key, link, Watch::default(), read)
-                        {
-                            self.hub.refuse(key, error, now);
-                        }
-                    }
-                    Err(error) => match Errno::from_io_error(&error) {
-                        Some(Errno::AGAIN) => listener.pending = false,
-                        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                            // Whoever waits gets an end in place of silence.
-                            self.reserve = None;
-                            if let Ok((mut link, _)) = listener.endpoint.accept() {
-                                link.hang_up();
-                            }
-                            self.reserve = reserve();
-                            self.rest = Some(now.instant + ACCEPT_REST);
-                            if let Some(more) = self.exhausted.pass(now.instant) {
-                                warn!(
-                                    "cannot accept: {error}; resting for {ACCEPT_REST:?} (raise LimitNOFILE= or lower limits.clients; {more} lines like this left out)"
-                                );
-                            }
-                            return;
-                        }
-                        // The client is gone already, or the call was interrupted.
-                        _ => {}
-                    },
-                }
-            }
-        }
-    }
-
     /// Hands this turn's lines to the writers, and what they have written to the hub.
-    fn record(&mut self) -> Result<(), Fatal> {
+    fn record(&mut self, now: Now) -> Result<(), Fatal> {
         for (socket, writer) in &mut self.writers {
             let Some(record) = self.hub.record(*socket) else {
                 continue;
             };
-            if !record.pending.is_empty() {
-                record.waiting += record.pending.len();
-                writer.append(&mut record.pending);
+            let lines = record.hand_over();
+            if !lines.is_empty() {
+                writer.append(lines);
             }
-            if record.waiting == 0 {
+            if record.waiting() == 0 {
                 continue;
             }
             if !record.blocked.is_empty() || self.stop.is_some() {
@@ -346,7 +257,7 @@ impl Server {
             }
             match writer.progress() {
                 0 => {}
-                written => self.hub.recorded(*socket, written),
+                written => self.hub.recorded(*socket, written, now),
             }
             if let Some(source) = writer.failure() {
                 return Err(Fatal::Record {
@@ -356,6 +267,13 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// The last lines of the log: what happened on each socket.
+    fn sum_up(&self) {
+        for socket in self.hub.sockets() {
+            info!("{}: {}", socket.name(), socket.counters());
+        }
     }
 
     /// Tells the manager what is due.
@@ -380,7 +298,6 @@ impl Server {
             .iter()
             .map(|socket| socket.counters().messages)
             .sum();
-        let count = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         format!(
             "{}, {}, {}",
             count(self.hub.present() as u64, "client"),
@@ -391,37 +308,32 @@ impl Server {
 
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
     fn begin_stop(&mut self, now: Now) {
-        info!(
-            "stopping: {} clients, up to {:?} to deliver what they are owed",
-            self.hub.present(),
-            self.drain_timeout
-        );
-        self.notifier
-            .stopping(format!("stopping: {} clients", self.hub.present()));
+        let clients = count(self.hub.present() as u64, "client");
+        let span = self.drain_timeout;
+        info!("stopping: {clients}, up to {span:?} to deliver what they are owed");
+        self.notifier.stopping(format!("stopping: {clients}"));
         self.stop = Some(now.instant + self.drain_timeout);
         self.hub.stop();
-        for listener in self.listeners.drain(..) {
-            listener.endpoint.close();
-        }
+        self.door.close(self.poll.registry());
     }
 
     /// Ends the stop, once nothing is owed or its time is over.
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
-        let unwritten: usize = self.hub.records().map(|(_, record)| record.waiting).sum();
+        let unwritten: usize = self.hub.records().map(|(_, record)| record.waiting()).sum();
         let clean = self.hub.present() == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
             return None;
         }
         if !clean {
+            let clients = count(self.hub.present() as u64, "client");
+            let by = if self.stop_now {
+                "a second signal"
+            } else {
+                "drain-timeout"
+            };
             warn!(
-                "stop cut short{}: {} clients are still owed something, {unwritten} bytes of records are not written",
-                if self.stop_now {
-                    " by a second signal"
-                } else {
-                    " by drain-timeout"
-                },
-                self.hub.present()
+                "stop cut short by {by}: {clients} left that are owed something, {unwritten} bytes of records not written"
             );
             self.hub.abandon(now);
         }
@@ -430,9 +342,7 @@ impl Server {
                 writer.finish();
             }
         }
-        for socket in self.hub.sockets() {
-            info!("{}: {}", socket.name(), socket.counters());
-        }
+        self.sum_up();
         Some(if unwritten == 0 {
             Ended::Stopped
         } else {
@@ -441,17 +351,8 @@ impl Server {
     }
 }
 
-/// The supplementary groups of a client. One whose groups cannot be read has none: it is judged by
-/// its user and its primary group.
-fn groups(link: &Link, peer: &Peer, throttle: &mut Throttle, now: Now) -> Vec<u32> {
-    sys::groups_of(link).unwrap_or_else(|error| {
-        if let Some(more) = throttle.pass(now.instant) {
-            warn!(
-                "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({more} lines like this left out)"
-            );
-        }
-        Vec::new()
-    })
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What an event says. An error or a hang-up is found by reading or by writing, whichever the client
@@ -480,8 +381,4 @@ fn watch(registry: &Registry, key: usize, link: &Link, from: Watch, to: Watch) -
         epoll::modify(registry, link, data, flags)?;
     }
     Ok(())
-}
-
-fn reserve() -> Option<File> {
-    File::open("/dev/null").ok()
 }

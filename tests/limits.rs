@@ -182,7 +182,12 @@ fn without_descriptors_it_neither_spins_nor_stops_serving() {
         (OPEN_FILES - 36..OPEN_FILES).contains(&inside),
         "{inside} served"
     );
-    daemon.wait_log(&["WARN", "cannot accept", "LimitNOFILE="]);
+    daemon.wait_log(&[
+        "WARN",
+        "refused a client (pid ",
+        "out of descriptors",
+        "LimitNOFILE=",
+    ]);
     for client in &clients[..inside] {
         round_trip(client, b"not disturbed");
     }

@@ -157,7 +157,7 @@ fn drain_timeout_cuts_a_client_that_never_reads() {
     round_trip(&other, b"owed nothing");
     write_until_full(&client, &bytes, LEAST);
     assert_eq!(daemon.stop().code(), Some(0), "its own fault");
-    daemon.wait_log(&["WARN", "stop cut short by drain-timeout", "1 clients"]);
+    daemon.wait_log(&["WARN", "stop cut short by drain-timeout", "1 client left"]);
     assert!(bytes.starts_with(&read_all(&client)), "no gap, no reset");
     assert_eq!(read_all(&other), b"");
     assert_ne!(counted(&daemon, "undelivered"), 0);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{Level, log};
 
-use super::Socket;
+use super::{Socket, socket::Loss};
 use crate::{
     connection::Connection,
     error::Close,
@@ -46,40 +46,44 @@ impl Lines {
     pub(super) fn refused(&mut self, socket: &Socket, peer: &Peer, over: Over, now: Instant) {
         let (name, limit) = (&socket.name, over.limit);
         write(&mut self.refused, Level::Warn, now, || {
-            let (whose, key) = match over.key {
-                OverKey::Daemon => ("", "limits.clients".to_owned()),
-                OverKey::User => (" of its user", "limits.clients-per-user".to_owned()),
-                OverKey::Socket => (" of this socket", format!("socket.{name}.clients")),
+            let why = match over.key {
+                OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
+                OverKey::User => {
+                    format!("its user has {limit} clients here, limits.clients-per-user = {limit}")
+                }
+                OverKey::Socket => {
+                    format!("this socket has {limit} clients, socket.{name}.clients = {limit}")
+                }
+                OverKey::Files => format!(
+                    "out of descriptors, limit of open files = {limit}; raise LimitNOFILE= or lower limits.clients"
+                ),
             };
-            format!(
-                "{name}: refused a client ({peer}): {limit} clients{whose} are here, {key} = {limit}"
-            )
+            format!("{name}: refused a client ({peer}): {why}")
         });
     }
 
-    /// `unread` and `undelivered` are bytes; `unfinished`: part of a message went with the client.
     pub(super) fn closed<S>(
         &mut self,
         socket: &Socket,
         client: &Connection<S>,
         reason: &Close,
-        (unread, undelivered, unfinished): (usize, usize, bool),
+        loss: &Loss,
         now: Instant,
     ) {
-        let (throttle, level) = if reason.is_ordinary() && !unfinished {
+        let ordinary = match reason {
+            Close::Done | Close::HangUp => !loss.unfinished && loss.untaken == 0,
+            Close::Stopping => loss.is_none(),
+            _ => false,
+        };
+        let (throttle, level) = if ordinary {
             (&mut self.left, Level::Debug)
         } else {
             (&mut self.closed, Level::Warn)
         };
         let Connection { id, peer, .. } = client;
         write(throttle, level, now, || {
-            let cut = if unfinished {
-                ", an unfinished message lost"
-            } else {
-                ""
-            };
             format!(
-                "{}: client {id} ({peer}) closed: {reason}; {unread} bytes unread, {undelivered} undelivered{cut}",
+                "{}: client {id} ({peer}) closed: {reason}; {loss}",
                 socket.name
             )
         });

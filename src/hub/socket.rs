@@ -14,6 +14,52 @@ use crate::{
     service::{Record, Service},
 };
 
+/// What is lost with a client that ends.
+#[derive(Debug)]
+pub(super) struct Loss {
+    /// Bytes that it had sent and nobody read.
+    pub(super) unread: usize,
+    /// Bytes that it was owed.
+    pub(super) undelivered: usize,
+    /// Whole messages that were read and not taken.
+    pub(super) untaken: u64,
+    /// A part of a message was read.
+    pub(super) unfinished: bool,
+}
+
+impl Loss {
+    pub(super) fn is_none(&self) -> bool {
+        matches!(
+            self,
+            Loss {
+                unread: 0,
+                undelivered: 0,
+                untaken: 0,
+                unfinished: false
+            }
+        )
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Loss {
+            unread,
+            undelivered,
+            untaken,
+            unfinished,
+        } = self;
+        write!(f, "{unread} bytes unread, {undelivered} undelivered")?;
+        if *untaken > 0 {
+            write!(f, ", {untaken} messages read and not taken")?;
+        }
+        if *unfinished {
+            f.write_str(", an unfinished message lost")?;
+        }
+        Ok(())
+    }
+}
+
 /// How a timer of a client stands.
 pub(super) enum Time {
     /// It is no longer needed.
@@ -39,12 +85,23 @@ pub struct Counters {
     pub truncated: u64,
     /// Messages dropped for a slow client.
     pub dropped: u64,
+    /// Whole messages that were read and had not been taken when their senders ended.
+    pub untaken: u64,
     /// Unfinished messages that ended with their senders.
     pub unfinished: u64,
     /// Bytes that clients had sent and nobody read, at their end.
     pub unread: u64,
     /// Bytes that clients were owed and did not take, at their end.
     pub undelivered: u64,
+}
+
+impl Counters {
+    pub(super) fn lost(&mut self, loss: &Loss) {
+        self.unread += loss.unread as u64;
+        self.undelivered += loss.undelivered as u64;
+        self.untaken += loss.untaken;
+        self.unfinished += u64::from(loss.unfinished);
+    }
 }
 
 impl fmt::Display for Counters {
@@ -56,13 +113,14 @@ impl fmt::Display for Counters {
             bytes,
             truncated,
             dropped,
+            untaken,
             unfinished,
             unread,
             undelivered,
         } = self;
         write!(
             f,
-            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )
     }
 }

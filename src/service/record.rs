@@ -5,7 +5,7 @@
 //! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
 //! the record's `queue-size`, and where they reach it the senders wait.
 
-use std::time::SystemTime;
+use std::{collections::VecDeque, time::SystemTime};
 
 use super::Sender;
 use crate::{batch::Batch, record::Encoder};
@@ -18,11 +18,11 @@ pub struct Record {
     /// The number of the last line.
     seq: u64,
     /// Lines of this turn.
-    pub pending: Vec<u8>,
+    pending: Vec<u8>,
     /// Bytes that the writer has and has not written.
-    pub waiting: usize,
-    /// Clients that wait for room, by their keys.
-    pub blocked: Vec<usize>,
+    waiting: usize,
+    /// Clients that wait for room, by their keys, in the order of their turns.
+    pub blocked: VecDeque<usize>,
 }
 
 impl Record {
@@ -36,7 +36,7 @@ impl Record {
             seq,
             pending: Vec::new(),
             waiting: 0,
-            blocked: Vec::new(),
+            blocked: VecDeque::new(),
         }
     }
 
@@ -65,6 +65,30 @@ impl Record {
             taken = message.end;
         }
         batch.bytes.len()
+    }
+
+    /// The lines of this turn, which the caller takes out for the writer.
+    pub fn hand_over(&mut self) -> &mut Vec<u8> {
+        self.waiting += self.pending.len();
+        &mut self.pending
+    }
+
+    /// Bytes that the writer has and has not written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The writer has written `bytes` more.
+    pub fn written(&mut self, bytes: usize) {
+        self.waiting -= bytes;
+    }
+
+    /// Bytes of lines for which there is room.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.queue_size
+            .saturating_sub(self.waiting + self.pending.len())
     }
 
     /// What has been recorded so far, for `back_to`.

@@ -57,11 +57,12 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
     let collect = world.hub.record(0).unwrap();
     assert_eq!(collect.blocked.len(), 2);
     while let collect = world.hub.record(0).unwrap()
-        && collect.waiting > 0
+        && collect.waiting() > 0
     {
-        assert!(collect.waiting <= 65, "{} bytes wait", collect.waiting);
-        let some = collect.waiting.div_ceil(2);
-        world.hub.recorded(0, some);
+        assert!(collect.waiting() <= 65, "{} bytes wait", collect.waiting());
+        let some = collect.waiting().div_ceil(2);
+        let now = world.now();
+        world.hub.recorded(0, some, now);
         world.settle();
     }
     // Each sender's lines are whole and in order: two sequences, merged.
@@ -131,9 +132,7 @@ fn a_client_that_is_closed_while_it_waits_leaves_nothing_behind() {
     world.settle();
     assert_eq!(world.hub.record(0).unwrap().blocked.len(), 2);
     let now = world.now();
-    world
-        .hub
-        .refuse(leaver.key, io::ErrorKind::Other.into(), now);
+    world.hub.fail(leaver.key, io::ErrorKind::Other.into(), now);
     assert_eq!(world.hub.record(0).unwrap().blocked, [stayer.key]);
     // Somebody else gets its key, and none of its wait.
     let heir = world.enter(0);
@@ -195,7 +194,7 @@ fn beside_echo_each_message_is_recorded_once_whoever_waits() {
         while !client.is_closed() {
             world.settle();
             let record = world.hub.record(0).unwrap();
-            assert!(record.waiting <= record_size && record.blocked.len() <= 1);
+            assert!(record.waiting() <= record_size && record.blocked.len() <= 1);
             // Both go on by turns, so that each is at times the one that is waited for.
             if client.take(7) == 0 {
                 world.written(0);

@@ -169,10 +169,11 @@ impl Schedule {
             }
             65..85 => self.world.turn(),
             85..92 => {
-                let waiting = self.world.hub.record(1).unwrap().waiting as u64;
+                let waiting = self.world.hub.record(1).unwrap().waiting() as u64;
                 let written = self.random.below(waiting + 1) as usize;
                 if written > 0 {
-                    self.world.hub.recorded(1, written);
+                    let now = self.world.now();
+                    self.world.hub.recorded(1, written, now);
                 }
             }
             92..94 => self.world.pass(SECOND),
@@ -210,7 +211,7 @@ impl Schedule {
         let before = undelivered(&self.world);
         let now = self.world.now();
         let key = self.actors[i].client.key;
-        self.world.hub.refuse(key, io::ErrorKind::Other.into(), now);
+        self.world.hub.fail(key, io::ErrorKind::Other.into(), now);
         let queued = undelivered(&self.world) - before;
         assert!(
             queued <= self.queue_size,
@@ -244,7 +245,7 @@ impl Schedule {
     /// When the hub rests, whatever is undone waits for something that will come.
     fn check_rest(&mut self) {
         let collect = self.world.hub.record(1).unwrap();
-        let (waiting, blocked) = (collect.waiting, collect.blocked.clone());
+        let (waiting, blocked) = (collect.waiting(), collect.blocked.clone());
         assert!(
             waiting <= self.record_size,
             "{waiting} bytes wait for a record of {}",

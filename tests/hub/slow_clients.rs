@@ -45,9 +45,7 @@ fn a_queue_holds_queue_size_and_no_more() {
     client.send(&pattern(1000));
     world.settle();
     let now = world.now();
-    world
-        .hub
-        .refuse(client.key, io::ErrorKind::Other.into(), now);
+    world.hub.fail(client.key, io::ErrorKind::Other.into(), now);
     assert_eq!(world.counters().undelivered, 40);
     world.assert_empty();
 }

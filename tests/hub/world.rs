@@ -357,8 +357,7 @@ impl World {
     fn hand_over(&mut self) {
         for (i, record) in self.records.iter_mut().enumerate() {
             if let Some(collect) = self.hub.record(i) {
-                collect.waiting += collect.pending.len();
-                record.append(&mut collect.pending);
+                record.append(collect.hand_over());
             }
         }
     }
@@ -383,8 +382,9 @@ impl World {
     }
 
     pub fn written(&mut self, socket: usize) -> usize {
-        let waiting = self.hub.record(socket).unwrap().waiting;
-        self.hub.recorded(socket, waiting);
+        let waiting = self.hub.record(socket).unwrap().waiting();
+        let now = self.now();
+        self.hub.recorded(socket, waiting, now);
         waiting
     }
 
