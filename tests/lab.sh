@@ -1,7 +1,7 @@
 #!/bin/bash
-# Boots a throw-away systemd over a copy-on-write view of this machine's root, installs udsd in it,
-# and runs the checks of tests/lab/checks.sh there. Owns the container: its boot, what is put into
-# it, and that nothing of it stays behind. What is promised stands in checks.sh.
+# Boots a throw-away systemd over a copy-on-write view of this machine's root, installs udsd in it
+# by README.md's commands, and runs the checks of tests/lab/checks.sh there. Owns the container: its
+# boot, what is put into it, and that nothing of it stays behind. What is promised stands in checks.sh.
 #
 #   tests/lab.sh UDSD UDSC [CHECK...]    runs all checks, or those named
 #   tests/lab.sh UDSD UDSC --shell       installs everything and gives a shell inside
@@ -24,7 +24,7 @@ main() {
   # shellcheck source=tests/lab/checks.sh
   . "$here/lab/checks.sh"
   boot
-  install_udsd "$udsd" "$udsc"
+  prepare "$udsd" "$udsc"
   if [ "${1-}" = --shell ]; then
     in_vm bash -i
     exit
@@ -56,6 +56,8 @@ require_means() {
   for tool in /usr/bin/python3 /usr/bin/nc; do
     [ -x "$tool" ] || cannot "needs $tool (apt-get install python3 netcat-openbsd)"
   done
+  # Other netcats bear that name too.
+  [[ $(/usr/bin/nc -h 2>&1) == *-N*-U* ]] || cannot "needs OpenBSD's nc, with -N and -U (apt-get install netcat-openbsd)"
   unshare --mount true 2>/dev/null || cannot "needs a root that may mount"
 }
 
@@ -209,19 +211,29 @@ put() {
   in_vm sh -ec 'mkdir -p "${2%/*}"; cat >"$2.new"; chmod "$1" "$2.new"; mv "$2.new" "$2"' _ "$mode" "$to" <"$from"
 }
 
-install_udsd() {
-  put 0755 "$1" /usr/bin/udsd &&
-    put 0755 "$2" /usr/bin/udsc &&
-    put 0644 "$repo/packaging/udsd.service" /usr/lib/systemd/system/udsd.service &&
-    put 0644 "$repo/packaging/udsd.socket" /usr/lib/systemd/system/udsd.socket &&
-    put 0644 "$repo/packaging/udsd.sysusers" /usr/lib/sysusers.d/udsd.conf &&
-    put 0644 "$repo/config/udsd.toml" /etc/udsd/udsd.toml &&
+readonly SOURCE=/root/udsd # of the lab: what README.md's commands find around them
+
+prepare() {
+  { put 0755 "$1" "$SOURCE/target/release/udsd" &&
+    put 0755 "$2" "$SOURCE/target/release/udsc" &&
+    tar -C "$repo" -c packaging config | in_vm tar -C "$SOURCE" -x &&
     put 0755 "$here/lab/client.py" /usr/bin/lab-client &&
-    in_vm systemd-sysusers udsd.conf 2>/dev/null &&
+    install_udsd &&
     in_vm useradd --no-create-home --groups udsd member &&
-    in_vm useradd --no-create-home outsider &&
-    in_vm systemctl daemon-reload ||
-    { echo "lab: udsd could not be installed" >&2; exit 1; }
+    in_vm useradd --no-create-home outsider; } >"$stage/installation" 2>&1 ||
+    { cat "$stage/installation"; echo "lab: udsd could not be installed"; exit 1; } >&2
+}
+
+# By README.md's own commands, as they stand.
+install_udsd() {
+  local commands
+  commands=$(awk '
+    /^```/ { if (found) exit; opened = $0 == "```sh"; next }
+    opened { found = /^install -D /; opened = 0 }
+    found' "$repo/README.md")
+  [ -n "$commands" ] || { echo "README.md has no block of sh that begins with install -D"; return 1; }
+  # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
+  in_vm sh -c 'cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands"
 }
 
 main "$@"

@@ -20,6 +20,7 @@ use std::{
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{
+            fs::MetadataExt,
             net::{UnixDatagram, UnixStream},
             process::ExitStatusExt,
         },
@@ -27,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard, Once,
         atomic::{AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
@@ -36,10 +37,11 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
     process::{
         Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, geteuid, getrlimit, kill_process,
-        pidfd_open, setrlimit, waitid,
+        pidfd_open, setrlimit, test_kill_process, waitid,
     },
 };
 
@@ -57,6 +59,34 @@ fn next_number() -> u32 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
+/// What the names of all folders start with; the process and a number follow.
+const FOLDER: &str = "udsd-test-";
+
+/// How old a folder must be to be swept: one of another pid namespace may have an owner unseen.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Removes the folders of this user's test processes that were killed.
+fn sweep() {
+    let me = rustix::process::getuid().as_raw();
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten() {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER)?.split_once('-'))
+            .and_then(|(pid, _)| Pid::from_raw(pid.parse::<u32>().ok()?.try_into().ok()?));
+        let abandoned = owner.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+            && entry.metadata().is_ok_and(|folder| {
+                let age = folder.modified().ok().and_then(|time| time.elapsed().ok());
+                folder.is_dir() && folder.uid() == me && age.is_some_and(|age| age > ABANDONED)
+            });
+        if abandoned {
+            // Others may be at it too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder that exists as long as this.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -64,7 +94,9 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// A fresh one.
     pub fn new() -> Arc<Self> {
-        let name = format!("udsd-test-{}-{}", process::id(), next_number());
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
+        let name = format!("{FOLDER}{}-{}", process::id(), next_number());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Arc::new(Folder(path))
@@ -267,11 +299,7 @@ impl Setup {
     /// Starts the daemon and waits until it is ready; a panic with its log where it ends before.
     pub fn start(self) -> Daemon {
         let mut daemon = self.spawn();
-        let ready = |said: &Said| said.notes.iter().any(|note| has_line(note, "READY=1"));
-        let came = daemon
-            .ears
-            .wait(|said| (ready(said) || said.log_ended).then_some(ready(said) && !said.log_ended));
-        match came {
+        match daemon.wait_ready_or_ended() {
             Some(true) => daemon,
             Some(false) => {
                 let status = daemon.wait();
@@ -284,6 +312,11 @@ impl Setup {
     /// Starts a daemon that must not become ready: its exit code and what it logged.
     pub fn fail(self) -> (Option<i32>, String) {
         let mut daemon = self.spawn();
+        match daemon.wait_ready_or_ended() {
+            Some(true) => panic!("the daemon was to fail, but serves: {:?}", daemon.notes()),
+            Some(false) => {}
+            None => panic!("the daemon was to fail, but is neither ready nor gone after {HANG:?}"),
+        }
         let status = daemon.wait();
         assert!(
             daemon.notes().is_empty(),
@@ -408,6 +441,14 @@ impl Daemon {
     /// One with a single socket called `socket`, and these options.
     pub fn ad_hoc(options: &[&str]) -> Self {
         Setup::new().ad_hoc(options).start()
+    }
+
+    /// Waits until it is ready (true) or its log has ended (false).
+    fn wait_ready_or_ended(&self) -> Option<bool> {
+        self.ears.wait(|said| {
+            let ready = said.notes.iter().any(|note| has_line(note, "READY=1"));
+            (ready || said.log_ended).then_some(ready && !said.log_ended)
+        })
     }
 
     /// Its folder.
@@ -694,10 +735,13 @@ pub fn raise_open_files() -> usize {
 /// over, but with CI=true it fails.
 pub fn has_program(name: &str) -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()) {
-        return true;
-    }
-    pass_over(&format!("{name} is not installed"));
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
+    let fault = match name {
+        _ if !found => "is not installed",
+        "nc" if !is_openbsd_netcat() => "lacks -N or -U (OpenBSD's has them: netcat-openbsd)",
+        _ => return true,
+    };
+    pass_over(&format!("{name} {fault}"));
     false
 }
 
@@ -715,6 +759,15 @@ fn pass_over(reason: &str) {
     assert!(!ci, "{reason}, and with CI=true nothing is passed over");
     // Past the capture of the test's output: nobody reads the output of a test that passes.
     let _ = writeln!(io::stderr(), "SKIPPED: {reason}");
+}
+
+/// Whether `nc` is the one that knows Unix sockets and half-closes: others bear its name too.
+fn is_openbsd_netcat() -> bool {
+    Command::new("nc").arg("-h").output().is_ok_and(|output| {
+        let help = [output.stdout, output.stderr].concat();
+        let help = String::from_utf8_lossy(&help);
+        help.contains("-N") && help.contains("-U")
+    })
 }
 
 /// Random numbers that are the same in every run (xorshift64*).

@@ -10,6 +10,8 @@ readonly WAIT=10 # seconds: how long a condition may take on a busy machine
 
 CHECKS=(
   units_are_sound
+  readme_installs
+  udsc_finds_the_daemon_by_name
   first_connection_starts_udsd
   status_is_shown
   only_the_group_may_connect
@@ -121,7 +123,6 @@ property() {
   in_vm systemctl show --property="$1" --value "${2-udsd.service}"
 }
 
-# is VALUE PROPERTY [UNIT]
 # The daemon's process. Never 0, which is what systemd says between two of them, and what kill takes
 # for the whole process group of the lab.
 main_pid() {
@@ -131,6 +132,7 @@ main_pid() {
   echo "$pid"
 }
 
+# is VALUE PROPERTY [UNIT]
 is() {
   [ "$(property "${@:2}")" = "$1" ]
 }
@@ -214,6 +216,40 @@ check_units_are_sound() {
     /usr/lib/systemd/system/udsd.service >"$stage/security" ||
     fail "systemd-analyze security: $(tail -n 1 "$stage/security")"
   tail -n 1 "$stage/security"
+}
+
+check_readme_installs() {
+  local user answer
+  # As on a machine that never had it, but for the user.
+  in_vm systemctl disable --quiet --now udsd.socket 2>/dev/null
+  in_vm systemctl stop udsd.service
+  in_vm rm -r /usr/bin/udsd /usr/bin/udsc /etc/udsd /usr/lib/sysusers.d/udsd.conf \
+    /usr/lib/systemd/system/udsd.service /usr/lib/systemd/system/udsd.socket
+  in_vm systemctl daemon-reload
+  install_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  in_vm systemctl is-enabled --quiet udsd.socket || fail "udsd.socket does not start at boot"
+  is active ActiveState udsd.socket || fail "udsd.socket is $(property ActiveState udsd.socket)"
+  is inactive ActiveState || fail "udsd.service runs before anybody has connected"
+  for user in root member; do
+    answer=$(in_vm runuser --user "$user" -- lab-client echo "$SOCKET") || fail "$user: $answer"
+    [ "$answer" = hello ] || fail "$user got $answer"
+  done
+}
+
+check_udsc_finds_the_daemon_by_name() {
+  local user said
+  # Not the first of the file, which udsc takes where no name is given.
+  fresh <<'EOF'
+[socket.other]
+path = "%t/udsd/other.sock"
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  for user in root member; do
+    said=$(in_vm runuser --user "$user" -- udsc --system --socket udsd ping --count 2 --interval 1ms 2>&1) ||
+      fail "$user: $said"
+    [[ $said == *"--- $SOCKET ---"*"2 sent, 2 received, 0 lost"* ]] || fail "$user: $said"
+  done
 }
 
 check_first_connection_starts_udsd() {
