@@ -224,3 +224,25 @@ fn what_is_dropped_for_a_slow_client_is_recorded_all_the_same() {
     assert!(world.counters().dropped > 300);
     assert!(world.records[0] == sent);
 }
+
+#[test]
+fn a_record_with_little_room_goes_on_with_few_who_wait_and_in_their_order() {
+    let mut world = World::collect("queue-size = \"100B\"");
+    let clients: Vec<_> = (0..50).map(|_| world.enter(0)).collect();
+    for (i, client) in clients.iter().enumerate() {
+        client.send(&lines(10_000 + 100 * i..10_000 + 100 * i + 20));
+    }
+    world.settle();
+    while world.hub.record(0).unwrap().waiting() > 0 {
+        let before = world.hub.record(0).unwrap().blocked.len();
+        let now = world.now();
+        world.hub.recorded(0, 6, now);
+        let after = world.hub.record(0).unwrap().blocked.len();
+        assert!(before - after <= 2, "{} woken for one line", before - after);
+        world.settle();
+    }
+    let expected: Vec<u8> = (0..50)
+        .flat_map(|i| lines(10_000 + 100 * i..10_000 + 100 * i + 20))
+        .collect();
+    assert!(world.records[0] == expected, "first come, first recorded");
+}

@@ -88,3 +88,24 @@ fn a_message_in_pieces_comes_back_in_one() {
     assert_eq!(client.got(), b"\0\0\0\x03abc");
     assert_eq!(world.counters().messages, 1);
 }
+
+#[test]
+fn bytes_that_belong_to_no_message_fit_a_queue_of_any_size() {
+    for at in [0, 6, 3000] {
+        let mut world =
+            World::echo("framing = \"syslog\"\nmessage-size = \"512B\"\nqueue-size = \"1KiB\"");
+        let client = world.enter(0);
+        client.wire.borrow_mut().capacity = 100;
+        let mut sent = vec![b'\n'; 3000];
+        sent.splice(at..at, *b"<1>hi\n");
+        client.send(&sent);
+        client.finish();
+        world.settle();
+        while client.take(100) > 0 {
+            world.settle();
+        }
+        assert!(client.is_closed(), "message at {at}");
+        assert!(client.got() == sent, "message at {at}");
+        assert_eq!(world.counters().messages, 1);
+    }
+}

@@ -185,3 +185,21 @@ fn a_client_that_the_event_loop_cannot_watch_is_closed() {
     assert!(client.is_closed());
     world.assert_empty();
 }
+
+#[test]
+fn messages_that_were_read_and_are_lost_are_counted_one_by_one() {
+    let mut world = World::collect("queue-size = \"65B\"");
+    let client = world.enter(0);
+    client.send(&lines(1000..1100));
+    client.send(b"half");
+    world.settle();
+    world.hub.stop();
+    world.settle();
+    let now = world.now();
+    world.hub.abandon(now);
+    let counters = world.counters();
+    assert!(client.is_closed());
+    assert_eq!(counters.messages + counters.untaken, 100);
+    assert_eq!(counters.unfinished, 1);
+    world.assert_empty();
+}

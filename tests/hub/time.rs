@@ -97,3 +97,22 @@ fn a_client_that_waits_for_the_record_is_not_idle() {
     assert!(client.is_closed());
     world.assert_empty();
 }
+
+#[test]
+fn who_has_just_been_heard_after_a_long_wait_for_the_record_is_not_idle() {
+    let mut world = World::new(&collect_socket("queue-size = \"65B\"").replace(
+        "queue-size = \"1KiB\"",
+        "queue-size = \"1KiB\"\nidle-timeout = \"10s\"",
+    ));
+    let client = world.enter(0);
+    client.send(&lines(1000..1030));
+    world.settle();
+    world.pass(9 * SECOND);
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    world.pass(9 * SECOND);
+    assert!(!client.is_closed(), "it was udsd that kept silent");
+    world.pass(SECOND);
+    assert!(client.is_closed());
+}
