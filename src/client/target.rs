@@ -19,12 +19,9 @@ use super::{
     failure::{Failure, Refusal},
 };
 use crate::{
-    config::{Address, Config, Places, ServiceKind, Socket, SocketType},
+    config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
     frame::Framing,
 };
-
-/// Longest NAME of a socket.
-const NAME_LENGTH: usize = 64;
 
 /// A server, as far as it is known before connecting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,9 +152,8 @@ fn bare(text: &OsStr) -> Option<Address> {
 }
 
 fn name(text: &OsStr) -> Result<&str, Failure> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     text.to_str()
-        .filter(|text| (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(legal))
+        .filter(|text| is_name(text))
         .ok_or_else(|| Failure::Name(text.display().to_string()))
 }
 
@@ -187,7 +183,7 @@ impl Target {
     }
 
     fn connect(&self) -> Result<Link, Failure> {
-        let name = show(&self.address);
+        let name = self.address.to_string();
         match open(&self.address) {
             Ok(stream) => Ok(Link {
                 stream,
@@ -208,13 +204,6 @@ fn open(address: &Address) -> io::Result<UnixStream> {
     match address {
         Address::Path(path) => UnixStream::connect(path),
         Address::Abstract(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-    }
-}
-
-fn show(address: &Address) -> String {
-    match address {
-        Address::Path(path) => path.display().to_string(),
-        Address::Abstract(name) => format!("@{}", name.escape_ascii()),
     }
 }
 
