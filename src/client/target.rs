@@ -15,8 +15,9 @@ use std::{
 };
 
 use super::{
-    Options,
+    MESSAGE_LIMIT, Options,
     failure::{Failure, Refusal},
+    messages::Broken,
 };
 use crate::{
     config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
@@ -43,6 +44,51 @@ pub(crate) struct Link {
     pub service: Option<ServiceKind>,
     /// The server's address, as errors and replies show it.
     pub name: String,
+}
+
+impl Link {
+    /// What an error on the connection is.
+    pub(crate) fn broke(&self, source: io::Error) -> Failure {
+        Failure::Link(self.name.clone(), source)
+    }
+
+    /// What it is that the server's messages cannot be told apart.
+    pub(crate) fn garbled(&self, broken: Broken) -> Failure {
+        broken.at(&self.name, self.framing)
+    }
+
+    /// The server left bytes unread until time ran out.
+    pub(crate) fn unread(&self, bytes: usize) -> Failure {
+        Failure::Amount(format!(
+            "{}: time ran out with {bytes} bytes unsent, which the server did not read",
+            self.name
+        ))
+    }
+
+    /// The same connection, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self, Failure> {
+        let stream = self.stream.try_clone();
+        Ok(Self {
+            stream: stream
+                .map_err(|source| Failure::System("duplicating the connection", source))?,
+            framing: self.framing,
+            service: self.service,
+            name: self.name.clone(),
+        })
+    }
+
+    /// One to a server that is the other end.
+    #[cfg(test)]
+    pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
+        let (stream, server) = UnixStream::pair().expect("a pair of sockets");
+        let link = Self {
+            stream,
+            framing,
+            service: None,
+            name: "/x".into(),
+        };
+        (link, server)
+    }
 }
 
 /// Whose daemon is meant.
@@ -114,9 +160,12 @@ fn configured(options: &Options, name: Option<&str>) -> Result<Vec<Target>, Fail
         places.push((Owner::System, system));
     }
     let mut found = Vec::new();
-    let mut missing = Err(Failure::NoUser);
+    let mut missing = Err(Failure::Asked(
+        "--user: no user's daemon here (root has none, and XDG_RUNTIME_DIR must be set); use --system".into(),
+    ));
     for (owner, places) in places {
-        let config = Config::load(None, &places).map_err(Failure::Config)?;
+        let config =
+            Config::load(None, &places).map_err(|fatal| Failure::Asked(fatal.to_string()))?;
         match select(&config, name) {
             Ok(socket) => found.push(Target::of(socket, owner)),
             Err(failure) => missing = Err(failure),
@@ -154,7 +203,12 @@ fn bare(text: &OsStr) -> Option<Address> {
 fn name(text: &OsStr) -> Result<&str, Failure> {
     text.to_str()
         .filter(|text| is_name(text))
-        .ok_or_else(|| Failure::Name(text.display().to_string()))
+        .ok_or_else(|| {
+            let text = text.display();
+            Failure::Asked(format!(
+                "\"{text}\" is neither the NAME of a socket nor a path: write \"./{text}\" for a file, \"@{text}\" for an abstract name"
+            ))
+        })
 }
 
 impl Target {
@@ -169,17 +223,22 @@ impl Target {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        match self.kind {
-            SocketType::Stream => {}
-            SocketType::Seqpacket => return Err(Failure::Type("seqpacket")),
-            SocketType::Datagram => return Err(Failure::Type("datagram")),
-        }
-        match self.framing {
-            Framing::Fixed(n) | Framing::CString(n) if n > super::MESSAGE_LIMIT => {
-                Err(Failure::Framing(self.framing))
+        let kind = match self.kind {
+            SocketType::Stream => None,
+            SocketType::Seqpacket => Some("seqpacket"),
+            SocketType::Datagram => Some("datagram"),
+        };
+        let wrong = match (kind, self.framing) {
+            (Some(kind), _) => {
+                format!("sockets of type {kind} are not available yet in udsc, only stream")
             }
-            _ => Ok(()),
-        }
+            (None, Framing::Fixed(n) | Framing::CString(n)) if n > MESSAGE_LIMIT => format!(
+                "framing {} exceeds the {MESSAGE_LIMIT} bytes of a message that udsc holds",
+                self.framing
+            ),
+            _ => return Ok(()),
+        };
+        Err(Failure::Asked(wrong))
     }
 
     fn connect(&self) -> Result<Link, Failure> {
