@@ -10,17 +10,8 @@ use crate::frame::{Framing, Unfit};
 pub(crate) enum Failure {
     /// What was asked for cannot be done.
     Asked(String),
-    /// The file has no such socket.
-    NoSocket {
-        /// What was asked for; `None` for the first one of the file.
-        name: Option<String>,
-        /// The file.
-        file: String,
-        /// The names that it has.
-        known: Vec<String>,
-    },
-    /// No daemon answered; each address with its reason and remedy, in the order tried.
-    Connect(Vec<Refusal>),
+    /// No server was reached: why, for each file that was asked or address that was tried, in order.
+    Unreached(Vec<String>),
     /// The connection to the server at this address broke.
     Link(String, io::Error),
     /// A message cannot be put on the wire.
@@ -38,17 +29,6 @@ pub(crate) enum Failure {
     Standard(&'static str, io::Error),
     /// A call to the operating system failed that udsc cannot do without.
     System(&'static str, io::Error),
-}
-
-/// Why one address could not be connected.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    /// The address.
-    pub address: String,
-    /// The kernel's answer.
-    pub source: io::Error,
-    /// What starts the daemon there.
-    pub start: &'static str,
 }
 
 impl Failure {
@@ -74,50 +54,11 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal {
-            address,
-            source,
-            start,
-        } = self;
-        write!(f, "cannot connect to {address}: {}", reason(source))?;
-        if source.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) {
-            return f.write_str(" (the socket there is no stream)");
-        }
-        match source.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
-                write!(f, " (is udsd running? {start})")
-            }
-            io::ErrorKind::PermissionDenied => {
-                f.write_str(" (the file's owner and mode, and those of its folders, say who may)")
-            }
-            io::ErrorKind::InvalidInput => f.write_str(" (a path has at most 107 bytes)"),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Asked(text) | Failure::Amount(text) => f.write_str(text),
-            Failure::NoSocket { name, file, known } => {
-                match name {
-                    Some(name) => write!(f, "no such socket {name} in {file}")?,
-                    None => write!(f, "no socket in {file}")?,
-                }
-                if !known.is_empty() {
-                    write!(f, "; it has: {}", known.join(", "))?;
-                }
-                Ok(())
-            }
-            Failure::Connect(refusals) => {
-                for (i, refusal) in refusals.iter().enumerate() {
-                    write!(f, "{}{refusal}", if i > 0 { "\nudsc: " } else { "" })?;
-                }
-                Ok(())
-            }
+            Failure::Unreached(reasons) => f.write_str(&reasons.join("\nudsc: ")),
             // A peer that closes with input unread shows so.
             Failure::Link(address, source)
                 if matches!(

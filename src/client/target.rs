@@ -11,12 +11,13 @@ use std::{
             net::{SocketAddr, UnixStream},
         },
     },
-    path::Path,
 };
+
+use rustix::io::Errno;
 
 use super::{
     MESSAGE_LIMIT, Options,
-    failure::{Failure, Refusal},
+    failure::{Failure, reason},
     messages::Broken,
 };
 use crate::{
@@ -30,8 +31,14 @@ pub(crate) struct Target {
     address: Address,
     kind: SocketType,
     framing: Framing,
-    service: Option<ServiceKind>,
-    start: &'static str,
+    listed: Option<Listed>,
+}
+
+/// What only a config file says of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    service: ServiceKind,
+    owner: Owner,
 }
 
 /// A connected server.
@@ -92,7 +99,7 @@ impl Link {
 }
 
 /// Whose daemon is meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     User,
     System,
@@ -109,38 +116,30 @@ impl Owner {
 
 /// Connects to the server that `options` ask for.
 pub(crate) fn connect(options: &Options) -> Result<Link, Failure> {
-    let mut refusals = Vec::new();
+    let mut reasons = Vec::new();
     for target in targets(options)? {
-        match target.connect() {
+        match target.and_then(|target| target.connect()) {
             Ok(link) => return Ok(link),
-            Err(Failure::Connect(refused)) => refusals.extend(refused),
-            Err(failure) => return Err(failure),
+            Err(reason) => reasons.push(reason),
         }
     }
-    Err(Failure::Connect(refusals))
+    Err(Failure::Unreached(reasons))
 }
 
-/// The servers to try, in order.
-fn targets(options: &Options) -> Result<Vec<Target>, Failure> {
-    let wanted = options.socket.as_deref();
-    let mut targets = match wanted.and_then(bare) {
-        Some(address) => {
-            let owner = if options.user {
-                Owner::User
-            } else {
-                Owner::System
-            };
-            vec![Target {
-                address,
-                kind: SocketType::Stream,
-                framing: Framing::Lines,
-                service: None,
-                start: owner.start(),
-            }]
-        }
-        None => configured(options, wanted.map(name).transpose()?)?,
+/// The servers to try, in order, and why there is none in a file.
+fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
+    let wanted = options.socket.as_deref().map(Wanted::of).transpose()?;
+    let mut targets = match wanted {
+        Some(Wanted::Address(address)) => vec![Ok(Target {
+            address,
+            kind: SocketType::Stream,
+            framing: Framing::Lines,
+            listed: None,
+        })],
+        Some(Wanted::Name(name)) => configured(options, Some(name))?,
+        None => configured(options, None)?,
     };
-    for target in &mut targets {
+    for target in targets.iter_mut().flatten() {
         target.kind = options.kind.unwrap_or(target.kind);
         target.framing = options.framing.unwrap_or(target.framing);
         target.check()?;
@@ -148,9 +147,12 @@ fn targets(options: &Options) -> Result<Vec<Target>, Failure> {
     Ok(targets)
 }
 
-/// The sockets of that name in the files of the daemons that `options` allow: the user's before the
-/// system's. A file that lacks it is an error only where no other has it.
-fn configured(options: &Options, name: Option<&str>) -> Result<Vec<Target>, Failure> {
+/// The sockets of that name in the files of the daemons that `options` allow, the user's before the
+/// system's; for a file that lacks it, that.
+fn configured(
+    options: &Options,
+    name: Option<&str>,
+) -> Result<Vec<Result<Target, String>>, Failure> {
     let (system, current) = (Places::system(), Places::current());
     let mut places = Vec::new();
     if !options.system && current != system {
@@ -159,56 +161,71 @@ fn configured(options: &Options, name: Option<&str>) -> Result<Vec<Target>, Fail
     if !options.user {
         places.push((Owner::System, system));
     }
-    let mut found = Vec::new();
-    let mut missing = Err(Failure::Asked(
-        "--user: no user's daemon here (root has none, and XDG_RUNTIME_DIR must be set); use --system".into(),
-    ));
+    if places.is_empty() {
+        return Err(Failure::Asked(
+            "--user: no user's daemon here (root has none, and XDG_RUNTIME_DIR must be set); use --system".into(),
+        ));
+    }
+    let mut targets = Vec::new();
     for (owner, places) in places {
-        let config =
-            Config::load(None, &places).map_err(|fatal| Failure::Asked(fatal.to_string()))?;
+        let config = Config::load(None, &places);
+        let config = config.map_err(|fatal| Failure::Asked(fatal.to_string()))?;
         match select(&config, name) {
-            Ok(socket) => found.push(Target::of(socket, owner)),
-            Err(failure) => missing = Err(failure),
+            // Both may read the same file. And whoever has it in the first does not miss it here.
+            Err(missing) if targets.contains(&Err(missing.clone())) => {}
+            Err(_) if targets.iter().any(Result::is_ok) => {}
+            found => targets.push(found.map(|socket| Target::of(socket, owner))),
         }
     }
-    if found.is_empty() { missing } else { Ok(found) }
+    Ok(targets)
 }
 
-fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, Failure> {
-    let mut sockets = config.sockets.iter();
-    let socket = match name {
-        None => sockets.next(),
-        Some(name) => sockets.find(|socket| socket.name == name),
-    };
-    socket.ok_or_else(|| Failure::NoSocket {
-        name: name.map(str::to_owned),
-        file: config.file.as_deref().map_or_else(
+fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, String> {
+    let fits = |socket: &&Socket| name.is_none_or(|name| socket.name == name);
+    config.sockets.iter().find(fits).ok_or_else(|| {
+        let file = config.file.as_deref().map_or_else(
             || "the built-in udsd.toml".into(),
             |file| file.display().to_string(),
-        ),
-        known: config.sockets.iter().map(|s| s.name.clone()).collect(),
+        );
+        let known: Vec<&str> = config.sockets.iter().map(|s| s.name.as_str()).collect();
+        format!(
+            "no such socket {} in {file}; it has: {}",
+            name.unwrap_or_default(),
+            known.join(", ")
+        )
     })
 }
 
-/// The address that stands for itself: "@name", or anything with a '/'.
-fn bare(text: &OsStr) -> Option<Address> {
-    let bytes = text.as_bytes();
-    match bytes.strip_prefix(b"@") {
-        Some(name) => Some(Address::Abstract(name.to_vec())),
-        None if bytes.contains(&b'/') => Some(Address::Path(Path::new(text).to_owned())),
-        None => None,
-    }
+/// What `-s` says.
+enum Wanted<'a> {
+    /// "@name", or anything with a '/'.
+    Address(Address),
+    /// In the config file.
+    Name(&'a str),
 }
 
-fn name(text: &OsStr) -> Result<&str, Failure> {
-    text.to_str()
-        .filter(|text| is_name(text))
-        .ok_or_else(|| {
-            let text = text.display();
-            Failure::Asked(format!(
-                "\"{text}\" is neither the NAME of a socket nor a path: write \"./{text}\" for a file, \"@{text}\" for an abstract name"
-            ))
-        })
+impl<'a> Wanted<'a> {
+    fn of(text: &'a OsStr) -> Result<Self, Failure> {
+        let bytes = text.as_bytes();
+        let shown = text.display();
+        let wrong = match bytes.strip_prefix(b"@") {
+            Some(b"") => "\"@\" lacks the name: write \"@name\" for an abstract socket".into(),
+            Some(name) => return Ok(Wanted::Address(Address::Abstract(name.to_vec()))),
+            None if bytes.contains(&b'/') => {
+                return Ok(Wanted::Address(Address::Path(text.into())));
+            }
+            None if bytes.is_empty() => {
+                "-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"".into()
+            }
+            None => match text.to_str().filter(|text| is_name(text)) {
+                Some(name) => return Ok(Wanted::Name(name)),
+                None => format!(
+                    "\"{shown}\" is neither the NAME of a socket nor a path: write \"./{shown}\" for a file, \"@{shown}\" for an abstract name"
+                ),
+            },
+        };
+        Err(Failure::Asked(wrong))
+    }
 }
 
 impl Target {
@@ -217,8 +234,10 @@ impl Target {
             address: socket.address.clone(),
             kind: socket.kind,
             framing: socket.framing,
-            service: Some(socket.service),
-            start: owner.start(),
+            listed: Some(Listed {
+                service: socket.service,
+                owner,
+            }),
         }
     }
 
@@ -241,21 +260,34 @@ impl Target {
         Err(Failure::Asked(wrong))
     }
 
-    fn connect(&self) -> Result<Link, Failure> {
-        let name = self.address.to_string();
-        match open(&self.address) {
-            Ok(stream) => Ok(Link {
-                stream,
-                framing: self.framing,
-                service: self.service,
-                name,
-            }),
-            Err(source) => Err(Failure::Connect(vec![Refusal {
-                address: name,
-                source,
-                start: self.start,
-            }])),
-        }
+    fn connect(&self) -> Result<Link, String> {
+        let stream = open(&self.address).map_err(|error| self.refusal(&error))?;
+        Ok(Link {
+            stream,
+            framing: self.framing,
+            service: self.listed.as_ref().map(|listed| listed.service),
+            name: self.address.to_string(),
+        })
+    }
+
+    /// Why it could not be connected, and the remedy where there is one.
+    fn refusal(&self, error: &io::Error) -> String {
+        let remedy = match (error.kind(), &self.listed) {
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Some(listed)) => {
+                format!(" (is udsd running? {})", listed.owner.start())
+            }
+            (io::ErrorKind::ConnectionRefused, None) => " (nobody listens there)".into(),
+            (io::ErrorKind::PermissionDenied, _) => {
+                " (the file's owner and mode, and those of its folders, say who may)".into()
+            }
+            (io::ErrorKind::InvalidInput, _) => " (a path has at most 107 bytes)".into(),
+            _ if error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => {
+                " (the socket there is no stream)".into()
+            }
+            _ => String::new(),
+        };
+        let address = &self.address;
+        format!("cannot connect to {address}: {}{remedy}", reason(error))
     }
 }
 
@@ -285,7 +317,7 @@ mod tests {
     fn only(arguments: &[&str]) -> Target {
         let mut targets = targets(&options(arguments)).unwrap();
         assert_eq!(targets.len(), 1);
-        targets.remove(0)
+        targets.remove(0).unwrap()
     }
 
     #[test]
@@ -303,7 +335,6 @@ mod tests {
     fn what_is_neither_name_nor_path_is_told_with_the_remedy() {
         let failure = targets(&options(&["-s", "a.sock"])).unwrap_err();
         assert!(failure.to_string().contains("write \"./a.sock\""));
-        assert!(targets(&options(&["-s", ""])).is_err());
     }
 
     #[test]
@@ -334,18 +365,20 @@ mod tests {
 
     #[test]
     fn a_refusal_names_address_reason_and_remedy() {
-        let text = |kind: ErrorKind, start| {
-            let refusal = Refusal {
-                address: "/x".into(),
-                source: kind.into(),
-                start,
-            };
-            refusal.to_string()
-        };
+        let mut target = only(&["-s", "/x"]);
+        let text = |target: &Target, kind: ErrorKind| target.refusal(&kind.into());
         assert_eq!(
-            text(ErrorKind::ConnectionRefused, Owner::User.start()),
+            text(&target, ErrorKind::NotFound),
+            "cannot connect to /x: entity not found"
+        );
+        assert!(text(&target, ErrorKind::PermissionDenied).contains("owner and mode"));
+        target.listed = Some(Listed {
+            service: ServiceKind::Echo,
+            owner: Owner::User,
+        });
+        assert_eq!(
+            text(&target, ErrorKind::ConnectionRefused),
             "cannot connect to /x: connection refused (is udsd running? systemctl --user start udsd.socket)"
         );
-        assert!(text(ErrorKind::PermissionDenied, "").contains("owner and mode"));
     }
 }
