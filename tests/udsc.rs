@@ -352,6 +352,31 @@ fn the_users_daemon_comes_before_the_systems() {
 }
 
 #[test]
+fn what_needs_answers_leaves_a_record_alone() {
+    let user = User::new(
+        "[socket.rec]\npath = \"{dir}/rec\"\nmode = \"0666\"\nservice = \"collect\"\n\
+         framing = \"lines\"\n[socket.rec.record]\nformat = \"raw\"\n",
+    );
+    let daemon = user.daemon();
+    for (line, why) in [
+        ("ping -c 1 -W 1s", "ping needs service = \"echo\""),
+        ("listen", "listen would wait for ever"),
+        ("send --wait 1 no", "send --wait would wait for ever"),
+    ] {
+        let ended = user.udsc(&format!("-s rec {line}")).given(b"").code(1);
+        ended
+            .printed("")
+            .complained(&format!("socket rec collects and answers nothing; {why}"));
+    }
+    user.udsc("-s rec send sent").given(b"").code(0).printed("");
+    user.udsc("-s rec")
+        .given(b"connected\n")
+        .code(0)
+        .printed("");
+    assert_eq!(daemon.wait_output(2), ["sent", "connected"]);
+}
+
+#[test]
 fn connect_speaks_every_framing() {
     for framing in FRAMINGS {
         let server = Server::echo();

@@ -37,6 +37,7 @@ pub(crate) struct Target {
 /// What only a config file says of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
+    name: String,
     service: ServiceKind,
     owner: Owner,
 }
@@ -114,12 +115,13 @@ impl Owner {
     }
 }
 
-/// Connects to the server that `options` ask for.
-pub(crate) fn connect(options: &Options) -> Result<Link, Failure> {
+/// Connects to the server that `options` ask for. `unanswered` says why one that answers nothing is
+/// of no use.
+pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Link, Failure> {
     let mut reasons = Vec::new();
     for target in targets(options)? {
-        match target.and_then(|target| target.connect()) {
-            Ok(link) => return Ok(link),
+        match target.and_then(|target| Ok((target.connect()?, target))) {
+            Ok((link, target)) => return target.check_use(unanswered).map(|()| link),
             Err(reason) => reasons.push(reason),
         }
     }
@@ -235,6 +237,7 @@ impl Target {
             kind: socket.kind,
             framing: socket.framing,
             listed: Some(Listed {
+                name: socket.name.clone(),
                 service: socket.service,
                 owner,
             }),
@@ -268,6 +271,18 @@ impl Target {
             service: self.listed.as_ref().map(|listed| listed.service),
             name: self.address.to_string(),
         })
+    }
+
+    /// Before anything is sent: under collect it would become part of the record.
+    fn check_use(&self, unanswered: Option<&str>) -> Result<(), Failure> {
+        match (&self.listed, unanswered) {
+            (Some(listed), Some(why)) if listed.service == ServiceKind::Collect => {
+                let name = &listed.name;
+                let text = format!("socket {name} collects and answers nothing; {why}");
+                Err(Failure::Asked(text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Why it could not be connected, and the remedy where there is one.
@@ -358,7 +373,7 @@ mod tests {
         let name = format!("udsc-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let _listener = UnixListener::bind_addr(&address).unwrap();
-        let link = connect(&options(&["-s", &format!("@{name}")])).unwrap();
+        let link = connect(&options(&["-s", &format!("@{name}")]), None).unwrap();
         assert_eq!(link.name, format!("@{name}"));
         assert_eq!(link.service, None);
     }
@@ -373,6 +388,7 @@ mod tests {
         );
         assert!(text(&target, ErrorKind::PermissionDenied).contains("owner and mode"));
         target.listed = Some(Listed {
+            name: "x".into(),
             service: ServiceKind::Echo,
             owner: Owner::User,
         });
