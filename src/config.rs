@@ -19,12 +19,14 @@ mod write;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub(crate) use parse::is_name;
 pub use places::Places;
 
 use crate::{
@@ -87,6 +89,15 @@ pub enum Address {
     Path(PathBuf),
     /// A name in the abstract namespace, without the "@".
     Abstract(Vec<u8>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Path(path) => write!(f, "{}", path.display()),
+            Address::Abstract(name) => write!(f, "@{}", name.escape_ascii()),
+        }
+    }
 }
 
 /// `type`

@@ -119,8 +119,8 @@ impl Endpoint {
         if address.as_ref() != Some(&socket.address) {
             return Err(fault(format!(
                 "the manager passed {name} at {}, the config file says {}: make the unit and the file agree",
-                address.as_ref().map_or_else(|| "no address".into(), show),
-                show(&socket.address)
+                show(address.as_ref()),
+                socket.address
             )));
         }
         if !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
@@ -190,7 +190,7 @@ pub fn describe_inherited(passed: &Inherited) -> String {
     format!(
         "{} at {} ({})",
         passed.name.as_deref().unwrap_or("unnamed"),
-        address.as_ref().map_or_else(|| "no address".into(), show),
+        show(address.as_ref()),
         type_name(passed.kind)
     )
 }
@@ -260,15 +260,12 @@ fn type_name(kind: SocketType) -> &'static str {
     }
 }
 
-fn show(address: &Address) -> String {
-    match address {
-        Address::Path(path) => path.display().to_string(),
-        Address::Abstract(name) => format!("@{}", name.escape_ascii()),
-    }
+fn show(address: Option<&Address>) -> String {
+    address.map_or_else(|| "no address".into(), Address::to_string)
 }
 
 /// A socket of the config file, as errors and the log name it.
 #[must_use]
 pub fn describe(socket: &config::Socket) -> String {
-    format!("socket {} ({})", socket.name, show(&socket.address))
+    format!("socket {} ({})", socket.name, socket.address)
 }

@@ -1,18 +1,28 @@
-//! The real `udsc` against small servers in this process: what it prints, what it sends and how it
-//! ends.
+//! The real `udsc` against small servers in this process, and against the real daemon: what it prints,
+//! what it sends and how it ends.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+
+mod harness;
 
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
-    os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
+
+use harness::{Daemon, Folder, Setup};
 
 /// A listener in a fresh folder, which goes with it.
 struct Server {
@@ -63,7 +73,11 @@ struct Udsc {
 
 impl Udsc {
     fn start(line: &str) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_udsc"))
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_udsc")), line)
+    }
+
+    fn spawn(mut command: Command, line: &str) -> Self {
+        let child = command
             .args(line.split_whitespace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -163,22 +177,208 @@ impl Ended {
         assert_eq!(errors, format!("udsc: {text}\n"), "udsc {}", self.line);
     }
 
+    /// The lines of standard error.
+    fn complaints(self) -> Vec<String> {
+        let errors = String::from_utf8(self.output.stderr).unwrap();
+        errors.lines().map(str::to_owned).collect()
+    }
+
     fn text(&self) -> &str {
         str::from_utf8(&self.output.stdout).unwrap()
     }
 }
 
+/// A user with a config file of their own.
+struct User {
+    folder: Arc<Folder>,
+    config: String,
+}
+
+impl User {
+    fn new(config: &str) -> Self {
+        let folder = Folder::new();
+        let config = config.replace("{dir}", folder.path().to_str().unwrap());
+        fs::create_dir(folder.join("udsd")).unwrap();
+        fs::write(folder.join("udsd/udsd.toml"), &config).unwrap();
+        Self { folder, config }
+    }
+
+    /// Their daemon.
+    fn daemon(&self) -> Daemon {
+        let setup = Setup::within(Arc::clone(&self.folder));
+        setup.config(&self.config).start()
+    }
+
+    /// udsc as they run it, with the arguments in `line`. Root has no user's daemon: where the test
+    /// runs as root, somebody else it is.
+    fn udsc(&self, line: &str) -> Udsc {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_udsc"));
+        for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
+            command.env(name, self.folder.path());
+        }
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        Udsc::spawn(command, line)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Whether this machine has a system's daemon, or a config for it, which a test must not meet.
+fn has_system() -> bool {
+    let is_there = |path| Path::new(path).exists();
+    is_there("/etc/udsd/udsd.toml") || is_there("/run/udsd.sock")
+}
+
+const FRAMINGS: [&str; 7] = [
+    "none",
+    "lines",
+    "nul",
+    "length-prefixed",
+    "fixed:5",
+    "cstring:8",
+    "syslog",
+];
+
+#[test]
+fn connect_speaks_every_framing_to_the_daemon() {
+    let table = |framing: &str| {
+        let name = framing.replace(':', "-");
+        format!(
+            "[socket.{name}]\npath = \"{{dir}}/{name}\"\nmode = \"0666\"\nframing = \"{framing}\"\n"
+        )
+    };
+    let user = User::new(&FRAMINGS.map(table).concat());
+    let _daemon = user.daemon();
+    let input = "<1>ab\n<2>cd\n";
+    for framing in FRAMINGS {
+        let name = framing.replace(':', "-");
+        let path = user.path(&name);
+        for server in [name, format!("{path} --framing {framing}")] {
+            let ended = user.udsc(&format!("-s {server}")).given(input.as_bytes());
+            ended.code(0).printed(input);
+        }
+    }
+    let ended = user.udsc("-s fixed-5").given(b"<1>ab\nlong line\n");
+    ended.code(1).printed("<1>ab\n").complained(
+        "line 2 of standard input has no form under framing fixed:5: the message does not fit the 5 bytes of this framing",
+    );
+}
+
+const TWO: &str = "[socket.one]\npath = \"{dir}/one\"\nmode = \"0666\"\nframing = \"nul\"\n\
+    [socket.udsd]\npath = \"{dir}/two\"\nmode = \"0666\"\n";
+
+#[test]
+fn without_a_name_the_first_socket_of_the_users_file_is_meant() {
+    let user = User::new(TWO);
+    let _daemon = user.daemon();
+    for line in ["", "--user", "-s one"] {
+        let ended = user.udsc(&format!("{line} ping -c 1")).given(b"").code(0);
+        let start = format!("64 bytes from {}: seq=1 ", user.path("one"));
+        assert!(ended.text().starts_with(&start), "{}", ended.text());
+    }
+}
+
+#[test]
+fn the_type_is_that_of_the_file_unless_an_option_says_another() {
+    let user = User::new(TWO);
+    let ended = user.udsc("-s one --type datagram").end().code(1);
+    ended.complained("sockets of type datagram are not available yet in udsc, only stream");
+}
+
+#[test]
+fn a_name_that_no_file_has_is_told_of_each() {
+    let user = User::new(TWO);
+    let file = user.path("udsd/udsd.toml");
+    let own = format!("udsc: no such socket nosuch in {file}; it has: one, udsd");
+    let complaints = user.udsc("-s nosuch").end().code(1).complaints();
+    assert_eq!(complaints.len(), 2, "{complaints:?}");
+    assert_eq!(complaints[0], own);
+    assert!(complaints[1].starts_with("udsc: no such socket nosuch in "));
+    if !has_system() {
+        assert!(complaints[1].ends_with("the built-in udsd.toml; it has: udsd"));
+    }
+    let complaints = user.udsc("--user -s nosuch").end().code(1).complaints();
+    assert_eq!(complaints, [own]);
+}
+
+#[test]
+fn the_same_file_is_not_named_twice() {
+    let user = User::new("");
+    fs::remove_file(user.folder.join("udsd/udsd.toml")).unwrap();
+    let complaints = user.udsc("-s nosuch").end().code(1).complaints();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+}
+
+#[test]
+fn the_users_daemon_comes_before_the_systems() {
+    if has_system() {
+        return;
+    }
+    let user = User::new(TWO);
+    let refused = |path: &str, start: &str| {
+        format!(
+            "udsc: cannot connect to {path}: No such file or directory (is udsd running? {start} udsd.socket)"
+        )
+    };
+    let users = refused(&user.path("two"), "systemctl --user start");
+    let systems = refused("/run/udsd.sock", "systemctl start");
+    for (line, expected) in [
+        ("-s udsd", vec![users.clone(), systems.clone()]),
+        ("-s udsd --user", vec![users]),
+        ("-s udsd --system", vec![systems.clone()]),
+        ("--system", vec![systems]),
+        (
+            "-s one",
+            vec![refused(&user.path("one"), "systemctl --user start")],
+        ),
+    ] {
+        let complaints = user.udsc(line).end().code(1).complaints();
+        assert_eq!(complaints, expected, "{line}");
+    }
+    let other = User::new(&TWO.replace("socket.udsd", "socket.two"));
+    let file = other.path("udsd/udsd.toml");
+    let complaints = other.udsc("-s udsd").end().code(1).complaints();
+    assert_eq!(
+        complaints,
+        [
+            format!("udsc: no such socket udsd in {file}; it has: one, two"),
+            refused("/run/udsd.sock", "systemctl start")
+        ]
+    );
+}
+
+#[test]
+fn what_needs_answers_leaves_a_record_alone() {
+    let user = User::new(
+        "[socket.rec]\npath = \"{dir}/rec\"\nmode = \"0666\"\nservice = \"collect\"\n\
+         framing = \"lines\"\n[socket.rec.record]\nformat = \"raw\"\n",
+    );
+    let daemon = user.daemon();
+    for (line, why) in [
+        ("ping -c 1 -W 1s", "ping needs service = \"echo\""),
+        ("listen", "listen would wait for ever"),
+        ("send --wait 1 no", "send --wait would wait for ever"),
+    ] {
+        let ended = user.udsc(&format!("-s rec {line}")).given(b"").code(1);
+        ended
+            .printed("")
+            .complained(&format!("socket rec collects and answers nothing; {why}"));
+    }
+    user.udsc("-s rec send sent").given(b"").code(0).printed("");
+    user.udsc("-s rec")
+        .given(b"connected\n")
+        .code(0)
+        .printed("");
+    assert_eq!(daemon.wait_output(2), ["sent", "connected"]);
+}
+
 #[test]
 fn connect_speaks_every_framing() {
-    for framing in [
-        "none",
-        "lines",
-        "nul",
-        "length-prefixed",
-        "fixed:5",
-        "cstring:8",
-        "syslog",
-    ] {
+    for framing in FRAMINGS {
         let server = Server::echo();
         let input = "<1>ab\n<2>cd\n";
         let ended = server
@@ -432,12 +632,12 @@ fn ping_prints_its_summary_on_an_interrupt() {
 }
 
 #[test]
-fn a_missing_socket_is_named_with_the_remedy() {
+fn a_missing_socket_is_named() {
     let path = "/nonexistent/udsd.sock";
     for command in ["connect", "listen", "send x", "ping"] {
         let ended = Udsc::start(&format!("-s {path} {command}")).end().code(1);
         ended.complained(&format!(
-            "cannot connect to {path}: No such file or directory (is udsd running? systemctl start udsd.socket)"
+            "cannot connect to {path}: No such file or directory"
         ));
     }
 }
@@ -448,9 +648,12 @@ fn a_dead_socket_is_told_from_a_missing_one() {
     let path = server.folder.join("dead.sock");
     drop(UnixListener::bind(&path).unwrap());
     let path = path.to_str().unwrap();
-    Udsc::start(&format!("-s {path}")).end().code(1).complained(&format!(
-        "cannot connect to {path}: Connection refused (is udsd running? systemctl start udsd.socket)"
-    ));
+    Udsc::start(&format!("-s {path}"))
+        .end()
+        .code(1)
+        .complained(&format!(
+            "cannot connect to {path}: Connection refused (nobody listens there)"
+        ));
     let path = server.folder.join("packets.sock");
     let _packets = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     let path = path.to_str().unwrap();
@@ -477,6 +680,14 @@ fn wrong_usage_exits_2() {
         .end()
         .code(1)
         .complained("sockets of type seqpacket are not available yet in udsc, only stream");
+    Udsc::start("-s @")
+        .end()
+        .code(1)
+        .complained("\"@\" lacks the name: write \"@name\" for an abstract socket");
+    Udsc::start("--socket=")
+        .end()
+        .code(1)
+        .complained("-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"");
     Udsc::start("-s udsd.sock").end().code(1).complained(
         "\"udsd.sock\" is neither the NAME of a socket nor a path: write \"./udsd.sock\" for a file, \"@udsd.sock\" for an abstract name",
     );

@@ -4,7 +4,6 @@
 use std::{
     io::{self, Read, Write},
     net::Shutdown,
-    os::unix::net::UnixStream,
     sync::mpsc,
     thread,
 };
@@ -14,7 +13,7 @@ use rustix::event::PollFlags;
 use super::{
     LINGER, MESSAGE_LIMIT,
     failure::Failure,
-    messages::{Broken, Messages},
+    messages::{Messages, read},
     ready::until_ready,
     standard::{print_messages, standard_input, standard_output},
     target::Link,
@@ -35,28 +34,27 @@ fn converse(
     output: impl Write,
 ) -> Result<(), Failure> {
     let (failed, failures) = mpsc::channel::<Failure>();
-    let (framing, name) = (link.framing, link.name.clone());
-    let writer = link.stream.try_clone();
-    let writer = writer.map_err(|source| Failure::System("duplicating the connection", source))?;
+    let sending = link.duplicate()?;
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
-        let sent = if is_passed_through(framing) {
-            pass(input, &writer, &name)
+        let sent = if is_passed_through(sending.framing) {
+            let unread = |source| Failure::Standard("input", source);
+            pass(input, &sending.stream, unread, |e| sending.broke(e))
         } else {
-            put(input, framing, &writer, &name)
+            put(input, &sending)
         };
         // Told before the socket is shut down, so that the receiver, once woken, knows.
         let is_ours = sent.is_err_and(|failure| {
-            let is_ours = !matches!(failure, Failure::Link { .. } | Failure::Unread(_));
+            let is_ours = !matches!(failure, Failure::Link(..));
             let _ = failed.send(failure);
             is_ours
         });
         // A socket that can no longer be shut down is gone anyway.
-        let _ = writer.shutdown(Shutdown::Write);
+        let _ = sending.stream.shutdown(Shutdown::Write);
         if is_ours {
             // Time for what is owed for the messages before; a relay would go on for ever.
             thread::sleep(LINGER);
-            let _ = writer.shutdown(Shutdown::Read);
+            let _ = sending.stream.shutdown(Shutdown::Read);
         }
     });
     let received = receive(link, output).and_then(|()| await_hang_up(link));
@@ -70,7 +68,7 @@ fn await_hang_up(link: &Link) -> Result<(), Failure> {
     until_ready(&link.stream, PollFlags::empty(), None)
         .and_then(|_| link.stream.take_error())
         .and_then(|error| error.map_or(Ok(()), Err))
-        .map_err(|source| Failure::of_link(&link.name, source))
+        .map_err(|source| link.broke(source))
 }
 
 /// Whether udsc's own lines are the messages, or there are none, so that bytes need no change.
@@ -78,108 +76,68 @@ fn is_passed_through(framing: Framing) -> bool {
     matches!(framing, Framing::None | Framing::Lines)
 }
 
-fn receive(link: &Link, mut output: impl Write) -> Result<(), Failure> {
-    if !is_passed_through(link.framing) {
-        let mut messages = Messages::new(&link.stream, link.framing, MESSAGE_LIMIT);
-        print_messages(&mut messages, link.framing, &link.name, u64::MAX, output)?;
-        return Ok(());
+fn receive(link: &Link, output: impl Write) -> Result<(), Failure> {
+    if is_passed_through(link.framing) {
+        let unprinted = |source| Failure::Standard("output", source);
+        return pass(&link.stream, output, |e| link.broke(e), unprinted);
     }
-    let mut buffer = vec![0; CHUNK];
-    while let Some(n) =
-        read(&mut &link.stream, &mut buffer).map_err(|e| Failure::of_link(&link.name, e))?
-    {
-        output
-            .write_all(&buffer[..n])
-            .and_then(|()| output.flush())
-            .map_err(|source| Failure::Standard("output", source))?;
-    }
-    Ok(())
+    print_messages(link, u64::MAX, output).map(|_| ())
 }
 
-/// Sends the bytes of `input` as they are.
-fn pass(mut input: impl Read, mut server: &UnixStream, name: &str) -> Result<(), Failure> {
+/// Passes bytes on as they come.
+fn pass(
+    mut from: impl Read,
+    mut to: impl Write,
+    unread: impl Fn(io::Error) -> Failure,
+    unwritten: impl Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
     let mut buffer = vec![0; CHUNK];
-    while let Some(n) =
-        read(&mut input, &mut buffer).map_err(|source| Failure::Standard("input", source))?
-    {
-        server
-            .write_all(&buffer[..n])
-            .map_err(|source| Failure::of_link(name, source))?;
+    loop {
+        let n = read(&mut from, &mut buffer).map_err(&unread)?;
+        if n == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..n])
+            .and_then(|()| to.flush())
+            .map_err(&unwritten)?;
     }
-    Ok(())
 }
 
 /// Sends each line of `input` as one message. A line that fails takes none of those before it along.
-fn put(
-    input: impl Read,
-    framing: Framing,
-    mut server: &UnixStream,
-    name: &str,
-) -> Result<(), Failure> {
+fn put(input: impl Read, link: &Link) -> Result<(), Failure> {
+    let mut server = &link.stream;
     let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
     let mut wire = Vec::new();
-    let mut number = 0;
+    let mut number = 1_u64;
     let mut ended = false;
     loop {
-        let line = put_line(&mut lines, ended, framing, &mut number, &mut wire);
+        let place = || format!("line {number} of standard input");
+        let line = if ended { lines.last() } else { lines.at_hand() };
+        let put = match line {
+            Ok(None) => Ok(false),
+            Ok(Some(line)) => {
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                let put = link.framing.put(line, &mut wire).map(|()| true);
+                put.map_err(|why| Failure::Unfit {
+                    place: place(),
+                    framing: link.framing,
+                    why,
+                })
+            }
+            Err(broken) => Err(broken.at(&place(), Framing::Lines)),
+        };
         // What one read brought goes out in one write, if it is not too much.
-        if !matches!(line, Ok(true)) || wire.len() >= CHUNK {
-            server
-                .write_all(&wire)
-                .map_err(|source| Failure::of_link(name, source))?;
+        if !matches!(put, Ok(true)) || wire.len() >= CHUNK {
+            server.write_all(&wire).map_err(|e| link.broke(e))?;
             wire.clear();
         }
-        if line? {
-            continue;
-        }
-        if ended {
+        if put? {
+            number += 1;
+        } else if ended {
             return Ok(());
-        }
-        ended = !lines.fill().map_err(|broken| of_input(broken, number))?;
-    }
-}
-
-/// Puts the next line that is at hand on the wire; false where there is none.
-fn put_line(
-    lines: &mut Messages<impl Read>,
-    ended: bool,
-    framing: Framing,
-    number: &mut u64,
-    wire: &mut Vec<u8>,
-) -> Result<bool, Failure> {
-    let line = if ended { lines.last() } else { lines.at_hand() };
-    let Some(line) = line.map_err(|broken| of_input(broken, *number))? else {
-        return Ok(false);
-    };
-    *number += 1;
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    framing.put(line, wire).map_err(|why| Failure::Unfit {
-        place: format!("line {number} of standard input"),
-        framing,
-        why,
-    })?;
-    Ok(true)
-}
-
-/// What ended standard input after so many lines.
-fn of_input(broken: Broken, lines: u64) -> Failure {
-    match broken {
-        Broken::Io(source) => Failure::Standard("input", source),
-        broken => broken.at(
-            &format!("line {} of standard input", lines + 1),
-            Framing::Lines,
-        ),
-    }
-}
-
-/// Reads once; `None` at the end.
-fn read(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match source.read(buffer) {
-            Ok(0) => return Ok(None),
-            Ok(n) => return Ok(Some(n)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        } else {
+            let more = lines.fill();
+            ended = !more.map_err(|source| Failure::Standard("input", source))?;
         }
     }
 }
@@ -188,22 +146,13 @@ fn read(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use super::*;
+    use std::os::unix::net::UnixStream;
 
-    fn pair(framing: Framing) -> (Link, UnixStream) {
-        let (stream, server) = UnixStream::pair().unwrap();
-        let link = Link {
-            stream,
-            framing,
-            service: None,
-            name: "/x".into(),
-        };
-        (link, server)
-    }
+    use super::*;
 
     /// Converses with a server that sends `answer`, closes its writing side and reads to the end.
     fn exchange(framing: Framing, input: &'static [u8], answer: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (link, mut server) = pair(framing);
+        let (link, mut server) = Link::pair(framing);
         server.write_all(answer).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
         let reader = thread::spawn(move || {
@@ -241,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_line_that_does_not_fit_is_named_and_those_before_it_are_sent() {
-        let (link, mut server) = pair(Framing::Fixed(2));
+        let (link, mut server) = Link::pair(Framing::Fixed(2));
         let conversation =
             thread::spawn(move || converse(&link, &b"ab\ncde\nfg\n"[..], Vec::new()));
         let mut sent = Vec::new();
@@ -258,7 +207,7 @@ mod tests {
     #[test]
     fn a_server_that_closes_ends_it_though_input_is_open() {
         let (input, _open) = UnixStream::pair().unwrap();
-        let (link, mut server) = pair(Framing::Lines);
+        let (link, mut server) = Link::pair(Framing::Lines);
         server.write_all(b"bye\n").unwrap();
         drop(server);
         let mut printed = Vec::new();
@@ -268,16 +217,19 @@ mod tests {
 
     #[test]
     fn a_server_that_closes_with_input_unread_is_told() {
-        let (link, server) = pair(Framing::Lines);
+        let (link, server) = Link::pair(Framing::Lines);
         (&link.stream).write_all(b"unread\n").unwrap();
         drop(server);
         let failure = converse(&link, io::empty(), Vec::new()).unwrap_err();
-        assert!(matches!(failure, Failure::Unread(_)), "{failure}");
+        assert_eq!(
+            failure.to_string(),
+            "/x: the server closed before it had read everything that was sent"
+        );
     }
 
     #[test]
     fn output_that_nobody_reads_is_a_closed_output() {
-        let (link, mut server) = pair(Framing::Nul);
+        let (link, mut server) = Link::pair(Framing::Nul);
         let (output, reader) = UnixStream::pair().unwrap();
         drop(reader);
         server.write_all(b"a\0").unwrap();

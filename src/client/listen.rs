@@ -4,9 +4,7 @@
 use std::io::Write;
 
 use super::{
-    MESSAGE_LIMIT,
     failure::Failure,
-    messages::Messages,
     standard::{print_messages, standard_output},
     target::Link,
 };
@@ -17,15 +15,9 @@ pub(crate) fn run(link: &Link, count: Option<u64>) -> Result<(), Failure> {
 }
 
 fn listen(link: &Link, count: Option<u64>, output: impl Write) -> Result<(), Failure> {
-    let mut messages = Messages::new(&link.stream, link.framing, MESSAGE_LIMIT);
-    let wanted = count.unwrap_or(u64::MAX);
-    let came = print_messages(&mut messages, link.framing, &link.name, wanted, output)?;
+    let came = print_messages(link, count.unwrap_or(u64::MAX), output)?;
     match count {
-        Some(wanted) if came < wanted => Err(Failure::Answers {
-            came,
-            wanted,
-            timeout: None,
-        }),
+        Some(wanted) if came < wanted => Err(Failure::closed(came, wanted)),
         _ => Ok(()),
     }
 }

@@ -23,11 +23,9 @@ pub(crate) struct Messages<R> {
     filled: usize,
 }
 
-/// Why no further message can be read.
+/// Why no further message can be cut.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// The stream cannot be read.
-    Io(io::Error),
     /// A message exceeds this limit.
     TooLong(usize),
     /// The stream ended after this many bytes of a message that it owed whole.
@@ -37,15 +35,23 @@ pub(crate) enum Broken {
 impl Broken {
     /// The failure that this is, of what comes from `place`.
     pub(crate) fn at(self, place: &str, framing: Framing) -> Failure {
-        let place = place.to_owned();
-        match self {
-            Broken::Io(source) => Failure::of_link(&place, source),
-            Broken::TooLong(limit) => Failure::TooLong { place, limit },
-            Broken::Unfinished(bytes) => Failure::Unfinished {
-                place,
-                framing,
-                bytes,
-            },
+        Failure::Amount(match self {
+            Broken::TooLong(limit) => {
+                format!("{place}: a message is longer than the {limit} bytes that udsc holds")
+            }
+            Broken::Unfinished(bytes) => format!(
+                "{place}: the stream ended after {bytes} bytes of a message (framing {framing})"
+            ),
+        })
+    }
+}
+
+/// Reads once, whatever signals come in between; 0 at the end.
+pub(crate) fn read(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }
@@ -70,19 +76,11 @@ impl<R: Read> Messages<R> {
     }
 
     /// Reads once; false at end of stream.
-    pub(crate) fn fill(&mut self) -> Result<bool, Broken> {
+    pub(crate) fn fill(&mut self) -> io::Result<bool> {
         self.make_room();
-        loop {
-            match self.source.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => return Ok(false),
-                Ok(n) => {
-                    self.filled += n;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Broken::Io(error)),
-            }
-        }
+        let n = read(&mut self.source, &mut self.buffer[self.filled..])?;
+        self.filled += n;
+        Ok(n > 0)
     }
 
     /// At end of stream: the unfinished last message, where the framing lets it count as one.
@@ -164,7 +162,7 @@ mod tests {
                 if let Some(wire) = self.at_hand()? {
                     return Ok(Some(wire.to_vec()));
                 }
-                if !self.fill()? {
+                if !self.fill().unwrap() {
                     return Ok(self.last()?.map(<[u8]>::to_vec));
                 }
             }

@@ -119,6 +119,18 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Why a socket that answers nothing is of no use to it.
+    fn unanswered(&self) -> Option<&'static str> {
+        match self {
+            Command::Ping { .. } => Some("ping needs service = \"echo\""),
+            Command::Listen { .. } => Some("listen would wait for ever"),
+            Command::Send { wait: 1.., .. } => Some("send --wait would wait for ever"),
+            Command::Send { .. } | Command::Connect => None,
+        }
+    }
+}
+
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
     PossibleValuesParser::new(["stream", "seqpacket", "datagram"]).map(|name| match name.as_str() {
         "seqpacket" => SocketType::Seqpacket,
@@ -149,8 +161,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let link = target::connect(&arguments.options)?;
-    match arguments.command.as_ref().unwrap_or(&Command::Connect) {
+    let command = arguments.command.as_ref().unwrap_or(&Command::Connect);
+    let link = target::connect(&arguments.options, command.unanswered())?;
+    match command {
         Command::Connect => connect::run(&link),
         Command::Send {
             messages,

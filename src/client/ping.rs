@@ -14,7 +14,7 @@ use signal_hook::{consts::SIGINT, low_level::pipe};
 use super::{
     MESSAGE_LIMIT,
     failure::Failure,
-    messages::{Broken, Messages},
+    messages::Messages,
     ready::until_any,
     standard::standard_output,
     target::Link,
@@ -77,7 +77,7 @@ fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Resul
     if ping.trips.are_complete() {
         Ok(())
     } else {
-        Err(Failure::Lost)
+        Err(Failure::Amount("not every ping came back".into()))
     }
 }
 
@@ -137,11 +137,8 @@ impl<W: Write> Ping<'_, W> {
         (&self.link.stream)
             .write_all(&wire)
             .map_err(|source| match source.kind() {
-                io::ErrorKind::WouldBlock => Failure::Unsent {
-                    address: self.link.name.clone(),
-                    bytes: wire.len(),
-                },
-                _ => Failure::of_link(&self.link.name, source),
+                io::ErrorKind::WouldBlock => self.link.unread(wire.len()),
+                _ => self.link.broke(source),
             })?;
         loop {
             match self.answer(start + self.timeout)? {
@@ -162,8 +159,8 @@ impl<W: Write> Ping<'_, W> {
     fn answer(&mut self, deadline: Instant) -> Result<Event, Failure> {
         let name = &self.link.name;
         loop {
-            let broken = |broken: Broken| broken.at(name, self.framing);
-            if let Some(wire) = self.messages.at_hand().map_err(broken)? {
+            let wire = self.messages.at_hand();
+            if let Some(wire) = wire.map_err(|broken| broken.at(name, self.framing))? {
                 return Ok(Event::Answer(self.framing.body(wire).to_vec()));
             }
             let mut fds = [
@@ -178,8 +175,10 @@ impl<W: Write> Ping<'_, W> {
             if fds[0].revents().is_empty() {
                 return Ok(Event::Stop);
             }
-            if !self.messages.fill().map_err(broken)? {
-                return Err(Failure::Closed(name.clone()));
+            let more = self.messages.fill();
+            if !more.map_err(|source| self.link.broke(source))? {
+                let text = format!("{name}: the server closed the connection");
+                return Err(Failure::Amount(text));
             }
         }
     }
@@ -246,13 +245,7 @@ mod tests {
 
     /// Pings a server that answers the n-th ping with `answers[n - 1]`, then hangs up.
     fn scripted(answers: &[&str], size: usize, timeout: Duration) -> (Result<(), Failure>, String) {
-        let (stream, mut server) = UnixStream::pair().unwrap();
-        let link = Link {
-            stream,
-            framing: Framing::Lines,
-            service: None,
-            name: "/x".into(),
-        };
+        let (link, mut server) = Link::pair(Framing::Lines);
         let plan = Plan {
             count: Some(answers.len() as u64),
             interval: Duration::ZERO,
@@ -303,7 +296,7 @@ mod tests {
     #[test]
     fn a_lost_and_a_late_answer_are_told_apart() {
         let (result, text) = scripted(&["", "0001\n0002\n"], 4, Duration::from_millis(500));
-        assert!(matches!(result, Err(Failure::Lost)));
+        assert_eq!(result.unwrap_err().to_string(), "not every ping came back");
         assert!(text.contains("no answer from /x: seq=1\n"), "{text}");
         assert!(text.contains("late answer from /x: seq=1\n"), "{text}");
         assert!(text.contains("2 sent, 1 received, 1 lost\n"), "{text}");
@@ -311,13 +304,7 @@ mod tests {
 
     #[test]
     fn stopping_prints_the_summary() {
-        let (stream, _server) = UnixStream::pair().unwrap();
-        let link = Link {
-            stream,
-            framing: Framing::None,
-            service: None,
-            name: "/x".into(),
-        };
+        let (link, _server) = Link::pair(Framing::None);
         let plan = Plan {
             count: None,
             interval: LONG,

@@ -12,12 +12,8 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT,
-    failure::Failure,
-    messages::{Broken, Messages},
-    ready::until_ready,
-    standard::standard_output,
-    target::Link,
+    LINGER, MESSAGE_LIMIT, failure::Failure, messages::Messages, ready::until_ready,
+    standard::standard_output, target::Link,
 };
 use crate::{config::ServiceKind, frame::Framing};
 
@@ -62,16 +58,16 @@ fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<
         unsent: wire,
         messages: Messages::new(&link.stream, link.framing, MESSAGE_LIMIT),
         came: 0,
-        wanted: wait.messages,
+        wait,
         ended: false,
         output: BufWriter::new(output),
     };
     while !exchange.is_done() {
         if exchange.ended && exchange.came < wait.messages {
-            return Err(exchange.short(None));
+            return Err(Failure::closed(exchange.came, wait.messages));
         }
         if !exchange.turn(deadline)? {
-            return Err(exchange.short(wait.timeout));
+            return Err(exchange.ran_out());
         }
     }
     exchange.leave(deadline)
@@ -83,7 +79,7 @@ struct Exchange<'a, W: Write> {
     unsent: &'a [u8],
     messages: Messages<&'a UnixStream>,
     came: u64,
-    wanted: u64,
+    wait: Wait,
     /// The server has ended its side.
     ended: bool,
     output: BufWriter<W>,
@@ -91,22 +87,19 @@ struct Exchange<'a, W: Write> {
 
 impl<W: Write> Exchange<'_, W> {
     fn is_done(&self) -> bool {
-        self.unsent.is_empty() && self.came >= self.wanted
+        self.unsent.is_empty() && self.came >= self.wait.messages
     }
 
-    /// It ended too early: by a timeout, or by the server's choice.
-    fn short(&self, timeout: Option<Duration>) -> Failure {
-        if self.came < self.wanted {
-            return Failure::Answers {
-                came: self.came,
-                wanted: self.wanted,
-                timeout,
-            };
+    fn ran_out(&self) -> Failure {
+        let Wait { messages, timeout } = self.wait;
+        if self.came == messages {
+            return self.link.unread(self.unsent.len());
         }
-        Failure::Unsent {
-            address: self.link.name.clone(),
-            bytes: self.unsent.len(),
-        }
+        let timeout = humantime::format_duration(timeout.unwrap_or_default());
+        Failure::Amount(format!(
+            "{} of {messages} messages came within {timeout}",
+            self.came
+        ))
     }
 
     /// Does what the socket is ready for; false once time is up.
@@ -133,31 +126,30 @@ impl<W: Write> Exchange<'_, W> {
         match (&self.link.stream).write(self.unsent) {
             Ok(n) => self.unsent = &self.unsent[n..],
             Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(Failure::of_link(&self.link.name, error)),
+            Err(error) => return Err(self.link.broke(error)),
         }
         Ok(())
     }
 
     fn receive(&mut self) -> Result<(), Failure> {
-        if self.came >= self.wanted {
+        if self.came >= self.wait.messages {
             self.ended = self.discard()?;
             return Ok(());
         }
         let framing = self.link.framing;
-        let broken = |broken: Broken| broken.at(&self.link.name, framing);
         match self.messages.fill() {
             Ok(more) => self.ended = !more,
-            Err(Broken::Io(error)) if is_passing(&error) => return Ok(()),
-            Err(error) => return Err(broken(error)),
+            Err(error) if is_passing(&error) => return Ok(()),
+            Err(error) => return Err(self.link.broke(error)),
         }
         let unprinted = |source| Failure::Standard("output", source);
-        while self.came < self.wanted {
+        while self.came < self.wait.messages {
             let wire = if self.ended {
                 self.messages.last()
             } else {
                 self.messages.at_hand()
             };
-            let Some(wire) = wire.map_err(broken)? else {
+            let Some(wire) = wire.map_err(|broken| self.link.garbled(broken))? else {
                 break;
             };
             self.output
@@ -175,7 +167,7 @@ impl<W: Write> Exchange<'_, W> {
         match (&self.link.stream).read(&mut scrap) {
             Ok(n) => Ok(n == 0),
             Err(error) if is_passing(&error) => Ok(false),
-            Err(error) => Err(Failure::of_link(&self.link.name, error)),
+            Err(error) => Err(self.link.broke(error)),
         }
     }
 
@@ -216,17 +208,6 @@ mod tests {
 
     use super::*;
 
-    fn pair(framing: Framing) -> (Link, UnixStream) {
-        let (stream, server) = UnixStream::pair().unwrap();
-        let link = Link {
-            stream,
-            framing,
-            service: None,
-            name: "/x".into(),
-        };
-        (link, server)
-    }
-
     fn wait(messages: u64, timeout: Option<Duration>) -> Wait {
         Wait { messages, timeout }
     }
@@ -250,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_large_message_is_sent_while_its_echo_is_received() {
-        let (link, server) = pair(Framing::LengthPrefixed);
+        let (link, server) = Link::pair(Framing::LengthPrefixed);
         let server = echo(server);
         let message = "x".repeat(8 << 20);
         let (result, printed) = sent(&link, &message, wait(1, None));
@@ -261,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_is_read_away_so_that_the_server_is_not_reset() {
-        let (link, server) = pair(Framing::Lines);
+        let (link, server) = Link::pair(Framing::Lines);
         let server = echo(server);
         let (result, printed) = sent(&link, &"x".repeat(4 << 20), wait(0, None));
         result.unwrap();
@@ -271,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_timeout_says_how_many_came() {
-        let (link, mut server) = pair(Framing::Nul);
+        let (link, mut server) = Link::pair(Framing::Nul);
         server.write_all(b"one\0two").unwrap();
         let (result, printed) = sent(&link, "x", wait(2, Some(Duration::from_millis(20))));
         assert_eq!(printed, "one\n");
@@ -283,15 +264,16 @@ mod tests {
 
     #[test]
     fn a_timeout_bounds_a_server_that_does_not_read() {
-        let (link, _server) = pair(Framing::Lines);
+        let (link, _server) = Link::pair(Framing::Lines);
         let timeout = Some(Duration::from_millis(20));
         let (result, _) = sent(&link, &"x".repeat(4 << 20), wait(0, timeout));
-        assert!(matches!(result, Err(Failure::Unsent { .. })));
+        let text = result.unwrap_err().to_string();
+        assert!(text.starts_with("/x: time ran out with "), "{text}");
     }
 
     #[test]
     fn a_server_that_closes_too_early_is_told() {
-        let (link, mut server) = pair(Framing::Lines);
+        let (link, mut server) = Link::pair(Framing::Lines);
         server.write_all(b"one\ntwo").unwrap();
         server.shutdown(Shutdown::Write).unwrap();
         let (result, printed) = sent(&link, "x", wait(3, None));
@@ -304,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_relay_is_not_waited_for() {
-        let (mut link, mut server) = pair(Framing::Lines);
+        let (mut link, mut server) = Link::pair(Framing::Lines);
         link.service = Some(ServiceKind::Relay);
         let (result, _) = sent(&link, "x", wait(0, None));
         result.unwrap();

@@ -11,20 +11,19 @@ use std::{
             net::{SocketAddr, UnixStream},
         },
     },
-    path::Path,
 };
+
+use rustix::io::Errno;
 
 use super::{
-    Options,
-    failure::{Failure, Refusal},
+    MESSAGE_LIMIT, Options,
+    failure::{Failure, reason},
+    messages::Broken,
 };
 use crate::{
-    config::{Address, Config, Places, ServiceKind, Socket, SocketType},
+    config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
     frame::Framing,
 };
-
-/// Longest NAME of a socket.
-const NAME_LENGTH: usize = 64;
 
 /// A server, as far as it is known before connecting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +31,15 @@ pub(crate) struct Target {
     address: Address,
     kind: SocketType,
     framing: Framing,
-    service: Option<ServiceKind>,
-    start: &'static str,
+    listed: Option<Listed>,
+}
+
+/// What only a config file says of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    service: ServiceKind,
+    owner: Owner,
 }
 
 /// A connected server.
@@ -48,8 +54,53 @@ pub(crate) struct Link {
     pub name: String,
 }
 
+impl Link {
+    /// What an error on the connection is.
+    pub(crate) fn broke(&self, source: io::Error) -> Failure {
+        Failure::Link(self.name.clone(), source)
+    }
+
+    /// What it is that the server's messages cannot be told apart.
+    pub(crate) fn garbled(&self, broken: Broken) -> Failure {
+        broken.at(&self.name, self.framing)
+    }
+
+    /// The server left bytes unread until time ran out.
+    pub(crate) fn unread(&self, bytes: usize) -> Failure {
+        Failure::Amount(format!(
+            "{}: time ran out with {bytes} bytes unsent, which the server did not read",
+            self.name
+        ))
+    }
+
+    /// The same connection, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self, Failure> {
+        let stream = self.stream.try_clone();
+        Ok(Self {
+            stream: stream
+                .map_err(|source| Failure::System("duplicating the connection", source))?,
+            framing: self.framing,
+            service: self.service,
+            name: self.name.clone(),
+        })
+    }
+
+    /// One to a server that is the other end.
+    #[cfg(test)]
+    pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
+        let (stream, server) = UnixStream::pair().expect("a pair of sockets");
+        let link = Self {
+            stream,
+            framing,
+            service: None,
+            name: "/x".into(),
+        };
+        (link, server)
+    }
+}
+
 /// Whose daemon is meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     User,
     System,
@@ -64,40 +115,33 @@ impl Owner {
     }
 }
 
-/// Connects to the server that `options` ask for.
-pub(crate) fn connect(options: &Options) -> Result<Link, Failure> {
-    let mut refusals = Vec::new();
+/// Connects to the server that `options` ask for. `unanswered` says why one that answers nothing is
+/// of no use.
+pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Link, Failure> {
+    let mut reasons = Vec::new();
     for target in targets(options)? {
-        match target.connect() {
-            Ok(link) => return Ok(link),
-            Err(Failure::Connect(refused)) => refusals.extend(refused),
-            Err(failure) => return Err(failure),
+        match target.and_then(|target| Ok((target.connect()?, target))) {
+            Ok((link, target)) => return target.check_use(unanswered).map(|()| link),
+            Err(reason) => reasons.push(reason),
         }
     }
-    Err(Failure::Connect(refusals))
+    Err(Failure::Unreached(reasons))
 }
 
-/// The servers to try, in order.
-fn targets(options: &Options) -> Result<Vec<Target>, Failure> {
-    let wanted = options.socket.as_deref();
-    let mut targets = match wanted.and_then(bare) {
-        Some(address) => {
-            let owner = if options.user {
-                Owner::User
-            } else {
-                Owner::System
-            };
-            vec![Target {
-                address,
-                kind: SocketType::Stream,
-                framing: Framing::Lines,
-                service: None,
-                start: owner.start(),
-            }]
-        }
-        None => configured(options, wanted.map(name).transpose()?)?,
+/// The servers to try, in order, and why there is none in a file.
+fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
+    let wanted = options.socket.as_deref().map(Wanted::of).transpose()?;
+    let mut targets = match wanted {
+        Some(Wanted::Address(address)) => vec![Ok(Target {
+            address,
+            kind: SocketType::Stream,
+            framing: Framing::Lines,
+            listed: None,
+        })],
+        Some(Wanted::Name(name)) => configured(options, Some(name))?,
+        None => configured(options, None)?,
     };
-    for target in &mut targets {
+    for target in targets.iter_mut().flatten() {
         target.kind = options.kind.unwrap_or(target.kind);
         target.framing = options.framing.unwrap_or(target.framing);
         target.check()?;
@@ -105,9 +149,12 @@ fn targets(options: &Options) -> Result<Vec<Target>, Failure> {
     Ok(targets)
 }
 
-/// The sockets of that name in the files of the daemons that `options` allow: the user's before the
-/// system's. A file that lacks it is an error only where no other has it.
-fn configured(options: &Options, name: Option<&str>) -> Result<Vec<Target>, Failure> {
+/// The sockets of that name in the files of the daemons that `options` allow, the user's before the
+/// system's; for a file that lacks it, that.
+fn configured(
+    options: &Options,
+    name: Option<&str>,
+) -> Result<Vec<Result<Target, String>>, Failure> {
     let (system, current) = (Places::system(), Places::current());
     let mut places = Vec::new();
     if !options.system && current != system {
@@ -116,49 +163,71 @@ fn configured(options: &Options, name: Option<&str>) -> Result<Vec<Target>, Fail
     if !options.user {
         places.push((Owner::System, system));
     }
-    let mut found = Vec::new();
-    let mut missing = Err(Failure::NoUser);
+    if places.is_empty() {
+        return Err(Failure::Asked(
+            "--user: no user's daemon here (root has none, and XDG_RUNTIME_DIR must be set); use --system".into(),
+        ));
+    }
+    let mut targets = Vec::new();
     for (owner, places) in places {
-        let config = Config::load(None, &places).map_err(Failure::Config)?;
+        let config = Config::load(None, &places);
+        let config = config.map_err(|fatal| Failure::Asked(fatal.to_string()))?;
         match select(&config, name) {
-            Ok(socket) => found.push(Target::of(socket, owner)),
-            Err(failure) => missing = Err(failure),
+            // Both may read the same file. And whoever has it in the first does not miss it here.
+            Err(missing) if targets.contains(&Err(missing.clone())) => {}
+            Err(_) if targets.iter().any(Result::is_ok) => {}
+            found => targets.push(found.map(|socket| Target::of(socket, owner))),
         }
     }
-    if found.is_empty() { missing } else { Ok(found) }
+    Ok(targets)
 }
 
-fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, Failure> {
-    let mut sockets = config.sockets.iter();
-    let socket = match name {
-        None => sockets.next(),
-        Some(name) => sockets.find(|socket| socket.name == name),
-    };
-    socket.ok_or_else(|| Failure::NoSocket {
-        name: name.map(str::to_owned),
-        file: config.file.as_deref().map_or_else(
+fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, String> {
+    let fits = |socket: &&Socket| name.is_none_or(|name| socket.name == name);
+    config.sockets.iter().find(fits).ok_or_else(|| {
+        let file = config.file.as_deref().map_or_else(
             || "the built-in udsd.toml".into(),
             |file| file.display().to_string(),
-        ),
-        known: config.sockets.iter().map(|s| s.name.clone()).collect(),
+        );
+        let known: Vec<&str> = config.sockets.iter().map(|s| s.name.as_str()).collect();
+        format!(
+            "no such socket {} in {file}; it has: {}",
+            name.unwrap_or_default(),
+            known.join(", ")
+        )
     })
 }
 
-/// The address that stands for itself: "@name", or anything with a '/'.
-fn bare(text: &OsStr) -> Option<Address> {
-    let bytes = text.as_bytes();
-    match bytes.strip_prefix(b"@") {
-        Some(name) => Some(Address::Abstract(name.to_vec())),
-        None if bytes.contains(&b'/') => Some(Address::Path(Path::new(text).to_owned())),
-        None => None,
-    }
+/// What `-s` says.
+enum Wanted<'a> {
+    /// "@name", or anything with a '/'.
+    Address(Address),
+    /// In the config file.
+    Name(&'a str),
 }
 
-fn name(text: &OsStr) -> Result<&str, Failure> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    text.to_str()
-        .filter(|text| (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(legal))
-        .ok_or_else(|| Failure::Name(text.display().to_string()))
+impl<'a> Wanted<'a> {
+    fn of(text: &'a OsStr) -> Result<Self, Failure> {
+        let bytes = text.as_bytes();
+        let shown = text.display();
+        let wrong = match bytes.strip_prefix(b"@") {
+            Some(b"") => "\"@\" lacks the name: write \"@name\" for an abstract socket".into(),
+            Some(name) => return Ok(Wanted::Address(Address::Abstract(name.to_vec()))),
+            None if bytes.contains(&b'/') => {
+                return Ok(Wanted::Address(Address::Path(text.into())));
+            }
+            None if bytes.is_empty() => {
+                "-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"".into()
+            }
+            None => match text.to_str().filter(|text| is_name(text)) {
+                Some(name) => return Ok(Wanted::Name(name)),
+                None => format!(
+                    "\"{shown}\" is neither the NAME of a socket nor a path: write \"./{shown}\" for a file, \"@{shown}\" for an abstract name"
+                ),
+            },
+        };
+        Err(Failure::Asked(wrong))
+    }
 }
 
 impl Target {
@@ -167,40 +236,73 @@ impl Target {
             address: socket.address.clone(),
             kind: socket.kind,
             framing: socket.framing,
-            service: Some(socket.service),
-            start: owner.start(),
+            listed: Some(Listed {
+                name: socket.name.clone(),
+                service: socket.service,
+                owner,
+            }),
         }
     }
 
     fn check(&self) -> Result<(), Failure> {
-        match self.kind {
-            SocketType::Stream => {}
-            SocketType::Seqpacket => return Err(Failure::Type("seqpacket")),
-            SocketType::Datagram => return Err(Failure::Type("datagram")),
-        }
-        match self.framing {
-            Framing::Fixed(n) | Framing::CString(n) if n > super::MESSAGE_LIMIT => {
-                Err(Failure::Framing(self.framing))
+        let kind = match self.kind {
+            SocketType::Stream => None,
+            SocketType::Seqpacket => Some("seqpacket"),
+            SocketType::Datagram => Some("datagram"),
+        };
+        let wrong = match (kind, self.framing) {
+            (Some(kind), _) => {
+                format!("sockets of type {kind} are not available yet in udsc, only stream")
+            }
+            (None, Framing::Fixed(n) | Framing::CString(n)) if n > MESSAGE_LIMIT => format!(
+                "framing {} exceeds the {MESSAGE_LIMIT} bytes of a message that udsc holds",
+                self.framing
+            ),
+            _ => return Ok(()),
+        };
+        Err(Failure::Asked(wrong))
+    }
+
+    fn connect(&self) -> Result<Link, String> {
+        let stream = open(&self.address).map_err(|error| self.refusal(&error))?;
+        Ok(Link {
+            stream,
+            framing: self.framing,
+            service: self.listed.as_ref().map(|listed| listed.service),
+            name: self.address.to_string(),
+        })
+    }
+
+    /// Before anything is sent: under collect it would become part of the record.
+    fn check_use(&self, unanswered: Option<&str>) -> Result<(), Failure> {
+        match (&self.listed, unanswered) {
+            (Some(listed), Some(why)) if listed.service == ServiceKind::Collect => {
+                let name = &listed.name;
+                let text = format!("socket {name} collects and answers nothing; {why}");
+                Err(Failure::Asked(text))
             }
             _ => Ok(()),
         }
     }
 
-    fn connect(&self) -> Result<Link, Failure> {
-        let name = show(&self.address);
-        match open(&self.address) {
-            Ok(stream) => Ok(Link {
-                stream,
-                framing: self.framing,
-                service: self.service,
-                name,
-            }),
-            Err(source) => Err(Failure::Connect(vec![Refusal {
-                address: name,
-                source,
-                start: self.start,
-            }])),
-        }
+    /// Why it could not be connected, and the remedy where there is one.
+    fn refusal(&self, error: &io::Error) -> String {
+        let remedy = match (error.kind(), &self.listed) {
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Some(listed)) => {
+                format!(" (is udsd running? {})", listed.owner.start())
+            }
+            (io::ErrorKind::ConnectionRefused, None) => " (nobody listens there)".into(),
+            (io::ErrorKind::PermissionDenied, _) => {
+                " (the file's owner and mode, and those of its folders, say who may)".into()
+            }
+            (io::ErrorKind::InvalidInput, _) => " (a path has at most 107 bytes)".into(),
+            _ if error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => {
+                " (the socket there is no stream)".into()
+            }
+            _ => String::new(),
+        };
+        let address = &self.address;
+        format!("cannot connect to {address}: {}{remedy}", reason(error))
     }
 }
 
@@ -208,13 +310,6 @@ fn open(address: &Address) -> io::Result<UnixStream> {
     match address {
         Address::Path(path) => UnixStream::connect(path),
         Address::Abstract(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-    }
-}
-
-fn show(address: &Address) -> String {
-    match address {
-        Address::Path(path) => path.display().to_string(),
-        Address::Abstract(name) => format!("@{}", name.escape_ascii()),
     }
 }
 
@@ -237,7 +332,7 @@ mod tests {
     fn only(arguments: &[&str]) -> Target {
         let mut targets = targets(&options(arguments)).unwrap();
         assert_eq!(targets.len(), 1);
-        targets.remove(0)
+        targets.remove(0).unwrap()
     }
 
     #[test]
@@ -255,7 +350,6 @@ mod tests {
     fn what_is_neither_name_nor_path_is_told_with_the_remedy() {
         let failure = targets(&options(&["-s", "a.sock"])).unwrap_err();
         assert!(failure.to_string().contains("write \"./a.sock\""));
-        assert!(targets(&options(&["-s", ""])).is_err());
     }
 
     #[test]
@@ -279,25 +373,28 @@ mod tests {
         let name = format!("udsc-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let _listener = UnixListener::bind_addr(&address).unwrap();
-        let link = connect(&options(&["-s", &format!("@{name}")])).unwrap();
+        let link = connect(&options(&["-s", &format!("@{name}")]), None).unwrap();
         assert_eq!(link.name, format!("@{name}"));
         assert_eq!(link.service, None);
     }
 
     #[test]
     fn a_refusal_names_address_reason_and_remedy() {
-        let text = |kind: ErrorKind, start| {
-            let refusal = Refusal {
-                address: "/x".into(),
-                source: kind.into(),
-                start,
-            };
-            refusal.to_string()
-        };
+        let mut target = only(&["-s", "/x"]);
+        let text = |target: &Target, kind: ErrorKind| target.refusal(&kind.into());
         assert_eq!(
-            text(ErrorKind::ConnectionRefused, Owner::User.start()),
+            text(&target, ErrorKind::NotFound),
+            "cannot connect to /x: entity not found"
+        );
+        assert!(text(&target, ErrorKind::PermissionDenied).contains("owner and mode"));
+        target.listed = Some(Listed {
+            name: "x".into(),
+            service: ServiceKind::Echo,
+            owner: Owner::User,
+        });
+        assert_eq!(
+            text(&target, ErrorKind::ConnectionRefused),
             "cannot connect to /x: connection refused (is udsd running? systemctl --user start udsd.socket)"
         );
-        assert!(text(ErrorKind::PermissionDenied, "").contains("owner and mode"));
     }
 }

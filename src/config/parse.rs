@@ -125,7 +125,7 @@ fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Faul
 }
 
 /// Whether a socket can have this name.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=defaults::NAME).contains(&name.len()) && name.bytes().all(plain)
 }
