@@ -212,7 +212,8 @@ impl User {
     /// udsc as they run it, with the arguments in `line`. Root has no user's daemon: where the test
     /// runs as root, somebody else it is.
     fn udsc(&self, line: &str) -> Udsc {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_udsc"));
+        let program = Path::new(env!("CARGO_BIN_EXE_udsc"));
+        let mut command = Command::new(self.folder.in_reach(program));
         for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
             command.env(name, self.folder.path());
         }

@@ -107,6 +107,19 @@ impl Folder {
         &self.0
     }
 
+    /// A program of this build under a name in this folder, where other users reach it too: the
+    /// build may lie where they may not look.
+    pub fn in_reach(&self, program: &Path) -> PathBuf {
+        let name = self.join(program.file_name().unwrap().to_str().unwrap());
+        if !name.exists() && fs::hard_link(program, &name).is_err() {
+            // Not `fs::copy`: a file that is open for writing cannot be run, and while another test
+            // starts a program its child holds whatever is open here.
+            let copied = Command::new("cp").args([program, &name]).status().unwrap();
+            assert!(copied.success(), "cp {}: {copied}", program.display());
+        }
+        name
+    }
+
     /// A path in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
@@ -348,7 +361,10 @@ impl Setup {
             }
         };
 
-        let binary = OsString::from(env!("CARGO_BIN_EXE_udsd"));
+        let mut binary = OsString::from(env!("CARGO_BIN_EXE_udsd"));
+        if wrapper.first().is_some_and(|first| first == "setpriv") {
+            binary = folder.in_reach(Path::new(&binary)).into();
+        }
         let mut words = wrapper.into_iter().chain([binary]).chain(arguments);
         let mut command = Command::new(words.next().unwrap());
         command
