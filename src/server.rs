@@ -333,7 +333,7 @@ impl Server {
                 "drain-timeout"
             };
             warn!(
-                "stop cut short by {by}: {clients} left that are owed something, {unwritten} bytes of records not written"
+                "stop cut short by {by}: {clients} left that are owed something, {unwritten} bytes of records are not written"
             );
             self.hub.abandon(now);
         }
