@@ -526,6 +526,8 @@ fn set<S>(
     timer: Timer,
     at: Instant,
 ) {
-    client.timers[timer as usize] = Some(at);
+    if let Some(before) = client.timers[timer as usize].replace(at) {
+        timers.remove(&(before, key, timer));
+    }
     timers.insert((at, key, timer));
 }
