@@ -19,13 +19,15 @@ mod write;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 pub use places::Places;
+use rustix::fs::OFlags;
 
 use crate::{
     error::{Fatal, Fault},
@@ -274,11 +276,19 @@ impl Config {
     }
 }
 
-/// Reads a config file, but never more than `FILE_SIZE` and a byte of it.
+/// Reads a config file, but never more than `FILE_SIZE` and a byte of it. A FIFO would be waited for
+/// without end, and through every signal.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let most = FILE_SIZE as u64 + 1;
-    File::open(file)?.take(most).read_to_end(&mut text)?;
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(file)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(io::Error::other("it is no file: name a regular file"));
+    }
+    file.take(most).read_to_end(&mut text)?;
     if text.len() > FILE_SIZE {
         let message = format!("it is longer than {}", value::show_size(FILE_SIZE as u64));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
