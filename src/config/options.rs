@@ -10,7 +10,7 @@ use crate::error::Fault;
 
 /// Reads and checks the options.
 pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Fault>> {
-    let address = path::read_address(&options.path, places);
+    let address = path::ad_hoc_address(&options.path, places);
     let name = address.as_ref().map_or_else(|_| "socket".into(), name);
     let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
     let given = [
@@ -121,13 +121,28 @@ mod tests {
             ("%t/z.sock", "z"),
             ("@echo", "echo"),
             ("/tmp/a b.sock", "socket"),
-            ("..", "socket"),
         ] {
             let config = parse(&options(path, "", "", ""), &Places::system()).unwrap();
             assert_eq!(config.sockets[0].name, name, "{path}");
             assert_eq!(config.daemon.control, None);
             assert_eq!(config.sockets[0].record, None);
             assert!(config.lines.is_empty() && config.file.is_none());
+        }
+    }
+
+    #[test]
+    fn a_path_that_would_not_load_again_is_refused() {
+        for (path, why) in [
+            ("..", "names a folder"),
+            (".", "names a folder"),
+            ("a/../b", "contains \"..\""),
+            ("/tmp/../b", "contains \"..\""),
+        ] {
+            let found = faults(&options(path, "", "", ""));
+            assert!(
+                found[0].starts_with("--socket: ") && found[0].contains(why),
+                "{found:?}"
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{fmt::Display, path::Path};
 
 use super::{
-    Address, Config, Record, Socket,
+    Address, Config, Record, Socket, places,
     value::{show_size, show_span},
 };
 
@@ -42,7 +42,7 @@ struct Writer(String);
 impl Writer {
     fn socket(&mut self, socket: &Socket) {
         self.table(&format!("socket.{}", socket.name));
-        self.text("path", &address(&socket.address));
+        self.address(&socket.address);
         self.text("type", &socket.kind.to_string());
         // An abstract socket has no file to own.
         if let Address::Path(_) = socket.address {
@@ -66,6 +66,23 @@ impl Writer {
         self.plain("clients", socket.clients);
         self.plain("stamp", socket.stamp);
         self.plain("ack", socket.ack);
+    }
+
+    /// A path that `--socket` gave relative is written from the root.
+    fn address(&mut self, address: &Address) {
+        let text = match address {
+            Address::Abstract(name) => {
+                format!("@{}", String::from_utf8_lossy(name).replace('%', "%%"))
+            }
+            Address::Path(given) => {
+                let absolute = places::absolute(given);
+                if absolute.is_none() {
+                    self.0 += "# No file can say this: the absolute path is no text of at most 107 bytes.\n";
+                }
+                path(absolute.as_deref().unwrap_or(given))
+            }
+        };
+        self.text("path", &text);
     }
 
     fn record(&mut self, record: &Record) {
@@ -99,16 +116,9 @@ impl Writer {
     }
 }
 
-/// A path as the file writes it; a plain % is doubled.
+/// A path as the file writes it; a plain % is doubled. The reader takes paths of UTF-8 alone.
 fn path(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%%")
-}
-
-fn address(address: &Address) -> String {
-    match address {
-        Address::Path(file) => path(file),
-        Address::Abstract(name) => format!("@{}", String::from_utf8_lossy(name).replace('%', "%%")),
-    }
 }
 
 #[cfg(test)]
