@@ -1,7 +1,10 @@
 //! Values that are right by themselves: which of them contradict each other, and which the daemon
 //! does not have yet.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use super::{
     Address, Config, Format, Record, ServiceKind, Socket, SocketType, faults::Faults,
@@ -16,12 +19,13 @@ const ESCAPED: usize = 6;
 
 /// Reports every contradiction, and every value that is not available yet.
 pub(super) fn check(config: &Config, faults: &mut Faults) {
+    // First, so that no remedy leads from one fault into the other.
+    not_available_yet(config, faults);
     for socket in &config.sockets {
         contradictions(socket, faults);
     }
-    shared_paths(config, faults);
-    shared_records(config, faults);
-    not_available_yet(config, faults);
+    limits(config, faults);
+    shared_files(config, faults);
 }
 
 /// The contradictions inside one socket.
@@ -247,47 +251,78 @@ fn largest_record(record: &Record, message_size: usize) -> usize {
     }
 }
 
-fn shared_paths(config: &Config, faults: &mut Faults) {
-    for (i, socket) in config.sockets.iter().enumerate() {
-        let key = format!("socket.{}.path", socket.name);
-        let same = |other: &&Socket| other.address == socket.address;
-        for other in config.sockets[..i].iter().filter(same) {
-            let other = format!("socket.{}.path", other.name);
-            let message = format!("is the path of {other} too: give each socket its own");
-            faults.clash(&[&key, &other], &message);
-        }
-        let Address::Path(path) = &socket.address else {
-            continue;
+/// As `endpoint` takes it.
+fn lock_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// A file that two keys name would be written over, or keep a socket from being bound.
+fn shared_files(config: &Config, faults: &mut Faults) {
+    let control = config.daemon.control.as_deref();
+    let control = control.map(|path| (Address::Path(path.into()), ("", "daemon.control".into())));
+    let mut seen: BTreeMap<Address, (&str, String)> = control.into_iter().collect();
+    for socket in &config.sockets {
+        let path = format!("socket.{}.path", socket.name);
+        let file = format!("socket.{}.record.file", socket.name);
+        let lock = match &socket.address {
+            Address::Path(path) => Some(Address::Path(lock_file(path))),
+            Address::Abstract(_) => None,
         };
-        if config.daemon.control.as_ref() == Some(path) {
-            let message = "is the path of daemon.control too: give each socket its own";
-            faults.clash(&[&key, "daemon.control"], message);
+        let record = socket
+            .record
+            .as_ref()
+            .and_then(|record| record.file.clone());
+        let uses = [
+            (Some(socket.address.clone()), "", path.clone()),
+            (lock, "the lock file of ", path),
+            (record.map(Address::Path), "", file),
+        ];
+        for (address, what, key) in uses {
+            let Some(address) = address else { continue };
+            match seen.entry(address) {
+                Entry::Vacant(place) => {
+                    place.insert((what, key));
+                }
+                Entry::Occupied(other) => {
+                    let (other_what, other) = other.get();
+                    // Two locks are one where the paths are, which is a fault already.
+                    if !what.is_empty() && !other_what.is_empty() {
+                        continue;
+                    }
+                    let this = if what.is_empty() { "" } else { "lock file " };
+                    let remedy = if key.ends_with(".file") {
+                        "give each record its own file"
+                    } else {
+                        "give each socket its own path"
+                    };
+                    let message = format!("{this}is {other_what}{other} too: {remedy}");
+                    faults.clash(&[&key, other], &message);
+                }
+            }
         }
     }
 }
 
-fn shared_records(config: &Config, faults: &mut Faults) {
-    let mut seen: Vec<(&Path, String)> = Vec::new();
+/// A limit below another one that it would have to hold.
+fn limits(config: &Config, faults: &mut Faults) {
+    let (clients, per_user) = (config.limits.clients, config.limits.clients_per_user);
+    if clients > 0 && per_user > clients {
+        let message = format!(
+            "clients-per-user = {per_user} is over clients = {clients}: lower it, or write 0 for half of them"
+        );
+        faults.clash(&["limits.clients-per-user", "limits.clients"], &message);
+    }
     for socket in &config.sockets {
-        let Some(file) = socket
-            .record
-            .as_ref()
-            .and_then(|record| record.file.as_deref())
-        else {
-            continue;
-        };
-        let key = format!("socket.{}.record.file", socket.name);
-        if let Some((_, other)) = seen.iter().find(|(other, _)| *other == file) {
-            let message = format!("is {other} too: give each record its own file");
-            faults.clash(&[&key, other], &message);
+        if clients > 0 && socket.clients > clients {
+            let message = format!(
+                "clients = {} is over limits.clients = {clients}: lower it, or write 0 for all of them",
+                socket.clients
+            );
+            let key = format!("socket.{}.clients", socket.name);
+            faults.clash(&[&key, "limits.clients"], &message);
         }
-        let address = Address::Path(file.into());
-        if let Some(other) = config.sockets.iter().find(|other| other.address == address) {
-            let other = format!("socket.{}.path", other.name);
-            let message = format!("is {other} too: a record cannot be written into a socket");
-            faults.clash(&[&key, &other], &message);
-        }
-        seen.push((file, key));
     }
 }
 
@@ -372,5 +407,95 @@ fn not_available_yet(config: &Config, faults: &mut Faults) {
                 instead,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    /// Of what is not available yet, `check` does not come as far as its contradictions.
+    #[test]
+    fn what_is_not_available_yet_has_its_contradictions() {
+        for (kind, service, framing, stamp, ack, words) in [
+            (
+                "datagram",
+                "relay",
+                "none",
+                false,
+                false,
+                "service = \"relay\" contradicts type = \"datagram\"",
+            ),
+            (
+                "seqpacket",
+                "echo",
+                "lines",
+                false,
+                false,
+                "framing = \"lines\" contradicts type = \"seqpacket\"",
+            ),
+            (
+                "stream",
+                "relay",
+                "none",
+                true,
+                false,
+                "stamp = true contradicts framing = \"none\"",
+            ),
+            (
+                "stream",
+                "echo",
+                "lines",
+                true,
+                false,
+                "stamp = true contradicts service = \"echo\"",
+            ),
+            (
+                "stream",
+                "collect",
+                "cstring:9",
+                false,
+                true,
+                "ack = true contradicts framing = \"cstring:9\"",
+            ),
+            (
+                "datagram",
+                "collect",
+                "none",
+                false,
+                true,
+                "ack = true contradicts type = \"datagram\"",
+            ),
+            (
+                "stream",
+                "echo",
+                "lines",
+                false,
+                true,
+                "ack = true contradicts service = \"echo\"",
+            ),
+        ] {
+            let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
+            socket.kind = kind.parse().unwrap();
+            socket.service = service.parse().unwrap();
+            socket.framing = framing.parse().unwrap();
+            (socket.stamp, socket.ack) = (stamp, ack);
+            let mut faults = Faults::of_file(None, BTreeMap::new());
+            contradictions(&socket, &mut faults);
+            let found = faults.verdict().unwrap_err();
+            assert!(
+                found.len() == 1 && found[0].message.starts_with(words),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stamped_message_needs_six_bytes_for_one() {
+        let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
+        (socket.stamp, socket.message_size) = (true, 100);
+        assert_eq!(largest(&socket), 1112);
     }
 }

@@ -66,11 +66,10 @@ impl Faults {
         self.add(key.copied().unwrap_or_default(), message);
     }
 
-    /// A value that is right but not available yet; any other fault of the key goes before it.
+    /// A value that is right but not available yet; a fault of its own goes before it.
     pub(super) fn not_yet(&mut self, key: &str, message: &str) {
-        let name = self.name(key);
-        if !self.is_invalid(key) && self.found.iter().all(|fault| fault.key != name) {
-            self.add(key, message);
+        if !self.is_invalid(key) {
+            self.invalid(key, message);
         }
     }
 

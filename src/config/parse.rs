@@ -64,8 +64,45 @@ const TABLES: [(&str, &[&str]); 4] = [
     ("[socket.NAME.record]", RECORD),
 ];
 
-/// Most repeated keys that are reported: looking up the place of one takes a walk through the file.
-const MOST_REPEATS: usize = 100;
+/// Most repeated keys that are looked at: to find the first takes another reading of the file.
+const MOST_REPEATS: usize = 20;
+
+/// What the parser's messages begin with, and what would be right.
+const REMEDIES: [(&str, &str); 12] = [
+    (
+        "unexpected leading zero",
+        "write the number without, or a mode in quotes, as \"0660\"",
+    ),
+    (
+        "string values must be quoted",
+        "write text in double quotes, as \"/run/udsd.sock\"",
+    ),
+    (
+        "invalid unquoted key",
+        "write KEY = VALUE, or begin a comment with #",
+    ),
+    ("key with no value", "write KEY = VALUE"),
+    (
+        "unquoted keys cannot be empty",
+        "write KEY = VALUE, or a table as [socket.NAME]",
+    ),
+    (
+        "invalid basic string",
+        "end the string with the quote it began with",
+    ),
+    (
+        "invalid literal string",
+        "end the string with the quote it began with",
+    ),
+    ("missing escaped value", "write a backslash as two"),
+    ("invalid boolean", "write true or false"),
+    ("unexpected key or value", "write one KEY = VALUE on a line"),
+    (
+        "unclosed",
+        "close it on the same line, a list on any later one",
+    ),
+    ("cannot extend", "keep the value or the table"),
+];
 
 /// Reads and checks the whole file.
 pub(super) fn parse(
@@ -87,15 +124,27 @@ pub(super) fn parse(
     }
     let lines = source.lines(root);
     let mut faults = Faults::of_file(file, lines.clone());
-    for error in repeats.iter().take(MOST_REPEATS) {
-        let (line, key) = source.place(error);
-        let first = lines.get(&key).filter(|first| **first < line);
-        let first = first.map_or(String::new(), |first| format!(", first on line {first}"));
-        faults.at(
-            Some(line),
-            &key,
-            &format!("is given twice{first}: keep one of them"),
-        );
+    let mut tables: Vec<String> = Vec::new();
+    for span in repeats.iter().filter_map(Error::span).take(MOST_REPEATS) {
+        let line = Some(source.line(span.start));
+        let Some((key, first)) = source.repeated(&span) else {
+            faults.at(line, &text[span], "is given twice: keep one of them");
+            continue;
+        };
+        // What a repeated table repeats is no second fault.
+        if tables.iter().any(|table| key.starts_with(table)) {
+            continue;
+        }
+        tables.push(format!("{key}."));
+        let dotted = text[span.end..].trim_start().starts_with('.');
+        let message = match first {
+            Some(first) if dotted => {
+                format!("has a header of its own on line {first}: write its keys below that")
+            }
+            Some(first) => format!("is given twice, first on line {first}: keep one of them"),
+            None => "is given twice: keep one of them".into(),
+        };
+        faults.at(line, &key, &message);
     }
     let mut reader = Reader { places, faults };
     let config = reader.config(root, &lines);
@@ -110,12 +159,14 @@ pub(super) fn parse(
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
     let (line, key) = source.place(error);
-    let remedy = match error.message() {
-        message if !message.starts_with("unexpected leading zero") => "",
-        _ if key == "mode" || key.ends_with(".mode") => "; a mode is a string, as \"0660\"",
-        _ => "; write the number without it",
-    };
-    let message = format!("not TOML: {}{remedy}", error.message());
+    let wrong = error.message();
+    let remedy = REMEDIES
+        .iter()
+        .find(|(prefix, _)| wrong.starts_with(prefix));
+    let remedy = remedy.map_or("udsd.toml(5) shows the form of the file", |(_, remedy)| {
+        remedy
+    });
+    let message = format!("not TOML: {wrong}: {remedy}");
     Fault {
         file: file.map(Into::into),
         line: Some(line),
@@ -247,7 +298,7 @@ impl Reader<'_> {
             path::address(v, places)
         });
         self.set(section, "type", &mut s.kind, |v| value::word(v, "stream"));
-        self.set(section, "mode", &mut s.mode, value::mode);
+        self.set(section, "mode", &mut s.mode, value::socket_mode);
         self.set(section, "user", &mut s.user, value::account);
         self.set(section, "group", &mut s.group, value::account);
         self.set(section, "backlog", &mut s.backlog, |v| {
@@ -347,15 +398,13 @@ impl Reader<'_> {
         match outer.table.get(key)?.get_ref() {
             DeValue::Table(table) => Some(Section { name, table }),
             other => {
-                let right = if name == "socket" {
-                    "socket.NAME"
-                } else {
-                    &name
+                let message = match name.as_str() {
+                    _ if outer.name == "socket" && SOCKET.contains(&key) => {
+                        "stands in no socket: a socket's keys stand in [socket.NAME]".into()
+                    }
+                    "socket" => must_be_table(other, "socket.NAME"),
+                    name => must_be_table(other, name),
                 };
-                let message = format!(
-                    "is {} and must be a table: write [{right}]",
-                    value::kind(other)
-                );
                 self.faults.invalid(&name, &message);
                 None
             }
@@ -382,6 +431,11 @@ impl Reader<'_> {
             self.faults.invalid(&section.key(key), &hint);
         }
     }
+}
+
+fn must_be_table(value: &DeValue<'_>, name: &str) -> String {
+    let kind = value::kind(value);
+    format!("is {kind} and must be a table: write [{name}]")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The text of the file: which line a key is on, and which key a fault of the syntax is about.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use toml::de::{DeTable, DeValue, Error};
 
@@ -18,7 +18,7 @@ impl<'a> Source<'a> {
     }
 
     /// The line, from 1, that holds the byte at `offset`.
-    fn line(&self, offset: usize) -> usize {
+    pub(super) fn line(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
     }
 
@@ -47,6 +47,23 @@ impl<'a> Source<'a> {
                 .map_or(0, |span| span.start.min(self.text.len())),
         );
         (line, self.key(line).unwrap_or_default())
+    }
+
+    /// The whole name of a key at `span` that the parser refused as a duplicate, and the line of the
+    /// first. The parser does not tell: this reads the text before the key again, with a key in its
+    /// place that is new.
+    pub(super) fn repeated(&self, span: &Range<usize>) -> Option<(String, Option<usize>)> {
+        const NEW: &str = "-a-new-key-";
+        let key = self.text[span.clone()].trim_matches(['"', '\'']);
+        ["=0", "]"].iter().find_map(|rest| {
+            let text = format!("{}{NEW}{rest}", &self.text[..span.start]);
+            let (root, _) = DeTable::parse_recoverable(&text);
+            let lines = Source::new(&text).lines(root.get_ref());
+            let table = lines.keys().find_map(|name| name.strip_suffix(NEW))?;
+            let name = join(table.trim_end_matches('.'), key);
+            let first = lines.get(&name).copied();
+            Some((name, first))
+        })
     }
 
     /// The key that a line gives, by its whole name: that of its own table header, or the key before

@@ -26,6 +26,9 @@ const SPANS: [(&str, u128); 6] = [
     ("ns", 1),
 ];
 
+/// Units that humantime knows and nobody means here; "M" is meant to be minutes.
+const CALENDAR: [&str; 8] = ["M", "month", "months", "y", "yr", "yrs", "year", "years"];
+
 /// Most digits of a span: keeps the sums inside humantime far from the end of `Duration`, where it
 /// would panic.
 const SPAN_DIGITS: usize = 12;
@@ -197,6 +200,13 @@ fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, Strin
     if text.bytes().filter(u8::is_ascii_digit).count() > SPAN_DIGITS {
         return Err(out_of_range());
     }
+    let mut words = text.split(|c: char| !c.is_ascii_alphabetic());
+    if let Some(unit) = words.find(|word| CALENDAR.contains(word)) {
+        return Err(format!(
+            "{} counts months or years, which differ in length: write min for minutes, or days{or}",
+            quote(unit)
+        ));
+    }
     let span = humantime::parse_duration(text).map_err(|error| match error {
         humantime::DurationError::NumberOverflow => out_of_range(),
         humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
@@ -266,6 +276,18 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
         return Err(format!(
             "{} is over \"0777\": permission bits alone can be set",
             quote(text)
+        ));
+    }
+    Ok(mode)
+}
+
+/// That of a socket file.
+pub(super) fn socket_mode(value: &DeValue<'_>) -> Result<u32, String> {
+    let mode = mode(value)?;
+    if mode & 0o222 == 0 {
+        return Err(format!(
+            "\"{mode:04o}\" lets nobody connect, which takes the right to write: write \"0600\", or \
+             wider for others"
         ));
     }
     Ok(mode)
