@@ -1,13 +1,14 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `defaults` has every default and bound, `parse`
-//! reads the tables (`source` knows their lines), `value` and `path` one value each, `check` says
+//! This file holds the types and the entry points. `keys` lists the keys, `defaults` has every default
+//! and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one value each, `check` says
 //! which values contradict each other and which the daemon does not have yet, `write` turns a
 //! `Config` into TOML again.
 
 mod check;
 mod defaults;
 mod faults;
+mod keys;
 mod options;
 mod parse;
 mod path;
@@ -202,6 +203,17 @@ pub struct AdHoc {
 }
 
 impl Config {
+    /// These sockets, and the defaults.
+    fn of(sockets: Vec<Socket>) -> Self {
+        Self {
+            daemon: Daemon::default(),
+            limits: Limits::default(),
+            sockets,
+            file: None,
+            lines: BTreeMap::new(),
+        }
+    }
+
     /// Reads `file`, or where that is `None` the first of `places.files` that exists, or else the
     /// embedded file.
     ///

@@ -1,10 +1,10 @@
 //! The configuration of `--socket`: one socket, from options in place of a file.
 
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
 
 use super::{
-    AdHoc, Address, Config, Daemon, Limits, Places, Record, ServiceKind, Socket, check,
-    faults::Faults, parse::is_name, path,
+    AdHoc, Address, Config, Places, Record, ServiceKind, Socket, check, faults::Faults,
+    parse::is_name, path,
 };
 use crate::error::Fault;
 
@@ -50,16 +50,8 @@ pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Faul
     );
     socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
 
-    let config = Config {
-        daemon: Daemon {
-            control: None,
-            ..Daemon::default()
-        },
-        limits: Limits::default(),
-        sockets: vec![socket],
-        file: None,
-        lines: BTreeMap::new(),
-    };
+    let mut config = Config::of(vec![socket]);
+    config.daemon.control = None;
     check::check(&config, &mut faults);
     faults.verdict().map(|_| config)
 }
