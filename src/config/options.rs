@@ -13,41 +13,30 @@ pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Faul
     let address = path::ad_hoc_address(&options.path, places);
     let name = address.as_ref().map_or_else(|_| "socket".into(), name);
     let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
+    let AdHoc {
+        kind,
+        service,
+        framing,
+        ..
+    } = options;
     let given = [
-        ("path", true),
-        ("type", options.kind.is_some()),
-        ("service", options.service.is_some()),
-        ("framing", options.framing.is_some()),
+        ("path", "--socket", true),
+        ("type", "--type", kind.is_some()),
+        ("service", "--service", service.is_some()),
+        ("framing", "--framing", framing.is_some()),
     ];
-    let given = given
-        .iter()
-        .filter(|(_, given)| *given)
-        .map(|(name, _)| key(name));
-    let mut faults = Faults::of_options(given);
+    let given = given.map(|(name, option, given)| (key(name), option, given));
+    let mut faults = Faults::of_options(given.into_iter());
 
     let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
     match address {
         Ok(address) => socket.address = address,
         Err(message) => faults.invalid(&key("path"), &message),
     }
-    set(
-        &mut socket.kind,
-        options.kind.as_deref(),
-        &key("type"),
-        &mut faults,
-    );
-    set(
-        &mut socket.service,
-        options.service.as_deref(),
-        &key("service"),
-        &mut faults,
-    );
-    set(
-        &mut socket.framing,
-        options.framing.as_deref(),
-        &key("framing"),
-        &mut faults,
-    );
+    let f = &mut faults;
+    set(&mut socket.kind, kind.as_deref(), &key("type"), f);
+    set(&mut socket.service, service.as_deref(), &key("service"), f);
+    set(&mut socket.framing, framing.as_deref(), &key("framing"), f);
     socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
 
     let mut config = Config::of(vec![socket]);
@@ -165,8 +154,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "--type: type datagram is not available yet: leave it at stream",
-                "--service: service relay is not available yet: leave it at echo or collect"
+                "--type: --type datagram is not available yet: leave it at \"stream\"",
+                "--service: --service relay is not available yet: leave it at \"echo\" or \"collect\""
             ]
         );
     }

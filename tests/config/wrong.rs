@@ -637,7 +637,7 @@ fn not_available_yet() -> Vec<Wrong> {
         daemon(
             "[daemon]\ncontrol = \"%t/c.sock\"",
             "daemon.control",
-            &["a control socket is not available yet", "at \"\""],
+            &["control = \"/run/c.sock\" is not available yet", "at \"\""],
         ),
         daemon(
             "[daemon]\nexit-on-idle = \"1min\"",
@@ -657,54 +657,54 @@ fn not_available_yet() -> Vec<Wrong> {
         socket(
             "type = \"seqpacket\"",
             "socket.a.type",
-            &["type seqpacket is not available yet"],
+            &["type = \"seqpacket\" is not available yet"],
         ),
         socket(
             "type = \"datagram\"",
             "socket.a.type",
-            &["type datagram is not available yet"],
+            &["type = \"datagram\" is not available yet"],
         ),
         socket(
             "allow-users = [\"root\"]",
             "socket.a.allow-users",
-            &["allow-users is not available yet"],
+            &["allow-users = [\"root\"] is not available yet"],
         ),
         socket(
             "allow-groups = [0]",
             "socket.a.allow-groups",
-            &["allow-groups is not available yet"],
+            &["allow-groups = [\"0\"] is not available yet"],
         ),
         socket(
             "stamp = true\nservice = \"relay\"\nframing = \"nul\"",
             "socket.a.stamp",
-            &["stamp is not available yet"],
+            &["stamp = true is not available yet"],
         )
         .with(&["4: socket.a.service"]),
         socket(
             "service = \"relay\"\ntype = \"datagram\"\nack = true",
             "socket.a.service",
-            &["service relay is not available yet"],
+            &["service = \"relay\" is not available yet"],
         )
         .with(&["4: socket.a.type", "5: socket.a.ack"]),
         socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",
-            &["ack is not available yet"],
+            &["ack = true is not available yet"],
         ),
         record(
             "sync = true",
             "socket.a.record.sync",
-            &["sync is not available yet"],
+            &["sync = true is not available yet"],
         ),
         record(
             "rotate-size = \"1GiB\"",
             "socket.a.record.rotate-size",
-            &["rotate-size is not available yet"],
+            &["rotate-size = \"1GiB\" is not available yet"],
         ),
         record(
             "keep = 9",
             "socket.a.record.keep",
-            &["keep is not available yet"],
+            &["keep = 9 is not available yet"],
         ),
     ]
 }
