@@ -1,9 +1,9 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `keys` lists the keys, `defaults` has every default
-//! and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one value each, `check` says
-//! which values contradict each other and which the daemon does not have yet, `write` turns a
-//! `Config` into TOML again.
+//! This file holds the types and the entry points. `keys` lists every key, `defaults` has every
+//! default and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one
+//! value each, `check` says which values contradict each other and which the daemon does not have
+//! yet, `write` turns a `Config` into TOML again.
 
 mod check;
 mod defaults;

@@ -55,14 +55,14 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
     };
     let bytes_to_record = stream && bytes && socket.record.is_some();
     // A datagram under syslog loses its trailing LF and NUL.
-    let framed_packets = !stream && !bytes && !(datagram && syslog);
+    let unframed = bytes || datagram && syslog;
     let is_abstract = matches!(socket.address, Address::Abstract(_));
     let given = |key| is_abstract && faults.given(&whole(socket, key));
     let (mode, user, group) = (given("mode"), given("user"), given("group"));
     for (wrong, key, other, why) in [
         (bytes_to_record && collect, "framing", "service", WHOLE),
         (bytes_to_record && !collect, "framing", "record", WHOLE),
-        (framed_packets, "framing", "type", PACKETS),
+        (!stream && !unframed, "framing", "type", PACKETS),
         (relay && datagram, "service", "type", CONNECTED),
         (stamp && unfit, "stamp", "framing", FORM),
         (ack && unfit, "ack", "framing", FORM),

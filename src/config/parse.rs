@@ -23,41 +23,16 @@ use crate::error::Fault;
 /// Most repeated keys that are looked at: to find the first takes another reading of the file.
 const MOST_REPEATS: usize = 20;
 
-/// What the parser's messages begin with, and what would be right.
-const REMEDIES: [(&str, &str); 12] = [
-    (
-        "unexpected leading zero",
-        "write the number without, or a mode in quotes, as \"0660\"",
-    ),
-    (
-        "string values must be quoted",
-        "write text in double quotes, as \"/run/udsd.sock\"",
-    ),
-    (
-        "invalid unquoted key",
-        "write KEY = VALUE, or begin a comment with #",
-    ),
-    ("key with no value", "write KEY = VALUE"),
-    (
-        "unquoted keys cannot be empty",
-        "write KEY = VALUE, or a table as [socket.NAME]",
-    ),
-    (
-        "invalid basic string",
-        "end the string with the quote it began with",
-    ),
-    (
-        "invalid literal string",
-        "end the string with the quote it began with",
-    ),
-    ("missing escaped value", "write a backslash as two"),
-    ("invalid boolean", "write true or false"),
-    ("unexpected key or value", "write one KEY = VALUE on a line"),
-    (
-        "unclosed",
-        "close it on the same line, a list on any later one",
-    ),
+/// Words of the parser's messages, and what would be right; the first that is found.
+const REMEDIES: [(&str, &str); 8] = [
+    ("zero", "write a number without, a mode as \"0660\""),
+    ("must be quoted", "write text in double quotes"),
     ("cannot extend", "keep the value or the table"),
+    ("key", "write KEY = VALUE, one on a line"),
+    ("escape", "write a backslash as two"),
+    ("string", "end it with the quote that it began with"),
+    ("boolean", "write true or false"),
+    ("unclosed", "close it"),
 ];
 
 /// Reads and checks the whole file.
@@ -114,12 +89,8 @@ pub(super) fn parse(
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
     let (line, column) = source.place(error.span().map_or(0, |span| span.start));
     let wrong = error.message();
-    let remedy = REMEDIES
-        .iter()
-        .find(|(prefix, _)| wrong.starts_with(prefix));
-    let remedy = remedy.map_or("udsd.toml(5) shows the form of the file", |(_, remedy)| {
-        remedy
-    });
+    let remedy = REMEDIES.iter().find(|(word, _)| wrong.contains(word));
+    let remedy = remedy.map_or("udsd.toml(5) shows the form", |(_, remedy)| remedy);
     let message = format!("not TOML at column {column}: {wrong}: {remedy}");
     Fault {
         file: file.map(Into::into),

@@ -39,8 +39,8 @@ pub(super) fn word(value: &impl Display) -> Value {
     value.to_string().into()
 }
 
-pub(super) fn list(values: &Vec<String>) -> Value {
-    values.clone().into()
+pub(super) fn list(values: &impl AsRef<[String]>) -> Value {
+    values.as_ref().to_owned().into()
 }
 
 pub(super) fn flag(value: &bool) -> Value {
