@@ -379,6 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn the_control_socket_has_a_path_of_its_own() {
+        let address = Address::Path("/run/a.sock".into());
+        let mut config = Config::of(vec![Socket::new("a".into(), address)]);
+        for (control, words) in [
+            ("/run/a.sock", "is daemon.control too"),
+            ("/run/a.sock.lock", "lock file is daemon.control too"),
+        ] {
+            config.daemon.control = Some(control.into());
+            let mut faults = Faults::of_file(None, BTreeMap::new());
+            shared_files(&config, &mut faults);
+            let found = faults.verdict().unwrap_err();
+            assert!(
+                found.len() == 1 && found[0].message.starts_with(words),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_stamped_message_needs_six_bytes_for_one() {
         let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
         (socket.stamp, socket.message_size) = (true, 100);

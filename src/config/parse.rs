@@ -56,7 +56,8 @@ pub(super) fn parse(
     let lines = source.lines(root);
     let mut faults = Faults::of_file(file, lines.clone());
     let mut tables: Vec<String> = Vec::new();
-    for span in repeats.iter().filter_map(Error::span).take(MOST_REPEATS) {
+    for error in repeats.iter().take(MOST_REPEATS) {
+        let span = error.span().unwrap_or_default();
         let line = Some(source.line(span.start));
         let Some((key, first)) = source.repeated(&span) else {
             faults.at(line, &text[span], "is given twice: keep one of them");

@@ -24,14 +24,14 @@ pub(super) fn address(value: &DeValue<'_>, places: &Places) -> Result<Address, S
 pub(super) fn ad_hoc_address(text: &str, places: &Places) -> Result<Address, String> {
     let address = read_address(text, places)?;
     if let Address::Path(path) = &address {
-        let mut parts = path.components().skip_while(|part| {
+        let above = |part: &Component<'_>| {
             path.is_relative() && matches!(part, Component::CurDir | Component::ParentDir)
-        });
-        let mut rest = parts.clone();
-        if rest.next().is_none() {
+        };
+        let below: Vec<_> = path.components().skip_while(above).collect();
+        if below.is_empty() {
             return Err(folder(text, "a socket"));
         }
-        if parts.any(|part| part == Component::ParentDir) {
+        if below.contains(&Component::ParentDir) {
             return Err(parent(text));
         }
     }
