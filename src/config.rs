@@ -1,13 +1,14 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `defaults` has every default and bound, `parse`
-//! reads the tables (`source` knows their lines), `value` and `path` one value each, `check` says
-//! which values contradict each other and which the daemon does not have yet, `write` turns a
-//! `Config` into TOML again.
+//! This file holds the types and the entry points. `keys` lists every key, `defaults` has every
+//! default and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one
+//! value each, `check` says which values contradict each other and which the daemon does not have
+//! yet, `write` turns a `Config` into TOML again.
 
 mod check;
 mod defaults;
 mod faults;
+mod keys;
 mod options;
 mod parse;
 mod path;
@@ -20,14 +21,16 @@ mod write;
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 pub(crate) use parse::is_name;
 pub use places::Places;
+use rustix::fs::OFlags;
 
 use crate::{
     error::{Fatal, Fault},
@@ -211,6 +214,17 @@ pub struct AdHoc {
 }
 
 impl Config {
+    /// These sockets, and the defaults.
+    fn of(sockets: Vec<Socket>) -> Self {
+        Self {
+            daemon: Daemon::default(),
+            limits: Limits::default(),
+            sockets,
+            file: None,
+            lines: BTreeMap::new(),
+        }
+    }
+
     /// Reads `file`, or where that is `None` the first of `places.files` that exists, or else the
     /// embedded file.
     ///
@@ -285,11 +299,19 @@ impl Config {
     }
 }
 
-/// Reads a config file, but never more than `FILE_SIZE` and a byte of it.
+/// Reads a config file, but never more than `FILE_SIZE` and a byte of it. A FIFO would be waited for
+/// without end, and through every signal.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let most = FILE_SIZE as u64 + 1;
-    File::open(file)?.take(most).read_to_end(&mut text)?;
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(file)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(io::Error::other("it is no file: name a regular file"));
+    }
+    file.take(most).read_to_end(&mut text)?;
     if text.len() > FILE_SIZE {
         let message = format!("it is longer than {}", value::show_size(FILE_SIZE as u64));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));

@@ -430,10 +430,16 @@ impl FromStr for Framing {
             .split_once(':')
             .map_or((text, None), |(n, s)| (n, Some(s)));
         let size = |kind: fn(usize) -> Framing| {
+            let digits = size.map(|size| size.strip_prefix('-').unwrap_or(size));
+            let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+            let wrong = if digits.is_some_and(number) {
+                "is out of range in its size: write N from 1 to message-size"
+            } else {
+                "lacks its size: write N bytes, 1 or more"
+            };
             let n = size.and_then(|s| s.parse().ok()).filter(|&n| n > 0);
-            n.map(kind).ok_or_else(|| {
-                format!("\"{text}\" lacks its size: write \"{name}:N\", N bytes, 1 or more")
-            })
+            n.map(kind)
+                .ok_or_else(|| format!("\"{text}\" {wrong}, as \"{name}:N\""))
         };
         match name {
             "fixed" => size(Framing::Fixed),
@@ -885,7 +891,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Framing>().unwrap().to_string(), text);
         }
-        for text in ["fixed", "fixed:", "fixed:0", "cstring:-1", "fixed:x"] {
+        for text in ["fixed:0", "cstring:-1", "fixed:99999999999999999999"] {
+            let error = text.parse::<Framing>().unwrap_err();
+            assert!(error.contains("out of range"), "{text}: {error}");
+        }
+        for text in ["fixed", "fixed:", "fixed:-", "fixed:x"] {
             let error = text.parse::<Framing>().unwrap_err();
             assert!(error.contains("lacks its size"), "{text}: {error}");
         }

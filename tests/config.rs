@@ -11,8 +11,15 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{self, Command, Output},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
 };
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use udsd::config::{Address, Config, Places};
 
@@ -126,7 +133,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let long = format!("#{}", "x".repeat(1 << 20));
     for (file, words) in [
         (missing, "name a file that exists"),
-        (folder.0.clone(), "cannot be read"),
+        (folder.0.clone(), "is no file: name a regular file"),
         (folder.file(long), "longer than 1MiB"),
     ] {
         let output = check(&file);
@@ -144,6 +151,22 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(output.status.code(), Some(78), "{stderr}");
     assert!(
         stderr.contains(&format!("{}:2: is not UTF-8", file.display())),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_fifo_is_refused_at_once() {
+    let folder = Folder::new();
+    let fifo = folder.0.join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let (done, output) = mpsc::channel();
+    thread::spawn(move || done.send(check(&fifo)));
+    let output = output.recv_timeout(Duration::from_secs(10)).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    assert!(
+        stderr.contains("fifo: cannot be read: it is no file: name a regular file"),
         "{stderr}"
     );
 }
@@ -170,6 +193,34 @@ fn shipped_files_pass_and_print_what_loads_again() {
         assert!(again.status.success(), "{context}\n{again:#?}");
         assert_eq!(first.stdout, again.stdout, "{context}");
     }
+}
+
+#[test]
+fn an_ad_hoc_path_is_printed_from_the_root_and_loads_again() {
+    let folder = Folder::new();
+    let below = folder.0.join("below");
+    fs::create_dir(&below).unwrap();
+    let print = |path: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
+        command.args(["--check", "--socket", path]);
+        command.env_clear().current_dir(&below).output().unwrap()
+    };
+    for (path, written) in [
+        ("./x", below.join("x")),
+        ("50%%", below.join("50%%")),
+        ("../y.sock", folder.0.join("y.sock")),
+        ("/z", "/z".into()),
+    ] {
+        let first = print(path);
+        let text = String::from_utf8_lossy(&first.stdout);
+        assert!(first.status.success(), "{first:#?}");
+        let line = format!("\npath = \"{}\"\n", written.display());
+        assert!(text.contains(&line), "{line:?}: {text}");
+        let again = check(&folder.file(&first.stdout));
+        assert_eq!(first.stdout, again.stdout, "{again:#?}");
+    }
+    let text = print(&"n".repeat(100)).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("# No file can say this: "));
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn refuses(top: &str, keys: &str, limit: usize, key: &str) {
 #[test]
 fn the_daemon_admits_so_many_clients() {
     refuses(
-        "[limits]\nclients = 3\nclients-per-user = 10",
+        "[limits]\nclients = 3\nclients-per-user = 3",
         "",
         3,
         "limits.clients",

@@ -5,16 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::value::quote;
+use toml::Value;
+
 use crate::error::Fault;
 
 /// Collects every fault of one file, or of one command line.
 pub(super) struct Faults {
     file: Option<PathBuf>,
-    /// Line of each key and table that was given.
+    /// Line of each key and table that was given; 0 where there is none.
     lines: BTreeMap<String, usize>,
-    /// Whether keys were given as options: `--type` for `socket.NAME.type`.
-    options: bool,
+    /// The options that give keys: "--type" for "socket.NAME.type".
+    options: BTreeMap<String, &'static str>,
     /// Keys whose value could not be used; what depends on them is not judged.
     invalid: BTreeSet<String>,
     found: Vec<Fault>,
@@ -26,18 +27,22 @@ impl Faults {
         Self {
             file: file.map(Into::into),
             lines,
-            options: false,
+            options: BTreeMap::new(),
             invalid: BTreeSet::new(),
             found: Vec::new(),
         }
     }
 
-    /// Those of a command line that gives these keys.
-    pub(super) fn of_options(keys: impl Iterator<Item = String>) -> Self {
-        Self {
-            options: true,
-            ..Self::of_file(None, keys.map(|key| (key, 0)).collect())
+    /// Those of a command line: each key, its option, and whether it is given.
+    pub(super) fn of_options(options: impl Iterator<Item = (String, &'static str, bool)>) -> Self {
+        let mut faults = Self::of_file(None, BTreeMap::new());
+        for (key, option, given) in options {
+            if given {
+                faults.lines.insert(key.clone(), 0);
+            }
+            faults.options.insert(key, option);
         }
+        faults
     }
 
     /// Whether the file or the command line gives `key`.
@@ -66,11 +71,10 @@ impl Faults {
         self.add(key.copied().unwrap_or_default(), message);
     }
 
-    /// A value that is right but not available yet; any other fault of the key goes before it.
+    /// A value that is right but not available yet; a fault of its own goes before it.
     pub(super) fn not_yet(&mut self, key: &str, message: &str) {
-        let name = self.name(key);
-        if !self.is_invalid(key) && self.found.iter().all(|fault| fault.key != name) {
-            self.add(key, message);
+        if !self.is_invalid(key) {
+            self.invalid(key, message);
         }
     }
 
@@ -85,52 +89,27 @@ impl Faults {
     }
 
     fn add(&mut self, key: &str, message: &str) {
-        let line = if self.options {
-            None
-        } else {
-            line(&self.lines, key)
-        };
-        self.at(line, &self.name(key), message);
+        let line = line(&self.lines, key).filter(|line| *line > 0);
+        let key = self.options.get(key).copied().unwrap_or(key).to_owned();
+        self.at(line, &key, message);
     }
 
-    fn name(&self, key: &str) -> String {
-        if self.options {
-            option(key)
-        } else {
-            key.into()
-        }
-    }
-
-    /// A key of a socket and its value, as they are written where they were given.
-    pub(super) fn setting(&self, key: &str, value: &str) -> String {
-        match option(key) {
-            option if self.options && option.starts_with('-') => format!("{option} {value}"),
-            _ => format!("{key} = {}", quote(value)),
+    /// A key and its value, as they are written where they were given.
+    pub(super) fn setting(&self, key: &str, value: &Value) -> String {
+        match (self.options.get(key), value) {
+            (Some(option), Value::String(text)) => format!("{option} {text}"),
+            _ => format!("{} = {value}", key.rsplit('.').next().unwrap_or(key)),
         }
     }
 
     /// The lines of the file, or all faults in its order.
     pub(super) fn verdict(mut self) -> Result<BTreeMap<String, usize>, Vec<Fault>> {
         if self.found.is_empty() {
-            return Ok(if self.options {
-                BTreeMap::new()
-            } else {
-                self.lines
-            });
+            return Ok(self.lines);
         }
         self.found
             .sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
         Err(self.found)
-    }
-}
-
-/// The option that gives a key of the ad-hoc socket; the bare key where there is none.
-fn option(key: &str) -> String {
-    let key = key.rsplit('.').next().unwrap_or(key);
-    match key {
-        "path" => "--socket".into(),
-        "type" | "service" | "framing" => format!("--{key}"),
-        _ => key.into(),
     }
 }
 

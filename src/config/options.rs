@@ -1,65 +1,46 @@
 //! The configuration of `--socket`: one socket, from options in place of a file.
 
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
 
 use super::{
-    AdHoc, Address, Config, Daemon, Limits, Places, Record, ServiceKind, Socket, check,
-    faults::Faults, parse::is_name, path,
+    AdHoc, Address, Config, Places, Record, ServiceKind, Socket, check, faults::Faults,
+    parse::is_name, path,
 };
 use crate::error::Fault;
 
 /// Reads and checks the options.
 pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Fault>> {
-    let address = path::read_address(&options.path, places);
+    let address = path::ad_hoc_address(&options.path, places);
     let name = address.as_ref().map_or_else(|_| "socket".into(), name);
     let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
+    let AdHoc {
+        kind,
+        service,
+        framing,
+        ..
+    } = options;
     let given = [
-        ("path", true),
-        ("type", options.kind.is_some()),
-        ("service", options.service.is_some()),
-        ("framing", options.framing.is_some()),
+        ("path", "--socket", true),
+        ("type", "--type", kind.is_some()),
+        ("service", "--service", service.is_some()),
+        ("framing", "--framing", framing.is_some()),
     ];
-    let given = given
-        .iter()
-        .filter(|(_, given)| *given)
-        .map(|(name, _)| key(name));
-    let mut faults = Faults::of_options(given);
+    let given = given.map(|(name, option, given)| (key(name), option, given));
+    let mut faults = Faults::of_options(given.into_iter());
 
     let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
     match address {
         Ok(address) => socket.address = address,
         Err(message) => faults.invalid(&key("path"), &message),
     }
-    set(
-        &mut socket.kind,
-        options.kind.as_deref(),
-        &key("type"),
-        &mut faults,
-    );
-    set(
-        &mut socket.service,
-        options.service.as_deref(),
-        &key("service"),
-        &mut faults,
-    );
-    set(
-        &mut socket.framing,
-        options.framing.as_deref(),
-        &key("framing"),
-        &mut faults,
-    );
+    let f = &mut faults;
+    set(&mut socket.kind, kind.as_deref(), &key("type"), f);
+    set(&mut socket.service, service.as_deref(), &key("service"), f);
+    set(&mut socket.framing, framing.as_deref(), &key("framing"), f);
     socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
 
-    let config = Config {
-        daemon: Daemon {
-            control: None,
-            ..Daemon::default()
-        },
-        limits: Limits::default(),
-        sockets: vec![socket],
-        file: None,
-        lines: BTreeMap::new(),
-    };
+    let mut config = Config::of(vec![socket]);
+    config.daemon.control = None;
     check::check(&config, &mut faults);
     faults.verdict().map(|_| config)
 }
@@ -121,13 +102,28 @@ mod tests {
             ("%t/z.sock", "z"),
             ("@echo", "echo"),
             ("/tmp/a b.sock", "socket"),
-            ("..", "socket"),
         ] {
             let config = parse(&options(path, "", "", ""), &Places::system()).unwrap();
             assert_eq!(config.sockets[0].name, name, "{path}");
             assert_eq!(config.daemon.control, None);
             assert_eq!(config.sockets[0].record, None);
             assert!(config.lines.is_empty() && config.file.is_none());
+        }
+    }
+
+    #[test]
+    fn a_path_that_would_not_load_again_is_refused() {
+        for (path, why) in [
+            ("..", "names a folder"),
+            (".", "names a folder"),
+            ("a/../b", "contains \"..\""),
+            ("/tmp/../b", "contains \"..\""),
+        ] {
+            let found = faults(&options(path, "", "", ""));
+            assert!(
+                found[0].starts_with("--socket: ") && found[0].contains(why),
+                "{found:?}"
+            );
         }
     }
 
@@ -155,11 +151,12 @@ mod tests {
         }
         assert_eq!(found.len(), 4);
         let found = faults(&options("a", "datagram", "relay", ""));
-        assert!(found[0].starts_with("--service: --service relay contradicts --type datagram: "));
         assert_eq!(
-            found[1],
-            "--type: type datagram is not available yet: leave it at stream"
+            found,
+            [
+                "--type: --type datagram is not available yet: leave it at \"stream\"",
+                "--service: --service relay is not available yet: leave it at \"echo\" or \"collect\""
+            ]
         );
-        assert_eq!(found.len(), 2);
     }
 }

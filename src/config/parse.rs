@@ -1,71 +1,39 @@
-//! The tables of the file: which keys there are, and what is to be read for each.
+//! The tables of the file, from their text to a `Config`.
 //!
 //! A faulty value leaves its default in place and the reading goes on, so that one run tells all
 //! that is wrong. serde would stop at the first fault and knows no lines.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
-use toml::de::{DeTable, DeValue, Error};
+use toml::{
+    Value,
+    de::{DeTable, DeValue, Error},
+};
 
 use super::{
-    Address, Config, Daemon, Limits, Places, Record, ServiceKind, Socket, check, defaults,
+    Address, Config, Places, Record, ServiceKind, Socket, check, defaults,
     faults::Faults,
-    path,
+    keys::{self, Visitor},
     source::{Source, join},
     value,
     words::{either, nearest},
 };
 use crate::error::Fault;
 
-const ROOT: &[&str] = &["daemon", "limits", "socket"];
-const DAEMON: &[&str] = &["log", "control", "drain-timeout", "exit-on-idle"];
-const LIMITS: &[&str] = &[
-    "clients",
-    "clients-per-user",
-    "queue-per-user",
-    "queue-total",
-];
-const SOCKET: &[&str] = &[
-    "path",
-    "type",
-    "mode",
-    "user",
-    "group",
-    "backlog",
-    "allow-users",
-    "allow-groups",
-    "service",
-    "framing",
-    "message-size",
-    "queue-size",
-    "slow-client",
-    "slow-timeout",
-    "idle-timeout",
-    "clients",
-    "stamp",
-    "ack",
-    "record",
-];
-const RECORD: &[&str] = &[
-    "file",
-    "mode",
-    "queue-size",
-    "format",
-    "sync",
-    "rotate-size",
-    "keep",
-];
+/// Most repeated keys that are looked at: to find the first takes another reading of the file.
+const MOST_REPEATS: usize = 20;
 
-/// Every table and its keys, for keys that stand in the wrong one.
-const TABLES: [(&str, &[&str]); 4] = [
-    ("[daemon]", DAEMON),
-    ("[limits]", LIMITS),
-    ("[socket.NAME]", SOCKET),
-    ("[socket.NAME.record]", RECORD),
+/// Words of the parser's messages, and what would be right; the first that is found.
+const REMEDIES: [(&str, &str); 8] = [
+    ("zero", "write a number without, a mode as \"0660\""),
+    ("must be quoted", "write text in double quotes"),
+    ("cannot extend", "keep the value or the table"),
+    ("key", "write KEY = VALUE, one on a line"),
+    ("escape", "write a backslash as two"),
+    ("string", "end it with the quote that it began with"),
+    ("boolean", "write true or false"),
+    ("unclosed", "close it"),
 ];
-
-/// Most repeated keys that are reported: looking up the place of one takes a walk through the file.
-const MOST_REPEATS: usize = 100;
 
 /// Reads and checks the whole file.
 pub(super) fn parse(
@@ -87,19 +55,30 @@ pub(super) fn parse(
     }
     let lines = source.lines(root);
     let mut faults = Faults::of_file(file, lines.clone());
+    let mut tables: Vec<String> = Vec::new();
     for error in repeats.iter().take(MOST_REPEATS) {
-        let (line, key) = source.place(error);
-        let first = lines.get(&key).filter(|first| **first < line);
-        let first = first.map_or(String::new(), |first| format!(", first on line {first}"));
-        faults.at(
-            Some(line),
-            &key,
-            &format!("is given twice{first}: keep one of them"),
-        );
+        let span = error.span().unwrap_or_default();
+        let line = Some(source.line(span.start));
+        let Some((key, first)) = source.repeated(&span) else {
+            faults.at(line, &text[span], "is given twice: keep one of them");
+            continue;
+        };
+        // What a repeated table repeats is no second fault.
+        if tables.iter().any(|table| key.starts_with(table)) {
+            continue;
+        }
+        tables.push(format!("{key}."));
+        let dotted = text[span.end..].trim_start().starts_with('.');
+        let message = match first {
+            Some(first) if dotted => {
+                format!("has a header of its own on line {first}: write its keys below that")
+            }
+            Some(first) => format!("is given twice, first on line {first}: keep one of them"),
+            None => "is given twice: keep one of them".into(),
+        };
+        faults.at(line, &key, &message);
     }
-    let mut reader = Reader { places, faults };
-    let config = reader.config(root, &lines);
-    let mut faults = reader.faults;
+    let config = config(root, places, &lines, &mut faults);
     check::check(&config, &mut faults);
     Ok(Config {
         file: file.map(Into::into),
@@ -109,17 +88,15 @@ pub(super) fn parse(
 }
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
-    let (line, key) = source.place(error);
-    let remedy = match error.message() {
-        message if !message.starts_with("unexpected leading zero") => "",
-        _ if key == "mode" || key.ends_with(".mode") => "; a mode is a string, as \"0660\"",
-        _ => "; write the number without it",
-    };
-    let message = format!("not TOML: {}{remedy}", error.message());
+    let (line, column) = source.place(error.span().map_or(0, |span| span.start));
+    let wrong = error.message();
+    let remedy = REMEDIES.iter().find(|(word, _)| wrong.contains(word));
+    let remedy = remedy.map_or("udsd.toml(5) shows the form", |(_, remedy)| remedy);
+    let message = format!("not TOML at column {column}: {wrong}: {remedy}");
     Fault {
         file: file.map(Into::into),
         line: Some(line),
-        key,
+        key: String::new(),
         message,
     }
 }
@@ -130,265 +107,183 @@ pub(crate) fn is_name(name: &str) -> bool {
     (1..=defaults::NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// A table of the file and its whole name.
+fn config(
+    root: &DeTable<'_>,
+    places: &Places,
+    lines: &BTreeMap<String, usize>,
+    faults: &mut Faults,
+) -> Config {
+    let mut config = Config::of(Vec::new());
+    let mut root = Section {
+        name: String::new(),
+        table: root,
+        known: Vec::new(),
+        faults,
+    };
+    root.inner("daemon", |section| {
+        keys::daemon(&mut config.daemon, places, section);
+        section.refuse_unknown();
+    });
+    root.inner("limits", |section| {
+        keys::limits(&mut config.limits, section);
+        section.refuse_unknown();
+    });
+    if root.table.contains_key("socket") {
+        let sockets = root.inner("socket", |section| sockets(section, places));
+        config.sockets = sockets.unwrap_or_default();
+    } else {
+        let message = format!("there is none: {AT_LEAST_ONE}");
+        root.faults.invalid("socket", &message);
+    }
+    root.known = vec!["daemon", "limits", "socket"];
+    root.refuse_unknown();
+    // The parser moves a table to the end when its header comes after that of its record.
+    let line = |socket: &Socket| lines.get(&join("socket", &socket.name)).copied();
+    config.sockets.sort_by_key(line);
+    config
+}
+
+const AT_LEAST_ONE: &str = "write at least one table [socket.NAME] with a path";
+
+fn sockets(section: &mut Section<'_>, places: &Places) -> Vec<Socket> {
+    const MOST: usize = defaults::SOCKETS;
+    let table = section.table;
+    match table.len() {
+        0 => {
+            let message = format!("is empty: {AT_LEAST_ONE}");
+            section.faults.invalid("socket", &message);
+        }
+        n if n > MOST => {
+            let message = format!("{n} sockets are too many: write at most {MOST}");
+            section.faults.invalid("socket", &message);
+        }
+        _ => {}
+    }
+    let names = table.iter().take(MOST).map(|(name, _)| name.get_ref());
+    names
+        .filter_map(|name| section.inner(name, |section| socket(name, section, places)))
+        .collect()
+}
+
+fn socket(name: &str, section: &mut Section<'_>, places: &Places) -> Socket {
+    if !is_name(name) {
+        let message = "is no name of a socket: write 1 to 64 letters, digits, \"-\" and \"_\"";
+        section.faults.invalid(&section.name, message);
+    }
+    if !section.table.contains_key("path") {
+        let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"";
+        section
+            .faults
+            .invalid(&join(&section.name, "path"), message);
+    }
+    let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
+    keys::socket(&mut socket, places, section);
+    let record = section.inner("record", |section| {
+        let mut record = Record::default();
+        keys::record(&mut record, places, section);
+        section.refuse_unknown();
+        record
+    });
+    let collect = socket.service == ServiceKind::Collect;
+    socket.record = record.or_else(|| collect.then(Record::default));
+    section.known.push("record");
+    section.refuse_unknown();
+    socket
+}
+
+/// A table of the file.
 struct Section<'a> {
+    /// Whole, as "socket.udsd".
     name: String,
     table: &'a DeTable<'a>,
+    /// The keys that were looked for.
+    known: Vec<&'static str>,
+    faults: &'a mut Faults,
 }
 
-impl Section<'_> {
-    fn key(&self, key: &str) -> String {
-        join(&self.name, key)
-    }
-}
-
-/// Reads tables, noting every fault.
-struct Reader<'a> {
-    places: &'a Places,
-    faults: Faults,
-}
-
-impl Reader<'_> {
-    fn config(&mut self, root: &DeTable<'_>, lines: &BTreeMap<String, usize>) -> Config {
-        let root = Section {
-            name: String::new(),
-            table: root,
-        };
-        self.refuse_unknown(&root, ROOT);
-        let mut config = Config {
-            daemon: Daemon::default(),
-            limits: Limits::default(),
-            sockets: Vec::new(),
-            file: None,
-            lines: BTreeMap::new(),
-        };
-        if let Some(section) = self.section(&root, "daemon", DAEMON) {
-            self.daemon(&section, &mut config.daemon);
-        }
-        if let Some(section) = self.section(&root, "limits", LIMITS) {
-            self.limits(&section, &mut config.limits);
-        }
-        config.sockets = self.sockets(&root);
-        // The parser moves a table to the end when its header comes after that of its record.
-        let line = |socket: &Socket| lines.get(&join("socket", &socket.name)).copied();
-        config.sockets.sort_by_key(line);
-        config
-    }
-
-    fn sockets(&mut self, root: &Section<'_>) -> Vec<Socket> {
-        const RIGHT: &str = "write at least one table [socket.NAME] with a path";
-        let Some(sockets) = self.table(root, "socket") else {
-            if !self.faults.is_invalid("socket") {
-                self.faults
-                    .invalid("socket", &format!("there is none: {RIGHT}"));
-            }
-            return Vec::new();
-        };
-        match sockets.table.len() {
-            0 => self.faults.invalid("socket", &format!("is empty: {RIGHT}")),
-            n if n > defaults::SOCKETS => {
-                let most = defaults::SOCKETS;
-                let message = format!("{n} sockets are too many: write at most {most}");
-                self.faults.invalid("socket", &message);
-            }
-            _ => {}
-        }
-        let mut out = Vec::new();
-        for (name, _) in sockets.table.iter().take(defaults::SOCKETS) {
-            let name = name.get_ref();
-            if let Some(section) = self.section(&sockets, name, SOCKET) {
-                out.push(self.socket(name, &section));
-            }
-        }
-        out
-    }
-
-    fn daemon(&mut self, section: &Section<'_>, daemon: &mut Daemon) {
-        let places = self.places;
-        self.set(section, "log", &mut daemon.log, value::log);
-        self.set(section, "control", &mut daemon.control, |v| {
-            path::control(v, places)
-        });
-        self.set(section, "drain-timeout", &mut daemon.drain_timeout, |v| {
-            value::span(v, Duration::ZERO)
-        });
-        self.set(section, "exit-on-idle", &mut daemon.exit_on_idle, |v| {
-            value::span_or_never(v, defaults::SHORTEST_EXIT)
-        });
-    }
-
-    fn limits(&mut self, section: &Section<'_>, limits: &mut Limits) {
-        let count = |v: &DeValue<'_>| value::count(v, &defaults::CLIENTS);
-        let size = |v: &DeValue<'_>| value::size(v, &defaults::QUEUE_SIZE);
-        self.set(section, "clients", &mut limits.clients, count);
-        self.set(
-            section,
-            "clients-per-user",
-            &mut limits.clients_per_user,
-            count,
-        );
-        self.set(section, "queue-per-user", &mut limits.queue_per_user, size);
-        self.set(section, "queue-total", &mut limits.queue_total, size);
-    }
-
-    fn socket(&mut self, name: &str, section: &Section<'_>) -> Socket {
-        if !is_name(name) {
-            let message = "is no name of a socket: write 1 to 64 letters, digits, \"-\" and \"_\"";
-            self.faults.invalid(&section.name, message);
-        }
-        if !section.table.contains_key("path") {
-            let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"";
-            self.faults.invalid(&section.key("path"), message);
-        }
-        let places = self.places;
-        let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
-        let s = &mut socket;
-        self.set(section, "path", &mut s.address, |v| {
-            path::address(v, places)
-        });
-        self.set(section, "type", &mut s.kind, |v| value::word(v, "stream"));
-        self.set(section, "mode", &mut s.mode, value::mode);
-        self.set(section, "user", &mut s.user, value::account);
-        self.set(section, "group", &mut s.group, value::account);
-        self.set(section, "backlog", &mut s.backlog, |v| {
-            value::count(v, &defaults::BACKLOG)
-        });
-        self.set(section, "allow-users", &mut s.allow_users, value::accounts);
-        self.set(
-            section,
-            "allow-groups",
-            &mut s.allow_groups,
-            value::accounts,
-        );
-        self.set(section, "service", &mut s.service, |v| {
-            value::word(v, "echo")
-        });
-        self.set(section, "framing", &mut s.framing, |v| {
-            value::word(v, "lines")
-        });
-        self.set(section, "message-size", &mut s.message_size, |v| {
-            value::size(v, &defaults::MESSAGE_SIZE)
-        });
-        self.set(section, "queue-size", &mut s.queue_size, |v| {
-            value::size(v, &defaults::QUEUE_SIZE)
-        });
-        self.set(section, "slow-client", &mut s.slow_client, |v| {
-            value::word(v, "wait")
-        });
-        self.set(section, "slow-timeout", &mut s.slow_timeout, |v| {
-            value::span(v, defaults::SHORTEST_TIMEOUT)
-        });
-        self.set(section, "idle-timeout", &mut s.idle_timeout, |v| {
-            value::span_or_never(v, defaults::SHORTEST_TIMEOUT)
-        });
-        self.set(section, "clients", &mut s.clients, |v| {
-            value::count(v, &defaults::CLIENTS)
-        });
-        self.set(section, "stamp", &mut s.stamp, value::flag);
-        self.set(section, "ack", &mut s.ack, value::flag);
-        s.record = match self.section(section, "record", RECORD) {
-            Some(section) => Some(self.record(&section)),
-            None => (s.service == ServiceKind::Collect).then(Record::default),
-        };
-        socket
-    }
-
-    fn record(&mut self, section: &Section<'_>) -> Record {
-        let places = self.places;
-        let mut record = Record::default();
-        let r = &mut record;
-        self.set(section, "file", &mut r.file, |v| {
-            path::file(v, places, "%L/udsd/udsd.json")
-        });
-        self.set(section, "mode", &mut r.mode, value::mode);
-        self.set(section, "queue-size", &mut r.queue_size, |v| {
-            value::size(v, &defaults::QUEUE_SIZE)
-        });
-        self.set(section, "format", &mut r.format, |v| value::word(v, "json"));
-        self.set(section, "sync", &mut r.sync, value::flag);
-        self.set(section, "rotate-size", &mut r.rotate_size, |v| {
-            value::size(v, &defaults::ROTATE_SIZE)
-        });
-        self.set(section, "keep", &mut r.keep, |v| {
-            value::count(v, &defaults::KEEP)
-        });
-        record
-    }
-
-    /// Puts the value of `key` in its place; without one, or with a faulty one, the default stays.
-    fn set<T>(
+impl Visitor for Section<'_> {
+    /// Without a value, or with a faulty one, the default stays in its place.
+    fn key<T>(
         &mut self,
-        section: &Section<'_>,
-        key: &str,
+        key: &'static str,
         place: &mut T,
         read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+        _: impl Fn(&T) -> Value,
     ) {
-        match section.table.get(key).map(|value| read(value.get_ref())) {
+        self.known.push(key);
+        match self.table.get(key).map(|value| read(value.get_ref())) {
             Some(Ok(value)) => *place = value,
-            Some(Err(message)) => self.faults.invalid(&section.key(key), &message),
+            Some(Err(message)) => self.faults.invalid(&join(&self.name, key), &message),
             None => {}
         }
     }
+}
 
-    /// The table `key`, all of whose keys are known.
-    fn section<'t>(
-        &mut self,
-        outer: &Section<'t>,
-        key: &str,
-        known: &[&str],
-    ) -> Option<Section<'t>> {
-        let section = self.table(outer, key)?;
-        self.refuse_unknown(&section, known);
-        Some(section)
-    }
-
-    fn table<'t>(&mut self, outer: &Section<'t>, key: &str) -> Option<Section<'t>> {
-        let name = outer.key(key);
-        match outer.table.get(key)?.get_ref() {
-            DeValue::Table(table) => Some(Section { name, table }),
+impl Section<'_> {
+    /// Reads the table `key` of this one.
+    fn inner<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
+        let name = join(&self.name, key);
+        let table = match self.table.get(key)?.get_ref() {
+            DeValue::Table(table) => table,
+            _ if self.name == "socket" && table_of(key).is_some() => {
+                let message = "stands in no socket: a socket's keys stand in [socket.NAME]";
+                self.faults.invalid(&name, message);
+                return None;
+            }
             other => {
                 let right = if name == "socket" {
                     "socket.NAME"
                 } else {
                     &name
                 };
-                let message = format!(
-                    "is {} and must be a table: write [{right}]",
-                    value::kind(other)
-                );
+                let kind = value::kind(other);
+                let message = format!("is {kind} and must be a table: write [{right}]");
                 self.faults.invalid(&name, &message);
-                None
+                return None;
             }
-        }
+        };
+        Some(read(&mut Section {
+            name,
+            table,
+            known: Vec::new(),
+            faults: self.faults,
+        }))
     }
 
-    fn refuse_unknown(&mut self, section: &Section<'_>, known: &[&str]) {
-        for (key, _) in section.table {
-            let key = key.get_ref();
-            if known.contains(&key.as_ref()) {
+    /// Refuses all keys but those that were looked for.
+    fn refuse_unknown(&mut self) {
+        for (key, _) in self.table {
+            let key = key.get_ref().as_ref();
+            if self.known.contains(&key) {
                 continue;
             }
-            let elsewhere = TABLES.iter().find(|(_, keys)| keys.contains(&key.as_ref()));
-            let hint = match (nearest(key, known), elsewhere) {
+            let hint = match (nearest(key, &self.known), table_of(key)) {
                 (Some(word), _) => format!("is not known here: did you mean {word}?"),
-                (None, Some((table, _))) => {
-                    format!("stands in the wrong table: it belongs in {table}")
+                (None, Some(table)) => {
+                    format!("stands in the wrong table: it belongs in [{table}]")
                 }
                 (None, None) => format!(
                     "is not known here: what may stand here is {}",
-                    either(known)
+                    either(&self.known)
                 ),
             };
-            self.faults.invalid(&section.key(key), &hint);
+            self.faults.invalid(&join(&self.name, key), &hint);
         }
     }
+}
+
+/// The first table that can have `key`.
+fn table_of(key: &str) -> Option<String> {
+    let mut tables = keys::defaults().into_iter();
+    let table = tables.find(|table| table.keys.iter().any(|(known, _)| *known == key))?;
+    Some(table.name)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::super::DEFAULT;
+    use super::super::{DEFAULT, Daemon, Limits};
     use super::*;
 
     fn config(text: &str) -> Config {
@@ -422,12 +317,10 @@ mod tests {
     #[test]
     fn the_shipped_file_shows_every_key() {
         let lines = config(&shipped()).lines;
-        for (table, keys) in ["daemon", "limits", "socket.udsd", "socket.udsd.record"]
-            .into_iter()
-            .zip(TABLES.map(|(_, keys)| keys))
-        {
-            for key in keys {
-                assert!(lines.contains_key(&join(table, key)), "{table}.{key}");
+        for table in keys::defaults() {
+            let name = table.name.replace("NAME", "udsd");
+            for (key, _) in table.keys {
+                assert!(lines.contains_key(&join(&name, key)), "{name}.{key}");
             }
         }
     }

@@ -1,10 +1,6 @@
 //! Paths of sockets and files: %t, %S and %L, how long they may be, and what may not stand in them.
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 use toml::de::DeValue;
 
@@ -23,14 +19,42 @@ pub(super) fn address(value: &DeValue<'_>, places: &Places) -> Result<Address, S
     Ok(address)
 }
 
-/// Where a socket listens; relative paths are taken as they are.
-pub(super) fn read_address(text: &str, places: &Places) -> Result<Address, String> {
+/// Where the socket of `--socket` listens: its path may be relative, to the current folder or to one
+/// above it.
+pub(super) fn ad_hoc_address(text: &str, places: &Places) -> Result<Address, String> {
+    let address = read_address(text, places)?;
+    if let Address::Path(path) = &address {
+        let above = |part: &Component<'_>| {
+            path.is_relative() && matches!(part, Component::CurDir | Component::ParentDir)
+        };
+        let below: Vec<_> = path.components().skip_while(above).collect();
+        if below.is_empty() {
+            return Err(folder(text, "a socket"));
+        }
+        if below.contains(&Component::ParentDir) {
+            return Err(parent(text));
+        }
+    }
+    Ok(address)
+}
+
+fn folder(text: &str, what: &str) -> String {
+    format!(
+        "{} names a folder: write the path of {what} in it",
+        quote(text)
+    )
+}
+
+fn parent(text: &str) -> String {
+    format!("{} contains \"..\": write the path without", quote(text))
+}
+
+fn read_address(text: &str, places: &Places) -> Result<Address, String> {
     let path = expand(text, places)?;
-    let bytes = path.as_bytes();
-    let (name, least) = match bytes.strip_prefix(b"@") {
+    let (name, least) = match path.strip_prefix('@') {
         Some(name) => (name, "\"@\" alone is no name: write \"@name\""),
         None => (
-            bytes,
+            path.as_str(),
             "is empty: write a path, as \"%t/udsd.sock\", or \"@name\"",
         ),
     };
@@ -40,19 +64,16 @@ pub(super) fn read_address(text: &str, places: &Places) -> Result<Address, Strin
     if name.len() > defaults::PATH {
         return Err(format!(
             "{} is {} bytes long, and a socket's path at most {}: write a shorter one",
-            quote(&path.to_string_lossy()),
+            quote(&path),
             name.len(),
             defaults::PATH
         ));
     }
-    if name.len() < bytes.len() {
+    if name.len() < path.len() {
         return Ok(Address::Abstract(name.into()));
     }
-    if bytes.ends_with(b"/") {
-        return Err(format!(
-            "{} names a folder: write the path of a socket in it",
-            quote(text)
-        ));
+    if path.ends_with('/') {
+        return Err(folder(text, "a socket"));
     }
     Ok(Address::Path(path.into()))
 }
@@ -98,46 +119,52 @@ fn check_file(text: &str, path: &Path) -> Result<(), String> {
         ));
     }
     if path.components().any(|part| part == Component::ParentDir) {
-        return Err(format!(
-            "{} contains \"..\": write the path without",
-            quote(text)
-        ));
+        return Err(parent(text));
     }
-    if path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err(format!(
-            "{} names a folder: write the path of a file in it",
-            quote(text)
-        ));
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(folder(text, "a file"));
     }
     Ok(())
 }
 
 /// Puts the places for %t, %S and %L, and one % for two. A control character is refused because
 /// paths go into unit files and logs, where a line break would begin a new line.
-fn expand(text: &str, places: &Places) -> Result<OsString, String> {
+fn expand(text: &str, places: &Places) -> Result<String, String> {
     if text.contains(char::is_control) {
         return Err(format!(
             "{} contains a control character: write the path without",
             quote(text)
         ));
     }
-    let mut out = OsString::new();
+    let mut out = String::new();
     let mut parts = text.split('%');
-    out.push(parts.next().unwrap_or_default());
+    out += parts.next().unwrap_or_default();
     while let Some(part) = parts.next() {
-        let (place, rest): (&OsStr, &str) = match part.chars().next() {
-            Some('t') => (places.runtime.as_os_str(), &part[1..]),
-            Some('S') => (places.state.as_os_str(), &part[1..]),
-            Some('L') => (places.logs.as_os_str(), &part[1..]),
+        let state = "XDG_STATE_HOME, or HOME,";
+        let (place, variable) = match part.chars().next() {
+            Some('t') => (&places.runtime, "XDG_RUNTIME_DIR"),
+            Some('S') => (&places.state, state),
+            Some('L') => (&places.logs, state),
             // An empty part before another one: the two % of "%%".
-            None => match parts.next() {
-                Some(rest) => (OsStr::new("%"), rest),
-                None => return Err(wrong_specifier(text, "%")),
-            },
+            None => {
+                let rest = parts.next().ok_or_else(|| wrong_specifier(text, "%"))?;
+                out += "%";
+                out += rest;
+                continue;
+            }
             Some(other) => return Err(wrong_specifier(text, &format!("%{other}"))),
         };
-        out.push(place);
-        out.push(rest);
+        let place = place
+            .to_str()
+            .filter(|place| !place.contains(char::is_control));
+        out += place.ok_or_else(|| {
+            format!(
+                "{} stands below {variable} which is not UTF-8, or has a control character: set it \
+                 to a path that can be written in a file",
+                quote(text)
+            )
+        })?;
+        out += &part[1..];
     }
     Ok(out)
 }
@@ -151,6 +178,10 @@ fn wrong_specifier(text: &str, specifier: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
     use super::*;
 
     #[test]
@@ -165,11 +196,26 @@ mod tests {
             ("/%%t", "/%t"),
             ("/%t%%", "//run%"),
         ] {
-            assert_eq!(expand(text, &places), Ok(path.into()), "{text}");
+            assert_eq!(expand(text, &places).as_deref(), Ok(path), "{text}");
         }
         for text in ["/a%", "/a%%%", "/%h/a", "/%é"] {
             assert!(expand(text, &places).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_place_that_no_file_can_name_is_refused_with_its_variable() {
+        let mut places = Places::system();
+        places.runtime = OsStr::from_bytes(b"/run/\xff").into();
+        places.state = "/a\nb".into();
+        let fault = expand("%t/a", &places).unwrap_err();
+        assert!(fault.contains("\"%t/a\" stands below XDG_RUNTIME_DIR which is not UTF-8"));
+        assert!(
+            expand("%S/a", &places)
+                .unwrap_err()
+                .contains("XDG_STATE_HOME")
+        );
+        assert!(expand("%L/a", &places).is_ok());
     }
 
     #[test]

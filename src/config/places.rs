@@ -1,11 +1,13 @@
 //! What %t, %S and %L mean here, and where config files are looked for. The only part of the config
-//! that reads the environment, and only in `Places::current`.
+//! that reads the environment and knows the current folder.
 
 use std::{
     env,
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+
+use super::defaults;
 
 /// What %t, %S and %L mean, and where the user's own file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,28 @@ impl Places {
             files: own.into_iter().chain(Self::system().files).collect(),
         })
     }
+}
+
+/// `path` from the root, to be written where another process may stand in another folder; `None`
+/// where no file could name it. The current folder is known without links, so each ".." that `path`
+/// begins with takes one name away.
+pub(super) fn absolute(path: &Path) -> Option<PathBuf> {
+    if path.is_absolute() {
+        return Some(path.into());
+    }
+    let mut out = env::current_dir().ok()?;
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out.to_str()
+        .is_some_and(|text| text.len() <= defaults::PATH && !text.contains(char::is_control))
+        .then_some(out)
 }
 
 #[cfg(test)]

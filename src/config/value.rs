@@ -9,7 +9,7 @@ use toml::de::{DeInteger, DeValue};
 use super::defaults;
 
 /// Units of sizes, the largest first.
-const SIZES: [(&str, u64); 4] = [
+const SIZES: [(&str, u128); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
@@ -25,6 +25,9 @@ const SPANS: [(&str, u128); 6] = [
     ("us", 1_000),
     ("ns", 1),
 ];
+
+/// Units that humantime knows and nobody means here; "M" is meant to be minutes.
+const CALENDAR: [&str; 8] = ["M", "month", "months", "y", "yr", "yrs", "year", "years"];
 
 /// Most digits of a span: keeps the sums inside humantime far from the end of `Duration`, where it
 /// would panic.
@@ -135,7 +138,11 @@ fn read_size(text: &str) -> Result<Option<u64>, String> {
         .find(|(name, _)| *name == unit || unit.is_empty() && *name == "B");
     match unit {
         Some((_, bytes)) if digits > 0 => {
-            Ok(number.parse().ok().and_then(|n: u64| n.checked_mul(*bytes)))
+            let bytes = number
+                .parse()
+                .ok()
+                .and_then(|n: u128| n.checked_mul(*bytes));
+            Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()))
         }
         _ => Err(format!(
             "{} is no size: write a whole number and B, KiB, MiB or GiB, as \"64KiB\"",
@@ -144,13 +151,19 @@ fn read_size(text: &str) -> Result<Option<u64>, String> {
     }
 }
 
-/// In the largest unit that is exact.
 pub(super) fn show_size(bytes: u64) -> String {
-    let unit = SIZES
-        .iter()
-        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
-    let (name, unit) = unit.unwrap_or(&("B", 1));
-    format!("{}{name}", bytes / unit)
+    show(bytes.into(), &SIZES, "B")
+}
+
+pub(super) fn show_span(span: Duration) -> String {
+    show(span.as_nanos(), &SPANS, "s")
+}
+
+/// `number` in the largest unit that is exact, zero in `of_zero`.
+fn show(number: u128, units: &[(&str, u128)], of_zero: &str) -> String {
+    let exact = |(_, unit): &(&str, u128)| number > 0 && number.is_multiple_of(*unit);
+    let (name, unit) = units.iter().copied().find(exact).unwrap_or((of_zero, 1));
+    format!("{}{name}", number / unit)
 }
 
 /// A span of time of `shortest` or more.
@@ -197,6 +210,13 @@ fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, Strin
     if text.bytes().filter(u8::is_ascii_digit).count() > SPAN_DIGITS {
         return Err(out_of_range());
     }
+    let mut words = text.split(|c: char| !c.is_ascii_alphabetic());
+    if let Some(unit) = words.find(|word| CALENDAR.contains(word)) {
+        return Err(format!(
+            "{} counts months or years, which differ in length: write min for minutes, or days{or}",
+            quote(unit)
+        ));
+    }
     let span = humantime::parse_duration(text).map_err(|error| match error {
         humantime::DurationError::NumberOverflow => out_of_range(),
         humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
@@ -221,16 +241,6 @@ fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, Strin
     } else {
         Err(out_of_range())
     }
-}
-
-/// In the largest unit that is exact.
-pub(super) fn show_span(span: Duration) -> String {
-    let nanos = span.as_nanos();
-    let unit = SPANS
-        .iter()
-        .find(|(_, unit)| nanos > 0 && nanos.is_multiple_of(*unit));
-    let (name, unit) = unit.unwrap_or(&("s", 1_000_000_000));
-    format!("{}{name}", nanos / unit)
 }
 
 /// Permission bits: an octal string, because an integer of TOML is decimal.
@@ -266,6 +276,18 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
         return Err(format!(
             "{} is over \"0777\": permission bits alone can be set",
             quote(text)
+        ));
+    }
+    Ok(mode)
+}
+
+/// That of a socket file.
+pub(super) fn socket_mode(value: &DeValue<'_>) -> Result<u32, String> {
+    let mode = mode(value)?;
+    if mode & 0o222 == 0 {
+        return Err(format!(
+            "\"{mode:04o}\" lets nobody connect, which takes the right to write: write \"0600\", or \
+             wider for others"
         ));
     }
     Ok(mode)

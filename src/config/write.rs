@@ -1,114 +1,92 @@
 //! A `Config` as TOML that loads again to the same: every key, in the order of the manual.
 
-use std::{fmt::Display, path::Path};
+use std::{
+    fmt::{Display, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use toml::Value;
 
 use super::{
-    Address, Config, Record, Socket,
+    Address, Config, keys, places,
     value::{show_size, show_span},
 };
 
 /// The whole file.
 pub(super) fn to_toml(config: &Config) -> String {
-    let mut out = Writer(String::new());
-    let (daemon, limits) = (&config.daemon, &config.limits);
-    out.table("daemon");
-    out.text("log", &daemon.log);
-    out.text(
-        "control",
-        &daemon.control.as_deref().map(path).unwrap_or_default(),
-    );
-    out.text("drain-timeout", &show_span(daemon.drain_timeout));
-    out.text(
-        "exit-on-idle",
-        &daemon.exit_on_idle.map_or("never".into(), show_span),
-    );
-    out.table("limits");
-    out.plain("clients", limits.clients);
-    out.plain("clients-per-user", limits.clients_per_user);
-    out.text("queue-per-user", &show_size(limits.queue_per_user as u64));
-    out.text("queue-total", &show_size(limits.queue_total as u64));
-    for socket in &config.sockets {
-        out.socket(socket);
-        if let Some(record) = &socket.record {
-            out.table(&format!("socket.{}.record", socket.name));
-            out.record(record);
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    for table in keys::tables(config) {
+        let gap = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{gap}[{}]", table.name);
+        for (key, value) in table.keys {
+            if key == "path"
+                && value
+                    .as_str()
+                    .is_some_and(|path| !path.starts_with(['/', '@']))
+            {
+                out +=
+                    "# No file can say this: the absolute path is no text of at most 107 bytes.\n";
+            }
+            let _ = writeln!(out, "{key} = {value}");
         }
     }
-    out.0
+    out
 }
 
-struct Writer(String);
-
-impl Writer {
-    fn socket(&mut self, socket: &Socket) {
-        self.table(&format!("socket.{}", socket.name));
-        self.text("path", &address(&socket.address));
-        self.text("type", &socket.kind.to_string());
-        // An abstract socket has no file to own.
-        if let Address::Path(_) = socket.address {
-            self.text("mode", &format!("{:04o}", socket.mode));
-            self.text("user", &socket.user);
-            self.text("group", &socket.group);
-        }
-        self.plain("backlog", socket.backlog);
-        self.list("allow-users", &socket.allow_users);
-        self.list("allow-groups", &socket.allow_groups);
-        self.text("service", &socket.service.to_string());
-        self.text("framing", &socket.framing.to_string());
-        self.text("message-size", &show_size(socket.message_size as u64));
-        self.text("queue-size", &show_size(socket.queue_size as u64));
-        self.text("slow-client", &socket.slow_client.to_string());
-        self.text("slow-timeout", &show_span(socket.slow_timeout));
-        self.text(
-            "idle-timeout",
-            &socket.idle_timeout.map_or("never".into(), show_span),
-        );
-        self.plain("clients", socket.clients);
-        self.plain("stamp", socket.stamp);
-        self.plain("ack", socket.ack);
-    }
-
-    fn record(&mut self, record: &Record) {
-        self.text(
-            "file",
-            &record.file.as_deref().map(path).unwrap_or_default(),
-        );
-        self.text("mode", &format!("{:04o}", record.mode));
-        self.text("queue-size", &show_size(record.queue_size as u64));
-        self.text("format", &record.format.to_string());
-        self.plain("sync", record.sync);
-        self.text("rotate-size", &show_size(record.rotate_size));
-        self.plain("keep", record.keep);
-    }
-
-    fn table(&mut self, name: &str) {
-        let gap = if self.0.is_empty() { "" } else { "\n" };
-        self.0 += &format!("{gap}[{name}]\n");
-    }
-
-    fn plain(&mut self, key: &str, value: impl Display) {
-        self.0 += &format!("{key} = {value}\n");
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.plain(key, toml::Value::from(value));
-    }
-
-    fn list(&mut self, key: &str, values: &[String]) {
-        self.plain(key, toml::Value::from(values.to_vec()));
-    }
+pub(super) fn word(value: &impl Display) -> Value {
+    value.to_string().into()
 }
 
-/// A path as the file writes it; a plain % is doubled.
-fn path(path: &Path) -> String {
-    path.to_string_lossy().replace('%', "%%")
+pub(super) fn list(values: &impl AsRef<[String]>) -> Value {
+    values.as_ref().to_owned().into()
 }
 
-fn address(address: &Address) -> String {
+pub(super) fn flag(value: &bool) -> Value {
+    (*value).into()
+}
+
+pub(super) fn count<T: Copy + TryInto<i64>>(value: &T) -> Value {
+    (*value).try_into().unwrap_or(i64::MAX).into()
+}
+
+pub(super) fn size<T: Copy + TryInto<u64>>(value: &T) -> Value {
+    show_size((*value).try_into().unwrap_or(u64::MAX)).into()
+}
+
+pub(super) fn mode(value: &u32) -> Value {
+    format!("{value:04o}").into()
+}
+
+pub(super) fn span(value: &Duration) -> Value {
+    show_span(*value).into()
+}
+
+pub(super) fn or_never(value: &Option<Duration>) -> Value {
+    value.as_ref().map_or("never".into(), span)
+}
+
+/// A path that `--socket` gave relative is written from the root.
+pub(super) fn address(address: &Address) -> Value {
     match address {
-        Address::Path(file) => path(file),
-        Address::Abstract(name) => format!("@{}", String::from_utf8_lossy(name).replace('%', "%%")),
+        Address::Abstract(name) => format!("@{}", text(&String::from_utf8_lossy(name))).into(),
+        Address::Path(given) => path(places::absolute(given).as_ref().unwrap_or(given)).into(),
     }
+}
+
+pub(super) fn file(file: &Option<PathBuf>) -> Value {
+    file.as_deref().map(path).unwrap_or_default().into()
+}
+
+/// The reader takes paths of UTF-8 alone.
+fn path(path: &Path) -> String {
+    text(&path.to_string_lossy())
+}
+
+/// As the file writes it: a plain % is doubled.
+fn text(path: &str) -> String {
+    path.replace('%', "%%")
 }
 
 #[cfg(test)]

@@ -97,22 +97,43 @@ fn syntax_and_tables() -> Vec<Wrong> {
             "[socket.a\npath = 1\n",
             1,
             "",
-            &["not TOML", "unclosed table"],
+            &["not TOML", "unclosed table", "close it"],
         ),
         socket(
             "user = udsd",
-            "socket.a.user",
-            &["not TOML", "must be quoted"],
+            "",
+            &["not TOML", "write text in double quotes"],
         ),
         socket(
             "mode = 0660",
-            "socket.a.mode",
-            &["leading zero", "a mode is a string, as \"0660\""],
+            "",
+            &["leading zero", "a mode as \"0660\""],
         ),
         socket(
-            "backlog = 0128",
-            "socket.a.backlog",
-            &["leading zero", "write the number without"],
+            "path: \"x\"",
+            "",
+            &["not TOML", "write KEY = VALUE"],
+        ),
+        socket("path \"x\"", "", &["not TOML", "write KEY = VALUE"]),
+        socket(
+            "user = \"x",
+            "",
+            &["not TOML", "end it with the quote"],
+        ),
+        socket(
+            "user = \"\\d\"",
+            "",
+            &["not TOML", "write a backslash as two"],
+        ),
+        socket(
+            "stamp = True",
+            "",
+            &["not TOML", "write true or false"],
+        ),
+        socket(
+            "user = \"a\" group = \"b\"",
+            "",
+            &["not TOML", "write KEY = VALUE, one on a line"],
         ),
         socket(
             "user = \"a\"\nuser = \"b\"",
@@ -121,10 +142,29 @@ fn syntax_and_tables() -> Vec<Wrong> {
         )
         .on(4),
         wrong(
-            "[socket.a]\npath = \"/a\"\n[socket.a]\n",
+            "[socket.a]\npath = \"/a\"\n[socket.a]\npath = \"/b\"\n",
             3,
             "socket.a",
-            &["given twice: keep one"],
+            &["given twice, first on line 1: keep one"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/a\"\n[socket]\na.mode = \"0600\"\n",
+            4,
+            "socket.a",
+            &["has a header of its own on line 1: write its keys below that"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/a\"\n[socket.b]\npath = \"/b\"\nrecord = { keep = 8, keep = 8 }\n",
+            5,
+            "socket.b.record.keep",
+            &["given twice, first on line 5"],
+        )
+        .with(&["5: socket.b.record"]),
+        wrong(
+            "[socket]\npath = \"/a\"\n",
+            2,
+            "socket.path",
+            &["a socket's keys stand in [socket.NAME]"],
         ),
         wrong("", 0, "socket", &["at least one table [socket.NAME]"]),
         wrong(&many, 1, "socket", &["1025 sockets", "at most 1024"]),
@@ -230,7 +270,7 @@ fn values() -> Vec<Wrong> {
             &["cannot be \"never\""],
         ),
         daemon(
-            "[daemon]\ndrain-timeout = \"20years\"",
+            "[daemon]\ndrain-timeout = \"4000days\"",
             "daemon.drain-timeout",
             &["from 0s to 87600h"],
         ),
@@ -338,6 +378,11 @@ fn values() -> Vec<Wrong> {
             "socket.a.mode",
             &["no mode", "octal digits"],
         ),
+        socket(
+            "mode = \"0\"",
+            "socket.a.mode",
+            &["\"0000\" lets nobody connect", "\"0600\""],
+        ),
         socket("mode = \"4755\"", "socket.a.mode", &["over \"0777\""]),
         socket(
             "user = [\"a\"]",
@@ -386,6 +431,21 @@ fn values() -> Vec<Wrong> {
             &["lacks its size", "fixed:N"],
         ),
         socket(
+            "framing = \"fixed:0\"",
+            "socket.a.framing",
+            &["\"fixed:0\" is out of range", "from 1 to message-size"],
+        ),
+        socket(
+            "framing = \"fixed:-1\"",
+            "socket.a.framing",
+            &["\"fixed:-1\" is out of range"],
+        ),
+        socket(
+            "framing = \"cstring:99999999999999999999\"",
+            "socket.a.framing",
+            &["is out of range", "cstring:N"],
+        ),
+        socket(
             "message-size = \"2GiB\"",
             "socket.a.message-size",
             &["from 1B to 1GiB"],
@@ -419,6 +479,16 @@ fn values() -> Vec<Wrong> {
             "idle-timeout = \"5 parsecs\"",
             "socket.a.idle-timeout",
             &["\"parsecs\" is no unit"],
+        ),
+        socket(
+            "idle-timeout = \"5M\"",
+            "socket.a.idle-timeout",
+            &["\"M\" counts months", "write min for minutes"],
+        ),
+        socket(
+            "idle-timeout = \"1h 2years\"",
+            "socket.a.idle-timeout",
+            &["\"years\" counts months or years"],
         ),
         socket(
             "idle-timeout = \"soon\"",
@@ -460,7 +530,6 @@ fn values() -> Vec<Wrong> {
 }
 
 fn contradictions() -> Vec<Wrong> {
-    const RELAY_DATAGRAM: &str = "service = \"relay\"\ntype = \"datagram\"";
     let twice =
         |path: &str| format!("[socket.a]\npath = \"/run/a.sock\"\n[socket.b]\npath = \"{path}\"\n");
     let records = |path: &str| {
@@ -471,12 +540,6 @@ fn contradictions() -> Vec<Wrong> {
     };
     vec![
         socket(
-            RELAY_DATAGRAM,
-            "socket.a.service",
-            &["type = \"datagram\"", "use stream or seqpacket"],
-        )
-        .with(&["4: socket.a.type"]),
-        socket(
             "service = \"collect\"",
             "socket.a.service",
             &["framing = \"none\"", "service = \"collect\"", "lines"],
@@ -486,39 +549,6 @@ fn contradictions() -> Vec<Wrong> {
             "socket.a.framing",
             &["the record table"],
         ),
-        socket(
-            "stamp = true\nservice = \"relay\"",
-            "socket.a.stamp",
-            &["framing = \"none\"", "length-prefixed"],
-        )
-        .with(&["4: socket.a.service"]),
-        socket(
-            "ack = true\nservice = \"collect\"\nframing = \"cstring:9\"",
-            "socket.a.ack",
-            &["framing = \"cstring:9\""],
-        ),
-        socket(
-            "ack = true\nservice = \"collect\"\ntype = \"datagram\"",
-            "socket.a.ack",
-            &["type = \"datagram\"", "use stream"],
-        )
-        .with(&["5: socket.a.type"]),
-        socket(
-            "stamp = true\nframing = \"lines\"",
-            "socket.a.stamp",
-            &["service = \"echo\"", "relay alone"],
-        ),
-        socket(
-            "ack = true\nframing = \"lines\"",
-            "socket.a.ack",
-            &["service = \"echo\"", "collect alone"],
-        ),
-        socket(
-            "framing = \"lines\"\ntype = \"seqpacket\"",
-            "socket.a.framing",
-            &["type = \"seqpacket\"", "leave it at none"],
-        )
-        .with(&["4: socket.a.type"]),
         socket(
             "framing = \"fixed:70000\"",
             "socket.a.framing",
@@ -567,15 +597,37 @@ fn contradictions() -> Vec<Wrong> {
             &records("/run/b.sock"),
             10,
             "socket.b.record.file",
-            &["socket.b.path too", "into a socket"],
+            &["socket.b.path too", "its own file"],
         ),
         wrong(
-            "daemon.control = \"/run/a.sock\"\n[socket.a]\npath = \"%t/a.sock\"\n",
-            3,
-            "socket.a.path",
-            &["daemon.control too"],
-        )
-        .with(&["1: daemon.control"]),
+            &twice("/run/a.sock.lock"),
+            4,
+            "socket.b.path",
+            &["is the lock file of socket.a.path too"],
+        ),
+        wrong(
+            "[socket.a]\npath = \"/run/b.lock\"\n[socket.b]\npath = \"/run/b\"\n",
+            4,
+            "socket.b.path",
+            &["lock file is socket.a.path too"],
+        ),
+        wrong(
+            &records("/run/a.sock.lock"),
+            10,
+            "socket.b.record.file",
+            &["is the lock file of socket.a.path too"],
+        ),
+        daemon(
+            "[limits]\nclients-per-user = 9\nclients = 8",
+            "limits.clients-per-user",
+            &["clients-per-user = 9 is over clients = 8"],
+        ),
+        wrong(
+            "limits.clients = 8\n[socket.a]\npath = \"/a\"\nclients = 9\n",
+            4,
+            "socket.a.clients",
+            &["clients = 9 is over limits.clients = 8"],
+        ),
     ]
 }
 
@@ -585,7 +637,7 @@ fn not_available_yet() -> Vec<Wrong> {
         daemon(
             "[daemon]\ncontrol = \"%t/c.sock\"",
             "daemon.control",
-            &["a control socket is not available yet", "at \"\""],
+            &["control = \"/run/c.sock\" is not available yet", "at \"\""],
         ),
         daemon(
             "[daemon]\nexit-on-idle = \"1min\"",
@@ -605,43 +657,44 @@ fn not_available_yet() -> Vec<Wrong> {
         socket(
             "type = \"seqpacket\"",
             "socket.a.type",
-            &["type seqpacket is not available yet"],
+            &["type = \"seqpacket\" is not available yet"],
         ),
         socket(
             "type = \"datagram\"",
             "socket.a.type",
-            &["type datagram is not available yet"],
-        ),
-        socket(
-            "service = \"relay\"",
-            "socket.a.service",
-            &["service relay is not available yet"],
+            &["type = \"datagram\" is not available yet"],
         ),
         socket(
             "stamp = true\nservice = \"relay\"\nframing = \"nul\"",
             "socket.a.stamp",
-            &["stamp is not available yet"],
+            &["stamp = true is not available yet"],
         )
         .with(&["4: socket.a.service"]),
         socket(
+            "service = \"relay\"\ntype = \"datagram\"\nack = true",
+            "socket.a.service",
+            &["service = \"relay\" is not available yet"],
+        )
+        .with(&["4: socket.a.type", "5: socket.a.ack"]),
+        socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",
-            &["ack is not available yet"],
+            &["ack = true is not available yet"],
         ),
         record(
             "sync = true",
             "socket.a.record.sync",
-            &["sync is not available yet"],
+            &["sync = true is not available yet"],
         ),
         record(
             "rotate-size = \"1GiB\"",
             "socket.a.record.rotate-size",
-            &["rotate-size is not available yet"],
+            &["rotate-size = \"1GiB\" is not available yet"],
         ),
         record(
             "keep = 9",
             "socket.a.record.keep",
-            &["keep is not available yet"],
+            &["keep = 9 is not available yet"],
         ),
     ]
 }
