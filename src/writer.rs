@@ -25,6 +25,7 @@ use log::{info, warn};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{FlockOperation, OFlags, flock},
+    io::Errno,
 };
 
 use crate::record;
@@ -208,7 +209,9 @@ impl Writer {
 
     /// Bytes written since the last call.
     pub fn progress(&mut self) -> usize {
-        let written = self.shared.written.load(Ordering::Acquire);
+        // SeqCst, like all of `written` and `wanted`: after `want_progress`, either this sees what
+        // the thread has written, or the thread sees that it is to wake.
+        let written = self.shared.written.load(Ordering::SeqCst);
         (written - mem::replace(&mut self.heard, written)) as usize
     }
 
@@ -301,7 +304,11 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::BrokenPipe => return Err(error),
                     io::ErrorKind::WouldBlock => {
-                        poll(&mut [PollFd::new(&file, PollFlags::OUT)], None)?;
+                        match poll(&mut [PollFd::new(&file, PollFlags::OUT)], None) {
+                            // A signal that this thread handled: no SA_RESTART covers poll(2).
+                            Ok(_) | Err(Errno::INTR) => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                     _ => {
                         if !mem::replace(&mut failing, true) {

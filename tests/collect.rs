@@ -22,11 +22,12 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, Folder, Setup, has_program, read_all, write_until_full};
+use harness::{Daemon, Folder, Setup, Signal, has_program, read_all, write_until_full};
 use rustix::{
     event::PollFlags,
     fs::{CWD, FileType, Mode, mknodat},
-    process::{Resource, Rlimit, getegid, geteuid, getpid, prlimit},
+    io::ioctl_fionbio,
+    process::{Pid, Resource, Rlimit, getegid, geteuid, getpid, kill_process, prlimit},
 };
 use serde_json::Value;
 
@@ -298,6 +299,54 @@ fn a_reader_that_stops_makes_senders_wait_and_loses_nothing() {
         let lines = BufReader::new(reader).lines().take(3 * LINES);
         all_there(lines.map(Result::unwrap), 3, LINES);
     });
+}
+
+#[test]
+fn a_signal_while_a_non_blocking_output_stalls_changes_nothing() {
+    const LINES: usize = 20_000;
+    let (reader, writer) = io::pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    let mut daemon = Setup::new()
+        .config(&config(
+            "message-size = \"1KiB\"",
+            "format = \"raw\"\nqueue-size = \"64KiB\"",
+        ))
+        .stdout(writer)
+        .start();
+    let client = daemon.connect("log");
+    let bytes = numbered(0, LINES);
+    let taken = write_until_full(&client, &bytes, 128 * 1024);
+    assert!(taken < bytes.len());
+    // With a full queue, the record's thread sleeps for its output alone. A signal that is sent to a
+    // thread's number is that thread's to handle.
+    let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
+    let thread = fs::read_dir(tasks)
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .find(|task| fs::read_to_string(task.join("comm")).unwrap() == "record\n")
+        .unwrap();
+    let sleeps = || {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('S')
+    };
+    while !sleeps() {
+        thread::yield_now();
+    }
+    let number = thread.file_name().unwrap().to_str().unwrap();
+    let number = Pid::from_raw(number.parse().unwrap()).unwrap();
+    kill_process(number, Signal::HUP).unwrap();
+    daemon.wait_log(&["SIGHUP"]);
+    thread::scope(|scope| {
+        let (client, bytes) = (&client, &bytes);
+        scope.spawn(move || {
+            (&mut &*client).write_all(&bytes[taken..]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        let lines = BufReader::new(reader).lines().take(LINES);
+        all_there(lines.map(Result::unwrap), 1, LINES);
+    });
+    assert_eq!(read_all(&client), b"");
+    assert!(daemon.stop().success());
 }
 
 #[test]
