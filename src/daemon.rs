@@ -206,9 +206,13 @@ fn open_record(
     socket: &config::Socket,
     keys: &config::Record,
 ) -> Result<Target, Fatal> {
+    let search = keys.format.search(socket.message_size);
     let (name, opened) = match &keys.file {
         None => ("standard output".into(), Target::standard_output()),
-        Some(file) => (file.display().to_string(), Target::open(file, keys.mode)),
+        Some(file) => (
+            file.display().to_string(),
+            Target::open(file, keys.mode, search),
+        ),
     };
     opened.map_err(|error| {
         let key = format!("socket.{}.record.file", socket.name);

@@ -6,11 +6,11 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     mem,
     os::{
         fd::AsFd,
-        unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
     },
     path::Path,
     sync::{
@@ -34,6 +34,8 @@ use crate::record;
 const RETRY: Duration = Duration::from_secs(1);
 /// Memory that an idle thread may keep for the next lines.
 const KEPT: usize = 256 * 1024;
+/// What is read at once of a file whose last number is looked for.
+const WINDOW: usize = 64 * 1024;
 
 /// Where a record goes.
 #[derive(Debug)]
@@ -62,12 +64,14 @@ impl Target {
         })
     }
 
-    /// A file, created with `mode` where it is not there, else kept as it is and appended to.
+    /// A file, created with `mode` where it is not there, else kept as it is and appended to. The
+    /// number of its last JSON record is looked for in `search` bytes at its end; in none where that
+    /// is `None`.
     ///
     /// # Errors
     /// Those of `open(2)`; `AlreadyExists` where it is no regular file; `ResourceBusy` where another
     /// daemon writes it.
-    pub fn open(path: &Path, mode: u32) -> io::Result<Self> {
+    pub fn open(path: &Path, mode: u32, search: Option<u64>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         // NONBLOCK: a FIFO without a reader must be refused, not waited for.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -76,7 +80,7 @@ impl Target {
             .append(true)
             .mode(mode)
             .custom_flags(flags.bits().cast_signed());
-        let mut file = match options.clone().create_new(true).open(path) {
+        let file = match options.clone().create_new(true).open(path) {
             Ok(file) => {
                 // The process may run under a tighter umask than the key asks for.
                 file.set_permissions(PermissionsExt::from_mode(mode))?;
@@ -92,49 +96,81 @@ impl Target {
                 "something other than a regular file is there; move it away",
             ));
         }
-        let mut last = (0, false);
+        let name = path.display().to_string();
+        let (mut last_seq, mut torn) = (0, false);
         if kind.is_file() {
             flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
                 io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
             })?;
-            last = last_line(&mut file)?;
+            // Only now: its last writer may have just ended.
+            let size = file.metadata()?.len();
+            torn = ends_torn(&file, size)?;
+            if let Some(search) = search {
+                let found = last_number(&file, size, search)?;
+                last_seq = found.unwrap_or(0);
+                if found.is_none() && size > search {
+                    warn!(
+                        "record {name}: no JSON record in its last {search} bytes, numbers start from 1"
+                    );
+                }
+            }
         }
-        let (last_seq, torn) = last;
         Ok(Target {
             file,
-            name: path.display().to_string(),
+            name,
             last_seq,
             torn,
         })
     }
 }
 
-/// The `seq` of the last whole JSON record of a file, and whether an unfinished line follows it.
-fn last_line(file: &mut File) -> io::Result<(u64, bool)> {
-    let size = file.seek(SeekFrom::End(0))?;
-    let mut window = 64 * 1024;
-    loop {
-        let start = size.saturating_sub(window);
-        file.seek(SeekFrom::Start(start))?;
-        let mut tail = Vec::new();
-        file.take(size - start).read_to_end(&mut tail)?;
-        let torn = tail.last().is_some_and(|&byte| byte != b'\n');
-        let whole = memchr::memrchr(b'\n', &tail).map_or(&[][..], |end| &tail[..end]);
-        // The first line of the window may lack its start.
-        let mut lines = whole.rsplit(|&byte| byte == b'\n').peekable();
-        while let Some(line) = lines.next() {
-            if lines.peek().is_none() && start > 0 {
-                break;
+/// Whether the last line of a file of this size is unfinished.
+fn ends_torn(file: &File, size: u64) -> io::Result<bool> {
+    let Some(last) = size.checked_sub(1) else {
+        return Ok(false);
+    };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte != *b"\n")
+}
+
+/// The `seq` of the last whole JSON record of a file of this size, within its last `most` bytes. The
+/// file may hold anything: what is kept of it is one window, and where the line found last ends.
+fn last_number(file: &File, size: u64, most: u64) -> io::Result<Option<u64>> {
+    let mut window = vec![0; WINDOW.min(usize::try_from(size).unwrap_or(WINDOW))];
+    let floor = size.saturating_sub(most);
+    let mut start = size;
+    // The line feed of the line whose start comes next.
+    let mut end = None;
+    while start > floor {
+        let above = start;
+        start = above.saturating_sub(WINDOW as u64).max(floor);
+        let piece = &mut window[..(above - start) as usize];
+        file.read_exact_at(piece, start)?;
+        let mut rest = piece.len();
+        while let Some(at) = memchr::memrchr(b'\n', &piece[..rest]) {
+            let first = at + 1;
+            let seq = match end.replace(start + at as u64) {
+                None => None,
+                Some(end) if end <= above => record::seq_of(&piece[first..(end - start) as usize])?,
+                Some(end) => seq_between(file, start + first as u64, end)?,
+            };
+            if seq.is_some() {
+                return Ok(seq);
             }
-            if let Some(seq) = record::seq_of(line) {
-                return Ok((seq, torn));
-            }
+            rest = at;
         }
-        if start == 0 {
-            return Ok((0, torn));
-        }
-        window *= 8;
     }
+    match end {
+        Some(end) if floor == 0 => seq_between(file, 0, end),
+        _ => Ok(None),
+    }
+}
+
+/// That of a line too long for the window.
+fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
+    file.seek(SeekFrom::Start(start))?;
+    record::seq_of(BufReader::new(file.take(end - start)))
 }
 
 #[derive(Debug, Default)]
@@ -349,8 +385,12 @@ mod tests {
         }
     }
 
+    fn open(path: &Path) -> io::Result<Target> {
+        Target::open(path, 0o640, Some(4 << 20))
+    }
+
     fn write(path: &Path, text: &str) -> u64 {
-        let target = Target::open(path, 0o640).unwrap();
+        let target = open(path).unwrap();
         let last_seq = target.last_seq;
         let (tell, told) = mpsc::channel();
         let mut writer = Writer::start(target, move || tell.send(()).unwrap()).unwrap();
@@ -362,40 +402,68 @@ mod tests {
         last_seq
     }
 
+    fn line(seq: u64, message: &str) -> String {
+        format!("{{\"time\":\"\",\"socket\":\"s\",\"seq\":{seq},\"message\":\"{message}\"}}\n")
+    }
+
     #[test]
     fn lines_are_appended_and_their_numbers_found_again() {
         let scratch = Scratch::new("append");
         let path = scratch.0.join("record");
-        assert_eq!(write(&path, "{\"seq\":1}\n{\"seq\":2}\n"), 0);
+        assert_eq!(write(&path, &(line(1, "") + &line(2, ""))), 0);
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o640
         );
         assert_eq!(write(&path, "x\n"), 2);
-        fs::write(
-            &path,
-            format!("{{\"seq\":7}}\n{}\n{{\"seq\":8", "y".repeat(300_000)),
-        )
-        .unwrap();
-        assert_eq!(write(&path, "{\"seq\":8}\n"), 7);
+        let torn = line(8, "").replace("}\n", "");
+        let other = "y".repeat(300_000);
+        fs::write(&path, line(7, "") + &other + "\n" + &torn).unwrap();
+        assert_eq!(write(&path, &line(8, "")), 7);
         let text = fs::read_to_string(&path).unwrap();
-        assert!(
-            text.ends_with("y\n{\"seq\":8\n{\"seq\":8}\n"),
-            "a torn line stays alone"
-        );
+        let end = format!("y\n{torn}\n{}", line(8, ""));
+        assert!(text.ends_with(&end), "a torn line stays alone");
+    }
+
+    #[test]
+    fn the_last_number_is_found_wherever_the_windows_end() {
+        let scratch = Scratch::new("windows");
+        let path = scratch.0.join("record");
+        let last = |text: &[u8], most: u64| {
+            fs::write(&path, text).unwrap();
+            last_number(&File::open(&path).unwrap(), text.len() as u64, most).unwrap()
+        };
+        let found = line(7, "the message");
+        let whole = u64::MAX;
+        for before in ["", "x\n", &line(6, &"z".repeat(WINDOW))] {
+            // Around the place where one or two windows end, byte by byte.
+            for behind in (WINDOW - found.len() - 2..=WINDOW + 1).chain([2 * WINDOW - 1]) {
+                let mut text = before.to_owned() + &found;
+                text.extend(std::iter::repeat_n('y', behind.saturating_sub(1)));
+                assert_eq!(last(text.as_bytes(), whole), Some(7), "torn, {behind}");
+                text.push('\n');
+                assert_eq!(last(text.as_bytes(), whole), Some(7), "{behind}");
+            }
+        }
+        let long = line(1, "") + &line(2, &"m".repeat(5 * WINDOW)) + "x\n";
+        assert_eq!(last(long.as_bytes(), whole), Some(2));
+        let start = long.len() as u64 - line(1, "").len() as u64;
+        // The line feed before a line tells that it is whole.
+        assert_eq!(last(long.as_bytes(), start + 1), Some(2));
+        assert_eq!(last(long.as_bytes(), start), None);
+        assert_eq!(last(b"", whole), None);
+        assert_eq!(last(b"\n", whole), None);
+        assert_eq!(last(line(3, "").trim_end().as_bytes(), whole), None, "torn");
     }
 
     #[test]
     fn a_file_has_one_writer_and_is_a_file() {
         let scratch = Scratch::new("one");
         let path = scratch.0.join("record");
-        let _first = Target::open(&path, 0o640).unwrap();
-        assert_eq!(
-            Target::open(&path, 0o640).unwrap_err().kind(),
-            io::ErrorKind::ResourceBusy
-        );
-        assert!(Target::open(&scratch.0, 0o640).is_err());
+        let _first = open(&path).unwrap();
+        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(open(&scratch.0).is_err());
         std::os::unix::fs::symlink(&path, scratch.0.join("link")).unwrap();
-        assert!(Target::open(&scratch.0.join("link"), 0o640).is_err());
+        assert!(open(&scratch.0.join("link")).is_err());
     }
 }

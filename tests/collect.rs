@@ -445,6 +445,73 @@ fn a_record_has_one_writer() {
 }
 
 #[test]
+fn a_start_reads_little_of_a_large_record() {
+    const SIZE: u64 = 256 << 20;
+    for (format, warns) in [("text", false), ("raw", false), ("json", true)] {
+        let folder = Folder::new();
+        let path = folder.join("record");
+        let mut file = File::create(&path).unwrap();
+        // Without a single line feed, but the last byte.
+        file.set_len(SIZE).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        file.write_all(b"\n").unwrap();
+        let record = format!("{FILE}\nformat = \"{format}\"");
+        let mut daemon = Setup::within(Arc::clone(&folder))
+            .config(&config("", &record))
+            .start();
+        let peak = daemon.peak_memory();
+        assert!(peak < 48 << 20, "{format}: {peak} bytes of memory");
+        send(&daemon, b"hello\n");
+        assert!(daemon.stop().success());
+        let warned = daemon.log().contains("numbers start from 1");
+        assert_eq!(warned, warns, "{format}: {}", daemon.log());
+        let mut line = String::new();
+        let mut file = File::open(&path).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::Start(SIZE + 1)).unwrap();
+        file.read_to_string(&mut line).unwrap();
+        match format {
+            "json" => assert_eq!(json(&line)["seq"], 1),
+            _ => assert!(line.ends_with("hello\n"), "{format}: {line}"),
+        }
+    }
+}
+
+#[test]
+fn no_message_of_a_client_leads_the_numbers_astray() {
+    let folder = Folder::new();
+    let start = |format: &str| {
+        let record = format!("{FILE}\nformat = \"{format}\"");
+        let setup = Setup::within(Arc::clone(&folder)).config(&config("", &record));
+        setup.start()
+    };
+    let mut daemon = start("raw");
+    send(
+        &daemon,
+        b"{\"seq\":18446744073709551615}\n\
+          {\"time\":\"2026-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":18446744073709551615}\n",
+    );
+    assert!(daemon.stop().success());
+    for format in ["raw", "text", "json"] {
+        let mut daemon = start(format);
+        send(&daemon, b"one\ntwo\n");
+        assert!(daemon.stop().success(), "{format}");
+    }
+    let records = records(&folder);
+    assert_eq!(records[records.len() - 2]["seq"], 1);
+    assert_eq!(records[records.len() - 1]["seq"], 2);
+    // What looks like udsd's own in every way is believed, and still ends nothing.
+    let mut daemon = start("raw");
+    send(
+        &daemon,
+        b"{\"time\":\"2026-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":18446744073709551614}\n",
+    );
+    assert!(daemon.stop().success());
+    let mut daemon = start("json");
+    send(&daemon, b"one\ntwo\nthree\n");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn a_full_disk_makes_senders_wait_and_a_stop_says_what_is_lost() {
     let keys = "message-size = \"1KiB\"";
     let record = "file = \"/dev/full\"\nformat = \"raw\"\nqueue-size = \"64KiB\"";
