@@ -17,7 +17,7 @@ use crate::{
     server::{self, Ended, Server},
     service::Record,
     systemd::{self, Inherited},
-    writer::Target,
+    writer::{Target, Unopened},
 };
 
 /// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
@@ -207,18 +207,20 @@ fn open_record(
     keys: &config::Record,
 ) -> Result<Target, Fatal> {
     let search = keys.format.search(socket.message_size);
-    let (name, opened) = match &keys.file {
+    let (record, opened) = match &keys.file {
         None => ("standard output".into(), Target::standard_output()),
         Some(file) => (
             file.display().to_string(),
             Target::open(file, keys.mode, search),
         ),
     };
-    opened.map_err(|error| {
-        let key = format!("socket.{}.record.file", socket.name);
-        Fatal::Config(vec![
-            config.fault(&key, format!("cannot write {name}: {error}")),
-        ])
+    opened.map_err(|why| match why {
+        Unopened::Refused(fault) => {
+            let key = format!("socket.{}.record.file", socket.name);
+            let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
+            Fatal::Config(vec![fault])
+        }
+        Unopened::Failed(source) => Fatal::Record { record, source },
     })
 }
 

@@ -5,7 +5,7 @@
 //! output that nobody reads any more ends the thread.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, FileType, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     mem,
     os::{
@@ -26,6 +26,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{FlockOperation, OFlags, flock},
     io::Errno,
+    process::geteuid,
 };
 
 use crate::record;
@@ -49,12 +50,27 @@ pub struct Target {
     torn: bool,
 }
 
+/// Why a record cannot be written.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The config or the file system must change first: what is wrong, and the remedy.
+    Refused(String),
+    /// A later attempt may succeed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        Unopened::Failed(error)
+    }
+}
+
 impl Target {
     /// The daemon's standard output.
     ///
     /// # Errors
-    /// Where there is none.
-    pub fn standard_output() -> io::Result<Self> {
+    /// Where no descriptor is left.
+    pub fn standard_output() -> Result<Self, Unopened> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Target {
             file,
@@ -69,39 +85,21 @@ impl Target {
     /// is `None`.
     ///
     /// # Errors
-    /// Those of `open(2)`; `AlreadyExists` where it is no regular file; `ResourceBusy` where another
-    /// daemon writes it.
-    pub fn open(path: &Path, mode: u32, search: Option<u64>) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        // NONBLOCK: a FIFO without a reader must be refused, not waited for.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        options
-            .read(true)
-            .append(true)
-            .mode(mode)
-            .custom_flags(flags.bits().cast_signed());
-        let file = match options.clone().create_new(true).open(path) {
-            Ok(file) => {
-                // The process may run under a tighter umask than the key asks for.
-                file.set_permissions(PermissionsExt::from_mode(mode))?;
-                file
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
-            Err(error) => return Err(error),
-        };
-        let kind = file.metadata()?.file_type();
-        if !kind.is_file() && !kind.is_char_device() {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "something other than a regular file is there; move it away",
-            ));
-        }
+    /// `Refused` where it is neither a regular file nor a character device, or `path` cannot be
+    /// opened as things stand; `Failed` where another process writes it, and with what the kernel
+    /// refuses for the moment.
+    pub fn open(path: &Path, mode: u32, search: Option<u64>) -> Result<Self, Unopened> {
         let name = path.display().to_string();
+        // Before opening it, which the other end of a FIFO would notice, and after: it may change.
+        if let Ok(there) = fs::symlink_metadata(path) {
+            check_kind(there.file_type())?;
+        }
+        let file = open_file(path, mode).map_err(|error| refusal(path, error))?;
+        let found = file.metadata()?;
+        check_kind(found.file_type())?;
         let (mut last_seq, mut torn) = (0, false);
-        if kind.is_file() {
-            flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-                io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
-            })?;
+        if found.is_file() {
+            flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(not_locked)?;
             // Only now: its last writer may have just ended.
             let size = file.metadata()?.len();
             torn = ends_torn(&file, size)?;
@@ -121,6 +119,82 @@ impl Target {
             last_seq,
             torn,
         })
+    }
+}
+
+fn open_file(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // NONBLOCK: a FIFO without a reader must be refused, not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options
+        .read(true)
+        .append(true)
+        .mode(mode)
+        .custom_flags(flags.bits().cast_signed());
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            // The process may run under a tighter umask than the key asks for.
+            file.set_permissions(PermissionsExt::from_mode(mode))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn check_kind(kind: FileType) -> Result<(), Unopened> {
+    let fault = if kind.is_file() || kind.is_char_device() {
+        return Ok(());
+    } else if kind.is_symlink() {
+        "is a symbolic link: write the path it leads to; \"\" is standard output"
+    } else if kind.is_dir() {
+        "is a folder: write the path of a file in it"
+    } else {
+        "is something other than a regular file: move it away, or choose another path"
+    };
+    Err(Unopened::Refused(format!("it {fault}")))
+}
+
+/// What `open(2)` said of a record's file, with the remedy where there is one.
+fn refusal(path: &Path, error: io::Error) -> Unopened {
+    let folder = path.parent().unwrap_or(path);
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound if !folder.exists() => {
+            format!("create the folder first: mkdir -p {}", folder.display())
+        }
+        io::ErrorKind::PermissionDenied => {
+            let what = if fs::symlink_metadata(path).is_ok() {
+                "read and write it".into()
+            } else {
+                format!("create files in {}", folder.display())
+            };
+            let uid = geteuid().as_raw();
+            format!("uid {uid}, as which udsd runs, must be able to {what}")
+        }
+        io::ErrorKind::NotADirectory => "choose a path in a folder".into(),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a path that can be written to; of a unit, ReadWritePaths= or LogsDirectory= say which"
+                .into()
+        }
+        io::ErrorKind::InvalidFilename => "choose a shorter path".into(),
+        _ => match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => "symbolic links stand in its way: write the path they lead to".into(),
+            Some(Errno::NXIO | Errno::NODEV) => "choose a device that is there, or a file".into(),
+            _ => return Unopened::Failed(error),
+        },
+    };
+    Unopened::Refused(format!("{error}; {remedy}"))
+}
+
+fn not_locked(error: Errno) -> io::Error {
+    match error {
+        Errno::WOULDBLOCK => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
+        }
+        other => {
+            let error = io::Error::from(other);
+            io::Error::new(error.kind(), format!("cannot lock it: {error}"))
+        }
     }
 }
 
@@ -385,7 +459,7 @@ mod tests {
         }
     }
 
-    fn open(path: &Path) -> io::Result<Target> {
+    fn open(path: &Path) -> Result<Target, Unopened> {
         Target::open(path, 0o640, Some(4 << 20))
     }
 
@@ -461,9 +535,51 @@ mod tests {
         let scratch = Scratch::new("one");
         let path = scratch.0.join("record");
         let _first = open(&path).unwrap();
-        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-        assert!(open(&scratch.0).is_err());
-        std::os::unix::fs::symlink(&path, scratch.0.join("link")).unwrap();
-        assert!(open(&scratch.0.join("link")).is_err());
+        match open(&path) {
+            Err(Unopened::Failed(error)) => assert_eq!(error.kind(), io::ErrorKind::ResourceBusy),
+            other => panic!("{other:?}"),
+        }
+        let link = scratch.0.join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for path in [&scratch.0, &link] {
+            assert!(matches!(open(path), Err(Unopened::Refused(_))));
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_no_fault_of_the_config() {
+        let path = std::env::temp_dir().join("record");
+        for (error, config) in [
+            (Errno::NOSPC, false),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::IO, false),
+            // The folder is there: the file came and went.
+            (Errno::NOENT, false),
+            (Errno::ACCESS, true),
+            (Errno::PERM, true),
+            (Errno::ROFS, true),
+            (Errno::NOTDIR, true),
+            (Errno::NAMETOOLONG, true),
+            (Errno::LOOP, true),
+            (Errno::NXIO, true),
+        ] {
+            let refused = matches!(refusal(&path, error.into()), Unopened::Refused(_));
+            assert_eq!(refused, config, "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_lock_that_is_held_means_another_process() {
+        assert!(
+            not_locked(Errno::AGAIN)
+                .to_string()
+                .contains("another process")
+        );
+        let other = not_locked(Errno::NOLCK).to_string();
+        assert!(
+            other.contains("cannot lock it: No locks available"),
+            "{other}"
+        );
     }
 }

@@ -440,8 +440,51 @@ fn a_record_has_one_writer() {
     let _first = start_in(&folder);
     let text = config("", FILE).replace("{dir}/log", "{dir}/other");
     let (code, log) = Setup::within(Arc::clone(&folder)).config(&text).fail();
-    assert_eq!(code, Some(78), "{log}");
+    assert_eq!(code, Some(1), "a later start may succeed: {log}");
     assert!(log.contains("another process writes it"), "{log}");
+    assert!(
+        log.contains(folder.join("record").to_str().unwrap()),
+        "{log}"
+    );
+}
+
+/// A start is refused for what `socket.log.record.file` says, with these words.
+#[track_caller]
+fn assert_refused(setup: Setup, words: &[&str]) {
+    let folder = setup.folder().path().to_str().unwrap().to_owned();
+    let (code, log) = setup.fail();
+    assert_eq!(code, Some(78), "{log}");
+    for word in words.iter().chain(&["socket.log.record.file"]) {
+        let word = word.replace("{dir}", &folder);
+        assert!(log.contains(&word), "\"{word}\" is not in: {log}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_opened_comes_with_its_remedy() {
+    let missing = config("", "file = \"{dir}/a/b/record\"");
+    assert_refused(
+        Setup::new().config(&missing),
+        &["create the folder first: mkdir -p {dir}/a/b"],
+    );
+
+    let setup = Setup::new().config(&config("", FILE));
+    symlink("elsewhere", setup.folder().join("record")).unwrap();
+    let words = [
+        "is a symbolic link: write the path it leads to",
+        "\"\" is standard output",
+    ];
+    assert_refused(setup, &words);
+    let standard = config("", "file = \"/dev/stdout\"");
+    assert_refused(Setup::new().config(&standard), &words);
+
+    let setup = Setup::new().config(&config("", FILE));
+    fs::create_dir(setup.folder().join("record")).unwrap();
+    assert_refused(setup, &["is a folder: write the path of a file in it"]);
+
+    let setup = Setup::new().config(&config("", "file = \"{dir}/file/record\""));
+    fs::write(setup.folder().join("file"), "").unwrap();
+    assert_refused(setup, &["Not a directory", "choose a path in a folder"]);
 }
 
 #[test]
