@@ -170,10 +170,10 @@ fn log_to_stderr(filter: &str) {
         .init();
 }
 
-/// Opens everything that the config file names.
+/// Opens everything that the config file names: the records first, since whoever connects to a
+/// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
-    let endpoints = endpoints(config, passed)?;
     let mut sockets = Vec::new();
     let mut targets = Vec::new();
     for (i, socket) in config.sockets.iter().enumerate() {
@@ -187,6 +187,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         }
         sockets.push(Socket::new(socket, record));
     }
+    let endpoints = endpoints(config, passed)?;
     let hub = Hub::new(sockets, limits);
     Server::new(
         hub,

@@ -448,6 +448,16 @@ fn a_record_has_one_writer() {
     );
 }
 
+/// As a user who is not root, if this is root.
+fn ordinary(setup: Setup) -> Setup {
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    if geteuid().is_root() {
+        setup.wrapper(&["setpriv"]).wrapper(&user)
+    } else {
+        setup
+    }
+}
+
 /// A start is refused for what `socket.log.record.file` says, with these words.
 #[track_caller]
 fn assert_refused(setup: Setup, words: &[&str]) {
@@ -485,6 +495,41 @@ fn a_record_that_cannot_be_opened_comes_with_its_remedy() {
     let setup = Setup::new().config(&config("", "file = \"{dir}/file/record\""));
     fs::write(setup.folder().join("file"), "").unwrap();
     assert_refused(setup, &["Not a directory", "choose a path in a folder"]);
+}
+
+#[test]
+fn a_record_that_the_user_may_not_write_to_says_who_must() {
+    if !has_program("setpriv") {
+        return;
+    }
+    let uid = match geteuid().as_raw() {
+        0 => 65534,
+        uid => uid,
+    };
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let who = format!("uid {uid}, as which udsd runs, must be able to");
+    let into = format!("{who} create files in {{dir}}");
+    assert_refused(ordinary(setup), &["Permission denied", &into]);
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    let record = folder.join("record");
+    fs::write(&record, "precious\n").unwrap();
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o444)).unwrap();
+    let words = ["Permission denied", &format!("{who} read and write it")];
+    assert_refused(ordinary(setup), &words);
+    assert_eq!(fs::read_to_string(&record).unwrap(), "precious\n");
+}
+
+#[test]
+fn no_socket_listens_before_its_record_is_open() {
+    // Both are wrong: what is opened first is named.
+    let text = config("", "file = \"{dir}/missing/record\"");
+    let text = text.replace("{dir}/log", "{dir}/absent/log");
+    assert_refused(Setup::new().config(&text), &["{dir}/missing"]);
 }
 
 #[test]
