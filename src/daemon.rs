@@ -24,7 +24,7 @@ use crate::{
     server::{self, Ended, Server},
     service::Record,
     systemd::{self, Inherited},
-    writer::Target,
+    writer::{Target, Unopened},
 };
 
 /// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
@@ -188,7 +188,8 @@ fn log_to_stderr(filter: &str) {
         .init();
 }
 
-/// Opens everything that the config file names.
+/// Opens everything that the config file names: the records first, since whoever connects to a
+/// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
     let access = config
@@ -196,7 +197,6 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         .iter()
         .map(|socket| accounts::access(socket, config))
         .collect::<Result<Vec<_>, _>>()?;
-    let endpoints = endpoints(config, passed)?;
     let mut sockets = Vec::new();
     let mut targets = Vec::new();
     for (i, (socket, access)) in config.sockets.iter().zip(access).enumerate() {
@@ -210,6 +210,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         }
         sockets.push(Socket::new(socket, access, record));
     }
+    let endpoints = endpoints(config, passed)?;
     let hub = Hub::new(sockets, limits);
     Server::new(
         hub,
@@ -229,15 +230,21 @@ fn open_record(
     socket: &config::Socket,
     keys: &config::Record,
 ) -> Result<Target, Fatal> {
-    let (name, opened) = match &keys.file {
+    let search = keys.format.search(socket.message_size);
+    let (record, opened) = match &keys.file {
         None => ("standard output".into(), Target::standard_output()),
-        Some(file) => (file.display().to_string(), Target::open(file, keys.mode)),
+        Some(file) => (
+            file.display().to_string(),
+            Target::open(file, keys.mode, search),
+        ),
     };
-    opened.map_err(|error| {
-        let key = format!("socket.{}.record.file", socket.name);
-        Fatal::Config(vec![
-            config.fault(&key, format!("cannot write {name}: {error}")),
-        ])
+    opened.map_err(|why| match why {
+        Unopened::Refused(fault) => {
+            let key = format!("socket.{}.record.file", socket.name);
+            let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
+            Fatal::Config(vec![fault])
+        }
+        Unopened::Failed(source) => Fatal::Record { record, source },
     })
 }
 

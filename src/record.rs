@@ -1,9 +1,12 @@
 //! One message as a line of a record: JSON, text or raw.
 
-use std::{io::Write, time::SystemTime};
+use std::{
+    io::{self, Read, Write},
+    time::SystemTime,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::peer::{ClientId, Peer};
 
@@ -17,6 +20,23 @@ pub enum Format {
     /// The bytes and LF.
     Raw,
 }
+
+impl Format {
+    /// How far from its end a record's last number is looked for, in bytes; `None` where lines have
+    /// none. The longest line, and a torn one behind it, are always within.
+    #[must_use]
+    pub fn search(self, message_size: usize) -> Option<u64> {
+        // A byte of a message is six as an escape; 512 hold the rest of a line.
+        let longest = (message_size as u64).saturating_mul(6).saturating_add(512);
+        (self == Format::Json).then_some(longest.saturating_mul(2).max(SEARCH))
+    }
+}
+
+/// The least of `Format::search`: a record may have been written under a larger message-size.
+const SEARCH: u64 = 64 << 20;
+
+/// How each line of a JSON record starts.
+const START: &[u8; 9] = b"{\"time\":\"";
 
 /// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
 const PRIORITY: &[u8] = b"<6>";
@@ -175,16 +195,33 @@ fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// The `seq` of one line of a JSON record, if it is one.
-#[must_use]
-pub fn seq_of(line: &[u8]) -> Option<u64> {
+/// The `seq` of one line of a JSON record, if it is one: udsd's own have `time` first, and `socket`.
+/// A number that has no next one is none of its own either. A line of any length is read in pieces.
+///
+/// # Errors
+/// Those of reading it.
+pub fn seq_of(mut line: impl Read) -> io::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Line {
+        #[serde(rename = "time")]
+        _time: IgnoredAny,
+        #[serde(rename = "socket")]
+        _socket: IgnoredAny,
         seq: u64,
     }
-    // serde would read a struct from an array too.
-    let object = line.starts_with(b"{").then_some(line)?;
-    serde_json::from_slice(object).ok().map(|Line { seq }| seq)
+    let mut start = [0; START.len()];
+    match line.read_exact(&mut start) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    if start != *START {
+        return Ok(None);
+    }
+    match serde_json::from_reader(start.chain(line)) {
+        Ok(Line { seq, .. }) => Ok((seq < u64::MAX).then_some(seq)),
+        Err(error) if error.is_io() => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -263,11 +300,28 @@ mod tests {
 
     #[test]
     fn seq_is_read_back_from_a_line() {
-        assert_eq!(
-            seq_of(line(Format::Json, false, b"x", false).trim_end().as_bytes()),
-            Some(1)
-        );
-        assert_eq!(seq_of(b"{\"time\":\"2025"), None);
-        assert_eq!(seq_of(b"[1]"), None);
+        let own = line(Format::Json, false, b"x", false);
+        assert_eq!(seq_of(own.trim_end().as_bytes()).unwrap(), Some(1));
+        let max = own.replace("\"seq\":1,", "\"seq\":18446744073709551615,");
+        for other in [
+            own.trim_end().trim_end_matches('}'),
+            &own.replace("\"socket\"", "\"basket\""),
+            &max,
+            &max.replace("615", "616"),
+            "{\"seq\":1}",
+            "{\"socket\":\"log\",\"seq\":1}",
+            "[1]",
+            "",
+        ] {
+            assert_eq!(seq_of(other.as_bytes()).unwrap(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_searched_for_numbers_and_far_enough() {
+        assert_eq!(Format::Text.search(1024), None);
+        assert_eq!(Format::Raw.search(1024), None);
+        assert_eq!(Format::Json.search(1024), Some(64 << 20));
+        assert!(Format::Json.search(1 << 30) > Some(12 << 30));
     }
 }

@@ -22,11 +22,12 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, Folder, Setup, has_program, read_all, write_until_full};
+use harness::{Daemon, Folder, Setup, Signal, has_program, read_all, write_until_full};
 use rustix::{
     event::PollFlags,
     fs::{CWD, FileType, Mode, mknodat},
-    process::{Resource, Rlimit, getegid, geteuid, getpid, prlimit},
+    io::ioctl_fionbio,
+    process::{Pid, Resource, Rlimit, getegid, geteuid, getpid, kill_process, prlimit},
 };
 use serde_json::Value;
 
@@ -301,6 +302,54 @@ fn a_reader_that_stops_makes_senders_wait_and_loses_nothing() {
 }
 
 #[test]
+fn a_signal_while_a_non_blocking_output_stalls_changes_nothing() {
+    const LINES: usize = 20_000;
+    let (reader, writer) = io::pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    let mut daemon = Setup::new()
+        .config(&config(
+            "message-size = \"1KiB\"",
+            "format = \"raw\"\nqueue-size = \"64KiB\"",
+        ))
+        .stdout(writer)
+        .start();
+    let client = daemon.connect("log");
+    let bytes = numbered(0, LINES);
+    let taken = write_until_full(&client, &bytes, 128 * 1024);
+    assert!(taken < bytes.len());
+    // With a full queue, the record's thread sleeps for its output alone. A signal that is sent to a
+    // thread's number is that thread's to handle.
+    let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
+    let thread = fs::read_dir(tasks)
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .find(|task| fs::read_to_string(task.join("comm")).unwrap() == "record\n")
+        .unwrap();
+    let sleeps = || {
+        let stat = fs::read_to_string(thread.join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('S')
+    };
+    while !sleeps() {
+        thread::yield_now();
+    }
+    let number = thread.file_name().unwrap().to_str().unwrap();
+    let number = Pid::from_raw(number.parse().unwrap()).unwrap();
+    kill_process(number, Signal::HUP).unwrap();
+    daemon.wait_log(&["SIGHUP"]);
+    thread::scope(|scope| {
+        let (client, bytes) = (&client, &bytes);
+        scope.spawn(move || {
+            (&mut &*client).write_all(&bytes[taken..]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        let lines = BufReader::new(reader).lines().take(LINES);
+        all_there(lines.map(Result::unwrap), 1, LINES);
+    });
+    assert_eq!(read_all(&client), b"");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn a_closed_standard_output_ends_the_daemon() {
     let (reader, writer) = io::pipe().unwrap();
     let mut daemon = Setup::new().config(&config("", "")).stdout(writer).start();
@@ -391,8 +440,163 @@ fn a_record_has_one_writer() {
     let _first = start_in(&folder);
     let text = config("", FILE).replace("{dir}/log", "{dir}/other");
     let (code, log) = Setup::within(Arc::clone(&folder)).config(&text).fail();
-    assert_eq!(code, Some(78), "{log}");
+    assert_eq!(code, Some(1), "a later start may succeed: {log}");
     assert!(log.contains("another process writes it"), "{log}");
+    assert!(
+        log.contains(folder.join("record").to_str().unwrap()),
+        "{log}"
+    );
+}
+
+/// As a user who is not root, if this is root.
+fn ordinary(setup: Setup) -> Setup {
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    if geteuid().is_root() {
+        setup.wrapper(&["setpriv"]).wrapper(&user)
+    } else {
+        setup
+    }
+}
+
+/// A start is refused for what `socket.log.record.file` says, with these words.
+#[track_caller]
+fn assert_refused(setup: Setup, words: &[&str]) {
+    let folder = setup.folder().path().to_str().unwrap().to_owned();
+    let (code, log) = setup.fail();
+    assert_eq!(code, Some(78), "{log}");
+    for word in words.iter().chain(&["socket.log.record.file"]) {
+        let word = word.replace("{dir}", &folder);
+        assert!(log.contains(&word), "\"{word}\" is not in: {log}");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_opened_comes_with_its_remedy() {
+    let missing = config("", "file = \"{dir}/a/b/record\"");
+    assert_refused(
+        Setup::new().config(&missing),
+        &["create the folder first: mkdir -p {dir}/a/b"],
+    );
+
+    let setup = Setup::new().config(&config("", FILE));
+    symlink("elsewhere", setup.folder().join("record")).unwrap();
+    let words = [
+        "is a symbolic link: write the path it leads to",
+        "\"\" is standard output",
+    ];
+    assert_refused(setup, &words);
+    let standard = config("", "file = \"/dev/stdout\"");
+    assert_refused(Setup::new().config(&standard), &words);
+
+    let setup = Setup::new().config(&config("", FILE));
+    fs::create_dir(setup.folder().join("record")).unwrap();
+    assert_refused(setup, &["is a folder: write the path of a file in it"]);
+
+    let setup = Setup::new().config(&config("", "file = \"{dir}/file/record\""));
+    fs::write(setup.folder().join("file"), "").unwrap();
+    assert_refused(setup, &["Not a directory", "choose a path in a folder"]);
+}
+
+#[test]
+fn a_record_that_the_user_may_not_write_to_says_who_must() {
+    if !has_program("setpriv") {
+        return;
+    }
+    let uid = match geteuid().as_raw() {
+        0 => 65534,
+        uid => uid,
+    };
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let who = format!("uid {uid}, as which udsd runs, must be able to");
+    let into = format!("{who} create files in {{dir}}");
+    assert_refused(ordinary(setup), &["Permission denied", &into]);
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    let record = folder.join("record");
+    fs::write(&record, "precious\n").unwrap();
+    fs::set_permissions(&record, fs::Permissions::from_mode(0o444)).unwrap();
+    let words = ["Permission denied", &format!("{who} read and write it")];
+    assert_refused(ordinary(setup), &words);
+    assert_eq!(fs::read_to_string(&record).unwrap(), "precious\n");
+}
+
+#[test]
+fn no_socket_listens_before_its_record_is_open() {
+    // Both are wrong: what is opened first is named.
+    let text = config("", "file = \"{dir}/missing/record\"");
+    let text = text.replace("{dir}/log", "{dir}/absent/log");
+    assert_refused(Setup::new().config(&text), &["{dir}/missing"]);
+}
+
+#[test]
+fn a_start_reads_little_of_a_large_record() {
+    const SIZE: u64 = 256 << 20;
+    for (format, warns) in [("text", false), ("raw", false), ("json", true)] {
+        let folder = Folder::new();
+        let path = folder.join("record");
+        let mut file = File::create(&path).unwrap();
+        // Without a single line feed, but the last byte.
+        file.set_len(SIZE).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        file.write_all(b"\n").unwrap();
+        let record = format!("{FILE}\nformat = \"{format}\"");
+        let mut daemon = Setup::within(Arc::clone(&folder))
+            .config(&config("", &record))
+            .start();
+        let peak = daemon.peak_memory();
+        assert!(peak < 48 << 20, "{format}: {peak} bytes of memory");
+        send(&daemon, b"hello\n");
+        assert!(daemon.stop().success());
+        let warned = daemon.log().contains("numbers start from 1");
+        assert_eq!(warned, warns, "{format}: {}", daemon.log());
+        let mut line = String::new();
+        let mut file = File::open(&path).unwrap();
+        io::Seek::seek(&mut file, io::SeekFrom::Start(SIZE + 1)).unwrap();
+        file.read_to_string(&mut line).unwrap();
+        match format {
+            "json" => assert_eq!(json(&line)["seq"], 1),
+            _ => assert!(line.ends_with("hello\n"), "{format}: {line}"),
+        }
+    }
+}
+
+#[test]
+fn no_message_of_a_client_leads_the_numbers_astray() {
+    let folder = Folder::new();
+    let start = |format: &str| {
+        let record = format!("{FILE}\nformat = \"{format}\"");
+        let setup = Setup::within(Arc::clone(&folder)).config(&config("", &record));
+        setup.start()
+    };
+    let mut daemon = start("raw");
+    send(
+        &daemon,
+        b"{\"seq\":18446744073709551615}\n\
+          {\"time\":\"2026-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":18446744073709551615}\n",
+    );
+    assert!(daemon.stop().success());
+    for format in ["raw", "text", "json"] {
+        let mut daemon = start(format);
+        send(&daemon, b"one\ntwo\n");
+        assert!(daemon.stop().success(), "{format}");
+    }
+    let records = records(&folder);
+    assert_eq!(records[records.len() - 2]["seq"], 1);
+    assert_eq!(records[records.len() - 1]["seq"], 2);
+    // What looks like udsd's own in every way is believed, and still ends nothing.
+    let mut daemon = start("raw");
+    send(
+        &daemon,
+        b"{\"time\":\"2026-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":18446744073709551614}\n",
+    );
+    assert!(daemon.stop().success());
+    let mut daemon = start("json");
+    send(&daemon, b"one\ntwo\nthree\n");
+    assert!(daemon.stop().success());
 }
 
 #[test]

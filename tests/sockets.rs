@@ -25,7 +25,7 @@ use std::{
 use harness::{Daemon, Folder, HANG, Setup, connect, has_program, round_trip};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, FileType, Mode, mknodat},
+    fs::{CWD, FileType, Mode, OFlags, mknodat},
     io::Errno,
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket, socket_with,
@@ -303,6 +303,109 @@ fn a_symlink_is_no_lock_file() {
     assert!(log.contains(lock_of(&path).to_str().unwrap()), "{log}");
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     assert!(is_there(&lock_of(&path)) && !is_there(&path));
+}
+
+/// What a file is, for a comparison: kind and mode, links, inode, what it holds.
+fn sight(path: &Path) -> (u32, u64, (u64, u64), Option<Vec<u8>>) {
+    let there = fs::symlink_metadata(path).unwrap();
+    let content = there.is_file().then(|| fs::read(path).unwrap());
+    (there.mode(), there.nlink(), inode(path), content)
+}
+
+#[test]
+fn a_foreign_file_in_the_lock_files_place_is_refused_and_left_untouched() {
+    type Make = fn(&Path);
+    let makes: [(&str, Make); 8] = [
+        ("text", |lock| fs::write(lock, "precious\n").unwrap()),
+        ("binary", |lock| fs::write(lock, b"\0\xff12\n").unwrap()),
+        ("digits", |lock| fs::write(lock, "1".repeat(33)).unwrap()),
+        ("FIFO", |lock| {
+            mknodat(CWD, lock, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+        }),
+        ("folder", |lock| fs::create_dir(lock).unwrap()),
+        ("hard link", |lock| {
+            let other = lock.with_extension("other");
+            fs::write(&other, "123\n").unwrap();
+            fs::hard_link(&other, lock).unwrap();
+        }),
+        ("link", |lock| symlink("nowhere", lock).unwrap()),
+        ("socket", |lock| drop(UnixListener::bind(lock).unwrap())),
+    ];
+    for (what, make) in makes {
+        // Beside nothing, and beside a file for which the start is refused anyway.
+        for occupied in [false, true] {
+            let folder = Folder::new();
+            let path = folder.join("socket");
+            if occupied {
+                fs::write(&path, "precious too").unwrap();
+            }
+            let lock = lock_of(&path);
+            make(&lock);
+            if !lock.is_symlink() {
+                set_mode(&lock, 0o644);
+            }
+            let before = sight(&lock);
+            let (code, log) = rival(&path);
+            assert_eq!(code, Some(1), "{what}: {log}");
+            let words = format!(
+                "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
+                lock.display()
+            );
+            assert!(log.contains(&words), "{what}: {log}");
+            assert_eq!(sight(&lock), before, "{what}: {log}");
+            if occupied {
+                assert_eq!(fs::read(&path).unwrap(), b"precious too", "{what}");
+            }
+            assert!(!folder.join("nowhere").exists());
+        }
+    }
+}
+
+#[test]
+fn a_fifo_in_the_lock_files_place_is_not_even_opened() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let fifo = lock_of(&path);
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    // Whoever opens the other end as a writer would let this reader hear of it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let reader = rustix::fs::open(&fifo, flags, Mode::empty()).unwrap();
+    let (code, log) = rival(&path);
+    assert_eq!(code, Some(1), "{log}");
+    let mut ends = [PollFd::new(&reader, PollFlags::IN)];
+    poll(&mut ends, Some(&Timespec::default())).unwrap();
+    assert!(ends[0].revents().is_empty(), "a writer came and went");
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_written_is_not_left_behind() {
+    if !has_program("prlimit") {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let (code, log) = Setup::new()
+        .wrapper(&["env", "--ignore-signal=XFSZ"])
+        .wrapper(&["prlimit", "--fsize=0", "--"])
+        .arguments(&["--socket", path.to_str().unwrap()])
+        .fail();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("File too large"), "{log}");
+    assert!(!is_there(&path) && !is_there(&lock_of(&path)));
+}
+
+#[test]
+fn a_lock_file_that_a_killed_daemon_left_serves_again() {
+    for content in ["", "1234567\n"] {
+        let folder = Folder::new();
+        let lock = lock_of(&folder.join("socket"));
+        fs::write(&lock, content).unwrap();
+        let mut daemon = Setup::within(folder).ad_hoc(&[]).start();
+        let pid = daemon.pid().as_raw_nonzero();
+        assert_eq!(fs::read_to_string(&lock).unwrap(), format!("{pid}\n"));
+        assert!(daemon.stop().success());
+        assert!(!is_there(&lock));
+    }
 }
 
 #[test]

@@ -42,11 +42,14 @@ impl Drop for Bound {
     }
 }
 
+/// Longest content of a lock file: a pid and a line feed, with room to spare.
+const LOCK_SIZE: usize = 32;
+
 /// The lock file beside a path: whoever holds it may replace the socket there.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Drop for Lock {
@@ -57,7 +60,9 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    /// Takes the lock of `path`, or says who has it.
+    /// Takes the lock of `path`, or says who has it. A file of another kind or content is somebody
+    /// else's: it is neither changed nor, unless it is a regular one, opened, which a FIFO's other
+    /// end or a device would notice.
     pub(super) fn take(path: &Path) -> Result<Self, String> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
@@ -68,11 +73,23 @@ impl Lock {
                 io::ErrorKind::PermissionDenied => {
                     "; choose a path in a folder that this user may write to, or run as its owner"
                 }
+                _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                    "; symbolic links stand in its way: choose a path without them"
+                }
                 _ => "",
             };
             format!("lock file {}: {error}{remedy}", lock.display())
         };
+        let foreign = || {
+            format!(
+                "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
+                lock.display()
+            )
+        };
         loop {
+            if fs::symlink_metadata(&lock).is_ok_and(|there| !there.is_file()) {
+                return Err(foreign());
+            }
             let flags = OFlags::RDWR
                 | OFlags::CREATE
                 | OFlags::NOFOLLOW
@@ -85,7 +102,8 @@ impl Lock {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
                     let mut pid = String::new();
-                    let _ = (&mut file).take(32).read_to_string(&mut pid);
+                    let most = LOCK_SIZE as u64;
+                    let _ = (&mut file).take(most).read_to_string(&mut pid);
                     return Err(in_use(pid.trim().parse().ok()));
                 }
                 Err(error) => return Err(refused(error.into())),
@@ -96,18 +114,34 @@ impl Lock {
             if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
                 continue;
             }
-            // Whatever the umask was; where it is another user's, it stays as that user made it.
-            let _ = file.set_permissions(PermissionsExt::from_mode(0o600));
-            let _ = file.set_len(0);
-            file.rewind()
-                .and_then(|()| writeln!(file, "{}", process::id()))
-                .map_err(refused)?;
-            return Ok(Lock {
-                path: lock,
-                _file: file,
-            });
+            if !held.is_file() || held.nlink() != 1 || !holds_pid(&mut file).map_err(refused)? {
+                return Err(foreign());
+            }
+            // From here on it is this process' own, to be removed whatever happens.
+            let mut taken = Lock {
+                path: lock.clone(),
+                file,
+            };
+            taken.fill().map_err(refused)?;
+            return Ok(taken);
         }
     }
+
+    fn fill(&mut self) -> io::Result<()> {
+        // Whatever the umask was; where it is another user's, it stays as that user made it.
+        let _ = self.file.set_permissions(PermissionsExt::from_mode(0o600));
+        let _ = self.file.set_len(0);
+        self.file.rewind()?;
+        writeln!(self.file, "{}", process::id())
+    }
+}
+
+/// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
+fn holds_pid(file: &mut File) -> io::Result<bool> {
+    let mut content = Vec::new();
+    file.take(LOCK_SIZE as u64 + 1).read_to_end(&mut content)?;
+    let fits = |&byte: &u8| byte.is_ascii_digit() || byte == b'\n';
+    Ok(content.len() <= LOCK_SIZE && content.iter().all(fits))
 }
 
 /// Makes way for a new socket at `path`: removes a dead one, and refuses whatever else is there.

@@ -47,7 +47,7 @@ impl Record {
         for message in batch.iter() {
             let before = self.pending.len();
             let Sender { id, peer, .. } = from;
-            let seq = self.seq + 1;
+            let seq = self.seq.saturating_add(1);
             self.encoder.put(
                 &mut self.pending,
                 seq,
