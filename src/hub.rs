@@ -29,6 +29,7 @@ use crate::{
     config::SlowClient,
     connection::{Connection, Fed, Full, Input, Stream, Watch},
     error::Close,
+    frame::Framing,
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
     service::{Outbox, Record, Sender},
@@ -197,6 +198,7 @@ impl<S: Stream> Hub<S> {
 
     /// One client's turn, and what follows from it.
     fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
+        let socket = self.clients[key].socket as usize;
         let served = self.serve(key, event, now).and_then(|()| {
             let client = &mut self.clients[key];
             let wanted = client.watch();
@@ -206,28 +208,33 @@ impl<S: Stream> Hub<S> {
             }
             Ok(())
         });
-        if let Err(reason) = served {
-            self.close(key, &reason, now);
+        if let Some(record) = &mut self.sockets[socket].record {
+            record.served(key);
+        }
+        match served {
+            Ok(()) => self.call(socket, now),
+            Err(reason) => self.close(key, &reason, now),
         }
     }
 
-    /// Record of socket number `socket`: its writer has written `bytes` more. Goes on with as many
-    /// of the clients that wait for it as it has room for, in the order in which they came to wait.
-    pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
-        let Some(record) = &mut self.sockets[socket].record else {
-            return;
-        };
-        record.written(bytes);
-        let mut room = record.room();
-        while room > 0
-            && let Some(key) = record.blocked.pop_front()
+    /// Goes on with the client that is first in the line for its socket's record, if there is room.
+    fn call(&mut self, socket: usize, now: Now) {
+        if let Some(record) = &mut self.sockets[socket].record
+            && let Some(key) = record.call()
         {
             let client = &mut self.clients[key];
             client.awaits_record = false;
             // It was not silent: nobody listened.
             client.active = now.instant;
-            room = room.saturating_sub(client.waiting());
             list(&mut self.ready, client, key);
+        }
+    }
+
+    /// Record of socket number `socket`: its writer has written `bytes` more.
+    pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
+        if let Some(record) = &mut self.sockets[socket].record {
+            record.written(bytes);
+            self.call(socket, now);
         }
     }
 
@@ -278,7 +285,7 @@ impl<S: Stream> Hub<S> {
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
         for (_, record) in self.records() {
-            record.blocked.clear();
+            record.dismiss();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {
@@ -328,6 +335,8 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         if fed == Fed::Blocked && client.awaits_record {
+            // Whatever holds it up, its own queue does not.
+            client.full = None;
             return Ok(());
         }
         if fed == Fed::All
@@ -382,16 +391,24 @@ impl<S: Stream> Hub<S> {
             clients: &mut self.clients,
             queue_size: *queue_size,
         };
-        let (mut dropped, mut truncated, mut record_full) = (0, 0, false);
+        let (mut dropped, mut truncated, mut awaits_record) = (0, 0, false);
+        let mut failed = None;
         let mut receive = |batch: Batch<'_>| {
             let mark = record.as_ref().map(Record::mark);
             let taken = match record {
                 Some(record) => record.receive(&from, &batch, now.wall),
                 None => batch.bytes.len(),
             };
-            record_full = taken < batch.bytes.len();
+            awaits_record = taken < batch.bytes.len();
             let offered = batch.first(taken);
-            let done = service.receive(&from, offered, &mut out)?;
+            let done = match service.receive(&from, offered, &mut out) {
+                Ok(done) => done,
+                Err(reason) => {
+                    // What was not taken stays, to be counted.
+                    failed = Some(reason);
+                    return Ok(0);
+                }
+            };
             let messages = batch.count(done);
             counters.messages += messages;
             counters.bytes += done as u64;
@@ -407,15 +424,20 @@ impl<S: Stream> Hub<S> {
                         record.back_to(mark);
                         record.receive(&from, &batch.first(done), now.wall);
                     }
-                    record_full = false;
+                    awaits_record = false;
                     Ok(done)
                 }
-                SlowClient::Disconnect => Err(Close::SlowReader {
-                    waiting: out.clients[key].queue.len(),
-                }),
+                SlowClient::Disconnect => {
+                    let waiting = out.clients[key].queue.len();
+                    failed = Some(Close::SlowReader { waiting });
+                    Ok(done)
+                }
                 SlowClient::Drop => {
-                    // At least one: the rest of a read without framing counts as a message.
-                    dropped += (offered.messages - messages).max(1);
+                    dropped += match rule.framing {
+                        // The rest of what one read brought.
+                        Framing::None => 1,
+                        _ => offered.messages - messages,
+                    };
                     Ok(taken)
                 }
             }
@@ -428,13 +450,9 @@ impl<S: Stream> Hub<S> {
         counters.dropped += dropped;
         counters.truncated += truncated;
         let client = &mut self.clients[key];
-        client.awaits_record = record_full;
-        if let (true, Some(record)) = (record_full, record) {
-            match step {
-                // Still the first in turn.
-                Step::Resume => record.blocked.push_front(key),
-                _ => record.blocked.push_back(key),
-            }
+        client.awaits_record = awaits_record;
+        if let (true, Some(record)) = (awaits_record, record) {
+            record.wait(key);
         }
         let socket = &self.sockets[client.socket as usize];
         if dropped > 0 {
@@ -447,6 +465,9 @@ impl<S: Stream> Hub<S> {
         }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
+        }
+        if let Some(reason) = failed {
+            return Err(reason);
         }
         match fed {
             // What it sent before is still owed.
@@ -469,10 +490,8 @@ impl<S: Stream> Hub<S> {
         self.limits.leave(client.peer.uid);
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
-        if client.awaits_record
-            && let Some(record) = &mut socket.record
-        {
-            record.blocked.retain(|&waiting| waiting != key);
+        if let Some(record) = &mut socket.record {
+            record.leave(key);
         }
         // After an end of file there is nothing left to read away.
         let unread = if matches!(reason, Close::Done) {
@@ -494,6 +513,7 @@ impl<S: Stream> Hub<S> {
         socket.counters.lost(&loss);
         self.lines
             .closed(socket, &client, reason, &loss, now.instant);
+        self.call(client.socket as usize, now);
     }
 }
 

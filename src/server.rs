@@ -252,7 +252,7 @@ impl Server {
             if record.waiting() == 0 {
                 continue;
             }
-            if !record.blocked.is_empty() || self.stop.is_some() {
+            if !record.line().is_empty() || self.stop.is_some() {
                 writer.want_progress();
             }
             match writer.progress() {

@@ -71,7 +71,9 @@ impl Lines {
         now: Instant,
     ) {
         let ordinary = match reason {
-            Close::Done | Close::HangUp => !loss.unfinished && loss.untaken == 0,
+            Close::Done => !loss.unfinished && loss.untaken == 0,
+            // It did not wait for its own answers.
+            Close::HangUp => !loss.unfinished,
             Close::Stopping => loss.is_none(),
             _ => false,
         };

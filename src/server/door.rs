@@ -106,14 +106,16 @@ impl Door {
                             self.turn_away(socket, hub, now);
                             return;
                         }
+                        // The fault of this one; the others have their turns.
                         _ => {
                             self.rest = Some(now.instant + REST);
                             if let Some(more) = self.failed.pass(now.instant) {
                                 warn!(
-                                    "cannot accept: {error}; resting for {REST:?} ({more} lines like this left out)"
+                                    "{}: cannot accept: {error}; resting for {REST:?} ({more} lines like this left out)",
+                                    hub.sockets()[socket].name()
                                 );
                             }
-                            return;
+                            break;
                         }
                     },
                 }

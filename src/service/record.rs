@@ -3,7 +3,8 @@
 //!
 //! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
 //! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
-//! the record's `queue-size`, and where they reach it the senders wait.
+//! the record's `queue-size`. Where they reach it the senders wait in a line: nobody is recorded
+//! before those who came earlier, and one at a time is called, the next when that one had its turn.
 
 use std::{collections::VecDeque, time::SystemTime};
 
@@ -21,8 +22,12 @@ pub struct Record {
     pending: Vec<u8>,
     /// Bytes that the writer has and has not written.
     waiting: usize,
-    /// Clients that wait for room, by their keys, in the order of their turns.
-    pub blocked: VecDeque<usize>,
+    /// A line did not fit, and nothing has been written since.
+    full: bool,
+    /// Clients that wait, by their keys, in the order of their turns.
+    line: VecDeque<usize>,
+    /// The one that was called and has not had its turn.
+    called: Option<usize>,
 }
 
 impl Record {
@@ -36,12 +41,21 @@ impl Record {
             seq,
             pending: Vec::new(),
             waiting: 0,
-            blocked: VecDeque::new(),
+            full: false,
+            line: VecDeque::new(),
+            called: None,
         }
     }
 
-    /// Takes messages from the start of `batch`; returns the bytes that it took.
+    /// Takes messages from the start of `batch`; returns the bytes that it took. Who is not at the
+    /// head of the line is not taken from.
     pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
+        if self
+            .called
+            .map_or(!self.line.is_empty(), |called| called != from.key)
+        {
+            return 0;
+        }
         self.encoder.set_time(now);
         let mut taken = 0;
         for message in batch.iter() {
@@ -59,6 +73,7 @@ impl Record {
             let first = self.waiting == 0 && before == 0;
             if !first && self.waiting + self.pending.len() > self.queue_size {
                 self.pending.truncate(before);
+                self.full = true;
                 return taken;
             }
             self.seq = seq;
@@ -82,13 +97,50 @@ impl Record {
     /// The writer has written `bytes` more.
     pub fn written(&mut self, bytes: usize) {
         self.waiting -= bytes;
+        self.full = false;
     }
 
-    /// Bytes of lines for which there is room.
+    /// The clients that wait, in the order of their turns.
     #[must_use]
-    pub fn room(&self) -> usize {
-        self.queue_size
-            .saturating_sub(self.waiting + self.pending.len())
+    pub fn line(&self) -> &VecDeque<usize> {
+        &self.line
+    }
+
+    /// A client waits: at the head of the line if it was called and is not done, else at its end.
+    pub fn wait(&mut self, key: usize) {
+        if self.called == Some(key) {
+            self.line.push_front(key);
+        } else {
+            self.line.push_back(key);
+        }
+    }
+
+    /// Calls the next client, where there is room again and nobody else is having a turn.
+    pub fn call(&mut self) -> Option<usize> {
+        if self.full || self.called.is_some() {
+            return None;
+        }
+        self.called = self.line.pop_front();
+        self.called
+    }
+
+    /// A client had its turn.
+    pub fn served(&mut self, key: usize) {
+        if self.called == Some(key) {
+            self.called = None;
+        }
+    }
+
+    /// A client goes.
+    pub fn leave(&mut self, key: usize) {
+        self.served(key);
+        self.line.retain(|&waiting| waiting != key);
+    }
+
+    /// Nobody waits any more.
+    pub fn dismiss(&mut self) {
+        self.line.clear();
+        self.called = None;
     }
 
     /// What has been recorded so far, for `back_to`.
@@ -104,6 +156,7 @@ impl Record {
     pub fn back_to(&mut self, mark: Mark) {
         self.pending.truncate(mark.pending);
         self.seq = mark.seq;
+        self.full = false;
     }
 }
 

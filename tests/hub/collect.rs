@@ -11,7 +11,7 @@ use udsd::{
     service::Record,
 };
 
-use crate::world::{World, collect_socket, lines};
+use crate::world::{SECOND, World, collect_socket, lines};
 
 #[test]
 fn messages_become_lines_in_order_with_their_senders() {
@@ -55,7 +55,7 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
         assert_eq!(client.unread(), 500, "read on while the record is full");
     }
     let collect = world.hub.record(0).unwrap();
-    assert_eq!(collect.blocked.len(), 2);
+    assert_eq!(collect.line().len(), 2);
     while let collect = world.hub.record(0).unwrap()
         && collect.waiting() > 0
     {
@@ -130,10 +130,10 @@ fn a_client_that_is_closed_while_it_waits_leaves_nothing_behind() {
     leaver.send(&lines(1000..1100));
     stayer.send(&lines(2000..2010));
     world.settle();
-    assert_eq!(world.hub.record(0).unwrap().blocked.len(), 2);
+    assert_eq!(world.hub.record(0).unwrap().line().len(), 2);
     let now = world.now();
     world.hub.fail(leaver.key, io::ErrorKind::Other.into(), now);
-    assert_eq!(world.hub.record(0).unwrap().blocked, [stayer.key]);
+    assert_eq!(*world.hub.record(0).unwrap().line(), [stayer.key]);
     // Somebody else gets its key, and none of its wait.
     let heir = world.enter(0);
     assert_eq!(heir.key, leaver.key);
@@ -194,7 +194,7 @@ fn beside_echo_each_message_is_recorded_once_whoever_waits() {
         while !client.is_closed() {
             world.settle();
             let record = world.hub.record(0).unwrap();
-            assert!(record.waiting() <= record_size && record.blocked.len() <= 1);
+            assert!(record.waiting() <= record_size && record.line().len() <= 1);
             // Both go on by turns, so that each is at times the one that is waited for.
             if client.take(7) == 0 {
                 world.written(0);
@@ -234,10 +234,10 @@ fn a_record_with_little_room_goes_on_with_few_who_wait_and_in_their_order() {
     }
     world.settle();
     while world.hub.record(0).unwrap().waiting() > 0 {
-        let before = world.hub.record(0).unwrap().blocked.len();
+        let before = world.hub.record(0).unwrap().line().len();
         let now = world.now();
         world.hub.recorded(0, 6, now);
-        let after = world.hub.record(0).unwrap().blocked.len();
+        let after = world.hub.record(0).unwrap().line().len();
         assert!(before - after <= 2, "{} woken for one line", before - after);
         world.settle();
     }
@@ -245,4 +245,105 @@ fn a_record_with_little_room_goes_on_with_few_who_wait_and_in_their_order() {
         .flat_map(|i| lines(10_000 + 100 * i..10_000 + 100 * i + 20))
         .collect();
     assert!(world.records[0] == expected, "first come, first recorded");
+}
+
+#[test]
+fn who_was_called_and_records_nothing_holds_up_nobody() {
+    // The first one's own queue is full when the record has room.
+    let mut world = audited(70, 70, "");
+    let (first, second) = (world.enter(0), world.enter(0));
+    first.wire.borrow_mut().capacity = 4;
+    first.send(&lines(1000..1100));
+    world.settle();
+    second.send(&lines(2000..2003));
+    second.finish();
+    world.settle();
+    assert_eq!(world.hub.record(0).unwrap().line().len(), 2);
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    second.take(usize::MAX);
+    assert!(second.is_closed());
+    assert_eq!(second.got(), lines(2000..2003));
+}
+
+#[test]
+fn who_was_called_and_goes_holds_up_nobody() {
+    let mut world = audited(1000, 70, "");
+    let (first, second) = (world.enter(0), world.enter(0));
+    first.wire.borrow_mut().capacity = 4;
+    first.send(&lines(1000..1100));
+    world.settle();
+    second.send(&lines(2000..2003));
+    second.finish();
+    world.settle();
+    let waiting = world.hub.record(0).unwrap().waiting();
+    let now = world.now();
+    world.hub.recorded(0, waiting, now);
+    first.vanish();
+    world.settle();
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    assert!(second.is_closed());
+    world.assert_empty();
+}
+
+#[test]
+fn a_disk_that_hangs_makes_nobody_a_slow_client() {
+    let mut world = audited(70, 200, "slow-timeout = \"10s\"");
+    let client = world.enter(0);
+    client.wire.borrow_mut().capacity = 4;
+    client.send(&lines(1000..1100));
+    world.settle();
+    // From now on it reads all that it can get.
+    client.wire.borrow_mut().capacity = 100_000;
+    for _ in 0..60 {
+        client.take(usize::MAX);
+        world.settle();
+        world.pass(SECOND);
+    }
+    assert!(!client.is_closed());
+}
+
+#[test]
+fn each_message_of_a_client_that_is_cut_off_is_counted() {
+    for record_size in [100, 10_000] {
+        let mut world = audited(70, record_size, "slow-client = \"disconnect\"");
+        let client = world.enter(0);
+        client.wire.borrow_mut().capacity = 10;
+        client.send(&lines(1000..1400));
+        world.settle();
+        assert!(client.is_closed());
+        let counters = world.counters();
+        assert_eq!(counters.messages + counters.untaken, 400, "{counters}");
+        while world.written(0) > 0 {
+            world.settle();
+        }
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_long_line_has_its_turn_among_many_short_ones() {
+    let mut world = World::collect("queue-size = \"100B\"");
+    let [long, short, other] = [0; 3].map(|socket| world.enter(socket));
+    short.send(&lines(10_000..10_016));
+    world.settle();
+    let line = [&[b'L'; 60][..], b"\n"].concat();
+    long.send(&line);
+    world.settle();
+    for round in 0..100 {
+        let now = world.now();
+        if world.hub.record(0).unwrap().waiting() >= 6 {
+            world.hub.recorded(0, 6, now);
+        }
+        let sender = if round % 2 == 0 { &short } else { &other };
+        sender.send(&lines(20_000..20_001));
+        world.settle();
+    }
+    let recorded = world.records[0]
+        .windows(line.len())
+        .any(|part| part == line);
+    assert!(recorded, "starved by short lines");
 }

@@ -245,7 +245,7 @@ impl Schedule {
     /// When the hub rests, whatever is undone waits for something that will come.
     fn check_rest(&mut self) {
         let collect = self.world.hub.record(1).unwrap();
-        let (waiting, blocked) = (collect.waiting(), collect.blocked.clone());
+        let (waiting, blocked) = (collect.waiting(), collect.line().clone());
         assert!(
             waiting <= self.record_size,
             "{waiting} bytes wait for a record of {}",

@@ -204,3 +204,19 @@ fn the_clock_of_a_slow_client_starts_anew_once_its_queue_had_room() {
     assert!(client.is_closed());
     world.assert_empty();
 }
+
+#[test]
+fn what_belongs_to_no_message_is_not_dropped_as_one() {
+    let mut world = World::echo(
+        "framing = \"syslog\"\nslow-client = \"drop\"\nmessage-size = \"16B\"\nqueue-size = \"32B\"",
+    );
+    let client = world.enter(0);
+    client.wire.borrow_mut().capacity = 4;
+    for _ in 0..2 {
+        client.send(b"<1>aaaaaaaaa\n");
+    }
+    client.send(&[b'\n'; 100]);
+    world.settle();
+    let counters = world.counters();
+    assert_eq!((counters.messages, counters.dropped), (2, 0));
+}
