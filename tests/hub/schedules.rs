@@ -3,7 +3,7 @@
 //! sent, is it all there in the end, does every queue keep its bound, and does all that is undone
 //! wait for something that will come?
 
-use std::{env, io, mem, panic, thread};
+use std::{collections::VecDeque, env, io, mem, panic, thread};
 
 use udsd::connection::Watch;
 
@@ -72,7 +72,13 @@ impl Schedule {
         };
         let world = World::new(&format!(
             "[socket.s]\npath = \"/run/s\"\nframing = \"{name}\"\nmessage-size = \"{message_size}B\"\nqueue-size = \"{queue_size}B\"\n{timeouts}{}",
-            collect_socket(&format!("queue-size = \"{record_size}B\""))
+            [("log", "collect"), ("audit", "echo")]
+                .map(|(name, service)| {
+                    collect_socket(&format!("queue-size = \"{record_size}B\""))
+                        .replace("log", name)
+                        .replace("collect", service)
+                })
+                .concat()
         ));
         Schedule {
             world,
@@ -87,7 +93,8 @@ impl Schedule {
     }
 
     fn enter(&mut self) {
-        let socket = usize::from(self.random.one_in(3));
+        // echo, collect, echo with a record
+        let socket = self.random.pick(&[0, 0, 1, 2]);
         let client = self.world.enter(socket);
         {
             let mut wire = client.wire.borrow_mut();
@@ -118,7 +125,7 @@ impl Schedule {
         }
         let start = actor.sent.len();
         for _ in 0..=random.below(20) {
-            if actor.socket == 1 {
+            if actor.socket != 0 {
                 let line = format!("{} {}\n", actor.number, actor.messages);
                 actor.sent.extend(line.as_bytes());
             } else {
@@ -169,11 +176,12 @@ impl Schedule {
             }
             65..85 => self.world.turn(),
             85..92 => {
-                let waiting = self.world.hub.record(1).unwrap().waiting() as u64;
+                let socket = self.random.pick(&[1, 2]);
+                let waiting = self.world.hub.record(socket).unwrap().waiting() as u64;
                 let written = self.random.below(waiting + 1) as usize;
                 if written > 0 {
                     let now = self.world.now();
-                    self.world.hub.recorded(1, written, now);
+                    self.world.hub.recorded(socket, written, now);
                 }
             }
             92..94 => self.world.pass(SECOND),
@@ -213,10 +221,10 @@ impl Schedule {
         let key = self.actors[i].client.key;
         self.world.hub.fail(key, io::ErrorKind::Other.into(), now);
         let queued = undelivered(&self.world) - before;
+        let queue_size = if socket == 0 { self.queue_size } else { 1024 };
         assert!(
-            queued <= self.queue_size,
-            "{queued} bytes in a queue of {}",
-            self.queue_size
+            queued <= queue_size,
+            "{queued} bytes in a queue of {queue_size}"
         );
         self.actors[i].vanished = true;
     }
@@ -236,7 +244,7 @@ impl Schedule {
                 );
                 actor.compared = got;
                 let held = wire.read - wire.written;
-                let most = self.queue_size + 2 * READ_BUFFER;
+                let most = self.queue_size.max(1024) + 2 * READ_BUFFER;
                 assert!(held <= most, "{held} bytes are held for one client");
             }
         }
@@ -244,13 +252,20 @@ impl Schedule {
 
     /// When the hub rests, whatever is undone waits for something that will come.
     fn check_rest(&mut self) {
-        let collect = self.world.hub.record(1).unwrap();
-        let (waiting, blocked) = (collect.waiting(), collect.line().clone());
-        assert!(
-            waiting <= self.record_size,
-            "{waiting} bytes wait for a record of {}",
-            self.record_size
-        );
+        let lines = [1, 2].map(|socket| {
+            let record = self.world.hub.record(socket).unwrap();
+            let waiting = record.waiting();
+            assert!(
+                waiting <= self.record_size,
+                "{waiting} bytes wait for a record of {}",
+                self.record_size
+            );
+            if waiting > 0 {
+                record.line().clone()
+            } else {
+                VecDeque::new()
+            }
+        });
         for actor in &self.actors {
             let wire = actor.client.wire.borrow();
             if wire.dropped {
@@ -258,7 +273,7 @@ impl Schedule {
             }
             assert_eq!(wire.event(), Watch::default());
             let undone = !wire.sent.is_empty() || wire.finished || wire.reset;
-            let for_record = blocked.contains(&actor.client.key) && waiting > 0;
+            let for_record = lines.iter().any(|line| line.contains(&actor.client.key));
             let for_room = wire.watched.write && wire.full;
             assert!(
                 !undone || for_record || for_room,
@@ -266,15 +281,15 @@ impl Schedule {
                 actor.number,
                 wire.sent.len()
             );
-            if actor.socket == 0 {
+            if actor.socket != 1 {
                 let whole = actor.ends.partition_point(|&end| end <= wire.read);
-                let read = if self.framing == Framing::None {
+                let read = if actor.socket == 0 && self.framing == Framing::None {
                     wire.read
                 } else {
                     whole.checked_sub(1).map_or(0, |last| actor.ends[last])
                 };
                 assert!(
-                    wire.written >= read || for_room,
+                    wire.written >= read || for_room || for_record,
                     "client {} is owed {} bytes and nothing brings it back",
                     actor.number,
                     read - wire.written
@@ -303,7 +318,7 @@ impl Schedule {
             "client {} was closed without reason",
             actor.number
         );
-        if actor.socket == 0 {
+        if actor.socket != 1 {
             actor.client.take(usize::MAX);
             assert!(
                 actor.client.got() == actor.sent,
@@ -312,8 +327,9 @@ impl Schedule {
                 actor.sent.len(),
                 actor.client.got().len()
             );
-        } else {
-            let now = self.recorded_of(actor.number);
+        }
+        if actor.socket != 0 {
+            let now = self.recorded_of(actor.socket, actor.number);
             assert!(
                 now == actor.messages,
                 "client {} sent {} lines, {now} are recorded",
@@ -324,8 +340,8 @@ impl Schedule {
     }
 
     /// How many lines of a client the record has; they must be the first ones, in order.
-    fn recorded_of(&self, number: usize) -> usize {
-        let record = str::from_utf8(&self.world.records[1]).unwrap();
+    fn recorded_of(&self, socket: usize, number: usize) -> usize {
+        let record = str::from_utf8(&self.world.records[socket]).unwrap();
         let sender = number.to_string();
         let mine = record.lines().filter_map(|line| {
             let (from, n) = line.split_once(' ').unwrap();
@@ -357,6 +373,7 @@ impl Schedule {
                 actor.client.take(usize::MAX);
             }
             self.world.written(1);
+            self.world.written(2);
             self.check_prefixes();
             self.bury();
             if self.actors.is_empty() {
@@ -371,7 +388,8 @@ impl Schedule {
         self.world.settle();
         self.world.assert_empty();
         for number in 1..=self.entered {
-            self.recorded_of(number);
+            self.recorded_of(1, number);
+            self.recorded_of(2, number);
         }
     }
 }
