@@ -289,8 +289,8 @@ pub struct Connection<S> {
     pub active: Instant,
     /// Since when its queue has stood full, and what it has taken since then.
     pub full: Option<Box<Full>>,
-    /// Its timers, each where it is set.
-    pub timers: [Option<Instant>; TIMERS],
+    /// Its timers, each where it is set; most clients never have one.
+    pub timers: Option<Box<[Option<Instant>; TIMERS]>>,
     /// What it sent and the service has not, or not yet, taken; none of it for most clients at most
     /// times, so it stands apart.
     pub input: Option<Box<Input>>,
@@ -325,7 +325,7 @@ impl<S: Stream> Connection<S> {
             ending: None,
             active: now,
             full: None,
-            timers: [None; TIMERS],
+            timers: None,
             input: None,
             queue: Queue::default(),
             stream,
@@ -342,6 +342,14 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.input.as_ref().map_or(0, |input| input.waiting())
+    }
+
+    /// Notes when one of its timers rings, or that it does not; returns what was noted before.
+    pub fn note_timer(&mut self, timer: usize, at: Option<Instant>) -> Option<Instant> {
+        if at.is_none() && self.timers.is_none() {
+            return None;
+        }
+        mem::replace(&mut self.timers.get_or_insert_default()[timer], at)
     }
 
     /// What its state asks the event loop to watch it for: reading, unless it has ended or its

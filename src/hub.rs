@@ -259,7 +259,7 @@ impl<S: Stream> Hub<S> {
                 break;
             }
             self.timers.pop_first();
-            self.clients[key].timers[timer as usize] = None;
+            self.clients[key].note_timer(timer as usize, None);
             let last_look = self.clients[key].watched;
             self.work(key, last_look, now, watch);
             let Some(client) = self.clients.get_mut(key) else {
@@ -355,9 +355,7 @@ impl<S: Stream> Hub<S> {
                     taken: 0,
                 }));
                 let due = now.instant + socket.slow_timeout;
-                if client.timers[Timer::Slow as usize].is_none() {
-                    set(&mut self.timers, client, key, Timer::Slow, due);
-                }
+                set(&mut self.timers, client, key, Timer::Slow, due);
             }
             (false, Some(_)) => client.full = None,
             _ => {}
@@ -482,8 +480,8 @@ impl<S: Stream> Hub<S> {
     /// Takes a client out and ends its stream.
     fn close(&mut self, key: usize, reason: &Close, now: Now) {
         let mut client = self.clients.remove(key);
-        for (at, timer) in client.timers.iter().zip([Timer::Idle, Timer::Slow]) {
-            if let Some(at) = *at {
+        for timer in [Timer::Idle, Timer::Slow] {
+            if let Some(at) = client.note_timer(timer as usize, None) {
                 self.timers.remove(&(at, key, timer));
             }
         }
@@ -539,14 +537,14 @@ fn list<S>(ready: &mut VecDeque<usize>, client: &mut Connection<S>, key: usize) 
     }
 }
 
-fn set<S>(
+fn set<S: Stream>(
     timers: &mut BTreeSet<(Instant, usize, Timer)>,
     client: &mut Connection<S>,
     key: usize,
     timer: Timer,
     at: Instant,
 ) {
-    if let Some(before) = client.timers[timer as usize].replace(at) {
+    if let Some(before) = client.note_timer(timer as usize, Some(at)) {
         timers.remove(&(before, key, timer));
     }
     timers.insert((at, key, timer));
