@@ -27,9 +27,10 @@ use socket::{Loss, Time};
 use crate::{
     batch::Batch,
     config::SlowClient,
-    connection::{Connection, Fed, Full, Input, Stream, Watch},
+    connection::{Connection, Full, Stream, Watch},
     error::Close,
     frame::Framing,
+    input::{Fed, Input},
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
     service::{Outbox, Record, Sender},

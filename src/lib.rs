@@ -23,6 +23,7 @@ pub mod accounts;
 pub mod connection;
 pub mod endpoint;
 pub mod hub;
+pub mod input;
 pub mod link;
 pub mod service;
 

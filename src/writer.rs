@@ -4,15 +4,11 @@
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
 //! output that nobody reads any more ends the thread.
 
+mod target;
+
 use std::{
-    fs::{self, File, FileType, OpenOptions},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     mem,
-    os::{
-        fd::AsFd,
-        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
-    },
-    path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,228 +20,15 @@ use std::{
 use log::{info, warn};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{FlockOperation, OFlags, flock},
     io::Errno,
-    process::geteuid,
 };
 
-use crate::record;
+pub use target::{Target, Unopened};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// Memory that an idle thread may keep for the next lines.
 const KEPT: usize = 256 * 1024;
-/// What is read at once of a file whose last number is looked for.
-const WINDOW: usize = 64 * 1024;
-
-/// Where a record goes.
-#[derive(Debug)]
-pub struct Target {
-    file: File,
-    /// As the log names it.
-    name: String,
-    /// The number of the last whole JSON record that is there; 0 where there is none.
-    pub last_seq: u64,
-    /// The last line is unfinished: a process ended in the middle of it.
-    torn: bool,
-}
-
-/// Why a record cannot be written.
-#[derive(Debug)]
-pub enum Unopened {
-    /// The config or the file system must change first: what is wrong, and the remedy.
-    Refused(String),
-    /// A later attempt may succeed.
-    Failed(io::Error),
-}
-
-impl From<io::Error> for Unopened {
-    fn from(error: io::Error) -> Self {
-        Unopened::Failed(error)
-    }
-}
-
-impl Target {
-    /// The daemon's standard output.
-    ///
-    /// # Errors
-    /// Where no descriptor is left.
-    pub fn standard_output() -> Result<Self, Unopened> {
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Target {
-            file,
-            name: "standard output".into(),
-            last_seq: 0,
-            torn: false,
-        })
-    }
-
-    /// A file, created with `mode` where it is not there, else kept as it is and appended to. The
-    /// number of its last JSON record is looked for in `search` bytes at its end; in none where that
-    /// is `None`.
-    ///
-    /// # Errors
-    /// `Refused` where it is neither a regular file nor a character device, or `path` cannot be
-    /// opened as things stand; `Failed` where another process writes it, and with what the kernel
-    /// refuses for the moment.
-    pub fn open(path: &Path, mode: u32, search: Option<u64>) -> Result<Self, Unopened> {
-        let name = path.display().to_string();
-        // Before opening it, which the other end of a FIFO would notice, and after: it may change.
-        if let Ok(there) = fs::symlink_metadata(path) {
-            check_kind(there.file_type())?;
-        }
-        let file = open_file(path, mode).map_err(|error| refusal(path, error))?;
-        let found = file.metadata()?;
-        check_kind(found.file_type())?;
-        let (mut last_seq, mut torn) = (0, false);
-        if found.is_file() {
-            flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(not_locked)?;
-            // Only now: its last writer may have just ended.
-            let size = file.metadata()?.len();
-            torn = ends_torn(&file, size)?;
-            if let Some(search) = search {
-                let found = last_number(&file, size, search)?;
-                last_seq = found.unwrap_or(0);
-                if found.is_none() && size > search {
-                    warn!(
-                        "record {name}: no JSON record in its last {search} bytes, numbers start from 1"
-                    );
-                }
-            }
-        }
-        Ok(Target {
-            file,
-            name,
-            last_seq,
-            torn,
-        })
-    }
-}
-
-fn open_file(path: &Path, mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // NONBLOCK: a FIFO without a reader must be refused, not waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    options
-        .read(true)
-        .append(true)
-        .mode(mode)
-        .custom_flags(flags.bits().cast_signed());
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            // The process may run under a tighter umask than the key asks for.
-            file.set_permissions(PermissionsExt::from_mode(mode))?;
-            Ok(file)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
-        Err(error) => Err(error),
-    }
-}
-
-fn check_kind(kind: FileType) -> Result<(), Unopened> {
-    let fault = if kind.is_file() || kind.is_char_device() {
-        return Ok(());
-    } else if kind.is_symlink() {
-        "is a symbolic link: write the path it leads to; \"\" is standard output"
-    } else if kind.is_dir() {
-        "is a folder: write the path of a file in it"
-    } else {
-        "is something other than a regular file: move it away, or choose another path"
-    };
-    Err(Unopened::Refused(format!("it {fault}")))
-}
-
-/// What `open(2)` said of a record's file, with the remedy where there is one.
-fn refusal(path: &Path, error: io::Error) -> Unopened {
-    let folder = path.parent().unwrap_or(path);
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound if !folder.exists() => {
-            format!("create the folder first: mkdir -p {}", folder.display())
-        }
-        io::ErrorKind::PermissionDenied => {
-            let what = if fs::symlink_metadata(path).is_ok() {
-                "read and write it".into()
-            } else {
-                format!("create files in {}", folder.display())
-            };
-            let uid = geteuid().as_raw();
-            format!("uid {uid}, as which udsd runs, must be able to {what}")
-        }
-        io::ErrorKind::NotADirectory => "choose a path in a folder".into(),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "choose a path that can be written to; of a unit, ReadWritePaths= or LogsDirectory= say which"
-                .into()
-        }
-        io::ErrorKind::InvalidFilename => "choose a shorter path".into(),
-        _ => match Errno::from_io_error(&error) {
-            Some(Errno::LOOP) => "symbolic links stand in its way: write the path they lead to".into(),
-            Some(Errno::NXIO | Errno::NODEV) => "choose a device that is there, or a file".into(),
-            _ => return Unopened::Failed(error),
-        },
-    };
-    Unopened::Refused(format!("{error}; {remedy}"))
-}
-
-fn not_locked(error: Errno) -> io::Error {
-    match error {
-        Errno::WOULDBLOCK => {
-            io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
-        }
-        other => {
-            let error = io::Error::from(other);
-            io::Error::new(error.kind(), format!("cannot lock it: {error}"))
-        }
-    }
-}
-
-/// Whether the last line of a file of this size is unfinished.
-fn ends_torn(file: &File, size: u64) -> io::Result<bool> {
-    let Some(last) = size.checked_sub(1) else {
-        return Ok(false);
-    };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, last)?;
-    Ok(byte != *b"\n")
-}
-
-/// The `seq` of the last whole JSON record of a file of this size, within its last `most` bytes. The
-/// file may hold anything: what is kept of it is one window, and where the line found last ends.
-fn last_number(file: &File, size: u64, most: u64) -> io::Result<Option<u64>> {
-    let mut window = vec![0; WINDOW.min(usize::try_from(size).unwrap_or(WINDOW))];
-    let floor = size.saturating_sub(most);
-    let mut start = size;
-    // The line feed of the line whose start comes next.
-    let mut end = None;
-    while start > floor {
-        let above = start;
-        start = above.saturating_sub(WINDOW as u64).max(floor);
-        let piece = &mut window[..(above - start) as usize];
-        file.read_exact_at(piece, start)?;
-        let mut rest = piece.len();
-        while let Some(at) = memchr::memrchr(b'\n', &piece[..rest]) {
-            let first = at + 1;
-            let seq = match end.replace(start + at as u64) {
-                None => None,
-                Some(end) if end <= above => record::seq_of(&piece[first..(end - start) as usize])?,
-                Some(end) => seq_between(file, start + first as u64, end)?,
-            };
-            if seq.is_some() {
-                return Ok(seq);
-            }
-            rest = at;
-        }
-    }
-    match end {
-        Some(end) if floor == 0 => seq_between(file, 0, end),
-        _ => Ok(None),
-    }
-}
-
-/// That of a line too long for the window.
-fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
-    file.seek(SeekFrom::Start(start))?;
-    record::seq_of(BufReader::new(file.take(end - start)))
-}
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -340,9 +123,7 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
-}
 
-impl Writer {
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
     /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
@@ -432,154 +213,5 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                 },
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::{fs, path::PathBuf, process, sync::mpsc};
-
-    use super::*;
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(test: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("udsd-writer-{test}-{}", process::id()));
-            fs::create_dir(&folder).unwrap();
-            Scratch(folder)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn open(path: &Path) -> Result<Target, Unopened> {
-        Target::open(path, 0o640, Some(4 << 20))
-    }
-
-    fn write(path: &Path, text: &str) -> u64 {
-        let target = open(path).unwrap();
-        let last_seq = target.last_seq;
-        let (tell, told) = mpsc::channel();
-        let mut writer = Writer::start(target, move || tell.send(()).unwrap()).unwrap();
-        writer.want_progress();
-        writer.append(&mut text.as_bytes().to_vec());
-        told.recv().unwrap();
-        assert_eq!(writer.progress(), text.len());
-        writer.finish();
-        last_seq
-    }
-
-    fn line(seq: u64, message: &str) -> String {
-        format!("{{\"time\":\"\",\"socket\":\"s\",\"seq\":{seq},\"message\":\"{message}\"}}\n")
-    }
-
-    #[test]
-    fn lines_are_appended_and_their_numbers_found_again() {
-        let scratch = Scratch::new("append");
-        let path = scratch.0.join("record");
-        assert_eq!(write(&path, &(line(1, "") + &line(2, ""))), 0);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
-        assert_eq!(write(&path, "x\n"), 2);
-        let torn = line(8, "").replace("}\n", "");
-        let other = "y".repeat(300_000);
-        fs::write(&path, line(7, "") + &other + "\n" + &torn).unwrap();
-        assert_eq!(write(&path, &line(8, "")), 7);
-        let text = fs::read_to_string(&path).unwrap();
-        let end = format!("y\n{torn}\n{}", line(8, ""));
-        assert!(text.ends_with(&end), "a torn line stays alone");
-    }
-
-    #[test]
-    fn the_last_number_is_found_wherever_the_windows_end() {
-        let scratch = Scratch::new("windows");
-        let path = scratch.0.join("record");
-        let last = |text: &[u8], most: u64| {
-            fs::write(&path, text).unwrap();
-            last_number(&File::open(&path).unwrap(), text.len() as u64, most).unwrap()
-        };
-        let found = line(7, "the message");
-        let whole = u64::MAX;
-        for before in ["", "x\n", &line(6, &"z".repeat(WINDOW))] {
-            // Around the place where one or two windows end, byte by byte.
-            for behind in (WINDOW - found.len() - 2..=WINDOW + 1).chain([2 * WINDOW - 1]) {
-                let mut text = before.to_owned() + &found;
-                text.extend(std::iter::repeat_n('y', behind.saturating_sub(1)));
-                assert_eq!(last(text.as_bytes(), whole), Some(7), "torn, {behind}");
-                text.push('\n');
-                assert_eq!(last(text.as_bytes(), whole), Some(7), "{behind}");
-            }
-        }
-        let long = line(1, "") + &line(2, &"m".repeat(5 * WINDOW)) + "x\n";
-        assert_eq!(last(long.as_bytes(), whole), Some(2));
-        let start = long.len() as u64 - line(1, "").len() as u64;
-        // The line feed before a line tells that it is whole.
-        assert_eq!(last(long.as_bytes(), start + 1), Some(2));
-        assert_eq!(last(long.as_bytes(), start), None);
-        assert_eq!(last(b"", whole), None);
-        assert_eq!(last(b"\n", whole), None);
-        assert_eq!(last(line(3, "").trim_end().as_bytes(), whole), None, "torn");
-    }
-
-    #[test]
-    fn a_file_has_one_writer_and_is_a_file() {
-        let scratch = Scratch::new("one");
-        let path = scratch.0.join("record");
-        let _first = open(&path).unwrap();
-        match open(&path) {
-            Err(Unopened::Failed(error)) => assert_eq!(error.kind(), io::ErrorKind::ResourceBusy),
-            other => panic!("{other:?}"),
-        }
-        let link = scratch.0.join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        for path in [&scratch.0, &link] {
-            assert!(matches!(open(path), Err(Unopened::Refused(_))));
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_no_fault_of_the_config() {
-        let path = std::env::temp_dir().join("record");
-        for (error, config) in [
-            (Errno::NOSPC, false),
-            (Errno::MFILE, false),
-            (Errno::NFILE, false),
-            (Errno::IO, false),
-            // The folder is there: the file came and went.
-            (Errno::NOENT, false),
-            (Errno::ACCESS, true),
-            (Errno::PERM, true),
-            (Errno::ROFS, true),
-            (Errno::NOTDIR, true),
-            (Errno::NAMETOOLONG, true),
-            (Errno::LOOP, true),
-            (Errno::NXIO, true),
-        ] {
-            let refused = matches!(refusal(&path, error.into()), Unopened::Refused(_));
-            assert_eq!(refused, config, "{error}");
-        }
-    }
-
-    #[test]
-    fn only_a_lock_that_is_held_means_another_process() {
-        assert!(
-            not_locked(Errno::AGAIN)
-                .to_string()
-                .contains("another process")
-        );
-        let other = not_locked(Errno::NOLCK).to_string();
-        assert!(
-            other.contains("cannot lock it: No locks available"),
-            "{other}"
-        );
     }
 }

@@ -25,7 +25,8 @@ const FLOORS: &[&[&[&str]]] = &[
     ],
     &[&["alarm", "config", "sys", "systemd", "writer"]],
     &[
-        &["accounts", "connection"],
+        &["accounts", "input"],
+        &["connection"],
         &["link", "service"],
         &["endpoint", "hub"],
     ],

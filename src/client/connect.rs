@@ -6,6 +6,7 @@ use std::{
     net::Shutdown,
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
 use rustix::event::PollFlags;
@@ -53,7 +54,8 @@ fn converse(
         let _ = sending.stream.shutdown(Shutdown::Write);
         if is_ours {
             // Time for what is owed for the messages before; a relay would go on for ever.
-            thread::sleep(LINGER);
+            let end = Instant::now() + LINGER;
+            let _ = until_ready(&sending.stream, PollFlags::empty(), Some(end));
             let _ = sending.stream.shutdown(Shutdown::Read);
         }
     });

@@ -9,8 +9,9 @@ use super::Timer;
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient},
-    connection::{Connection, Full, Rule},
+    connection::{Connection, Full},
     error::Close,
+    input::Rule,
     service::{Record, Service},
 };
 

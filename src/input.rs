@@ -1,0 +1,419 @@
+//! The bytes that one client sent and that are not yet delivered: cuts what was read into batches and
+//! keeps what is not yet a whole message, or not yet taken. What a message is for, it does not know:
+//! batches go to the closure that is passed in.
+
+use std::mem;
+
+use crate::{
+    batch::Batch,
+    error::Close,
+    frame::{Cut, Framing, Skip},
+};
+
+/// How messages are cut on a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// `framing`
+    pub framing: Framing,
+    /// `message-size`, bytes.
+    pub message_size: usize,
+    /// Keep the first part of a longer message, in place of closing its sender.
+    pub truncate: bool,
+}
+
+/// What became of the bytes that were fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// Every whole message was taken.
+    All,
+    /// The service did not take all; the rest is held.
+    Blocked,
+}
+
+/// The bytes of one client that are not yet delivered. Holds no memory where there are none.
+///
+/// `held` is: messages already taken (`start` bytes), whole messages that wait (`whole` bytes), and
+/// what followed them. Without waiting messages it is the start of one unfinished message.
+#[derive(Debug, Default)]
+pub struct Input {
+    held: Vec<u8>,
+    start: usize,
+    whole: usize,
+    /// The waiting bytes are the kept part of a truncated message.
+    truncated: bool,
+    skip: Option<Skip>,
+}
+
+impl Input {
+    /// Whether whole messages wait for the service.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.whole > 0
+    }
+
+    /// Bytes of the whole messages that wait for the service.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.whole
+    }
+
+    /// What is lost if the client ends now: the whole messages that wait, and whether part of a
+    /// further one is held.
+    #[must_use]
+    pub fn loss(&self, framing: Framing) -> (u64, bool) {
+        let end = self.start + self.whole;
+        let waiting = if self.truncated {
+            1
+        } else {
+            Batch::scan(framing, &self.held[self.start..end], usize::MAX).messages
+        };
+        (waiting, self.held.len() > end)
+    }
+
+    /// Whether the next byte starts a message, and nothing waits.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        self.held.is_empty() && self.skip.is_none()
+    }
+
+    /// Cuts `bytes`, which were just read, and delivers what is whole. Only C-string padding in
+    /// `bytes` is written to. Not to be called while blocked.
+    ///
+    /// # Errors
+    /// Those of `deliver`, and `MessageTooLong` where the rule does not truncate.
+    pub fn feed(
+        &mut self,
+        mut bytes: &mut [u8],
+        rule: &Rule,
+        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
+    ) -> Result<Fed, Close> {
+        debug_assert!(!self.is_blocked(), "fed while messages wait");
+        let Rule {
+            framing,
+            message_size: limit,
+            truncate,
+        } = *rule;
+        loop {
+            if let Some(skip) = self.skip.take() {
+                let (passed, rest) = framing.skip(skip, bytes);
+                self.skip = rest;
+                bytes = &mut bytes[passed..];
+            }
+            if self.held.is_empty() {
+                // Straight from the read buffer.
+                framing.blank(bytes);
+                let batch = Batch::scan(framing, bytes, limit);
+                let whole = batch.bytes.len();
+                if whole > 0 {
+                    let taken = deliver(batch)?;
+                    if taken < whole {
+                        self.held.extend_from_slice(&bytes[taken..]);
+                        self.whole = whole - taken;
+                        return Ok(Fed::Blocked);
+                    }
+                    bytes = &mut bytes[whole..];
+                }
+            }
+            if bytes.is_empty() {
+                return Ok(Fed::All);
+            }
+            match framing.cut(&self.held, bytes, limit) {
+                // Filler stands only where nothing is held, and `scan` has passed over that.
+                Cut::Whole(n) | Cut::Filler(n) => {
+                    self.held.extend_from_slice(&bytes[..n]);
+                    self.whole = self.held.len();
+                    framing.blank(&mut self.held);
+                    bytes = &mut bytes[n..];
+                }
+                Cut::Partial => {
+                    self.held.extend_from_slice(bytes);
+                    return Ok(Fed::All);
+                }
+                Cut::TooLong { .. } if !truncate => {
+                    return Err(Close::MessageTooLong { limit });
+                }
+                Cut::TooLong { body, .. } if self.held.len() + bytes.len() < body + limit => {
+                    self.held.extend_from_slice(bytes);
+                    return Ok(Fed::All);
+                }
+                Cut::TooLong { body, skip } => {
+                    let n = (body + limit).saturating_sub(self.held.len());
+                    self.held.extend_from_slice(&bytes[..n]);
+                    self.held.truncate(body + limit);
+                    self.start = body;
+                    self.whole = limit;
+                    self.truncated = true;
+                    self.skip = Some(skip);
+                    bytes = &mut bytes[n..];
+                }
+            }
+            if self.deliver_whole(framing, deliver)? == Fed::Blocked {
+                self.held.extend_from_slice(bytes);
+                return Ok(Fed::Blocked);
+            }
+            self.held = Vec::new();
+            self.start = 0;
+        }
+    }
+
+    /// Delivers what waited, then goes on with what came behind it.
+    ///
+    /// # Errors
+    /// As `feed`.
+    pub fn resume(
+        &mut self,
+        rule: &Rule,
+        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
+    ) -> Result<Fed, Close> {
+        if !self.is_blocked() {
+            return Ok(Fed::All);
+        }
+        if self.deliver_whole(rule.framing, deliver)? == Fed::Blocked {
+            return Ok(Fed::Blocked);
+        }
+        let mut held = mem::take(&mut self.held);
+        let start = mem::take(&mut self.start);
+        self.feed(&mut held[start..], rule, deliver)
+    }
+
+    /// At end of stream: what is left becomes a message, where the framing lets it.
+    ///
+    /// # Errors
+    /// Those of `deliver`.
+    pub fn finish(
+        &mut self,
+        rule: &Rule,
+        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
+    ) -> Result<Fed, Close> {
+        let too_long = || {
+            matches!(
+                rule.framing.cut(&[], &self.held, rule.message_size),
+                Cut::TooLong { .. }
+            )
+        };
+        if self.skip.is_some() || self.held.is_empty() || too_long() {
+            return Ok(Fed::All);
+        }
+        if !rule.framing.finish(&mut self.held) {
+            return Ok(Fed::All);
+        }
+        self.whole = self.held.len();
+        let fed = self.deliver_whole(rule.framing, deliver)?;
+        if fed == Fed::All {
+            self.held = Vec::new();
+            self.start = 0;
+        }
+        Ok(fed)
+    }
+
+    fn deliver_whole(
+        &mut self,
+        framing: Framing,
+        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
+    ) -> Result<Fed, Close> {
+        let bytes = &self.held[self.start..self.start + self.whole];
+        let batch = if self.truncated {
+            Batch::truncated(framing, bytes)
+        } else {
+            Batch::scan(framing, bytes, usize::MAX)
+        };
+        let taken = deliver(batch)?;
+        self.start += taken;
+        self.whole -= taken;
+        if self.whole > 0 {
+            return Ok(Fed::Blocked);
+        }
+        self.truncated = false;
+        Ok(Fed::All)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// A service that takes what `quota` says, message by message, and remembers the bodies.
+    struct Taker {
+        bodies: Vec<(Vec<u8>, bool)>,
+        quota: usize,
+    }
+
+    impl Taker {
+        fn new(quota: usize) -> Self {
+            Taker {
+                bodies: Vec::new(),
+                quota,
+            }
+        }
+
+        fn take(&mut self, batch: Batch<'_>) -> Result<usize, Close> {
+            let mut taken = 0;
+            for message in batch.iter() {
+                if self.quota == 0 {
+                    return Ok(taken);
+                }
+                self.quota -= 1;
+                self.bodies.push((message.body.to_vec(), message.truncated));
+                taken = message.end;
+            }
+            Ok(batch.bytes.len())
+        }
+    }
+
+    fn rule(framing: Framing, message_size: usize) -> Rule {
+        Rule {
+            framing,
+            message_size,
+            truncate: true,
+        }
+    }
+
+    /// What arrives when `stream` comes in these pieces and the service takes `quota` messages
+    /// before it blocks, each time.
+    fn run(rule: &Rule, pieces: &[&[u8]], quota: usize) -> Vec<(Vec<u8>, bool)> {
+        let mut input = Input::default();
+        let mut taker = Taker::new(quota);
+        let settle = |input: &mut Input, taker: &mut Taker, mut fed: Fed| {
+            while fed == Fed::Blocked {
+                assert!(input.is_blocked());
+                taker.quota = quota;
+                fed = input.resume(rule, &mut |batch| taker.take(batch)).unwrap();
+            }
+            assert!(!input.is_blocked());
+        };
+        for piece in pieces {
+            let fed = input
+                .feed(&mut piece.to_vec(), rule, &mut |batch| taker.take(batch))
+                .unwrap();
+            settle(&mut input, &mut taker, fed);
+        }
+        let fed = input.finish(rule, &mut |batch| taker.take(batch)).unwrap();
+        settle(&mut input, &mut taker, fed);
+        taker.bodies
+    }
+
+    #[test]
+    fn messages_are_the_same_however_the_stream_is_split_and_however_the_service_blocks() {
+        let long = 6;
+        type Case = (Framing, &'static [u8], &'static [(&'static str, bool)]);
+        let cases: &[Case] = &[
+            (
+                Framing::Lines,
+                b"one\r\n\nabcdefgh\ntwo\nlast",
+                &[
+                    ("one", false),
+                    ("", false),
+                    ("abcdef", true),
+                    ("two", false),
+                    ("last", false),
+                ],
+            ),
+            (
+                Framing::Nul,
+                b"a\0bcdefghij\0\0k",
+                &[("a", false), ("bcdefg", true), ("", false), ("k", false)],
+            ),
+            (
+                Framing::LengthPrefixed,
+                b"\0\0\0\x02hi\0\0\0\x08abcdefgh\0\0\0\0\0\0\0\x01x\0\0\0\x09lost",
+                &[("hi", false), ("abcdef", true), ("", false), ("x", false)],
+            ),
+            (
+                Framing::Fixed(3),
+                b"abcdefgh",
+                &[("abc", false), ("def", false)],
+            ),
+            (
+                Framing::CString(4),
+                b"ab\0Xcdefg\0YZno",
+                &[("ab", false), ("cdef", false), ("g", false)],
+            ),
+            (
+                Framing::Syslog,
+                b"4 <1>a<2>b\n\0<3>c\0\n9 <4>abcdef<5>defghi\n<6>z",
+                &[
+                    ("<1>a", false),
+                    ("<2>b", false),
+                    ("<3>c", false),
+                    ("<4>abc", true),
+                    ("<5>def", true),
+                    ("<6>z", false),
+                ],
+            ),
+        ];
+        for (framing, stream, expected) in cases {
+            let rule = rule(*framing, long);
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(body, cut)| (body.as_bytes().to_vec(), *cut))
+                .collect();
+            for quota in [1, 2, usize::MAX] {
+                for i in 0..=stream.len() {
+                    for j in i..=stream.len() {
+                        let pieces = [&stream[..i], &stream[i..j], &stream[j..]];
+                        assert_eq!(
+                            run(&rule, &pieces, quota),
+                            expected,
+                            "{framing} cut at {i} and {j}"
+                        );
+                    }
+                }
+                let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+                assert_eq!(
+                    run(&rule, &bytes, quota),
+                    expected,
+                    "{framing} byte by byte"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn padding_behind_a_string_is_zero_on_its_way_out() {
+        let rule = rule(Framing::CString(8), 8);
+        let mut seen = Vec::new();
+        let mut input = Input::default();
+        for piece in [&b"ab\0secr"[..], b"etcd\0x", b"yzabc"] {
+            let mut keep = |batch: Batch<'_>| {
+                seen.extend_from_slice(batch.bytes);
+                Ok(batch.bytes.len())
+            };
+            input.feed(&mut piece.to_vec(), &rule, &mut keep).unwrap();
+        }
+        assert_eq!(seen, b"ab\0\0\0\0\0\0tcd\0\0\0\0\0");
+    }
+
+    #[test]
+    fn a_message_over_the_limit_ends_its_sender_where_nothing_is_cut() {
+        let rule = Rule {
+            truncate: false,
+            ..rule(Framing::Lines, 4)
+        };
+        let mut input = Input::default();
+        let mut taker = Taker::new(usize::MAX);
+        let mut feed =
+            |bytes: &[u8]| input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch));
+        assert!(feed(b"abcd\r\nabc").is_ok());
+        assert!(matches!(
+            feed(b"de"),
+            Err(Close::MessageTooLong { limit: 4 })
+        ));
+        assert_eq!(taker.bodies, [(b"abcd".to_vec(), false)]);
+    }
+
+    #[test]
+    fn nothing_is_held_beyond_one_message() {
+        let rule = rule(Framing::Lines, 1000);
+        let mut input = Input::default();
+        let mut taker = Taker::new(usize::MAX);
+        for _ in 0..10_000 {
+            input
+                .feed(&mut [b'x'; 999], &rule, &mut |batch| taker.take(batch))
+                .unwrap();
+            assert!(input.held.len() <= 1001 && input.held.capacity() <= 4096);
+        }
+        assert_eq!(taker.bodies, [(vec![b'x'; 1000], true)]);
+    }
+}
