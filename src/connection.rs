@@ -115,12 +115,6 @@ impl<S: Stream> Connection<S> {
         self.input.as_ref().is_some_and(|input| input.is_blocked())
     }
 
-    /// Bytes of those messages.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.input.as_ref().map_or(0, |input| input.waiting())
-    }
-
     /// Notes when one of its timers rings, or that it does not; returns what was noted before.
     pub fn note_timer(&mut self, timer: usize, at: Option<Instant>) -> Option<Instant> {
         if at.is_none() && self.timers.is_none() {

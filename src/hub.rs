@@ -38,6 +38,7 @@ use crate::{
 
 /// The read buffer that all clients share, in bytes: what one client may send in a turn.
 const READ_BUFFER: usize = 64 * 1024;
+
 /// The time of a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -94,12 +95,11 @@ impl<S: Stream> Hub<S> {
         &self.sockets
     }
 
-    /// The records and their sockets' places.
-    pub fn records(&mut self) -> impl Iterator<Item = (usize, &mut Record)> {
+    /// The records of the sockets that have one.
+    pub fn records(&mut self) -> impl Iterator<Item = &mut Record> {
         self.sockets
             .iter_mut()
-            .enumerate()
-            .filter_map(|(i, socket)| Some((i, socket.record.as_mut()?)))
+            .filter_map(|socket| socket.record.as_mut())
     }
 
     /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
@@ -285,7 +285,7 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
-        for (_, record) in self.records() {
+        for record in self.records() {
             record.dismiss();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();

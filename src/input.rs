@@ -51,12 +51,6 @@ impl Input {
         self.whole > 0
     }
 
-    /// Bytes of the whole messages that wait for the service.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.whole
-    }
-
     /// What is lost if the client ends now: the whole messages that wait, and whether part of a
     /// further one is held.
     #[must_use]

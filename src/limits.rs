@@ -45,12 +45,6 @@ impl Limits {
         }
     }
 
-    /// Clients at present.
-    #[must_use]
-    pub fn present(&self) -> usize {
-        self.present
-    }
-
     /// Counts a newcomer of user `uid` on a socket that has `on_socket` clients and allows
     /// `socket_limit` (0: any number).
     ///
@@ -108,12 +102,12 @@ mod tests {
         assert_eq!(limits.enter(8, 2, 0), Ok(()));
         assert_eq!(limits.enter(9, 3, 0), Ok(()));
         assert_eq!(limits.enter(10, 4, 0), over(OverKey::Daemon, 4));
-        assert_eq!(limits.present(), 4);
+        assert_eq!(limits.present, 4);
         limits.leave(7);
         assert_eq!(limits.enter(7, 3, 0), Ok(()));
         for uid in [7, 7, 8, 9] {
             limits.leave(uid);
         }
-        assert_eq!((limits.present(), limits.by_user.len()), (0, 0));
+        assert_eq!((limits.present, limits.by_user.len()), (0, 0));
     }
 }

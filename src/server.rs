@@ -59,7 +59,7 @@ pub enum Ended {
     Unwritten,
 }
 
-/// The signals that the daemon handles; to be installed first thing in main.
+/// The signals that the daemon handles; to be installed before anything that takes time.
 ///
 /// # Errors
 /// Those of `sigaction(2)`.
@@ -320,7 +320,7 @@ impl Server {
     /// Ends the stop, once nothing is owed or its time is over.
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
-        let unwritten: usize = self.hub.records().map(|(_, record)| record.waiting()).sum();
+        let unwritten: usize = self.hub.records().map(|record| record.waiting()).sum();
         let clean = self.hub.present() == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
             return None;

@@ -42,7 +42,7 @@ impl Service {
     /// # Errors
     /// What ends the sender.
     pub fn receive<S: Stream>(
-        &mut self,
+        self,
         from: &Sender,
         batch: Batch<'_>,
         out: &mut Outbox<'_, S>,
