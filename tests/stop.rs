@@ -288,3 +288,17 @@ fn an_idle_daemon_stops_at_once_whatever_drain_timeout_says() {
     // Does not wait for an hour: see `HANG`.
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn signals_of_features_to_come_say_so_and_cost_no_client_its_due() {
+    let mut daemon = Daemon::start(&config("", ""));
+    let client = daemon.connect("echo");
+    daemon.signal(Signal::HUP);
+    daemon.wait_log(&["WARN", "reload is not available yet"]);
+    round_trip(&client, b"still here");
+    daemon.signal(Signal::USR2);
+    daemon.wait_log(&["WARN", "handover is not available yet"]);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert_eq!(read_all(&client), b"");
+    nothing_is_left(&daemon);
+}
