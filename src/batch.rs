@@ -51,13 +51,17 @@ impl<'a> Batch<'a> {
 
     /// The messages, in order.
     pub fn iter(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
+        self.behind(0)
+    }
+
+    /// The messages that start at `start`, where one ends, or later.
+    pub fn behind(&self, mut start: usize) -> impl Iterator<Item = Message<'a>> + use<'a> {
         let Batch {
             bytes,
             framing,
             truncated,
             ..
         } = *self;
-        let mut start = 0;
         let mut cut = truncated;
         std::iter::from_fn(move || {
             if std::mem::take(&mut cut) {

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     mem,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
@@ -33,6 +33,15 @@ pub trait Stream {
     fn hang_up(&mut self) -> usize;
 }
 
+/// The time of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For spans.
+    pub instant: Instant,
+    /// For records.
+    pub wall: SystemTime,
+}
+
 /// What the event loop is to watch a stream for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
@@ -40,6 +49,19 @@ pub struct Watch {
     pub read: bool,
     /// Room to write.
     pub write: bool,
+    /// The end of both directions; told also to who watches for one of the others.
+    pub end: bool,
+}
+
+/// What a client waits for before its messages are taken, or more is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// Room in its socket's record.
+    Record,
+    /// Room in the queues of those who are to get its messages.
+    Receivers,
+    /// Room under `queue-per-user` or `queue-total`.
+    Quota,
 }
 
 /// How many kinds of timers a client may have.
@@ -58,8 +80,14 @@ pub struct Connection<S> {
     pub listed: bool,
     /// What the event loop watches it for.
     pub watched: Watch,
-    /// It waits for room in its socket's record.
-    pub awaits_record: bool,
+    /// What it waits for; it is called when that has come.
+    pub awaits: Option<Awaits>,
+    /// It gets what others send, and stays for that after its own end of stream.
+    pub receiver: bool,
+    /// It was a receiver, and takes nothing more.
+    pub is_deaf: bool,
+    /// Senders wait for it to read.
+    pub holds_up: bool,
     /// Nothing more is read; closed for this reason once it has what it is owed.
     pub ending: Option<Close>,
     /// When bytes last went either way.
@@ -73,6 +101,10 @@ pub struct Connection<S> {
     pub input: Option<Box<Input>>,
     /// What it is owed.
     pub queue: Queue,
+    /// What was dropped for it and not yet told.
+    pub gap: Option<Box<Gap>>,
+    /// Bytes that are counted as held for it.
+    pub held: usize,
     /// The stream itself.
     pub stream: S,
 }
@@ -84,6 +116,17 @@ pub struct Full {
     pub since: Instant,
     /// Bytes the client has taken since.
     pub taken: usize,
+    /// The log has a line of it.
+    pub told: bool,
+}
+
+/// Messages that were dropped for a client, one after another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gap {
+    /// How many they were.
+    pub count: u64,
+    /// Their bytes, as they would have been delivered.
+    pub bytes: u64,
 }
 
 impl<S: Stream> Connection<S> {
@@ -96,17 +139,34 @@ impl<S: Stream> Connection<S> {
             listed: false,
             watched: Watch {
                 read: true,
-                write: false,
+                ..Watch::default()
             },
-            awaits_record: false,
+            awaits: None,
+            receiver: false,
+            is_deaf: false,
+            holds_up: false,
             ending: None,
             active: now,
             full: None,
             timers: None,
             input: None,
             queue: Queue::default(),
+            gap: None,
+            held: 0,
             stream,
         }
+    }
+
+    /// Whether something waits to be written.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        !self.queue.is_empty() || self.gap.is_some()
+    }
+
+    /// Bytes that are held for it: input that waits and output unsent.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.queue.len() + self.input.as_ref().map_or(0, |input| input.held())
     }
 
     /// Whether whole messages of it wait for the service.
@@ -123,26 +183,27 @@ impl<S: Stream> Connection<S> {
         mem::replace(&mut self.timers.get_or_insert_default()[timer], at)
     }
 
-    /// What its state asks the event loop to watch it for: reading, unless it has ended or its
-    /// messages wait; writing, if something waits for it.
+    /// What its state asks the event loop to watch it for: reading, unless it has ended or waits for
+    /// something; writing, if something waits for it; the end, if it only receives.
     #[must_use]
     pub fn watch(&self) -> Watch {
+        let held_up = self.is_blocked() || self.awaits.is_some();
         Watch {
-            read: self.ending.is_none() && !self.is_blocked(),
-            write: !self.queue.is_empty(),
+            read: self.ending.is_none() && !held_up,
+            write: self.is_owed(),
+            end: self.receiver && self.ending.is_some() && !held_up,
         }
     }
 
-    /// Writes `bytes` past the queue, which must be empty; returns how many the kernel took.
+    /// Writes `parts`, some bytes, past the queue, which must be empty; returns how many the kernel
+    /// took.
     ///
     /// # Errors
     /// `HangUp` where the client is gone, `Io` for the rest.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Close> {
+    pub fn write(&mut self, parts: &[IoSlice<'_>], now: Instant) -> Result<usize, Close> {
         debug_assert!(self.queue.is_empty(), "wrote past a queue");
-        let written = accept_write(self.stream.write(&[IoSlice::new(bytes)]))?;
-        if let Some(full) = &mut self.full {
-            full.taken += written;
-        }
+        let written = accept_write(self.stream.write(parts))?;
+        self.note_written(written, now);
         Ok(written)
     }
 
@@ -155,14 +216,18 @@ impl<S: Stream> Connection<S> {
             return Ok(());
         }
         let written = accept_write(self.stream.write(&self.queue.parts()))?;
+        self.queue.consume(written);
+        self.note_written(written, now);
+        Ok(())
+    }
+
+    fn note_written(&mut self, written: usize, now: Instant) {
         if written > 0 {
-            self.queue.consume(written);
             self.active = now;
         }
         if let Some(full) = &mut self.full {
             full.taken += written;
         }
-        Ok(())
     }
 }
 

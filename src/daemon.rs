@@ -336,5 +336,10 @@ fn limits(config: &Config) -> Limits {
         per_user => per_user,
     };
     info!("room for {clients} clients, {per_user} of one user");
-    Limits::new(clients, per_user)
+    let config::Limits {
+        queue_per_user,
+        queue_total,
+        ..
+    } = config.limits;
+    Limits::new(clients, per_user).with_queues(queue_per_user, queue_total)
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::limits::Over;
+
 /// Ends the daemon. Its text names the path or key at fault and what would be right.
 #[derive(Debug)]
 pub enum Fatal {
@@ -110,6 +112,8 @@ pub enum Close {
         /// Bytes that waited for it.
         waiting: usize,
     },
+    /// More would have been held for its user, or for everybody, than may be.
+    OverQuota(Over),
     /// The daemon stops.
     Stopping,
     /// The kernel refused to go on with it.
@@ -130,6 +134,9 @@ impl fmt::Display for Close {
                     f,
                     "did not read: {waiting} bytes waited in its queue (queue-size, slow-client)"
                 )
+            }
+            Close::OverQuota(Over { key, limit }) => {
+                write!(f, "no room for its bytes under {key} = {limit} bytes")
             }
             Close::Stopping => f.write_str("the daemon stops"),
             Close::Io(error) => write!(f, "{error}"),

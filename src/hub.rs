@@ -10,43 +10,33 @@
 
 mod log;
 mod socket;
+mod turn;
 
 use std::{
     collections::{BTreeSet, VecDeque},
     io, mem,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use slab::Slab;
 
 pub use socket::{Counters, Socket};
 
+pub use crate::connection::Now;
+
 use log::Lines;
-use socket::{Loss, Time};
+use socket::{STALL, Time};
 
 use crate::{
-    batch::Batch,
-    config::SlowClient,
-    connection::{Connection, Full, Stream, Watch},
+    connection::{Awaits, Connection, Stream, Watch},
     error::Close,
-    frame::Framing,
-    input::{Fed, Input},
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
-    service::{Outbox, Record, Sender},
+    service::{Effects, Outbox, Record},
 };
 
 /// The read buffer that all clients share, in bytes: what one client may send in a turn.
 const READ_BUFFER: usize = 64 * 1024;
-
-/// The time of a turn.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For spans.
-    pub instant: Instant,
-    /// For records.
-    pub wall: SystemTime,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -60,11 +50,29 @@ pub struct Hub<S> {
     clients: Slab<Connection<S>>,
     sockets: Vec<Socket>,
     limits: Limits,
-    ready: VecDeque<usize>,
+    ready: List,
+    /// Clients that await a quota, in the order in which they came to it.
+    starved: VecDeque<usize>,
+    /// What turns did to others.
+    effects: Effects,
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
     lines: Lines,
+    stopping: bool,
+}
+
+/// Clients that are to have a turn without an event.
+#[derive(Debug, Default)]
+struct List(VecDeque<usize>);
+
+impl List {
+    /// Adds a client, once.
+    fn list<S>(&mut self, client: &mut Connection<S>, key: usize) {
+        if !mem::replace(&mut client.listed, true) {
+            self.0.push_back(key);
+        }
+    }
 }
 
 impl<S: Stream> Hub<S> {
@@ -75,11 +83,14 @@ impl<S: Stream> Hub<S> {
             clients: Slab::new(),
             sockets,
             limits,
-            ready: VecDeque::new(),
+            ready: List::default(),
+            starved: VecDeque::new(),
+            effects: Effects::default(),
             timers: BTreeSet::new(),
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             ids: 0,
             lines: Lines::default(),
+            stopping: false,
         }
     }
 
@@ -134,6 +145,10 @@ impl<S: Stream> Hub<S> {
         self.lines.entered(rules, id, &peer, now.instant);
         let client = Connection::new(id, peer, socket as u32, stream, now.instant);
         let key = self.clients.insert(client);
+        if let Some(relay) = rules.service.relay() {
+            relay.join(key, peer.uid);
+            self.clients[key].receiver = true;
+        }
         if let Some(timeout) = rules.idle_timeout {
             let due = now.instant + timeout;
             set(
@@ -184,50 +199,80 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Works once on every client that stands on the ready list.
+    /// Ends a turn: works once on every client that stands on the ready list, and gives out what the
+    /// relays gathered.
     pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else {
+        for _ in 0..self.ready.0.len() {
+            let Some(key) = self.ready.0.pop_front() else {
                 break;
             };
-            if let Some(client) = self.clients.get_mut(key) {
-                client.listed = false;
+            if let Some(client) = self.clients.get_mut(key)
+                && mem::take(&mut client.listed)
+            {
                 self.work(key, Watch::default(), now, watch);
             }
         }
+        self.give_out(now, watch);
+        if self.limits.take_released() {
+            self.feed(now);
+        }
+        if self.stopping {
+            self.quieten();
+        }
     }
 
-    /// One client's turn, and what follows from it.
-    fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
-        let socket = self.clients[key].socket as usize;
-        let served = self.serve(key, event, now).and_then(|()| {
-            let client = &mut self.clients[key];
-            let wanted = client.watch();
-            if client.watched != wanted {
-                let watched = mem::replace(&mut client.watched, wanted);
-                watch(key, &client.stream, watched, wanted).map_err(Close::Io)?;
+    fn give_out(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        for socket in &mut self.sockets {
+            if let Some(relay) = socket.service.relay()
+                && relay.has_log()
+            {
+                relay.give_out(&mut Outbox {
+                    clients: &mut self.clients,
+                    limits: &mut self.limits,
+                    effects: &mut self.effects,
+                    queue_size: socket.queue_size,
+                    credit: 0,
+                    over: None,
+                    now,
+                });
             }
-            Ok(())
-        });
-        if let Some(record) = &mut self.sockets[socket].record {
-            record.served(key);
         }
-        match served {
-            Ok(()) => self.call(socket, now),
-            Err(reason) => self.close(key, &reason, now),
+        self.follow_up(now, watch);
+    }
+
+    /// Less is held than before: goes on with those who await a quota and find room.
+    fn feed(&mut self, now: Now) {
+        for _ in 0..self.starved.len() {
+            let Some(key) = self.starved.pop_front() else {
+                break;
+            };
+            let enough = READ_BUFFER.min(self.limits.smallest() / 4).max(1);
+            if self.limits.room(self.clients[key].peer.uid) >= enough {
+                self.resume(key, now);
+            } else {
+                self.starved.push_back(key);
+            }
         }
     }
 
-    /// Goes on with the client that is first in the line for its socket's record, if there is room.
-    fn call(&mut self, socket: usize, now: Now) {
-        if let Some(record) = &mut self.sockets[socket].record
-            && let Some(key) = record.call()
-        {
-            let client = &mut self.clients[key];
-            client.awaits_record = false;
-            // It was not silent: nobody listened.
-            client.active = now.instant;
-            list(&mut self.ready, client, key);
+    /// During the stop: the receivers of a relay that has nothing left to give out may go.
+    fn quieten(&mut self) {
+        for (i, socket) in self.sockets.iter_mut().enumerate() {
+            let of_socket = |client: &Connection<S>| client.socket as usize == i;
+            if !socket.quiet
+                && socket.service.relay().is_none_or(|relay| !relay.has_log())
+                && !self
+                    .clients
+                    .iter()
+                    .any(|(_, client)| of_socket(client) && client.is_blocked())
+            {
+                socket.quiet = true;
+                for (key, client) in &mut self.clients {
+                    if of_socket(client) {
+                        self.ready.list(client, key);
+                    }
+                }
+            }
         }
     }
 
@@ -242,7 +287,9 @@ impl<S: Stream> Hub<S> {
     /// Whether `turn` has something to do without a further event.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        let starved = !self.starved.is_empty() && self.limits.released();
+        let log = |socket: &Socket| socket.service.has_log();
+        !self.ready.0.is_empty() || starved || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.
@@ -266,9 +313,18 @@ impl<S: Stream> Hub<S> {
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
-            match self.sockets[client.socket as usize].over(client, timer, now.instant) {
+            let socket = &self.sockets[client.socket as usize];
+            match socket.over(client, timer, now.instant) {
                 Time::Off => {}
                 Time::Until(due) => set(&mut self.timers, client, key, timer, due),
+                Time::Stall(due) => {
+                    set(&mut self.timers, client, key, timer, due);
+                    self.lines.stalled(socket, client, now.instant);
+                }
+                Time::Over(Close::SlowReader { .. }) if client.awaits == Some(Awaits::Quota) => {
+                    let over = self.limits.over(client.peer.uid);
+                    self.close(key, &Close::OverQuota(over), now);
+                }
                 Time::Over(reason) => self.close(key, &reason, now),
             }
         }
@@ -277,266 +333,36 @@ impl<S: Stream> Hub<S> {
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed
     /// and what it sent is recorded.
     pub fn stop(&mut self) {
+        self.stopping = true;
         for (key, client) in &mut self.clients {
+            if client.receiver && matches!(client.ending, Some(Close::Done)) {
+                client.ending = None;
+            }
             client.ending.get_or_insert(Close::Stopping);
-            list(&mut self.ready, client, key);
+            self.ready.list(client, key);
         }
     }
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
-        for record in self.records() {
-            record.dismiss();
+        for socket in &mut self.sockets {
+            if let Some(record) = &mut socket.record {
+                record.line.dismiss();
+            }
+            if let Some(relay) = socket.service.relay() {
+                relay.line.dismiss();
+            }
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {
             self.close(key, &Close::Stopping, now);
         }
     }
-
-    /// One client's turn: what it is owed, what waited, what it sends.
-    fn serve(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
-        let client = &mut self.clients[key];
-        if event.write {
-            client.flush(now.instant)?;
-        }
-        let mut fed = Fed::All;
-        if client.awaits_record {
-            fed = Fed::Blocked;
-        } else if client.is_blocked() {
-            fed = self.deliver(key, Step::Resume, now)?;
-        } else if event.read && client.ending.is_none() {
-            let step = match client.stream.read(&mut self.buffer) {
-                Ok(0) => {
-                    client.ending = Some(Close::Done);
-                    Step::Finish
-                }
-                Ok(bytes) => {
-                    client.active = now.instant;
-                    Step::Feed(bytes)
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
-                    // It went without reading all it was sent; what it sent was read before.
-                    io::ErrorKind::ConnectionReset => {
-                        client.ending = Some(Close::HangUp);
-                        Step::Finish
-                    }
-                    _ => return Err(Close::Io(error)),
-                },
-            };
-            fed = self.deliver(key, step, now)?;
-        }
-        self.settle(key, fed, now)
-    }
-
-    /// After a turn: closes the client that has ended and is owed nothing; times the one whose queue
-    /// is full.
-    fn settle(&mut self, key: usize, fed: Fed, now: Now) -> Result<(), Close> {
-        let client = &mut self.clients[key];
-        let socket = &mut self.sockets[client.socket as usize];
-        if fed == Fed::Blocked && client.awaits_record {
-            // Whatever holds it up, its own queue does not.
-            client.full = None;
-            return Ok(());
-        }
-        if fed == Fed::All
-            && client.queue.is_empty()
-            && let Some(reason) = client.ending.take()
-        {
-            return Err(reason);
-        }
-        // Who half-closed may take its time; who was cut off may not.
-        let cut_off = matches!(client.ending, Some(Close::MessageTooLong { .. }));
-        let full = fed == Fed::Blocked || (cut_off && !client.queue.is_empty());
-        match (full, &client.full) {
-            (true, None) => {
-                client.full = Some(Box::new(Full {
-                    since: now.instant,
-                    taken: 0,
-                }));
-                let due = now.instant + socket.slow_timeout;
-                set(&mut self.timers, client, key, Timer::Slow, due);
-            }
-            (false, Some(_)) => client.full = None,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Runs one step of the client's input through its socket's service.
-    fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<Fed, Close> {
-        let client = &mut self.clients[key];
-        let Socket {
-            rule,
-            service,
-            record,
-            counters,
-            queue_size,
-            slow_client,
-            ..
-        } = &mut self.sockets[client.socket as usize];
-        let from = Sender {
-            key,
-            id: client.id,
-            peer: client.peer,
-        };
-        // Taken out, so that the service may reach every client while this one's bytes are read.
-        let mut input = client
-            .input
-            .take()
-            .map_or_else(Input::default, |input| *input);
-        let mut out = Outbox {
-            clients: &mut self.clients,
-            queue_size: *queue_size,
-        };
-        let (mut dropped, mut truncated, mut awaits_record) = (0, 0, false);
-        let mut failed = None;
-        let mut receive = |batch: Batch<'_>| {
-            let mark = record.as_ref().map(Record::mark);
-            let taken = match record {
-                Some(record) => record.receive(&from, &batch, now.wall),
-                None => batch.bytes.len(),
-            };
-            awaits_record = taken < batch.bytes.len();
-            let offered = batch.first(taken);
-            let done = match service.receive(&from, offered, &mut out) {
-                Ok(done) => done,
-                Err(reason) => {
-                    // What was not taken stays, to be counted.
-                    failed = Some(reason);
-                    return Ok(0);
-                }
-            };
-            let messages = batch.count(done);
-            counters.messages += messages;
-            counters.bytes += done as u64;
-            if batch.truncated {
-                truncated += messages;
-            }
-            if done == taken {
-                return Ok(taken);
-            }
-            match slow_client {
-                SlowClient::Wait => {
-                    if let (Some(record), Some(mark)) = (&mut *record, mark) {
-                        record.back_to(mark);
-                        record.receive(&from, &batch.first(done), now.wall);
-                    }
-                    awaits_record = false;
-                    Ok(done)
-                }
-                SlowClient::Disconnect => {
-                    let waiting = out.clients[key].queue.len();
-                    failed = Some(Close::SlowReader { waiting });
-                    Ok(done)
-                }
-                SlowClient::Drop => {
-                    dropped += match rule.framing {
-                        // The rest of what one read brought.
-                        Framing::None => 1,
-                        _ => offered.messages - messages,
-                    };
-                    Ok(taken)
-                }
-            }
-        };
-        let fed = match step {
-            Step::Resume => input.resume(rule, &mut receive),
-            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule, &mut receive),
-            Step::Finish => input.finish(rule, &mut receive),
-        };
-        counters.dropped += dropped;
-        counters.truncated += truncated;
-        let client = &mut self.clients[key];
-        client.awaits_record = awaits_record;
-        if let (true, Some(record)) = (awaits_record, record) {
-            record.wait(key);
-        }
-        let socket = &self.sockets[client.socket as usize];
-        if dropped > 0 {
-            self.lines
-                .dropped(socket, client.id, &client.peer, dropped, now.instant);
-        }
-        if truncated > 0 {
-            self.lines
-                .truncated(socket, client.id, &client.peer, truncated, now.instant);
-        }
-        if !input.is_clear() {
-            client.input = Some(Box::new(input));
-        }
-        if let Some(reason) = failed {
-            return Err(reason);
-        }
-        match fed {
-            // What it sent before is still owed.
-            Err(reason @ Close::MessageTooLong { .. }) => {
-                client.ending = Some(reason);
-                Ok(Fed::All)
-            }
-            other => other,
-        }
-    }
-
-    /// Takes a client out and ends its stream.
-    fn close(&mut self, key: usize, reason: &Close, now: Now) {
-        let mut client = self.clients.remove(key);
-        for timer in [Timer::Idle, Timer::Slow] {
-            if let Some(at) = client.note_timer(timer as usize, None) {
-                self.timers.remove(&(at, key, timer));
-            }
-        }
-        self.limits.leave(client.peer.uid);
-        let socket = &mut self.sockets[client.socket as usize];
-        socket.present -= 1;
-        if let Some(record) = &mut socket.record {
-            record.leave(key);
-        }
-        // After an end of file there is nothing left to read away.
-        let unread = if matches!(reason, Close::Done) {
-            0
-        } else {
-            client.stream.hang_up()
-        };
-        let undelivered = client.queue.len();
-        let (untaken, unfinished) = match &client.input {
-            Some(input) => input.loss(socket.rule.framing),
-            None => (0, false),
-        };
-        let loss = Loss {
-            unread,
-            undelivered,
-            untaken,
-            unfinished,
-        };
-        socket.counters.lost(&loss);
-        self.lines
-            .closed(socket, &client, reason, &loss, now.instant);
-        self.call(client.socket as usize, now);
-    }
-}
-
-/// What `Hub::deliver` does with a client's input.
-#[derive(Clone, Copy)]
-enum Step {
-    /// Offers what waited.
-    Resume,
-    /// Cuts this many bytes of the read buffer.
-    Feed(usize),
-    /// Ends the stream.
-    Finish,
 }
 
 /// How the hub has the event loop change what it watches a stream for, from one to the other; an
 /// error closes the client.
 pub type WatchFn<'a, S> = dyn FnMut(usize, &S, Watch, Watch) -> io::Result<()> + 'a;
-
-/// Puts a client on the ready list, once.
-fn list<S>(ready: &mut VecDeque<usize>, client: &mut Connection<S>, key: usize) {
-    if !mem::replace(&mut client.listed, true) {
-        ready.push_back(key);
-    }
-}
 
 fn set<S: Stream>(
     timers: &mut BTreeSet<(Instant, usize, Timer)>,

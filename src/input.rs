@@ -51,6 +51,12 @@ impl Input {
         self.whole > 0
     }
 
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// What is lost if the client ends now: the whole messages that wait, and whether part of a
     /// further one is held.
     #[must_use]

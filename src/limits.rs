@@ -1,13 +1,14 @@
-//! Who may still come in: clients counted for the daemon, for each user and for each socket.
+//! Who may still come in, and how much may still wait: clients counted for the daemon, for each user
+//! and for each socket; bytes held for clients counted for each user and for everybody together.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt, mem};
 
 /// The number that stood in the way of a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
     /// The key that sets the limit.
     pub key: OverKey,
-    /// The limit, in clients.
+    /// The limit, in clients or bytes.
     pub limit: usize,
 }
 
@@ -22,26 +23,70 @@ pub enum OverKey {
     Socket,
     /// The limit of open files (RLIMIT_NOFILE).
     Files,
+    /// `limits.queue-per-user`
+    UserQueue,
+    /// `limits.queue-total`
+    TotalQueue,
 }
 
-/// Counts of clients against their limits.
+impl fmt::Display for OverKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OverKey::Daemon => "limits.clients",
+            OverKey::User => "limits.clients-per-user",
+            OverKey::Socket => "clients",
+            OverKey::Files => "RLIMIT_NOFILE",
+            OverKey::UserQueue => "limits.queue-per-user",
+            OverKey::TotalQueue => "limits.queue-total",
+        })
+    }
+}
+
+/// Clients and the bytes held for them, against their limits.
 #[derive(Debug)]
 pub struct Limits {
     clients: usize,
     clients_per_user: usize,
+    queue_per_user: usize,
+    queue_total: usize,
     present: usize,
-    by_user: HashMap<u32, usize>,
+    held: usize,
+    /// Less is held than at some time since this was last asked.
+    released: bool,
+    by_user: HashMap<u32, User>,
+}
+
+/// What one user has.
+#[derive(Debug, Default)]
+struct User {
+    clients: usize,
+    held: usize,
 }
 
 impl Limits {
-    /// Both limits in clients, 1 or more.
+    /// Both limits in clients, 1 or more; bytes that wait are not limited.
     #[must_use]
     pub fn new(clients: usize, clients_per_user: usize) -> Self {
         Limits {
             clients,
             clients_per_user,
+            queue_per_user: usize::MAX,
+            queue_total: usize::MAX,
             present: 0,
+            held: 0,
+            released: false,
             by_user: HashMap::new(),
+        }
+    }
+
+    /// Limits the bytes that are held, input that waits and output unsent: for all clients of one
+    /// user, and for everybody together.
+    #[must_use]
+    pub fn with_queues(self, per_user: usize, total: usize) -> Self {
+        Limits {
+            queue_per_user: per_user,
+            queue_total: total,
+            ..self
         }
     }
 
@@ -63,14 +108,14 @@ impl Limits {
                 limit: socket_limit,
             });
         }
-        let mine = self.by_user.entry(uid).or_default();
-        if *mine >= self.clients_per_user {
+        let user = self.by_user.entry(uid).or_default();
+        if user.clients >= self.clients_per_user {
             return Err(Over {
                 key: OverKey::User,
                 limit: self.clients_per_user,
             });
         }
-        *mine += 1;
+        user.clients += 1;
         self.present += 1;
         Ok(())
     }
@@ -78,12 +123,104 @@ impl Limits {
     /// Takes back what `enter` counted.
     pub fn leave(&mut self, uid: u32) {
         self.present -= 1;
-        if let Some(mine) = self.by_user.get_mut(&uid) {
-            *mine -= 1;
-            if *mine == 0 {
-                self.by_user.remove(&uid);
+        self.user(uid, |user| user.clients -= 1);
+    }
+
+    /// What is held for a client of user `uid` goes from `before` to `after` bytes.
+    pub fn hold(&mut self, uid: u32, before: usize, after: usize) {
+        if before != after {
+            self.held = self.held - before + after;
+            self.released |= after < before;
+            self.user(uid, |user| user.held = user.held - before + after);
+        }
+    }
+
+    fn user(&mut self, uid: u32, change: impl FnOnce(&mut User)) {
+        let user = self.by_user.entry(uid).or_default();
+        change(user);
+        if user.clients == 0 && user.held == 0 {
+            self.by_user.remove(&uid);
+        }
+    }
+
+    /// Whether something was released since `take_released`.
+    #[must_use]
+    pub fn released(&self) -> bool {
+        self.released
+    }
+
+    /// Asks the same, and forgets it.
+    pub fn take_released(&mut self) -> bool {
+        mem::take(&mut self.released)
+    }
+
+    /// The lesser of both limits on held bytes.
+    #[must_use]
+    pub fn smallest(&self) -> usize {
+        self.queue_per_user.min(self.queue_total)
+    }
+
+    /// Bytes held for everybody.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Bytes held for user `uid`.
+    #[must_use]
+    pub fn held_for(&self, uid: u32) -> usize {
+        self.by_user.get(&uid).map_or(0, |user| user.held)
+    }
+
+    /// Bytes that any client may still have held for it, whoever it belongs to: no more than
+    /// `room` says, and without a look at its user.
+    #[must_use]
+    pub fn ample(&self) -> usize {
+        self.queue_per_user
+            .min(self.queue_total)
+            .saturating_sub(self.held)
+    }
+
+    /// Bytes that may still be held for clients of user `uid`.
+    #[must_use]
+    pub fn room(&self, uid: u32) -> usize {
+        let (user, total) = self.rooms(uid);
+        user.min(total)
+    }
+
+    /// Bytes that may still be held for each of `clients` clients, if all of them were to get as much;
+    /// `users`: how many of them each user has.
+    #[must_use]
+    pub fn room_each(&self, users: &HashMap<u32, usize>, clients: usize) -> usize {
+        let total = self.queue_total.saturating_sub(self.held) / clients.max(1);
+        let users = users.iter();
+        let each =
+            users.map(|(&uid, n)| self.queue_per_user.saturating_sub(self.held_for(uid)) / n);
+        each.min().unwrap_or(total).min(total)
+    }
+
+    /// The limit that stands in the way of holding more for user `uid`.
+    #[must_use]
+    pub fn over(&self, uid: u32) -> Over {
+        let (user, total) = self.rooms(uid);
+        if user <= total {
+            Over {
+                key: OverKey::UserQueue,
+                limit: self.queue_per_user,
+            }
+        } else {
+            Over {
+                key: OverKey::TotalQueue,
+                limit: self.queue_total,
             }
         }
+    }
+
+    fn rooms(&self, uid: u32) -> (usize, usize) {
+        (
+            self.queue_per_user.saturating_sub(self.held_for(uid)),
+            self.queue_total.saturating_sub(self.held),
+        )
     }
 }
 
@@ -109,5 +246,22 @@ mod tests {
             limits.leave(uid);
         }
         assert_eq!((limits.present, limits.by_user.len()), (0, 0));
+    }
+
+    #[test]
+    fn held_bytes_are_counted_for_each_user_and_together() {
+        let mut limits = Limits::new(9, 9).with_queues(100, 150);
+        limits.hold(7, 0, 90);
+        assert_eq!(
+            (limits.ample(), limits.room(7), limits.room(8)),
+            (10, 10, 60)
+        );
+        assert_eq!(limits.over(7).key, OverKey::UserQueue);
+        limits.hold(8, 0, 60);
+        assert_eq!((limits.ample(), limits.room(7), limits.room(9)), (0, 0, 0));
+        assert_eq!(limits.over(9).key, OverKey::TotalQueue);
+        limits.hold(7, 90, 0);
+        limits.hold(8, 60, 0);
+        assert_eq!((limits.held(), limits.by_user.len()), (0, 0));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
-    hub::{Hub, Now},
+    hub::{Hub, Now, Socket},
     link::Link,
     systemd::{self, Notifier},
     writer::{Target, Writer},
@@ -80,6 +80,8 @@ pub struct Server {
     drain_timeout: Duration,
     watchdog: Option<(Duration, Instant)>,
     status_due: Instant,
+    /// Records or stamped messages carry the time.
+    tells_time: bool,
     /// Something happened since the status line was last written.
     stale: bool,
     /// The stop: it has begun, and ends at this time at the latest.
@@ -118,7 +120,9 @@ impl Server {
             writers.push((socket, Writer::start(target, wake)?));
         }
         let now = Instant::now();
+        let stamps = |socket: &Socket| socket.stamps();
         Ok(Server {
+            tells_time: !writers.is_empty() || hub.sockets().iter().any(stamps),
             poll,
             alarm,
             hub,
@@ -157,7 +161,7 @@ impl Server {
                 });
             }
             now.instant = Instant::now();
-            if !self.writers.is_empty() {
+            if self.tells_time {
                 now.wall = SystemTime::now();
             }
             for event in &events {
@@ -183,8 +187,8 @@ impl Server {
             }
             let registry = self.poll.registry();
             let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
-            self.hub.turn(now, &mut watch);
             self.hub.expire(now, &mut watch);
+            self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
             self.door.accept(&mut self.hub, self.poll.registry(), now);
             if let Err(fatal) = self.record(now) {
@@ -252,7 +256,7 @@ impl Server {
             if record.waiting() == 0 {
                 continue;
             }
-            if !record.line().is_empty() || self.stop.is_some() {
+            if !record.line.is_empty() || self.stop.is_some() {
                 writer.want_progress();
             }
             match writer.progress() {
@@ -362,6 +366,7 @@ fn meaning(event: &Event) -> Watch {
     Watch {
         read: event.is_readable() || over,
         write: event.is_writable() || over,
+        end: event.is_error() || event.is_write_closed(),
     }
 }
 

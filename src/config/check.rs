@@ -231,8 +231,30 @@ fn shared_files(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// A limit below another one that it would have to hold.
+/// A limit below another one, or below what it would have to hold.
 fn limits(config: &Config, faults: &mut Faults) {
+    let queues = [
+        ("queue-per-user", config.limits.queue_per_user),
+        ("queue-total", config.limits.queue_total),
+    ];
+    for (key, limit) in queues {
+        let largest = |socket: &&Socket| largest(socket);
+        if let Some(socket) = config.sockets.iter().max_by_key(largest)
+            && let needed = largest(&socket)
+            && limit < needed
+        {
+            let stamped = if socket.stamp { ", stamped" } else { "" };
+            let message = format!(
+                "{key} = \"{}\" cannot hold one message of socket.{}.message-size = \"{}\"{stamped}: write \"{}\" or more",
+                show_size(limit as u64),
+                socket.name,
+                show_size(socket.message_size as u64),
+                show_size(needed as u64)
+            );
+            let other = whole(socket, "message-size");
+            faults.clash(&[&format!("limits.{key}"), &other], &message);
+        }
+    }
     let (clients, per_user) = (config.limits.clients, config.limits.clients_per_user);
     if clients > 0 && per_user > clients {
         let message = format!(
@@ -254,14 +276,10 @@ fn limits(config: &Config, faults: &mut Faults) {
 
 /// What the keys promise and the daemon does not have yet, with the values that it has. A line goes
 /// when its feature comes.
-const NOT_AVAILABLE_YET: [(&str, &str); 11] = [
+const NOT_AVAILABLE_YET: [(&str, &str); 7] = [
     ("daemon.control", r#""""#),
     ("daemon.exit-on-idle", r#""never""#),
-    ("limits.queue-per-user", r#""64MiB""#),
-    ("limits.queue-total", r#""512MiB""#),
     ("socket.NAME.type", r#""stream""#),
-    ("socket.NAME.service", r#""echo" or "collect""#),
-    ("socket.NAME.stamp", "false"),
     ("socket.NAME.ack", "false"),
     ("socket.NAME.record.sync", "false"),
     ("socket.NAME.record.rotate-size", r#""64MiB""#),

@@ -24,6 +24,7 @@ pub(super) struct Lines {
     closed: Throttle,
     dropped: Throttle,
     truncated: Throttle,
+    stalled: Throttle,
 }
 
 impl Lines {
@@ -57,6 +58,9 @@ impl Lines {
                 OverKey::Files => format!(
                     "out of descriptors, limit of open files = {limit}; raise LimitNOFILE= or lower limits.clients"
                 ),
+                OverKey::UserQueue | OverKey::TotalQueue => {
+                    format!("no room for its bytes, {} = {limit} bytes", over.key)
+                }
             };
             format!("{name}: refused a client ({peer}): {why}")
         });
@@ -91,20 +95,38 @@ impl Lines {
         });
     }
 
-    pub(super) fn dropped(
+    /// `over`: the limit that was in the way, where it was not the client's queue.
+    pub(super) fn dropped<S>(
         &mut self,
         socket: &Socket,
-        id: ClientId,
-        peer: &Peer,
+        client: &Connection<S>,
         messages: u64,
+        over: Option<Over>,
         now: Instant,
     ) {
         let Socket {
             name, queue_size, ..
         } = socket;
-        write(&mut self.dropped, Level::Warn, now, || {
-            format!(
+        let Connection { id, peer, .. } = client;
+        write(&mut self.dropped, Level::Warn, now, || match over {
+            None => format!(
                 "{name}: dropped {messages} messages for client {id} ({peer}): its queue is full, socket.{name}.queue-size = {queue_size} bytes"
+            ),
+            Some(Over { key, limit }) => format!(
+                "{name}: dropped {messages} messages for client {id} ({peer}): no room for them, {key} = {limit} bytes"
+            ),
+        });
+    }
+
+    pub(super) fn stalled<S>(&mut self, socket: &Socket, client: &Connection<S>, now: Instant) {
+        let name = &socket.name;
+        let Connection {
+            id, peer, queue, ..
+        } = client;
+        let (waiting, timeout) = (queue.len(), socket.slow_timeout);
+        write(&mut self.stalled, Level::Warn, now, || {
+            format!(
+                "{name}: client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
         });
     }

@@ -9,11 +9,15 @@ use super::Timer;
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient},
-    connection::{Connection, Full},
+    connection::Connection,
     error::Close,
     input::Rule,
-    service::{Record, Service},
+    record::{Encoder, Format},
+    service::{Record, Relay, Service},
 };
+
+/// How long senders may wait for a client before the log has a line of it.
+pub(super) const STALL: Duration = Duration::from_secs(1);
 
 /// What is lost with a client that ends.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub(super) enum Time {
     Off,
     /// It is to ring again.
     Until(Instant),
+    /// It is to ring again, and others have waited for the client for a while.
+    Stall(Instant),
     /// The client's time is over.
     Over(Close),
 }
@@ -139,6 +145,8 @@ pub struct Socket {
     pub(super) clients: usize,
     pub(super) present: usize,
     pub(super) service: Service,
+    /// During the stop: nothing more comes from its service.
+    pub(super) quiet: bool,
     pub(super) record: Option<Record>,
     pub(super) counters: Counters,
 }
@@ -148,18 +156,29 @@ impl Socket {
     /// is its record, where it has one.
     #[must_use]
     pub fn new(config: &config::Socket, access: Access, record: Option<Record>) -> Self {
+        let rule = Rule {
+            framing: config.framing,
+            message_size: config.message_size,
+            truncate: config.service == ServiceKind::Collect,
+        };
         let service = match config.service {
             ServiceKind::Collect => Service::Collect,
-            ServiceKind::Echo | ServiceKind::Relay => Service::Echo,
+            ServiceKind::Echo => Service::Echo,
+            ServiceKind::Relay => {
+                let stamp = || Encoder::new(Format::Json, false, &config.name);
+                let seq = record.as_ref().map_or(0, Record::seq);
+                Service::Relay(Box::new(Relay::new(
+                    rule.framing,
+                    config.slow_client,
+                    config.stamp.then(stamp),
+                    seq,
+                )))
+            }
         };
         Socket {
             name: config.name.clone(),
             access,
-            rule: Rule {
-                framing: config.framing,
-                message_size: config.message_size,
-                truncate: config.service == ServiceKind::Collect,
-            },
+            rule,
             queue_size: config.queue_size,
             slow_client: config.slow_client,
             slow_timeout: config.slow_timeout,
@@ -167,6 +186,7 @@ impl Socket {
             clients: config.clients,
             present: 0,
             service,
+            quiet: false,
             record,
             counters: Counters::default(),
         }
@@ -184,6 +204,12 @@ impl Socket {
         self.access.asks_groups()
     }
 
+    /// Whether messages carry the time.
+    #[must_use]
+    pub fn stamps(&self) -> bool {
+        self.service.stamps()
+    }
+
     /// What happened on it.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -198,7 +224,7 @@ impl Socket {
                     return Time::Off;
                 };
                 // Not its fault that nothing was read.
-                let active = if client.awaits_record {
+                let active = if client.awaits.is_some() {
                     now
                 } else {
                     client.active
@@ -209,17 +235,22 @@ impl Socket {
                 let Some(full) = &mut client.full else {
                     return Time::Off;
                 };
-                if full.since + self.slow_timeout <= now && full.taken >= self.queue_size / 2 {
-                    **full = Full {
-                        since: now,
-                        taken: 0,
+                let since = full.since;
+                if since + self.slow_timeout <= now && full.taken >= self.queue_size / 2 {
+                    full.since = now;
+                    full.taken = 0;
+                }
+                let due = full.since + self.slow_timeout;
+                if client.holds_up && !full.told && due > now {
+                    full.told = since + STALL <= now;
+                    return if full.told {
+                        Time::Stall(due)
+                    } else {
+                        Time::Until(due.min(since + STALL))
                     };
                 }
                 let waiting = client.queue.len();
-                (
-                    full.since + self.slow_timeout,
-                    Close::SlowReader { waiting },
-                )
+                (due, Close::SlowReader { waiting })
             }
         };
         if due > now {

@@ -142,7 +142,7 @@ impl Door {
         let watched = hub.stream(key).map(|link| {
             let read = Watch {
                 read: true,
-                write: false,
+                ..Watch::default()
             };
             watch(registry, key, link, Watch::default(), read)
         });

@@ -1,12 +1,29 @@
 //! echo: every message goes back to its sender, straight from the read buffer.
 
+use std::io::IoSlice;
+
 use super::{Outbox, Sender};
 use crate::{batch::Batch, connection::Stream, error::Close};
 
 pub(super) fn receive<S: Stream>(
     from: &Sender,
-    batch: Batch<'_>,
+    batch: &Batch<'_>,
     out: &mut Outbox<'_, S>,
 ) -> Result<usize, Close> {
-    out.send(from.key, &batch)
+    let mut sent = 0;
+    while sent < batch.bytes.len() {
+        let (queue, quota) = (out.queue_room(from.key), out.quota(from.key));
+        let room = queue.min(quota.saturating_add(out.credit));
+        let end = batch.fit(sent, room);
+        if end == sent {
+            if room < queue {
+                out.over = Some(out.limits.over(from.peer.uid));
+            }
+            break;
+        }
+        out.draw_credit(from, end - sent);
+        out.give(from.key, &[IoSlice::new(&batch.bytes[sent..end])])?;
+        sent = end;
+    }
+    Ok(sent)
 }

@@ -2,24 +2,33 @@
 //! batches come in, and what it wants written goes to the `Outbox`.
 
 mod echo;
+mod line;
 mod record;
+mod relay;
 
+pub use line::Line;
 pub use record::{Mark, Record};
+pub use relay::Relay;
+
+use std::io::IoSlice;
 
 use slab::Slab;
 
 use crate::{
     batch::Batch,
-    connection::{Connection, Stream},
+    connection::{Connection, Now, Stream},
     error::Close,
+    limits::{Limits, Over},
     peer::{ClientId, Peer},
 };
 
 /// The service of one socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Service {
     /// Back to the sender.
     Echo,
+    /// To all others.
+    Relay(Box<Relay>),
     /// Into the socket's record, and nowhere else.
     Collect,
 }
@@ -42,15 +51,55 @@ impl Service {
     /// # Errors
     /// What ends the sender.
     pub fn receive<S: Stream>(
-        self,
+        &mut self,
         from: &Sender,
-        batch: Batch<'_>,
+        batch: &Batch<'_>,
         out: &mut Outbox<'_, S>,
     ) -> Result<usize, Close> {
         match self {
             Service::Echo => echo::receive(from, batch, out),
+            Service::Relay(relay) => Ok(relay.receive(from, batch, out)),
             Service::Collect => Ok(batch.bytes.len()),
         }
+    }
+
+    /// The relay, if it is one.
+    pub fn relay(&mut self) -> Option<&mut Relay> {
+        match self {
+            Service::Relay(relay) => Some(relay),
+            Service::Echo | Service::Collect => None,
+        }
+    }
+
+    /// Whether it holds messages that are not yet given out.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        matches!(self, Service::Relay(relay) if relay.has_log())
+    }
+
+    /// Whether messages carry the time.
+    #[must_use]
+    pub fn stamps(&self) -> bool {
+        matches!(self, Service::Relay(relay) if relay.stamps())
+    }
+}
+
+/// What a service did to clients other than the sender, for the hub to follow up.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Whose state changed.
+    pub touched: Vec<usize>,
+    /// Who is to be closed, and why.
+    pub failed: Vec<(usize, Close)>,
+    /// For whom messages were dropped, and how many.
+    pub dropped: Vec<(usize, u64)>,
+}
+
+impl Effects {
+    /// Whether there is nothing to follow up.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.touched.is_empty() && self.failed.is_empty() && self.dropped.is_empty()
     }
 }
 
@@ -59,35 +108,88 @@ impl Service {
 pub struct Outbox<'a, S> {
     /// All clients of the daemon.
     pub clients: &'a mut Slab<Connection<S>>,
+    /// What may be held for them.
+    pub limits: &'a mut Limits,
     /// `queue-size` of the socket, bytes.
     pub queue_size: usize,
+    /// Bytes of the sender's that wait and are counted as held: put into its own queue, they only
+    /// change their place.
+    pub credit: usize,
+    /// What kept the sender's own messages from being held, where it was not its queue.
+    pub over: Option<Over>,
+    /// The time of this turn.
+    pub now: Now,
+    /// What the hub has to follow up.
+    pub effects: &'a mut Effects,
 }
 
 impl<S: Stream> Outbox<'_, S> {
-    /// Gives client `to` as many whole messages of `batch` as its queue has room for, and returns
-    /// their bytes. What the kernel takes at once never enters the queue.
+    /// Bytes for which the queue of client `to` has room.
+    #[must_use]
+    pub fn queue_room(&self, to: usize) -> usize {
+        self.clients[to].queue.room(self.queue_size)
+    }
+
+    /// Bytes that may still be held for the user of client `to`; where that is more than its queue
+    /// could take, perhaps less than all.
+    #[must_use]
+    pub fn quota(&self, to: usize) -> usize {
+        let ample = self.limits.ample();
+        if ample >= self.queue_size {
+            ample
+        } else {
+            self.limits.room(self.clients[to].peer.uid)
+        }
+    }
+
+    /// Bytes that may be put into the queue of client `to`.
+    #[must_use]
+    pub fn room(&self, to: usize) -> usize {
+        self.queue_room(to).min(self.quota(to))
+    }
+
+    /// `bytes` of what waits with the sender are about to leave it.
+    fn draw_credit(&mut self, from: &Sender, bytes: usize) {
+        let drawn = bytes.min(self.credit);
+        if drawn > 0 {
+            self.credit -= drawn;
+            let client = &mut self.clients[from.key];
+            self.limits
+                .hold(from.peer.uid, client.held, client.held - drawn);
+            client.held -= drawn;
+        }
+    }
+
+    /// Gives client `to` all of `slices`. What the kernel takes at once never enters the queue, for
+    /// which the caller has looked at its room.
     ///
     /// # Errors
-    /// Where writing fails for good.
-    pub fn send(&mut self, to: usize, batch: &Batch<'_>) -> Result<usize, Close> {
+    /// Where writing fails for good, or the rest must not be held.
+    pub fn give(&mut self, to: usize, slices: &[IoSlice<'_>]) -> Result<(), Close> {
         let client = &mut self.clients[to];
-        let mut sent = 0;
-        while sent < batch.bytes.len() {
-            let end = batch.fit(sent, client.queue.room(self.queue_size));
-            if end == sent {
-                break;
-            }
-            let bytes = &batch.bytes[sent..end];
-            let written = if client.queue.is_empty() {
-                client.write(bytes)?
-            } else {
-                0
-            };
-            if written < bytes.len() {
-                client.queue.push(&bytes[written..]);
-            }
-            sent = end;
+        let mut written = 0;
+        if client.queue.is_empty() {
+            written = client.write(slices, self.now.instant)?;
         }
-        Ok(sent)
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let rest = bytes - written;
+        if rest == 0 {
+            return Ok(());
+        }
+        let uid = client.peer.uid;
+        if self.limits.room(uid) < rest {
+            return Err(Close::OverQuota(self.limits.over(uid)));
+        }
+        for slice in slices {
+            let skipped = written.min(slice.len());
+            written -= skipped;
+            client.queue.push(&slice[skipped..]);
+        }
+        self.limits.hold(uid, client.held, client.held + rest);
+        client.held += rest;
+        if !client.watched.write {
+            self.effects.touched.push(to);
+        }
+        Ok(())
     }
 }

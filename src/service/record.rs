@@ -3,12 +3,11 @@
 //!
 //! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
 //! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
-//! the record's `queue-size`. Where they reach it the senders wait in a line: nobody is recorded
-//! before those who came earlier, and one at a time is called, the next when that one had its turn.
+//! the record's `queue-size`. Where they reach it the senders wait in a line.
 
-use std::{collections::VecDeque, time::SystemTime};
+use std::time::SystemTime;
 
-use super::Sender;
+use super::{Line, Sender};
 use crate::{batch::Batch, record::Encoder};
 
 /// A record as its socket sees it.
@@ -24,10 +23,8 @@ pub struct Record {
     waiting: usize,
     /// A line did not fit, and nothing has been written since.
     full: bool,
-    /// Clients that wait, by their keys, in the order of their turns.
-    line: VecDeque<usize>,
-    /// The one that was called and has not had its turn.
-    called: Option<usize>,
+    /// The senders that wait for room.
+    pub line: Line,
 }
 
 impl Record {
@@ -42,18 +39,14 @@ impl Record {
             pending: Vec::new(),
             waiting: 0,
             full: false,
-            line: VecDeque::new(),
-            called: None,
+            line: Line::default(),
         }
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took. Who is not at the
     /// head of the line is not taken from.
     pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
-        if self
-            .called
-            .map_or(!self.line.is_empty(), |called| called != from.key)
-        {
+        if self.line.bars(from.key) {
             return 0;
         }
         self.encoder.set_time(now);
@@ -100,47 +93,15 @@ impl Record {
         self.full = false;
     }
 
-    /// The clients that wait, in the order of their turns.
-    #[must_use]
-    pub fn line(&self) -> &VecDeque<usize> {
-        &self.line
-    }
-
-    /// A client waits: at the head of the line if it was called and is not done, else at its end.
-    pub fn wait(&mut self, key: usize) {
-        if self.called == Some(key) {
-            self.line.push_front(key);
-        } else {
-            self.line.push_back(key);
-        }
-    }
-
-    /// Calls the next client, where there is room again and nobody else is having a turn.
+    /// Calls the next sender, where there is room again.
     pub fn call(&mut self) -> Option<usize> {
-        if self.full || self.called.is_some() {
-            return None;
-        }
-        self.called = self.line.pop_front();
-        self.called
+        if self.full { None } else { self.line.call() }
     }
 
-    /// A client had its turn.
-    pub fn served(&mut self, key: usize) {
-        if self.called == Some(key) {
-            self.called = None;
-        }
-    }
-
-    /// A client goes.
-    pub fn leave(&mut self, key: usize) {
-        self.served(key);
-        self.line.retain(|&waiting| waiting != key);
-    }
-
-    /// Nobody waits any more.
-    pub fn dismiss(&mut self) {
-        self.line.clear();
-        self.called = None;
+    /// The number of the last line.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
     }
 
     /// What has been recorded so far, for `back_to`.

@@ -310,6 +310,21 @@ fn values() -> Vec<Wrong> {
             &["out of range", "from 1B to 1024GiB"],
         ),
         wrong(
+            "[limits]\nqueue-per-user = \"64KiB\"\n\n[socket.a]\npath = \"/run/a\"\nservice = \"relay\"\nframing = \"lines\"\nstamp = true\n",
+            2,
+            "limits.queue-per-user",
+            &[
+                "queue-per-user = \"64KiB\" cannot hold one message of socket.a.message-size = \"64KiB\", stamped",
+                "\"393728B\" or more",
+            ],
+        ),
+        wrong(
+            "[limits]\nqueue-total = \"1KiB\"\n\n[socket.a]\npath = \"/run/a\"\nframing = \"lines\"\n",
+            2,
+            "limits.queue-total",
+            &["cannot hold one message", "\"65538B\" or more"],
+        ),
+        wrong(
             "[socket.a]\npath = \"\"\n",
             2,
             "socket.a.path",
@@ -545,6 +560,24 @@ fn contradictions() -> Vec<Wrong> {
             &["framing = \"none\"", "service = \"collect\"", "lines"],
         ),
         socket(
+            "stamp = true\nservice = \"relay\"",
+            "socket.a.stamp",
+            &[
+                "stamp = true contradicts framing = \"none\"",
+                "use lines, nul",
+            ],
+        ),
+        socket(
+            "stamp = true\nframing = \"lines\"",
+            "socket.a.stamp",
+            &["stamp = true contradicts service = \"echo\""],
+        ),
+        socket(
+            "queue-size = \"256KiB\"\nstamp = true\nservice = \"relay\"\nframing = \"nul\"",
+            "socket.a.queue-size",
+            &["stamped", "\"393728B\" or more"],
+        ),
+        socket(
             "framing = \"none\"\nrecord = {}",
             "socket.a.framing",
             &["the record table"],
@@ -644,16 +677,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "daemon.exit-on-idle",
             &["not available yet", "\"never\""],
         ),
-        daemon(
-            "[limits]\nqueue-per-user = \"1GiB\"",
-            "limits.queue-per-user",
-            &["not available yet", "\"64MiB\""],
-        ),
-        daemon(
-            "[limits]\nqueue-total = \"1GiB\"",
-            "limits.queue-total",
-            &["not available yet", "\"512MiB\""],
-        ),
         socket(
             "type = \"seqpacket\"",
             "socket.a.type",
@@ -664,18 +687,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "socket.a.type",
             &["type = \"datagram\" is not available yet"],
         ),
-        socket(
-            "stamp = true\nservice = \"relay\"\nframing = \"nul\"",
-            "socket.a.stamp",
-            &["stamp = true is not available yet"],
-        )
-        .with(&["4: socket.a.service"]),
-        socket(
-            "service = \"relay\"\ntype = \"datagram\"\nack = true",
-            "socket.a.service",
-            &["service = \"relay\" is not available yet"],
-        )
-        .with(&["4: socket.a.type", "5: socket.a.ack"]),
         socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",

@@ -178,6 +178,7 @@ fn a_client_that_the_event_loop_cannot_watch_is_closed() {
     let event = Watch {
         read: true,
         write: false,
+        end: false,
     };
     world.hub.event(client.key, event, now, &mut |_, _, _, _| {
         Err(io::ErrorKind::OutOfMemory.into())

@@ -51,6 +51,7 @@ fn an_event_for_a_client_that_left_is_passed_over() {
         let event = Watch {
             read: true,
             write: true,
+            end: false,
         };
         world.hub.event(key, event, now, &mut |_, _, _, _| {
             panic!("watched a client that left")

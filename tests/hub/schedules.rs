@@ -261,7 +261,7 @@ impl Schedule {
                 self.record_size
             );
             if waiting > 0 {
-                record.line().clone()
+                record.line.waiting().clone()
             } else {
                 VecDeque::new()
             }

@@ -64,12 +64,13 @@ impl Wire {
     /// What epoll reports now, level-triggered: an end of both directions even where nothing is
     /// watched for but one of them.
     pub fn event(&self) -> Watch {
-        let Watch { read, write } = self.watched;
+        let Watch { read, write, end } = self.watched;
         let something = self.endless || !self.sent.is_empty() || self.finished || self.reset;
-        let over = self.gone && (read || write);
+        let over = self.gone && (read || write || end);
         Watch {
             read: (read && something) || over,
             write: (write && !self.full) || over,
+            end: over,
         }
     }
 
@@ -306,7 +307,7 @@ impl World {
             got: Vec::new(),
             watched: Watch {
                 read: true,
-                write: false,
+                ..Watch::default()
             },
             hung_up: None,
             dropped: false,
@@ -405,7 +406,7 @@ impl World {
         assert_eq!(self.hub.deadline(), None, "timers are left");
         assert!(!self.hub.has_ready(), "the ready list is not empty");
         for collect in self.hub.records() {
-            assert!(collect.line().is_empty(), "clients wait for a record");
+            assert!(collect.line.is_empty(), "clients wait for a record");
         }
     }
 }

@@ -1,0 +1,456 @@
+//! One client's turn: what it is owed is written, what waited is offered again, what it sends is read
+//! and delivered; and what follows from that for it and for others.
+
+use std::{io, mem};
+
+use super::{
+    Hub, STALL, Timer, WatchFn,
+    socket::{Loss, Socket},
+};
+use crate::{
+    batch::Batch,
+    config::SlowClient,
+    connection::{Awaits, Full, Now, Stream, Watch},
+    error::Close,
+    frame::Framing,
+    input::{Fed, Input},
+    service::{Outbox, Record, Sender, Service},
+};
+
+/// What `Hub::deliver` does with a client's input.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Offers what waited.
+    Resume,
+    /// Cuts this many bytes of the read buffer.
+    Feed(usize),
+    /// Ends the stream.
+    Finish,
+}
+
+impl<S: Stream> Hub<S> {
+    /// One client's turn, and what follows from it.
+    pub(super) fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
+        let socket = self.clients[key].socket as usize;
+        let served = self.serve(key, event, now);
+        let settled = served.and_then(|()| self.settle(key, event.end, now, watch));
+        let Socket {
+            record, service, ..
+        } = &mut self.sockets[socket];
+        if let Some(record) = record {
+            record.line.served(key);
+        }
+        if let Some(relay) = service.relay() {
+            relay.line.served(key);
+        }
+        self.note_dropped(now);
+        match settled {
+            Ok(()) => self.call(socket, now),
+            Err(reason) => self.close(key, &reason, now),
+        }
+        self.follow_up(now, watch);
+    }
+
+    /// What it is owed, what waited, what it sends.
+    fn serve(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
+        if event.write {
+            self.flush(key, now)?;
+        }
+        let client = &mut self.clients[key];
+        if client.awaits.is_some() {
+            return Ok(());
+        }
+        if client.is_blocked() {
+            return self.deliver(key, Step::Resume, now);
+        }
+        if !event.read || client.ending.is_some() {
+            return Ok(());
+        }
+        // What is read may have to be held.
+        let mut room = self.buffer.len();
+        if self.limits.ample() < room {
+            room = room.min(self.limits.room(client.peer.uid));
+            if room == 0 {
+                client.awaits = Some(Awaits::Quota);
+                self.starved.push_back(key);
+                return Ok(());
+            }
+        }
+        let step = match client.stream.read(&mut self.buffer[..room]) {
+            Ok(0) => {
+                client.ending = Some(if client.is_deaf {
+                    Close::HangUp
+                } else {
+                    Close::Done
+                });
+                Step::Finish
+            }
+            Ok(bytes) => {
+                client.active = now.instant;
+                Step::Feed(bytes)
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
+                // It went without reading all it was sent; what it sent was read before.
+                io::ErrorKind::ConnectionReset => {
+                    client.ending = Some(Close::HangUp);
+                    Step::Finish
+                }
+                _ => return Err(Close::Io(error)),
+            },
+        };
+        self.deliver(key, step, now)
+    }
+
+    /// Writes what waits for the client, and what it is to be told at the end of that.
+    fn flush(&mut self, key: usize, now: Now) -> Result<(), Close> {
+        let client = &mut self.clients[key];
+        let mut flushed = client.flush(now.instant);
+        let socket = &mut self.sockets[client.socket as usize];
+        if flushed.is_ok()
+            && client.queue.is_empty()
+            && let (Some(gap), Some(relay)) = (client.gap.take(), socket.service.relay())
+        {
+            let told = relay.tell(&gap);
+            flushed = Outbox {
+                clients: &mut self.clients,
+                limits: &mut self.limits,
+                effects: &mut self.effects,
+                queue_size: socket.queue_size,
+                credit: 0,
+                over: None,
+                now,
+            }
+            .give(key, &[io::IoSlice::new(&told)]);
+        }
+        match flushed {
+            Err(Close::HangUp) if self.clients[key].receiver => {
+                self.deafen(key);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// A receiver takes nothing more; what it sent is still read, and delivered.
+    fn deafen(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        let socket = &mut self.sockets[client.socket as usize];
+        socket.counters.undelivered += client.queue.len() as u64;
+        client.queue = Default::default();
+        client.gap = None;
+        client.receiver = false;
+        client.is_deaf = true;
+        let held_up = mem::take(&mut client.holds_up);
+        if let Some(relay) = socket.service.relay() {
+            relay.leave(key, held_up);
+        }
+    }
+
+    /// After a turn, or when another client's turn has changed something for this one: closes the
+    /// client that has ended and is owed nothing, times the one whose queue is full, and changes
+    /// what it is watched for. `gone`: both directions have ended.
+    fn settle(
+        &mut self,
+        key: usize,
+        gone: bool,
+        now: Now,
+        watch: &mut WatchFn<'_, S>,
+    ) -> Result<(), Close> {
+        let client = &mut self.clients[key];
+        let socket = &mut self.sockets[client.socket as usize];
+        let weight = client.weight();
+        self.limits.hold(client.peer.uid, client.held, weight);
+        client.held = weight;
+        if client.holds_up
+            && let Some(relay) = socket.service.relay()
+        {
+            relay.relieve(client, socket.queue_size);
+        }
+        let held_up = client.is_blocked() || client.awaits.is_some();
+        if !held_up && !client.is_owed() {
+            let stays = match &client.ending {
+                None => true,
+                Some(Close::Done) => client.receiver && !gone,
+                Some(Close::Stopping) => client.receiver && !socket.quiet,
+                Some(_) => false,
+            };
+            if !stays && let Some(reason) = client.ending.take() {
+                return Err(reason);
+            }
+        }
+        // Who half-closed may take its time; who was cut off may not.
+        let cut_off = matches!(client.ending, Some(Close::MessageTooLong { .. }));
+        let full = client.holds_up
+            || cut_off && client.is_owed()
+            || match client.awaits {
+                // Whatever holds it up, its own queue does not.
+                Some(Awaits::Record | Awaits::Receivers) => false,
+                Some(Awaits::Quota) => true,
+                None => held_up,
+            };
+        match (full, &client.full) {
+            (true, None) => {
+                client.full = Some(Box::new(Full {
+                    since: now.instant,
+                    taken: 0,
+                    told: false,
+                }));
+                let mut span = socket.slow_timeout;
+                if client.holds_up {
+                    span = span.min(STALL);
+                }
+                super::set(
+                    &mut self.timers,
+                    client,
+                    key,
+                    Timer::Slow,
+                    now.instant + span,
+                );
+            }
+            (false, Some(_)) => client.full = None,
+            _ => {}
+        }
+        let wanted = client.watch();
+        if client.watched != wanted {
+            let watched = mem::replace(&mut client.watched, wanted);
+            watch(key, &client.stream, watched, wanted).map_err(Close::Io)?;
+        }
+        Ok(())
+    }
+
+    /// What a turn did to other clients.
+    pub(super) fn follow_up(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        if self.effects.is_empty() {
+            return;
+        }
+        self.note_dropped(now);
+        while let Some((key, reason)) = self.effects.failed.pop() {
+            match reason {
+                Close::HangUp if self.clients.contains(key) => {
+                    self.deafen(key);
+                    self.effects.touched.push(key);
+                }
+                reason if self.clients.contains(key) => self.close(key, &reason, now),
+                _ => {}
+            }
+        }
+        while let Some(key) = self.effects.touched.pop() {
+            if self.clients.contains(key)
+                && let Err(reason) = self.settle(key, false, now, watch)
+            {
+                self.close(key, &reason, now);
+            }
+        }
+    }
+
+    /// Counts and logs what was dropped, and for whom.
+    fn note_dropped(&mut self, now: Now) {
+        for (key, messages) in self.effects.dropped.drain(..) {
+            let client = &self.clients[key];
+            let uid = client.peer.uid;
+            let socket = &mut self.sockets[client.socket as usize];
+            socket.counters.dropped += messages;
+            let quota = self.limits.room(uid) < client.queue.room(socket.queue_size);
+            let over = quota.then(|| self.limits.over(uid));
+            self.lines
+                .dropped(socket, client, messages, over, now.instant);
+        }
+    }
+
+    /// Goes on with the clients that are first in the lines for their socket's record and its
+    /// receivers, if there is room.
+    pub(super) fn call(&mut self, socket: usize, now: Now) {
+        let Socket {
+            record, service, ..
+        } = &mut self.sockets[socket];
+        let recorded = record.as_mut().and_then(Record::call);
+        let relayed = service.relay().and_then(|relay| relay.call());
+        for key in [recorded, relayed].into_iter().flatten() {
+            self.resume(key, now);
+        }
+    }
+
+    /// What the client waited for has come.
+    pub(super) fn resume(&mut self, key: usize, now: Now) {
+        let client = &mut self.clients[key];
+        client.awaits = None;
+        // It was not silent: nobody listened.
+        client.active = now.instant;
+        self.ready.list(client, key);
+    }
+
+    /// Runs one step of the client's input through its socket's service.
+    fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<(), Close> {
+        let client = &mut self.clients[key];
+        let Socket {
+            rule,
+            service,
+            record,
+            counters,
+            queue_size,
+            slow_client,
+            ..
+        } = &mut self.sockets[client.socket as usize];
+        let from = Sender {
+            key,
+            id: client.id,
+            peer: client.peer,
+        };
+        // Taken out, so that the service may reach every client while this one's bytes are read.
+        let mut input = client
+            .input
+            .take()
+            .map_or_else(Input::default, |input| *input);
+        let mut out = Outbox {
+            credit: client.held - client.queue.len(),
+            clients: &mut self.clients,
+            limits: &mut self.limits,
+            effects: &mut self.effects,
+            queue_size: *queue_size,
+            over: None,
+            now,
+        };
+        let (mut dropped, mut truncated, mut awaits) = (0, 0, None);
+        let mut failed = None;
+        let mut receive = |batch: Batch<'_>| {
+            let mark = record.as_ref().map(Record::mark);
+            let taken = match record {
+                Some(record) => record.receive(&from, &batch, now.wall),
+                None => batch.bytes.len(),
+            };
+            if taken < batch.bytes.len() {
+                awaits = Some(Awaits::Record);
+            }
+            let offered = batch.first(taken);
+            let done = match service.receive(&from, &offered, &mut out) {
+                Ok(done) => done,
+                Err(reason) => {
+                    // What was not taken stays, to be counted.
+                    failed = Some(reason);
+                    return Ok(0);
+                }
+            };
+            let messages = batch.count(done);
+            counters.messages += messages;
+            counters.bytes += done as u64;
+            if batch.truncated {
+                truncated += messages;
+            }
+            if done == taken {
+                return Ok(taken);
+            }
+            match slow_client {
+                SlowClient::Wait => {
+                    if let (Some(record), Some(mark)) = (&mut *record, mark) {
+                        record.back_to(mark);
+                        record.receive(&from, &batch.first(done), now.wall);
+                    }
+                    awaits = match service {
+                        Service::Relay(_) => Some(Awaits::Receivers),
+                        // Its own queue: it goes on when it reads.
+                        _ => out.over.map(|_| Awaits::Quota),
+                    };
+                    Ok(done)
+                }
+                SlowClient::Disconnect => {
+                    let waiting = out.clients[key].queue.len();
+                    failed = Some(match out.over {
+                        Some(over) => Close::OverQuota(over),
+                        None => Close::SlowReader { waiting },
+                    });
+                    Ok(done)
+                }
+                SlowClient::Drop => {
+                    dropped += match rule.framing {
+                        // The rest of what one read brought.
+                        Framing::None => 1,
+                        _ => offered.messages - messages,
+                    };
+                    Ok(taken)
+                }
+            }
+        };
+        let fed = match step {
+            Step::Resume => input.resume(rule, &mut receive),
+            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule, &mut receive),
+            Step::Finish => input.finish(rule, &mut receive),
+        };
+        counters.truncated += truncated;
+        if dropped > 0 {
+            self.effects.dropped.push((key, dropped));
+        }
+        let client = &mut self.clients[key];
+        client.awaits = awaits;
+        match awaits {
+            Some(Awaits::Record) => record.as_mut().map(|record| record.line.wait(key)),
+            Some(Awaits::Receivers) => service.relay().map(|relay| relay.line.wait(key)),
+            Some(Awaits::Quota) => Some(self.starved.push_back(key)),
+            None => None,
+        };
+        let socket = &self.sockets[client.socket as usize];
+        if truncated > 0 {
+            self.lines
+                .truncated(socket, client.id, &client.peer, truncated, now.instant);
+        }
+        if !input.is_clear() {
+            client.input = Some(Box::new(input));
+        }
+        if let Some(reason) = failed {
+            return Err(reason);
+        }
+        match fed {
+            // What it sent before is still owed.
+            Err(reason @ Close::MessageTooLong { .. }) => {
+                client.ending = Some(reason);
+                Ok(())
+            }
+            other => other.map(|_: Fed| ()),
+        }
+    }
+
+    /// Takes a client out and ends its stream.
+    pub(super) fn close(&mut self, key: usize, reason: &Close, now: Now) {
+        let mut client = self.clients.remove(key);
+        for timer in [Timer::Idle, Timer::Slow] {
+            if let Some(at) = client.note_timer(timer as usize, None) {
+                self.timers.remove(&(at, key, timer));
+            }
+        }
+        self.limits.hold(client.peer.uid, client.held, 0);
+        self.limits.leave(client.peer.uid);
+        if client.awaits == Some(Awaits::Quota) {
+            self.starved.retain(|&starved| starved != key);
+        }
+        let socket = &mut self.sockets[client.socket as usize];
+        socket.present -= 1;
+        if let Some(record) = &mut socket.record {
+            record.line.leave(key);
+        }
+        if let Some(relay) = socket.service.relay() {
+            relay.line.leave(key);
+            relay.leave(key, client.holds_up);
+        }
+        // After an end of file there is nothing left to read away.
+        let unread = if matches!(reason, Close::Done) {
+            0
+        } else {
+            client.stream.hang_up()
+        };
+        let undelivered = client.queue.len();
+        let (untaken, unfinished) = match &client.input {
+            Some(input) => input.loss(socket.rule.framing),
+            None => (0, false),
+        };
+        let loss = Loss {
+            unread,
+            undelivered,
+            untaken,
+            unfinished,
+        };
+        socket.counters.lost(&loss);
+        self.lines
+            .closed(socket, &client, reason, &loss, now.instant);
+        self.call(client.socket as usize, now);
+    }
+}
