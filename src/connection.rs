@@ -166,7 +166,7 @@ impl<S: Stream> Connection<S> {
     /// Bytes that are held for it: input that waits and output unsent.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.queue.len() + self.input.as_ref().map_or(0, |input| input.held())
+        self.queue.len() + self.input.as_ref().map_or(0, |input| input.waiting())
     }
 
     /// Whether whole messages of it wait for the service.

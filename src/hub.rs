@@ -100,6 +100,18 @@ impl<S: Stream> Hub<S> {
         self.clients.len()
     }
 
+    /// Bytes held for all clients: input that waits and output unsent.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.limits.held()
+    }
+
+    /// Bytes held for the clients of user `uid`.
+    #[must_use]
+    pub fn held_for(&self, uid: u32) -> usize {
+        self.limits.held_for(uid)
+    }
+
     /// The sockets, in the order of `new`.
     #[must_use]
     pub fn sockets(&self) -> &[Socket] {

@@ -51,10 +51,10 @@ impl Input {
         self.whole > 0
     }
 
-    /// Bytes that are held.
+    /// Bytes that wait.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
+    pub fn waiting(&self) -> usize {
+        self.held.len() - self.start
     }
 
     /// What is lost if the client ends now: the whole messages that wait, and whether part of a
@@ -70,7 +70,7 @@ impl Input {
         (waiting, self.held.len() > end)
     }
 
-    /// Whether the next byte starts a message, and nothing waits.
+    /// Whether nothing waits and the next byte starts a message.
     #[must_use]
     pub fn is_clear(&self) -> bool {
         self.held.is_empty() && self.skip.is_none()
@@ -221,6 +221,10 @@ impl Input {
         self.start += taken;
         self.whole -= taken;
         if self.whole > 0 {
+            // What was taken goes before it is more than what waits.
+            if self.start > self.waiting() {
+                self.held.drain(..mem::take(&mut self.start));
+            }
             return Ok(Fed::Blocked);
         }
         self.truncated = false;

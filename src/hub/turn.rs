@@ -382,12 +382,12 @@ impl<S: Stream> Hub<S> {
         }
         let client = &mut self.clients[key];
         client.awaits = awaits;
-        match awaits {
-            Some(Awaits::Record) => record.as_mut().map(|record| record.line.wait(key)),
-            Some(Awaits::Receivers) => service.relay().map(|relay| relay.line.wait(key)),
-            Some(Awaits::Quota) => Some(self.starved.push_back(key)),
-            None => None,
-        };
+        match (awaits, record, service) {
+            (Some(Awaits::Record), Some(record), _) => record.line.wait(key),
+            (Some(Awaits::Receivers), _, Service::Relay(relay)) => relay.line.wait(key),
+            (Some(Awaits::Quota), ..) => self.starved.push_back(key),
+            _ => {}
+        }
         let socket = &self.sockets[client.socket as usize];
         if truncated > 0 {
             self.lines

@@ -19,6 +19,8 @@ mod echo;
 mod ends;
 mod fairness;
 mod limits;
+mod quotas;
+mod relay;
 mod schedules;
 mod slow_clients;
 mod time;

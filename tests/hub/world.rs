@@ -46,6 +46,8 @@ pub struct Wire {
     pub capacity: usize,
     /// Bytes that the hub has written.
     pub written: usize,
+    /// In how many calls.
+    pub writes: usize,
     /// A write fell short: there is no room until the client takes something.
     pub full: bool,
     /// What the client got.
@@ -159,6 +161,7 @@ impl Stream for End {
         wire.full |= fits < bytes.len();
         wire.kernel.extend(&bytes[..fits]);
         wire.written += fits;
+        wire.writes += 1;
         if fits == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -270,6 +273,13 @@ impl World {
         Self::new(&format!("[socket.s]\npath = \"/run/s\"\n{keys}\n"))
     }
 
+    /// One relay socket of lines with these keys.
+    pub fn relay(keys: &str) -> Self {
+        Self::new(&format!(
+            "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"lines\"\nmessage-size = \"16B\"\n{keys}\n"
+        ))
+    }
+
     /// One collect socket of lines, its record raw.
     pub fn collect(record_keys: &str) -> Self {
         Self::new(&collect_socket(record_keys))
@@ -303,6 +313,7 @@ impl World {
             kernel: VecDeque::new(),
             capacity: 1 << 20,
             written: 0,
+            writes: 0,
             full: false,
             got: Vec::new(),
             watched: Watch {

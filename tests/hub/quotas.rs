@@ -1,0 +1,102 @@
+//! Bytes held for one user, and for everybody together: who would have more held waits, and is
+//! closed if that lasts.
+
+use udsd::{limits::Limits, peer::Peer};
+
+use crate::world::{Client, PEER, SECOND, World, lines, pattern};
+
+const ECHO: &str = "[socket.s]\npath = \"/run/s\"\nqueue-size = \"100B\"\nmessage-size = \"16B\"\nslow-timeout = \"3s\"\n";
+
+fn enter(world: &mut World, uid: u32, capacity: usize) -> Client {
+    let client = world.try_enter(0, Peer { uid, ..PEER }, &[]).0.unwrap();
+    client.wire.borrow_mut().capacity = capacity;
+    client
+}
+
+#[test]
+fn one_user_waits_and_another_does_not() {
+    let limits = Limits::new(9, 9).with_queues(150, 1000);
+    let mut world = World::with_limits(&format!("{ECHO}framing = \"lines\"\n"), limits);
+    let mine = [enter(&mut world, 1, 10), enter(&mut world, 1, 10)];
+    let other = enter(&mut world, 2, 10);
+    for client in &mine {
+        client.send(&lines(100..200));
+    }
+    other.send(&lines(100..110));
+    world.settle();
+    assert!(world.hub.held_for(1) <= 150);
+    assert_eq!(other.take(usize::MAX), 10);
+    // All of it comes, as they read.
+    loop {
+        let taken: usize = [&mine[0], &mine[1], &other]
+            .map(|client| client.take(9))
+            .iter()
+            .sum();
+        if taken == 0 {
+            break;
+        }
+        world.settle();
+        assert!(world.hub.held_for(1) <= 150, "{}", world.hub.held_for(1));
+    }
+    for client in &mine {
+        assert_eq!(client.got(), lines(100..200));
+    }
+    assert_eq!(world.hub.held(), 0);
+    world.pass(SECOND * 3600);
+    assert!(world.hub.deadline().is_none() && world.hub.present() == 3);
+}
+
+#[test]
+fn unfinished_messages_count_and_who_waits_too_long_is_closed() {
+    let limits = Limits::new(9, 9).with_queues(20, 1000);
+    let mut world = World::with_limits(&format!("{ECHO}framing = \"lines\"\n"), limits);
+    let clients: Vec<Client> = (0..3).map(|_| enter(&mut world, 1, 100)).collect();
+    for client in &clients {
+        client.send(&pattern(8)[1..]);
+    }
+    world.settle();
+    assert_eq!(world.hub.held_for(1), 20);
+    // The third has no room for the rest of its message.
+    assert_eq!(clients[2].unread(), 1);
+    clients[2].send(b"\n");
+    world.pass(SECOND * 2);
+    world.settle();
+    assert!(!clients[2].is_closed());
+    clients[0].send(b"\n");
+    world.settle();
+    assert!(
+        !clients[0].is_closed(),
+        "it ends its message in the room of its own"
+    );
+    world.pass(SECOND * 2);
+    world.settle();
+    let closed = clients.iter().filter(|client| client.is_closed()).count();
+    assert!(closed <= 2 && !clients[1].is_closed());
+}
+
+#[test]
+fn a_relay_keeps_the_quotas_of_its_receivers() {
+    let keys = "queue-size = \"200B\"\nslow-timeout = \"3s\"";
+    let relay = format!(
+        "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"lines\"\nmessage-size = \"16B\"\n{keys}\n"
+    );
+    let limits = Limits::new(20, 20).with_queues(300, 1000);
+    let mut world = World::with_limits(&relay, limits);
+    let slow: Vec<Client> = (0..5).map(|_| enter(&mut world, 1, 10)).collect();
+    let sender = enter(&mut world, 2, 10);
+    sender.send(&lines(100..200));
+    world.settle();
+    assert!(world.hub.held_for(1) <= 300);
+    loop {
+        let taken: usize = slow.iter().map(|client| client.take(7)).sum();
+        if taken == 0 {
+            break;
+        }
+        world.settle();
+        assert!(world.hub.held_for(1) <= 300);
+    }
+    for client in &slow {
+        assert_eq!(client.got(), lines(100..200));
+    }
+    assert_eq!(world.hub.held(), 0);
+}
