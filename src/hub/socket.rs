@@ -8,10 +8,10 @@ use std::{
 use super::Timer;
 use crate::{
     access::Access,
-    config::{self, ServiceKind, SlowClient},
+    config::{self, ServiceKind, SlowClient, SocketType},
     connection::Connection,
     error::Close,
-    input::Rule,
+    input::{Rule, TooLong},
     record::{Encoder, Format},
     service::{Record, Relay, Service},
 };
@@ -90,6 +90,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Messages of which only the first part was taken.
     pub truncated: u64,
+    /// Messages refused because they were too long.
+    pub oversized: u64,
     /// Messages dropped for a slow client.
     pub dropped: u64,
     /// Whole messages that were read and had not been taken when their senders ended.
@@ -119,6 +121,7 @@ impl fmt::Display for Counters {
             messages,
             bytes,
             truncated,
+            oversized,
             dropped,
             untaken,
             unfinished,
@@ -127,7 +130,7 @@ impl fmt::Display for Counters {
         } = self;
         write!(
             f,
-            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )
     }
 }
@@ -159,7 +162,11 @@ impl Socket {
         let rule = Rule {
             framing: config.framing,
             message_size: config.message_size,
-            truncate: config.service == ServiceKind::Collect,
+            too_long: match (config.service, config.kind) {
+                (ServiceKind::Collect, _) => TooLong::Keep,
+                (_, SocketType::Stream) => TooLong::Close,
+                _ => TooLong::Refuse,
+            },
         };
         let service = match config.service {
             ServiceKind::Collect => Service::Collect,

@@ -377,6 +377,8 @@ impl<S: Stream> Hub<S> {
             Step::Finish => input.finish(rule, &mut receive),
         };
         counters.truncated += truncated;
+        let oversized = input.take_refused();
+        counters.oversized += oversized;
         if dropped > 0 {
             self.effects.dropped.push((key, dropped));
         }
@@ -392,6 +394,10 @@ impl<S: Stream> Hub<S> {
         if truncated > 0 {
             self.lines
                 .truncated(socket, client.id, &client.peer, truncated, now.instant);
+        }
+        if oversized > 0 {
+            self.lines
+                .oversized(socket, client.id, &client.peer, oversized, now.instant);
         }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
