@@ -306,6 +306,62 @@ fn for_a_slow_reader_whole_packets_are_dropped_and_counted() {
 }
 
 #[test]
+fn a_relay_passes_packets_on_to_all_others() {
+    let daemon = start("service = \"relay\"\nmessage-size = \"4KiB\"");
+    let receivers: Vec<_> = (0..3).map(|_| client(&daemon)).collect();
+    let sender = client(&daemon);
+    let packets: Vec<_> = (0..2000)
+        .map(|n| if n % 10 == 0 { Vec::new() } else { numbered(n) })
+        .collect();
+    // They are in once they have each heard of the other.
+    for pair in [[0, 1], [1, 2], [2, 0]] {
+        receivers[pair[0]].send(b"here");
+        assert_eq!(receivers[pair[1]].receive().as_deref(), Some(&b"here"[..]));
+    }
+    for receiver in &receivers {
+        assert_eq!(receiver.receive().as_deref(), Some(&b"here"[..]));
+    }
+    thread::scope(|scope| {
+        for receiver in &receivers {
+            scope.spawn(|| {
+                for packet in &packets {
+                    assert!(receiver.receive().as_ref() == Some(packet));
+                }
+            });
+        }
+        for packet in &packets {
+            sender.send(packet);
+        }
+    });
+}
+
+#[test]
+fn under_a_quota_that_holds_one_packet_all_get_theirs() {
+    let quota = "[limits]\nqueue-per-user = \"2052B\"\n";
+    let keys = "message-size = \"2KiB\"\nqueue-size = \"2052B\"";
+    let daemon = Daemon::start(&(quota.to_owned() + &config(keys)));
+    let longest = vec![7; 2048];
+    let slow = client(&daemon);
+    slow.round_trip(&longest);
+    // What it has not read yet takes up the quota: others wait, and are not taken for ended.
+    let sent = slow.send_until_full(std::iter::repeat_n(longest.clone(), 1000), 70);
+    let other = client(&daemon);
+    other.send(b"");
+    other.send(&longest);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..sent {
+                assert!(slow.receive().as_ref() == Some(&longest));
+            }
+        });
+        assert_eq!(other.receive(), Some(Vec::new()));
+        assert!(other.receive().as_ref() == Some(&longest));
+    });
+    slow.round_trip(b"");
+    other.round_trip(&longest);
+}
+
+#[test]
 fn a_stop_is_an_end_and_no_error() {
     for _ in 0..10 {
         let mut daemon = start("");
