@@ -344,7 +344,7 @@ fn under_a_quota_that_holds_one_packet_all_get_theirs() {
     let slow = client(&daemon);
     slow.round_trip(&longest);
     // What it has not read yet takes up the quota: others wait, and are not taken for ended.
-    let sent = slow.send_until_full(std::iter::repeat_n(longest.clone(), 1000), 70);
+    let sent = slow.send_until_full(std::iter::repeat_n(longest.clone(), 1000), 40);
     let other = client(&daemon);
     other.send(b"");
     other.send(&longest);
