@@ -50,7 +50,7 @@ struct Arguments {
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Type of the one socket: stream
+    /// Type of the one socket: stream, seqpacket
     #[arg(long = "type", value_name = "T", requires = "socket")]
     kind: Option<String>,
     /// Service of the one socket: echo, collect
@@ -284,7 +284,7 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
                 "bound"
             };
             let endpoint = match inherited {
-                Some(passed) => Endpoint::inherit(passed, socket)?,
+                Some(passed) => Endpoint::inherit(passed, socket, config)?,
                 None => Endpoint::bind(socket, config)?,
             };
             info!(

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Address, Config},
     connection::Stream,
     error::Fatal,
-    link::Link,
+    link::{Link, Sizes},
     peer::Peer,
     sys,
     systemd::Inherited,
@@ -39,6 +39,8 @@ pub struct Endpoint {
     fd: OwnedFd,
     origin: Origin,
     backlog: u32,
+    /// Of a seqpacket socket.
+    packets: Option<Sizes>,
 }
 
 /// Where a listening socket comes from.
@@ -55,7 +57,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// `Fatal::Socket` with what stands in the way, `Fatal::Config` for a user or group that does
-    /// not exist.
+    /// not exist, or a `message-size` that no packet can have.
     pub fn bind(socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
         let fault = |fault: String| Fatal::Socket {
             socket: describe(socket),
@@ -63,9 +65,10 @@ impl Endpoint {
         };
         let system = |error: io::Error| fault(error.to_string());
         let owner = accounts::owner(socket, config)?;
+        let packets = packets(socket, config)?;
         let fd = net::socket_with(
             AddressFamily::UNIX,
-            SocketType::STREAM,
+            kind(socket.kind),
             SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             None,
         )
@@ -93,14 +96,20 @@ impl Endpoint {
             fd,
             origin: Origin::Bound(bound),
             backlog: socket.backlog,
+            packets,
         })
     }
 
     /// Takes over a socket that the manager listens on for `socket`.
     ///
     /// # Errors
-    /// `Fatal::Socket` naming both sides where it is not what the file says.
-    pub fn inherit(passed: Inherited, socket: &config::Socket) -> Result<Self, Fatal> {
+    /// `Fatal::Socket` naming both sides where it is not what the file says, `Fatal::Config` for a
+    /// `message-size` that no packet can have.
+    pub fn inherit(
+        passed: Inherited,
+        socket: &config::Socket,
+        config: &Config,
+    ) -> Result<Self, Fatal> {
         let fault = |fault: String| Fatal::Socket {
             socket: describe(socket),
             fault,
@@ -125,7 +134,8 @@ impl Endpoint {
         }
         if !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
             return Err(fault(format!(
-                "{name}, which the manager passed, does not listen: its unit needs ListenStream= and Accept=no"
+                "{name}, which the manager passed, does not listen: its unit needs {}= and Accept=no",
+                listen_key(wanted)
             )));
         }
         rustix::io::ioctl_fionbio(&passed.fd, true).map_err(system)?;
@@ -136,6 +146,7 @@ impl Endpoint {
             fd: passed.fd,
             origin: Origin::Inherited,
             backlog: socket.backlog,
+            packets: packets(socket, config)?,
         })
     }
 
@@ -148,7 +159,7 @@ impl Endpoint {
         drop(file);
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            let Ok((mut link, _)) = Link::accept(&self.fd) else {
+            let Ok((mut link, _)) = Link::accept(&self.fd, self.packets) else {
                 break;
             };
             link.hang_up();
@@ -160,7 +171,7 @@ impl Endpoint {
     /// # Errors
     /// Those of `accept4(2)`; `WouldBlock` where nobody waits.
     pub fn accept(&self) -> io::Result<(Link, Peer)> {
-        Link::accept(&self.fd)
+        Link::accept(&self.fd, self.packets)
     }
 }
 
@@ -258,6 +269,36 @@ fn type_name(kind: SocketType) -> &'static str {
         SocketType::DGRAM => "datagram",
         _ => "unknown",
     }
+}
+
+/// The key of `systemd.socket(5)` for a socket that listens.
+fn listen_key(kind: SocketType) -> &'static str {
+    match kind {
+        SocketType::SEQPACKET => "ListenSequentialPacket",
+        _ => "ListenStream",
+    }
+}
+
+/// How long the packets of a seqpacket socket may be, if it is one.
+fn packets(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
+    if socket.kind != config::SocketType::Seqpacket {
+        return Ok(None);
+    }
+    let longest = socket.longest_sent();
+    let (sizes, room) =
+        Sizes::new(socket.message_size, longest).map_err(|error| Fatal::Socket {
+            socket: describe(socket),
+            fault: error.to_string(),
+        })?;
+    if room < longest {
+        let key = format!("socket.{}.message-size", socket.name);
+        let message = format!(
+            "packets of {longest} bytes are over what SO_SNDBUF can be raised to for type = \"seqpacket\", {room} bytes: lower message-size, or raise net.core.wmem_max to {}",
+            longest.div_ceil(2) + 32
+        );
+        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+    }
+    Ok(Some(sizes))
 }
 
 fn show(address: Option<&Address>) -> String {

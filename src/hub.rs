@@ -35,7 +35,7 @@ use crate::{
     service::{Effects, Outbox, Record},
 };
 
-/// The read buffer that all clients share, in bytes: what one client may send in a turn.
+/// What one client may send in a turn, bytes: more only to have the last packet whole.
 const READ_BUFFER: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +79,7 @@ impl<S: Stream> Hub<S> {
     /// A hub without clients.
     #[must_use]
     pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
+        let buffer = sockets.iter().map(|socket| socket.read_size).max();
         Hub {
             clients: Slab::new(),
             sockets,
@@ -87,7 +88,7 @@ impl<S: Stream> Hub<S> {
             starved: VecDeque::new(),
             effects: Effects::default(),
             timers: BTreeSet::new(),
-            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            buffer: vec![0; buffer.unwrap_or(0)].into_boxed_slice(),
             ids: 0,
             lines: Lines::default(),
             stopping: false,
@@ -258,8 +259,10 @@ impl<S: Stream> Hub<S> {
             let Some(key) = self.starved.pop_front() else {
                 break;
             };
-            let enough = READ_BUFFER.min(self.limits.smallest() / 4).max(1);
-            if self.limits.room(self.clients[key].peer.uid) >= enough {
+            let client = &self.clients[key];
+            let least = self.sockets[client.socket as usize].least_held();
+            let enough = READ_BUFFER.min(self.limits.smallest() / 4).max(least);
+            if self.limits.room(client.peer.uid) >= enough {
                 self.resume(key, now);
             } else {
                 self.starved.push_back(key);

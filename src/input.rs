@@ -17,8 +17,19 @@ pub struct Rule {
     pub framing: Framing,
     /// `message-size`, bytes.
     pub message_size: usize,
-    /// Keep the first part of a longer message, in place of closing its sender.
-    pub truncate: bool,
+    /// What becomes of a longer message.
+    pub too_long: TooLong,
+}
+
+/// What becomes of a message longer than `message-size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLong {
+    /// Its sender is closed.
+    Close,
+    /// It is passed over; its sender goes on.
+    Refuse,
+    /// Its first part is kept, marked as truncated.
+    Keep,
 }
 
 /// What became of the bytes that were fed.
@@ -42,6 +53,8 @@ pub struct Input {
     /// The waiting bytes are the kept part of a truncated message.
     truncated: bool,
     skip: Option<Skip>,
+    /// Messages passed over since `take_refused`.
+    refused: u64,
 }
 
 impl Input {
@@ -76,11 +89,16 @@ impl Input {
         self.held.is_empty() && self.skip.is_none()
     }
 
+    /// How many messages were passed over as too long, since this was last asked.
+    pub fn take_refused(&mut self) -> u64 {
+        mem::take(&mut self.refused)
+    }
+
     /// Cuts `bytes`, which were just read, and delivers what is whole. Only C-string padding in
     /// `bytes` is written to. Not to be called while blocked.
     ///
     /// # Errors
-    /// Those of `deliver`, and `MessageTooLong` where the rule does not truncate.
+    /// Those of `deliver`, and `MessageTooLong` where the rule says `TooLong::Close`.
     pub fn feed(
         &mut self,
         mut bytes: &mut [u8],
@@ -91,7 +109,7 @@ impl Input {
         let Rule {
             framing,
             message_size: limit,
-            truncate,
+            too_long,
         } = *rule;
         loop {
             if let Some(skip) = self.skip.take() {
@@ -129,7 +147,7 @@ impl Input {
                     self.held.extend_from_slice(bytes);
                     return Ok(Fed::All);
                 }
-                Cut::TooLong { .. } if !truncate => {
+                Cut::TooLong { .. } if too_long == TooLong::Close => {
                     return Err(Close::MessageTooLong { limit });
                 }
                 Cut::TooLong { body, .. } if self.held.len() + bytes.len() < body + limit => {
@@ -138,6 +156,13 @@ impl Input {
                 }
                 Cut::TooLong { body, skip } => {
                     let n = (body + limit).saturating_sub(self.held.len());
+                    if too_long == TooLong::Refuse {
+                        self.refused += 1;
+                        self.held = Vec::new();
+                        self.skip = Some(skip);
+                        bytes = &mut bytes[n..];
+                        continue;
+                    }
                     self.held.extend_from_slice(&bytes[..n]);
                     self.held.truncate(body + limit);
                     self.start = body;
@@ -270,13 +295,18 @@ mod tests {
         Rule {
             framing,
             message_size,
-            truncate: true,
+            too_long: TooLong::Keep,
         }
     }
 
     /// What arrives when `stream` comes in these pieces and the service takes `quota` messages
     /// before it blocks, each time.
     fn run(rule: &Rule, pieces: &[&[u8]], quota: usize) -> Vec<(Vec<u8>, bool)> {
+        run_counting(rule, pieces, quota).0
+    }
+
+    /// As `run`, and how many messages were passed over.
+    fn run_counting(rule: &Rule, pieces: &[&[u8]], quota: usize) -> (Vec<(Vec<u8>, bool)>, u64) {
         let mut input = Input::default();
         let mut taker = Taker::new(quota);
         let settle = |input: &mut Input, taker: &mut Taker, mut fed: Fed| {
@@ -295,7 +325,7 @@ mod tests {
         }
         let fed = input.finish(rule, &mut |batch| taker.take(batch)).unwrap();
         settle(&mut input, &mut taker, fed);
-        taker.bodies
+        (taker.bodies, input.take_refused())
     }
 
     #[test]
@@ -392,7 +422,7 @@ mod tests {
     #[test]
     fn a_message_over_the_limit_ends_its_sender_where_nothing_is_cut() {
         let rule = Rule {
-            truncate: false,
+            too_long: TooLong::Close,
             ..rule(Framing::Lines, 4)
         };
         let mut input = Input::default();
@@ -405,6 +435,42 @@ mod tests {
             Err(Close::MessageTooLong { limit: 4 })
         ));
         assert_eq!(taker.bodies, [(b"abcd".to_vec(), false)]);
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_passed_over_and_counted_where_it_alone_is_refused() {
+        type Case = (Framing, &'static [u8], &'static [&'static [u8]], u64);
+        let cases: &[Case] = &[
+            (
+                Framing::LengthPrefixed,
+                b"\0\0\0\x02hi\0\0\0\x05abcde\0\0\0\0\0\0\0\x09abcdefghi\0\0\0\x04last",
+                &[b"hi", b"", b"last"],
+                2,
+            ),
+            (
+                Framing::Lines,
+                b"abcd\nabcde\nx\n\nabcdefgh\n",
+                &[b"abcd", b"x", b""],
+                2,
+            ),
+        ];
+        for (framing, stream, expected, count) in cases {
+            let rule = Rule {
+                too_long: TooLong::Refuse,
+                ..rule(*framing, 4)
+            };
+            let expected: Vec<_> = expected.iter().map(|body| (body.to_vec(), false)).collect();
+            for quota in [1, usize::MAX] {
+                for i in 0..=stream.len() {
+                    for j in i..=stream.len() {
+                        let pieces = [&stream[..i], &stream[i..j], &stream[j..]];
+                        let (bodies, refused) = run_counting(&rule, &pieces, quota);
+                        assert_eq!(bodies, expected, "{framing} cut at {i} and {j}");
+                        assert_eq!(refused, *count, "{framing} cut at {i} and {j}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! The kernel's end of one client: a connected socket that never waits.
+//! The kernel's end of one client: a connected socket that never waits. The bytes of a stream pass
+//! here as they come; `packets` makes a stream of a seqpacket socket.
+
+mod packets;
 
 use std::{
     io::{self, IoSlice},
@@ -10,56 +13,85 @@ use rustix::{
     net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags},
 };
 
+pub use packets::Sizes;
+
 use crate::{connection::Stream, peer::Peer, sys};
+use packets::Packets;
 
 /// The kernel's end of a client.
 #[derive(Debug)]
-pub struct Link(OwnedFd);
+pub struct Link(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Stream(OwnedFd),
+    Packets(Packets),
+}
 
 impl Link {
-    /// The next client of `listener`, and its credentials.
+    /// The next client of `listener`, and its credentials. `packets`: of a seqpacket socket, how
+    /// long they may be.
     ///
     /// # Errors
     /// Those of `accept4(2)`; `WouldBlock` where nobody waits.
-    pub fn accept(listener: impl AsFd) -> io::Result<(Self, Peer)> {
+    pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<(Self, Peer)> {
         let fd = net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         let peer = sys::peer_of(&fd)?;
-        Ok((Link(fd), peer))
+        let kind = match packets {
+            None => Kind::Stream(fd),
+            Some(sizes) => Kind::Packets(Packets::new(fd, sizes)?),
+        };
+        Ok((Link(kind), peer))
     }
 }
 
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        match &self.0 {
+            Kind::Stream(fd) => fd.as_fd(),
+            Kind::Packets(packets) => packets.as_fd(),
+        }
     }
 }
 
 impl Stream for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let fd = match &mut self.0 {
+            Kind::Stream(fd) => fd,
+            Kind::Packets(packets) => return packets.read(buffer),
+        };
         // Without room for control data the kernel itself closes descriptors that were sent
         // (`unix(7)`, SCM_RIGHTS): they never enter this process.
-        let (read, _) = net::recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        let (read, _) = net::recv(fd, buffer, RecvFlags::DONTWAIT)?;
         Ok(read)
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let fd = match &mut self.0 {
+            Kind::Stream(fd) => fd,
+            Kind::Packets(packets) => return packets.write(parts),
+        };
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let written = match parts {
-            [part] => net::send(&self.0, part, flags)?,
-            parts => net::sendmsg(&self.0, parts, &mut SendAncillaryBuffer::default(), flags)?,
+            [part] => net::send(fd, part, flags)?,
+            parts => net::sendmsg(fd, parts, &mut SendAncillaryBuffer::default(), flags)?,
         };
         Ok(written)
     }
 
     fn hang_up(&mut self) -> usize {
+        let fd = match &mut self.0 {
+            Kind::Stream(fd) => fd,
+            Kind::Packets(packets) => return packets.hang_up(),
+        };
         // After this the peer can send no more, so the loop ends with what its buffer held.
-        if net::shutdown(&self.0, Shutdown::Both).is_err() {
+        if net::shutdown(&*fd, Shutdown::Both).is_err() {
             return 0;
         }
         let mut unread = 0;
         let mut buffer = [0; 4096];
         loop {
-            match net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+            match net::recv(&*fd, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return unread,
                 Ok((_, n)) => unread += n,
                 Err(Errno::INTR) => {}

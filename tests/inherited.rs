@@ -21,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Daemon, Folder, HANG, Random, Setup, connect, read_all, round_trip};
+use harness::{
+    Daemon, Folder, HANG, Random, Setup, connect, packets::Packets, read_all, round_trip,
+};
 use rustix::{
     net::{
         AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket,
@@ -183,6 +185,52 @@ fn another_type_names_both() {
         let words = ["socket a (", name, "stream"];
         assert_fails(passing(setup, [&fd], Some("a")), 1, &words);
     }
+}
+
+/// A seqpacket socket named `a`.
+const PACKETS: &str = "[socket.a]\npath = \"{dir}/a\"\ntype = \"seqpacket\"\n";
+
+#[test]
+fn a_seqpacket_socket_is_matched_by_its_name_and_by_path_and_type() {
+    for names in [Some("a"), Some("unknown"), None] {
+        let setup = Setup::new().config(PACKETS);
+        let path = setup.folder().join("a");
+        let fd = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&fd, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&fd, 8).unwrap();
+        // It came and left its packets while no daemon was there.
+        let early = Packets::connect(&path);
+        early.send(b"early");
+        early.send(b"");
+        early.finish();
+        let mut daemon = passing(setup, [&fd], names).start();
+        daemon.wait_log(&["socket a (", "inherited"]);
+        assert_eq!(early.receive_all(), [&b"early"[..], b""]);
+        let client = Packets::connect(&path);
+        client.round_trip(b"hello");
+        client.round_trip(b"");
+        assert!(daemon.stop().success());
+        assert_eq!(client.receive(), None);
+        assert!(path.exists(), "unlinked a socket of the manager");
+    }
+}
+
+#[test]
+fn a_stream_socket_in_place_of_seqpackets_names_both() {
+    let setup = Setup::new().config(PACKETS);
+    let fd = listener(&setup, "a");
+    let words = ["socket a (", "as a stream socket", "says seqpacket"];
+    assert_fails(passing(setup, [&fd], Some("a")), 1, &words);
+}
+
+#[test]
+fn a_seqpacket_socket_that_does_not_listen_is_refused() {
+    let setup = Setup::new().config(PACKETS);
+    let fd = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    let path = setup.folder().join("a");
+    bind(&fd, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let words = ["socket a (", "does not listen", "ListenSequentialPacket="];
+    assert_fails(passing(setup, [&fd], Some("a")), 1, &words);
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::frame::Framing;
 
 /// Bytes of a JSON record, or of a stamped message, beside the message itself.
 const STAMP: usize = 512;
+/// Bytes of the longest packet. Linux allocates one whole (`sock_alloc_send_pskb`: what kmalloc has
+/// in one piece, 4 MiB, and 64 KiB of pages): a longer one fails with ENOBUFS whatever SO_SNDBUF is.
+const PACKET: usize = 4 << 20;
 /// Bytes that one byte of a message can become in JSON, or in text with its controls escaped.
 const ESCAPED: usize = 6;
 
@@ -122,15 +125,29 @@ fn sizes(socket: &Socket, faults: &mut Faults) {
         );
         clash(socket, ["framing", "message-size"], &message, faults);
     }
+    let packets = socket.kind == SocketType::Seqpacket;
+    let stamped = if socket.stamp { ", stamped" } else { "" };
+    if packets && socket.longest_sent() > PACKET {
+        let message = format!(
+            "{message_size}{stamped} contradicts {}: a packet holds at most {}; lower message-size, or use stream",
+            setting(socket, "type", faults),
+            show_size(PACKET as u64)
+        );
+        clash(socket, ["message-size", "type"], &message, faults);
+    }
     let largest = largest(socket);
     if socket.queue_size < largest {
         let (other, of) = match counted {
             Some(_) if !socket.stamp => ("framing", framing),
             _ => ("message-size", message_size),
         };
-        let stamped = if socket.stamp { ", stamped" } else { "" };
+        let prefixed = if packets && !socket.stamp {
+            ", which waits with 4 bytes of its length"
+        } else {
+            ""
+        };
         let message = format!(
-            "{} cannot hold one message of {of}{stamped}: write \"{}\" or more",
+            "{} cannot hold one message of {of}{stamped}{prefixed}: write \"{}\" or more",
             setting(socket, "queue-size", faults),
             show_size(largest as u64)
         );
@@ -165,7 +182,20 @@ fn largest(socket: &Socket) -> usize {
     match socket.kind {
         _ if socket.stamp => ESCAPED * socket.message_size + STAMP,
         SocketType::Stream => socket.framing.largest(socket.message_size),
-        _ => socket.message_size,
+        SocketType::Seqpacket => Framing::LengthPrefixed.largest(socket.message_size),
+        SocketType::Datagram => socket.message_size,
+    }
+}
+
+impl Socket {
+    /// Bytes of the longest message that a client can be sent, without its framing.
+    #[must_use]
+    pub fn longest_sent(&self) -> usize {
+        if self.stamp {
+            ESCAPED * self.message_size + STAMP
+        } else {
+            self.message_size
+        }
     }
 }
 
@@ -279,7 +309,7 @@ fn limits(config: &Config, faults: &mut Faults) {
 const NOT_AVAILABLE_YET: [(&str, &str); 7] = [
     ("daemon.control", r#""""#),
     ("daemon.exit-on-idle", r#""never""#),
-    ("socket.NAME.type", r#""stream""#),
+    ("socket.NAME.type", r#""stream" or "seqpacket""#),
     ("socket.NAME.ack", "false"),
     ("socket.NAME.record.sync", "false"),
     ("socket.NAME.record.rotate-size", r#""64MiB""#),
@@ -329,14 +359,6 @@ mod tests {
                 false,
                 false,
                 "service = \"relay\" contradicts type = \"datagram\"",
-            ),
-            (
-                "seqpacket",
-                "echo",
-                "lines",
-                false,
-                false,
-                "framing = \"lines\" contradicts type = \"seqpacket\"",
             ),
             (
                 "stream",

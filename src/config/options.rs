@@ -153,7 +153,9 @@ mod tests {
         let found = faults(&options("a", "datagram", "collect", ""));
         assert_eq!(
             found,
-            ["--type: --type datagram is not available yet: leave it at \"stream\""]
+            [
+                "--type: --type datagram is not available yet: leave it at \"stream\" or \"seqpacket\""
+            ]
         );
     }
 }

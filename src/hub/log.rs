@@ -25,6 +25,7 @@ pub(super) struct Lines {
     dropped: Throttle,
     truncated: Throttle,
     stalled: Throttle,
+    oversized: Throttle,
 }
 
 impl Lines {
@@ -143,6 +144,22 @@ impl Lines {
         write(&mut self.truncated, Level::Warn, now, || {
             format!(
                 "{name}: kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
+            )
+        });
+    }
+
+    pub(super) fn oversized(
+        &mut self,
+        socket: &Socket,
+        id: ClientId,
+        peer: &Peer,
+        messages: u64,
+        now: Instant,
+    ) {
+        let (name, limit) = (&socket.name, socket.rule.message_size);
+        write(&mut self.oversized, Level::Warn, now, || {
+            format!(
+                "{name}: refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
         });
     }

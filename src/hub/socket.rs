@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Timer;
+use super::{READ_BUFFER, Timer};
 use crate::{
     access::Access,
-    config::{self, ServiceKind, SlowClient},
+    config::{self, ServiceKind, SlowClient, SocketType},
     connection::Connection,
     error::Close,
-    input::Rule,
+    frame::Framing,
+    input::{Rule, TooLong},
     record::{Encoder, Format},
     service::{Record, Relay, Service},
 };
@@ -65,6 +66,10 @@ impl fmt::Display for Loss {
     }
 }
 
+/// Bytes of the length that packets have before them inside the daemon, as
+/// `Framing::LengthPrefixed` has it.
+const PACKET_PREFIX: usize = 4;
+
 /// How a timer of a client stands.
 pub(super) enum Time {
     /// It is no longer needed.
@@ -86,10 +91,12 @@ pub struct Counters {
     pub refused: u64,
     /// Messages that the service took.
     pub messages: u64,
-    /// Their bytes, in wire form.
+    /// Their bytes, in wire form; of packets what they hold.
     pub bytes: u64,
     /// Messages of which only the first part was taken.
     pub truncated: u64,
+    /// Messages refused because they were too long.
+    pub oversized: u64,
     /// Messages dropped for a slow client.
     pub dropped: u64,
     /// Whole messages that were read and had not been taken when their senders ended.
@@ -98,7 +105,7 @@ pub struct Counters {
     pub unfinished: u64,
     /// Bytes that clients had sent and nobody read, at their end.
     pub unread: u64,
-    /// Bytes that clients were owed and did not take, at their end.
+    /// Bytes that clients were owed and did not take, at their end; each packet with 4 of its length.
     pub undelivered: u64,
 }
 
@@ -119,6 +126,7 @@ impl fmt::Display for Counters {
             messages,
             bytes,
             truncated,
+            oversized,
             dropped,
             untaken,
             unfinished,
@@ -127,7 +135,7 @@ impl fmt::Display for Counters {
         } = self;
         write!(
             f,
-            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )
     }
 }
@@ -138,6 +146,12 @@ pub struct Socket {
     pub(super) name: String,
     pub(super) access: Access,
     pub(super) rule: Rule,
+    /// Bytes that a client may send in a turn.
+    pub(super) read_size: usize,
+    /// Bytes without which no packet is read; 0 on a stream, of which any part can be.
+    pub(super) packet: usize,
+    /// Bytes that each message has here and not on the wire.
+    pub(super) unseen: u64,
     pub(super) queue_size: usize,
     pub(super) slow_client: SlowClient,
     pub(super) slow_timeout: Duration,
@@ -156,10 +170,24 @@ impl Socket {
     /// is its record, where it has one.
     #[must_use]
     pub fn new(config: &config::Socket, access: Access, record: Option<Record>) -> Self {
+        let (framing, packet, unseen) = match config.kind {
+            // Packets are whole already; the length tells them apart where they stand in a row. A
+            // byte beyond the longest shows one that is too long.
+            SocketType::Seqpacket => (
+                Framing::LengthPrefixed,
+                PACKET_PREFIX + config.message_size + 1,
+                PACKET_PREFIX as u64,
+            ),
+            SocketType::Stream | SocketType::Datagram => (config.framing, 0, 0),
+        };
         let rule = Rule {
-            framing: config.framing,
+            framing,
             message_size: config.message_size,
-            truncate: config.service == ServiceKind::Collect,
+            too_long: match (config.service, config.kind) {
+                (ServiceKind::Collect, _) => TooLong::Keep,
+                (_, SocketType::Stream) => TooLong::Close,
+                _ => TooLong::Refuse,
+            },
         };
         let service = match config.service {
             ServiceKind::Collect => Service::Collect,
@@ -179,6 +207,9 @@ impl Socket {
             name: config.name.clone(),
             access,
             rule,
+            read_size: READ_BUFFER + packet,
+            packet,
+            unseen,
             queue_size: config.queue_size,
             slow_client: config.slow_client,
             slow_timeout: config.slow_timeout,
@@ -190,6 +221,12 @@ impl Socket {
             record,
             counters: Counters::default(),
         }
+    }
+
+    /// Bytes for which there must be room under the quotas before a client is read from. The byte
+    /// that shows a packet to be too long is never held.
+    pub(super) fn least_held(&self) -> usize {
+        self.packet.saturating_sub(1).max(1)
     }
 
     /// NAME

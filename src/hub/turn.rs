@@ -67,14 +67,16 @@ impl<S: Stream> Hub<S> {
             return Ok(());
         }
         // What is read may have to be held.
-        let mut room = self.buffer.len();
+        let rules = &self.sockets[client.socket as usize];
+        let mut room = rules.read_size;
         if self.limits.ample() < room {
             room = room.min(self.limits.room(client.peer.uid));
-            if room == 0 {
+            if room < rules.least_held() {
                 client.awaits = Some(Awaits::Quota);
                 self.starved.push_back(key);
                 return Ok(());
             }
+            room = room.max(rules.packet);
         }
         let step = match client.stream.read(&mut self.buffer[..room]) {
             Ok(0) => {
@@ -290,6 +292,7 @@ impl<S: Stream> Hub<S> {
             counters,
             queue_size,
             slow_client,
+            unseen,
             ..
         } = &mut self.sockets[client.socket as usize];
         let from = Sender {
@@ -336,6 +339,8 @@ impl<S: Stream> Hub<S> {
             counters.bytes += done as u64;
             if batch.truncated {
                 truncated += messages;
+            } else {
+                counters.bytes -= messages * *unseen;
             }
             if done == taken {
                 return Ok(taken);
@@ -377,6 +382,8 @@ impl<S: Stream> Hub<S> {
             Step::Finish => input.finish(rule, &mut receive),
         };
         counters.truncated += truncated;
+        let oversized = input.take_refused();
+        counters.oversized += oversized;
         if dropped > 0 {
             self.effects.dropped.push((key, dropped));
         }
@@ -392,6 +399,10 @@ impl<S: Stream> Hub<S> {
         if truncated > 0 {
             self.lines
                 .truncated(socket, client.id, &client.peer, truncated, now.instant);
+        }
+        if oversized > 0 {
+            self.lines
+                .oversized(socket, client.id, &client.peer, oversized, now.instant);
         }
         if !input.is_clear() {
             client.input = Some(Box::new(input));

@@ -593,6 +593,28 @@ fn contradictions() -> Vec<Wrong> {
             &["message-size = \"64KiB\"", "\"65538B\" or more"],
         ),
         socket(
+            "queue-size = \"64KiB\"\ntype = \"seqpacket\"",
+            "socket.a.queue-size",
+            &[
+                "queue-size = \"64KiB\" cannot hold one message of message-size = \"64KiB\"",
+                "4 bytes of its length",
+                "write \"65540B\" or more",
+            ],
+        ),
+        socket(
+            "message-size = \"5MiB\"\nqueue-size = \"8MiB\"\ntype = \"seqpacket\"",
+            "socket.a.message-size",
+            &[
+                "message-size = \"5MiB\" contradicts type = \"seqpacket\"",
+                "at most 4MiB",
+            ],
+        ),
+        socket(
+            "framing = \"lines\"\ntype = \"seqpacket\"",
+            "socket.a.framing",
+            &["framing = \"lines\" contradicts type = \"seqpacket\""],
+        ),
+        socket(
             "queue-size = \"1KiB\"\nframing = \"fixed:2048\"",
             "socket.a.queue-size",
             &["framing = \"fixed:2048\"", "\"2KiB\" or more"],
@@ -676,11 +698,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "[daemon]\nexit-on-idle = \"1min\"",
             "daemon.exit-on-idle",
             &["not available yet", "\"never\""],
-        ),
-        socket(
-            "type = \"seqpacket\"",
-            "socket.a.type",
-            &["type = \"seqpacket\" is not available yet"],
         ),
         socket(
             "type = \"datagram\"",

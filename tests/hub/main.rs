@@ -19,6 +19,7 @@ mod echo;
 mod ends;
 mod fairness;
 mod limits;
+mod packets;
 mod quotas;
 mod relay;
 mod schedules;
