@@ -197,6 +197,7 @@ impl Socket {
                 let seq = record.as_ref().map_or(0, Record::seq);
                 Service::Relay(Box::new(Relay::new(
                     rule.framing,
+                    unseen as usize,
                     config.slow_client,
                     config.stamp.then(stamp),
                     seq,

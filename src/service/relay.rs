@@ -23,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Relay {
     framing: Framing,
+    /// Bytes that each message has here and not on the wire.
+    unseen: usize,
     slow_client: SlowClient,
     /// Makes a JSON record of each message, where they are stamped.
     stamp: Option<Encoder>,
@@ -65,16 +67,19 @@ struct Part {
 }
 
 impl Relay {
-    /// A relay without clients. `stamp`: messages become JSON records, numbered on from `seq`.
+    /// A relay without clients. `unseen`: bytes that each message has under `framing` and not on the
+    /// wire. `stamp`: messages become JSON records, numbered on from `seq`.
     #[must_use]
     pub fn new(
         framing: Framing,
+        unseen: usize,
         slow_client: SlowClient,
         stamp: Option<Encoder>,
         seq: u64,
     ) -> Self {
         Relay {
             framing,
+            unseen,
             slow_client,
             stamp,
             seq,
@@ -446,7 +451,7 @@ impl Relay {
         if self.stamp.is_some() {
             let gap = out.clients[key].gap.get_or_insert_default();
             gap.count += 1;
-            gap.bytes += message.len() as u64;
+            gap.bytes += (message.len() - self.unseen) as u64;
         }
         Ok(false)
     }
