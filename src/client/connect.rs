@@ -14,10 +14,10 @@ use rustix::event::PollFlags;
 use super::{
     LINGER, MESSAGE_LIMIT,
     failure::Failure,
+    link::Link,
     messages::{Messages, read},
     ready::until_ready,
     standard::{print_messages, standard_input, standard_output},
-    target::Link,
 };
 use crate::frame::Framing;
 

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use super::{
     failure::Failure,
+    link::Link,
     standard::{print_messages, standard_output},
-    target::Link,
 };
 
 /// Prints until the server closes, or until `count` messages came.

@@ -3,6 +3,7 @@
 
 mod connect;
 mod failure;
+mod link;
 mod listen;
 mod messages;
 mod ping;

@@ -14,10 +14,10 @@ use signal_hook::{consts::SIGINT, low_level::pipe};
 use super::{
     MESSAGE_LIMIT,
     failure::Failure,
+    link::Link,
     messages::Messages,
     ready::until_any,
     standard::standard_output,
-    target::Link,
     trips::{Trips, millis},
 };
 use crate::frame::Framing;

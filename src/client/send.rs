@@ -12,8 +12,8 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT, failure::Failure, messages::Messages, ready::until_ready,
-    standard::standard_output, target::Link,
+    LINGER, MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages, ready::until_ready,
+    standard::standard_output,
 };
 use crate::{config::ServiceKind, frame::Framing};
 

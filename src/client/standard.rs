@@ -7,7 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use super::{MESSAGE_LIMIT, failure::Failure, messages::Messages, target::Link};
+use super::{MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages};
 use crate::frame::Framing;
 
 /// Standard input.
