@@ -90,6 +90,41 @@ pub fn groups_of(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Receives one packet of a seqpacket socket that has SO_PASSCRED, without waiting. Returns its
+/// length, which is more than `buffer` has where it was cut (MSG_TRUNC, `recv(2)`); `None` at the end.
+///
+/// An empty packet reads like the end of file. But each packet brings its sender's credentials
+/// (SCM_CREDENTIALS, `unix(7)`), and the end brings nothing. There is room for them alone, so the
+/// kernel closes descriptors that were sent: they never enter this process.
+///
+/// # Errors
+/// Those of `recvmsg(2)`; `WouldBlock` where no packet waits.
+pub fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // A header of 16 bytes and a `struct ucred`, aligned for both.
+    let mut control = [0_u64; 4];
+    // SAFETY: null pointers with lengths of zero make a valid `struct msghdr`.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(&control) as _;
+    // SAFETY: `header` names one part and a control buffer, both valid for writes of the lengths that
+    // stand beside them and alive until the call returns; the kernel writes plain bytes there.
+    let length = unsafe {
+        libc::recvmsg(
+            socket.as_fd().as_raw_fd(),
+            &raw mut header,
+            libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC,
+        )
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok((length > 0 || header.msg_controllen > 0).then_some(length))
+}
+
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors
