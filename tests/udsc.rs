@@ -286,8 +286,13 @@ fn without_a_name_the_first_socket_of_the_users_file_is_meant() {
 #[test]
 fn the_type_is_that_of_the_file_unless_an_option_says_another() {
     let user = User::new(TWO);
+    let _daemon = user.daemon();
+    let path = user.path("one");
     let ended = user.udsc("-s one --type datagram").end().code(1);
-    ended.complained("sockets of type datagram are not available yet in udsc, only stream");
+    // The framing of the file's stream does not stand in the way.
+    ended.complained(&format!(
+        "cannot connect to {path}: Protocol wrong type for socket (the socket there is of another type than datagram: try --type stream or --type seqpacket)"
+    ));
 }
 
 #[test]
@@ -659,7 +664,7 @@ fn a_dead_socket_is_told_from_a_missing_one() {
     let _packets = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     let path = path.to_str().unwrap();
     Udsc::start(&format!("-s {path}")).end().code(1).complained(&format!(
-        "cannot connect to {path}: Protocol wrong type for socket (the socket there is no stream)"
+        "cannot connect to {path}: Protocol wrong type for socket (the socket there is of another type than stream: try --type seqpacket or --type datagram)"
     ));
 }
 
@@ -677,10 +682,12 @@ fn wrong_usage_exits_2() {
     ] {
         Udsc::start(line).end().code(2);
     }
-    Udsc::start("-s @x --type seqpacket")
+    Udsc::start("-s @x --type seqpacket --framing lines")
         .end()
         .code(1)
-        .complained("sockets of type seqpacket are not available yet in udsc, only stream");
+        .complained(
+            "framing lines contradicts type seqpacket: packets need no framing; leave it out",
+        );
     Udsc::start("-s @")
         .end()
         .code(1)

@@ -11,6 +11,12 @@ use super::{
 
 /// Prints until the server closes, or until `count` messages came.
 pub(crate) fn run(link: &Link, count: Option<u64>) -> Result<(), Failure> {
+    if !link.transport.has_end() {
+        return Err(Failure::Asked(format!(
+            "{}: on datagrams only who has sent something is answered; use connect or send --wait",
+            link.name
+        )));
+    }
     listen(link, count, standard_output()?)
 }
 
