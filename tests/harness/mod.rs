@@ -12,6 +12,8 @@
     reason = "each test file takes what it needs of this module; a failed unwrap is a failed test"
 )]
 
+pub mod udsc;
+
 use std::{
     ffi::OsString,
     fs,
