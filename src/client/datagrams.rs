@@ -175,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_waited_for_that_cannot_come() {
+        let (mut link, _server) = Link::packets(SocketType::Datagram);
+        let sent = |result| Sent { count: 1, result };
+        assert_eq!(sent(Ok(())).quiet(&link), LINGER);
+        let gone = link.broke(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(sent(Err(gone)).quiet(&link), Duration::ZERO);
+        link.service = Some(ServiceKind::Collect);
+        assert_eq!(sent(Ok(())).quiet(&link), Duration::ZERO);
+    }
+
+    #[test]
     fn what_comes_is_printed_while_the_input_is_open() {
         let (link, mut server) = Link::packets(SocketType::Datagram);
         let (input, mut typed) = UnixStream::pair().unwrap();
