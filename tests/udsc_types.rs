@@ -25,7 +25,7 @@ use std::{
 };
 
 use harness::{
-    Folder, HANG,
+    Daemon, Folder, HANG,
     udsc::{Udsc, User},
 };
 use rustix::{
@@ -521,4 +521,96 @@ fn a_closed_standard_output_ends_quietly() {
     let mut stderr = udsc.child.stderr.take().unwrap();
     stderr.read_to_string(&mut errors).unwrap();
     assert_eq!((udsc.child_status().code(), errors.as_str()), (Some(0), ""));
+}
+
+/// A user with an echo and a record on sockets of `kind`; `framing` is that of the record's.
+fn user_of(kind: &str, framing: &str) -> User {
+    let socket = |name: &str| {
+        format!("[socket.{name}]\npath = \"{{dir}}/{name}\"\nmode = \"0666\"\ntype = \"{kind}\"\n")
+    };
+    User::new(&format!(
+        "{}{}service = \"collect\"\nframing = \"{framing}\"\n[socket.record.record]\nformat = \"raw\"\n",
+        socket("echo"),
+        socket("record")
+    ))
+}
+
+fn speak_to_echo(user: &User, kind: &str) {
+    let long = "x".repeat(64 << 10);
+    let input = format!("one\n\n{long}\nlast\n");
+    let path = user.path("echo");
+    for server in ["echo".to_owned(), format!("{path} --type {kind}")] {
+        let ended = user.udsc(&format!("-s {server}")).given(input.as_bytes());
+        ended.code(0).printed(&input);
+    }
+    let ended = user.udsc("-s echo ping -c 3 -i 0s").given(b"").code(0);
+    assert!(ended.text().contains("3 sent, 3 received, 0 lost\n"));
+    let ended = user.udsc("-s echo send --wait 2 a b").given(b"");
+    ended.code(0).printed("a\nb\n");
+}
+
+fn speak_to_record(user: &User, daemon: &Daemon) {
+    for (line, why) in [
+        ("ping -c 1 -W 1s", "ping needs service = \"echo\""),
+        ("listen", "listen would wait for ever"),
+        ("send --wait 1 no", "send --wait would wait for ever"),
+    ] {
+        let ended = user.udsc(&format!("-s record {line}")).given(b"").code(1);
+        ended.printed("").complained(&format!(
+            "socket record collects and answers nothing; {why}"
+        ));
+    }
+    let ended = user.udsc("-s record send <13>a b").given(b"");
+    ended.code(0).printed("");
+    assert_eq!(daemon.wait_output(2), ["<13>a", "b"]);
+    user.udsc("-s record").given(b"c\n").code(0).printed("");
+    assert_eq!(daemon.wait_output(3)[2], "c");
+}
+
+/// One byte more than `message-size`, between two short lines.
+fn over() -> Vec<u8> {
+    format!("a\n{}\nb\n", "x".repeat((64 << 10) + 1)).into_bytes()
+}
+
+#[test]
+fn the_daemon_is_spoken_to_in_seqpackets() {
+    let user = user_of("seqpacket", "none");
+    let daemon = user.daemon();
+    speak_to_echo(&user, "seqpacket");
+    speak_to_record(&user, &daemon);
+    // Refused for itself alone.
+    let ended = user.udsc("-s echo").given(&over());
+    ended.code(0).printed("a\nb\n");
+}
+
+#[test]
+fn the_daemon_is_spoken_to_in_datagrams() {
+    let user = user_of("datagram", "syslog");
+    let daemon = user.daemon();
+    speak_to_echo(&user, "datagram");
+    speak_to_record(&user, &daemon);
+    // The file says that all comes back; what does not is missed.
+    let ended = user.udsc("-s echo").given(&over()).code(1);
+    let path = user.path("echo");
+    ended
+        .printed("a\nb\n")
+        .complained(&format!("{path}: 2 of 3 messages came back"));
+}
+
+#[test]
+fn a_relay_of_the_daemon_passes_packets_on() {
+    let user = User::new(
+        "[socket.relay]\npath = \"{dir}/relay\"\nmode = \"0666\"\ntype = \"seqpacket\"\n\
+         service = \"relay\"\n",
+    );
+    let _daemon = user.daemon();
+    let mut listening = user.udsc("-s relay listen --count 1");
+    let mut talking = user.udsc("-s relay");
+    let mut input = talking.child.stdin.take().unwrap();
+    // Until the listener is there, nobody hears it.
+    while listening.child.try_wait().unwrap().is_none() {
+        input.write_all(b"anybody there\n").unwrap();
+        thread::yield_now();
+    }
+    listening.end().code(0).printed("anybody there\n");
 }
