@@ -9,20 +9,13 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
-    os::unix::{
-        net::{UnixListener, UnixStream},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
-use harness::{Daemon, Folder, Setup};
+use harness::udsc::{Udsc, User, has_system};
 
 /// A listener in a fresh folder, which goes with it.
 struct Server {
@@ -63,175 +56,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A running udsc; killed and reaped when dropped.
-struct Udsc {
-    child: Child,
-    line: String,
-}
-
-impl Udsc {
-    fn start(line: &str) -> Self {
-        Self::spawn(Command::new(env!("CARGO_BIN_EXE_udsc")), line)
-    }
-
-    fn spawn(mut command: Command, line: &str) -> Self {
-        let child = command
-            .args(line.split_whitespace())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let line = line.to_owned();
-        Self { child, line }
-    }
-
-    /// Writes `input` to standard input, closes it, and waits for the end.
-    fn given(mut self, input: &[u8]) -> Ended {
-        let mut stdin = self.child.stdin.take().unwrap();
-        let input = input.to_vec();
-        // From a thread: udsc may not read on before its output is read. It may also end first.
-        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-        let ended = self.end();
-        writer.join().unwrap();
-        ended
-    }
-
-    /// Waits for the end; standard input stays as it is.
-    fn end(&mut self) -> Ended {
-        let mut stderr = self.child.stderr.take().unwrap();
-        let errors = thread::spawn(move || {
-            let mut text = Vec::new();
-            stderr.read_to_end(&mut text).unwrap();
-            text
-        });
-        let mut stdout = Vec::new();
-        let mut out = self.child.stdout.take().unwrap();
-        out.read_to_end(&mut stdout).unwrap();
-        Ended {
-            line: self.line.clone(),
-            output: Output {
-                status: self.child_status(),
-                stdout,
-                stderr: errors.join().unwrap(),
-            },
-        }
-    }
-
-    /// Waits without closing standard input, which `Child::wait` would.
-    fn child_status(&mut self) -> std::process::ExitStatus {
-        let stdin = self.child.stdin.take();
-        let status = self.child.wait().unwrap();
-        self.child.stdin = stdin;
-        status
-    }
-}
-
-impl Drop for Udsc {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What an ended udsc left.
-struct Ended {
-    line: String,
-    output: Output,
-}
-
-impl Ended {
-    #[track_caller]
-    fn code(self, code: i32) -> Self {
-        let errors = String::from_utf8_lossy(&self.output.stderr);
-        assert_eq!(
-            self.output.status.code(),
-            Some(code),
-            "udsc {}\n{errors}",
-            self.line
-        );
-        self
-    }
-
-    #[track_caller]
-    fn printed(self, bytes: impl AsRef<[u8]>) -> Self {
-        let (is, expected) = (&self.output.stdout, bytes.as_ref());
-        assert!(
-            is == expected,
-            "udsc {}\n{} bytes: {}\nexpected {}: {}",
-            self.line,
-            is.len(),
-            is[..is.len().min(200)].escape_ascii(),
-            expected.len(),
-            expected[..expected.len().min(200)].escape_ascii()
-        );
-        self
-    }
-
-    /// Standard error without the "udsc: " and the line feed.
-    #[track_caller]
-    fn complained(self, text: &str) {
-        let errors = String::from_utf8(self.output.stderr).unwrap();
-        assert_eq!(errors, format!("udsc: {text}\n"), "udsc {}", self.line);
-    }
-
-    /// The lines of standard error.
-    fn complaints(self) -> Vec<String> {
-        let errors = String::from_utf8(self.output.stderr).unwrap();
-        errors.lines().map(str::to_owned).collect()
-    }
-
-    fn text(&self) -> &str {
-        str::from_utf8(&self.output.stdout).unwrap()
-    }
-}
-
-/// A user with a config file of their own.
-struct User {
-    folder: Arc<Folder>,
-    config: String,
-}
-
-impl User {
-    fn new(config: &str) -> Self {
-        let folder = Folder::new();
-        let config = config.replace("{dir}", folder.path().to_str().unwrap());
-        fs::create_dir(folder.join("udsd")).unwrap();
-        fs::write(folder.join("udsd/udsd.toml"), &config).unwrap();
-        Self { folder, config }
-    }
-
-    /// Their daemon.
-    fn daemon(&self) -> Daemon {
-        let setup = Setup::within(Arc::clone(&self.folder));
-        setup.config(&self.config).start()
-    }
-
-    /// udsc as they run it, with the arguments in `line`. Root has no user's daemon: where the test
-    /// runs as root, somebody else it is.
-    fn udsc(&self, line: &str) -> Udsc {
-        let program = Path::new(env!("CARGO_BIN_EXE_udsc"));
-        let mut command = Command::new(self.folder.in_reach(program));
-        for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
-            command.env(name, self.folder.path());
-        }
-        if rustix::process::geteuid().is_root() {
-            command.uid(65534).gid(65534);
-        }
-        Udsc::spawn(command, line)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
-    }
-}
-
-/// Whether this machine has a system's daemon, or a config for it, which a test must not meet.
-fn has_system() -> bool {
-    let is_there = |path| Path::new(path).exists();
-    is_there("/etc/udsd/udsd.toml") || is_there("/run/udsd.sock")
 }
 
 const FRAMINGS: [&str; 7] = [
@@ -286,8 +110,13 @@ fn without_a_name_the_first_socket_of_the_users_file_is_meant() {
 #[test]
 fn the_type_is_that_of_the_file_unless_an_option_says_another() {
     let user = User::new(TWO);
+    let _daemon = user.daemon();
+    let path = user.path("one");
     let ended = user.udsc("-s one --type datagram").end().code(1);
-    ended.complained("sockets of type datagram are not available yet in udsc, only stream");
+    // The framing of the file's stream does not stand in the way.
+    ended.complained(&format!(
+        "cannot connect to {path}: Protocol wrong type for socket (the socket there is of another type than datagram: try --type stream or --type seqpacket)"
+    ));
 }
 
 #[test]
@@ -659,7 +488,7 @@ fn a_dead_socket_is_told_from_a_missing_one() {
     let _packets = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     let path = path.to_str().unwrap();
     Udsc::start(&format!("-s {path}")).end().code(1).complained(&format!(
-        "cannot connect to {path}: Protocol wrong type for socket (the socket there is no stream)"
+        "cannot connect to {path}: Protocol wrong type for socket (the socket there is of another type than stream: try --type seqpacket or --type datagram)"
     ));
 }
 
@@ -677,10 +506,12 @@ fn wrong_usage_exits_2() {
     ] {
         Udsc::start(line).end().code(2);
     }
-    Udsc::start("-s @x --type seqpacket")
+    Udsc::start("-s @x --type seqpacket --framing lines")
         .end()
         .code(1)
-        .complained("sockets of type seqpacket are not available yet in udsc, only stream");
+        .complained(
+            "framing lines contradicts type seqpacket: packets need no framing; leave it out",
+        );
     Udsc::start("-s @")
         .end()
         .code(1)

@@ -12,12 +12,12 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT,
+    LINGER, MESSAGE_LIMIT, datagrams,
     failure::Failure,
+    link::Link,
     messages::{Messages, read},
     ready::until_ready,
     standard::{print_messages, standard_input, standard_output},
-    target::Link,
 };
 use crate::frame::Framing;
 
@@ -34,15 +34,18 @@ fn converse(
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
+    if !link.transport.has_end() {
+        return datagrams::converse(link, input, output);
+    }
     let (failed, failures) = mpsc::channel::<Failure>();
     let sending = link.duplicate()?;
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
         let sent = if is_passed_through(sending.framing) {
             let unread = |source| Failure::Standard("input", source);
-            pass(input, &sending.stream, unread, |e| sending.broke(e))
+            pass(input, &sending.transport, unread, |e| sending.broke(e))
         } else {
-            put(input, &sending)
+            put(input, &sending, &mut 0)
         };
         // Told before the socket is shut down, so that the receiver, once woken, knows.
         let is_ours = sent.is_err_and(|failure| {
@@ -51,12 +54,12 @@ fn converse(
             is_ours
         });
         // A socket that can no longer be shut down is gone anyway.
-        let _ = sending.stream.shutdown(Shutdown::Write);
+        let _ = sending.transport.shutdown(Shutdown::Write);
         if is_ours {
             // Time for what is owed for the messages before; a relay would go on for ever.
             let end = Instant::now() + LINGER;
-            let _ = until_ready(&sending.stream, PollFlags::empty(), Some(end));
-            let _ = sending.stream.shutdown(Shutdown::Read);
+            let _ = until_ready(&sending.transport, PollFlags::empty(), Some(end));
+            let _ = sending.transport.shutdown(Shutdown::Read);
         }
     });
     let received = receive(link, output).and_then(|()| await_hang_up(link));
@@ -67,8 +70,8 @@ fn converse(
 /// End of stream may mean that the server reads on: it shut down its writing side alone. It has hung
 /// up when it has closed, or when our side has ended as well.
 fn await_hang_up(link: &Link) -> Result<(), Failure> {
-    until_ready(&link.stream, PollFlags::empty(), None)
-        .and_then(|_| link.stream.take_error())
+    until_ready(&link.transport, PollFlags::empty(), None)
+        .and_then(|_| link.transport.take_error())
         .and_then(|error| error.map_or(Ok(()), Err))
         .map_err(|source| link.broke(source))
 }
@@ -81,7 +84,12 @@ fn is_passed_through(framing: Framing) -> bool {
 fn receive(link: &Link, output: impl Write) -> Result<(), Failure> {
     if is_passed_through(link.framing) {
         let unprinted = |source| Failure::Standard("output", source);
-        return pass(&link.stream, output, |e| link.broke(e), unprinted);
+        return pass(
+            link.transport.reader(),
+            output,
+            |e| link.broke(e),
+            unprinted,
+        );
     }
     print_messages(link, u64::MAX, output).map(|_| ())
 }
@@ -105,26 +113,21 @@ fn pass(
     }
 }
 
-/// Sends each line of `input` as one message. A line that fails takes none of those before it along.
-fn put(input: impl Read, link: &Link) -> Result<(), Failure> {
-    let mut server = &link.stream;
+/// Sends each line of `input` as one message, and counts them in `sent`. A line that fails takes none
+/// of those before it along.
+pub(super) fn put(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
+    let mut server = &link.transport;
     let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
     let mut wire = Vec::new();
-    let mut number = 1_u64;
     let mut ended = false;
     loop {
-        let place = || format!("line {number} of standard input");
+        let place = || format!("line {} of standard input", *sent + 1);
         let line = if ended { lines.last() } else { lines.at_hand() };
         let put = match line {
             Ok(None) => Ok(false),
             Ok(Some(line)) => {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
-                let put = link.framing.put(line, &mut wire).map(|()| true);
-                put.map_err(|why| Failure::Unfit {
-                    place: place(),
-                    framing: link.framing,
-                    why,
-                })
+                link.put(line, &mut wire, place).map(|()| true)
             }
             Err(broken) => Err(broken.at(&place(), Framing::Lines)),
         };
@@ -134,7 +137,7 @@ fn put(input: impl Read, link: &Link) -> Result<(), Failure> {
             wire.clear();
         }
         if put? {
-            number += 1;
+            *sent += 1;
         } else if ended {
             return Ok(());
         } else {
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn a_server_that_closes_with_input_unread_is_told() {
         let (link, server) = Link::pair(Framing::Lines);
-        (&link.stream).write_all(b"unread\n").unwrap();
+        (&link.transport).write_all(b"unread\n").unwrap();
         drop(server);
         let failure = converse(&link, io::empty(), Vec::new()).unwrap_err();
         assert_eq!(

@@ -23,6 +23,15 @@ pub(crate) enum Failure {
         /// What is wrong.
         why: Unfit,
     },
+    /// A message is longer than a packet can be.
+    Packet {
+        /// Where it stood.
+        place: String,
+        /// Its bytes.
+        length: usize,
+        /// Bytes that a packet can have.
+        largest: usize,
+    },
     /// Less came, or less was taken, than should have been; or more than udsc holds.
     Amount(String),
     /// Standard input or output failed.
@@ -71,12 +80,29 @@ impl fmt::Display for Failure {
                     "{address}: the server closed before it had read everything that was sent"
                 )
             }
+            // Only who is no longer connected to it can be told so: of datagrams.
+            Failure::Link(address, source)
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected
+                ) =>
+            {
+                write!(f, "{address}: the server is gone")
+            }
             Failure::Link(address, source) => write!(f, "{address}: {}", reason(source)),
             Failure::Unfit {
                 place,
                 framing,
                 why,
             } => write!(f, "{place} has no form under framing {framing}: {why}"),
+            Failure::Packet {
+                place,
+                length,
+                largest,
+            } => write!(
+                f,
+                "{place} does not fit into a packet: it has {length} bytes, a packet at most {largest}; send it in parts, or raise net.core.wmem_max"
+            ),
             Failure::Standard(which, source) => write!(f, "standard {which}: {}", reason(source)),
             Failure::System(doing, source) => write!(f, "{doing}: {}", reason(source)),
         }

@@ -5,12 +5,18 @@ use std::io::Write;
 
 use super::{
     failure::Failure,
+    link::Link,
     standard::{print_messages, standard_output},
-    target::Link,
 };
 
 /// Prints until the server closes, or until `count` messages came.
 pub(crate) fn run(link: &Link, count: Option<u64>) -> Result<(), Failure> {
+    if !link.transport.has_end() {
+        return Err(Failure::Asked(format!(
+            "{}: on datagrams only who has sent something is answered; use connect or send --wait",
+            link.name
+        )));
+    }
     listen(link, count, standard_output()?)
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::failure::Failure;
+use super::{failure::Failure, transport::Reader};
 use crate::frame::{Cut, Framing};
 
 /// Room for one read.
@@ -83,6 +83,13 @@ impl<R: Read> Messages<R> {
         Ok(n > 0)
     }
 
+    /// Reads once and forgets all that is held; false at end of stream.
+    pub(crate) fn discard(&mut self) -> io::Result<bool> {
+        (self.start, self.searched, self.filled) = (0, 0, 0);
+        self.make_room();
+        Ok(read(&mut self.source, &mut self.buffer)? > 0)
+    }
+
     /// At end of stream: the unfinished last message, where the framing lets it count as one.
     pub(crate) fn last(&mut self) -> Result<Option<&[u8]>, Broken> {
         let left = self.filled - self.start;
@@ -134,6 +141,17 @@ impl<R: Read> Messages<R> {
             let size = (2 * self.buffer.len()).max(self.filled + READ);
             self.buffer.resize(size, 0);
         }
+    }
+}
+
+impl Messages<Reader<'_>> {
+    /// As `fill`, but takes a packet whole: that its rest is here no wait for the socket would tell.
+    pub(crate) fn receive(&mut self) -> io::Result<bool> {
+        let more = self.fill()?;
+        while self.source.is_amid_packet() {
+            self.fill()?;
+        }
+        Ok(more)
     }
 }
 

@@ -2,14 +2,18 @@
 //! connected `Link`; how that is found is `target`'s.
 
 mod connect;
+mod datagrams;
 mod failure;
+mod link;
 mod listen;
 mod messages;
+mod packets;
 mod ping;
 mod ready;
 mod send;
 mod standard;
 mod target;
+mod transport;
 mod trips;
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
@@ -28,7 +32,7 @@ pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
 /// How long udsc waits for a server to close when it has no more to say.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Talk to udsd, or to any Unix stream socket.
+/// Talk to udsd, or to any Unix domain socket.
 #[derive(Debug, Parser)]
 #[command(
     name = "udsc",
@@ -66,11 +70,12 @@ struct Options {
         help_heading = "Which server"
     )]
     socket: Option<OsString>,
-    /// Type of the socket, instead of what udsd.toml says [of a path: stream]
+    /// Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and
+    /// datagram sockets one message is one packet
     #[arg(long = "type", global = true, value_name = "TYPE", help_heading = "Which server", value_parser = socket_type())]
     kind: Option<SocketType>,
     /// none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml
-    /// says [of a path: lines]
+    /// says [of a path: lines]; packets need none
     #[arg(long, global = true, help_heading = "Which server")]
     framing: Option<Framing>,
 }
@@ -79,24 +84,33 @@ struct Options {
 enum Command {
     /// Standard input to messages, incoming messages to standard output, until both ends are done
     ///
-    /// Under framing none and lines all bytes pass unchanged. Under any other each line of standard
-    /// input is one message, and each incoming message is printed as a line. End of input is passed
-    /// on; udsc then receives until the server closes.
+    /// On a stream under framing none and lines all bytes pass unchanged. Under any other, and on
+    /// packets, each line of standard input is one message, and each incoming message is printed as a
+    /// line. End of input is passed on; udsc then receives until the server closes.
+    ///
+    /// Datagrams know neither an end nor a closing. After the end of input udsc leaves once nothing
+    /// has come for 2 seconds; where udsd.toml says that the socket collects, at once; where it says
+    /// that it echoes, once everything is back, and fails if it is not.
     Connect,
     /// Send each argument as one message, then wait for answers
+    ///
+    /// A datagram is not sent again, and a datagram server that goes is noticed only in sending:
+    /// --timeout bounds the wait for its answers.
     Send {
-        /// The messages; under framing none the bytes as they are
+        /// The messages; on a stream under framing none the bytes as they are
         #[arg(required = true, value_name = "MESSAGE")]
         messages: Vec<OsString>,
-        /// Wait for N messages and print each on a line (under framing none: N reads)
+        /// Wait for N messages and print each on a line (of a stream under framing none: N reads)
         #[arg(long, value_name = "N", default_value_t = 0)]
         wait: u64,
         /// Fail once it took longer than T to send and to get the answers
         #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
     },
-    /// Print incoming messages, each on a line (under framing none: the bytes), until the server
-    /// closes
+    /// Print incoming messages, each on a line (of a stream under framing none: the bytes), until the
+    /// server closes
+    ///
+    /// Not on datagram sockets: they answer only who has sent something.
     Listen {
         /// End after N messages; fewer are a failure
         #[arg(long, value_name = "N")]

@@ -14,10 +14,11 @@ use signal_hook::{consts::SIGINT, low_level::pipe};
 use super::{
     MESSAGE_LIMIT,
     failure::Failure,
+    link::Link,
     messages::Messages,
     ready::until_any,
     standard::standard_output,
-    target::Link,
+    transport::Reader,
     trips::{Trips, millis},
 };
 use crate::frame::Framing;
@@ -61,16 +62,19 @@ fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Resul
         size: size.unwrap_or(SIZE),
         timeout: plan.timeout,
         stop,
-        messages: Messages::new(&link.stream, framing, MESSAGE_LIMIT),
+        messages: Messages::new(link.transport.reader(), framing, MESSAGE_LIMIT),
         output,
         trips: Trips::new().map_err(|source| Failure::System("making the histogram", source))?,
     };
-    link.stream
+    link.transport
         .set_write_timeout(Some(plan.timeout))
         .map_err(|source| Failure::System("setting the timeout", source))?;
     let outcome = ping.rounds(plan.count, plan.interval);
-    let _ = link.stream.shutdown(Shutdown::Both);
-    if !matches!(outcome, Err(Failure::Standard(..) | Failure::Unfit { .. })) {
+    let _ = link.transport.shutdown(Shutdown::Both);
+    if !matches!(
+        outcome,
+        Err(Failure::Standard(..) | Failure::Unfit { .. } | Failure::Packet { .. })
+    ) {
         ping.summary()?;
     }
     outcome?;
@@ -88,7 +92,7 @@ struct Ping<'a, W: Write> {
     size: usize,
     timeout: Duration,
     stop: &'a UnixStream,
-    messages: Messages<&'a UnixStream>,
+    messages: Messages<Reader<'a>>,
     output: W,
     trips: Trips,
 }
@@ -126,18 +130,14 @@ impl<W: Write> Ping<'_, W> {
     fn round(&mut self, seq: u64) -> Result<bool, Failure> {
         let message = body(seq, self.size);
         let mut wire = Vec::new();
-        let unfit = |why| Failure::Unfit {
-            place: format!("a ping of {} bytes", self.size),
-            framing: self.link.framing,
-            why,
-        };
-        self.framing.put(&message, &mut wire).map_err(unfit)?;
+        let place = || format!("a ping of {} bytes", self.size);
+        self.link.put(&message, &mut wire, place)?;
         let start = Instant::now();
         self.trips.sent += 1;
-        (&self.link.stream)
+        (&self.link.transport)
             .write_all(&wire)
             .map_err(|source| match source.kind() {
-                io::ErrorKind::WouldBlock => self.link.unread(wire.len()),
+                io::ErrorKind::WouldBlock => self.link.unread(&wire),
                 _ => self.link.broke(source),
             })?;
         loop {
@@ -164,7 +164,7 @@ impl<W: Write> Ping<'_, W> {
                 return Ok(Event::Answer(self.framing.body(wire).to_vec()));
             }
             let mut fds = [
-                PollFd::new(&self.link.stream, PollFlags::IN),
+                PollFd::new(&self.link.transport, PollFlags::IN),
                 PollFd::new(self.stop, PollFlags::IN),
             ];
             let ready = until_any(&mut fds, Some(deadline))
@@ -175,7 +175,7 @@ impl<W: Write> Ping<'_, W> {
             if fds[0].revents().is_empty() {
                 return Ok(Event::Stop);
             }
-            let more = self.messages.fill();
+            let more = self.messages.receive();
             if !more.map_err(|source| self.link.broke(source))? {
                 let text = format!("{name}: the server closed the connection");
                 return Err(Failure::Amount(text));

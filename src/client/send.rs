@@ -3,19 +3,19 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     net::Shutdown,
-    os::unix::{ffi::OsStrExt, net::UnixStream},
+    os::unix::ffi::OsStrExt,
     time::{Duration, Instant},
 };
 
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT, failure::Failure, messages::Messages, ready::until_ready,
-    standard::standard_output, target::Link,
+    LINGER, MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages, ready::until_ready,
+    standard::standard_output, transport::Reader,
 };
-use crate::{config::ServiceKind, frame::Framing};
+use crate::config::ServiceKind;
 
 /// What is waited for.
 #[derive(Clone, Copy)]
@@ -28,26 +28,22 @@ pub(crate) struct Wait {
 
 /// Sends `messages`, prints what is waited for, and leaves without a reset.
 pub(crate) fn run(link: &Link, messages: &[OsString], wait: Wait) -> Result<(), Failure> {
-    let wire = wire(messages, link.framing)?;
+    let wire = wire(messages, link)?;
     exchange(link, &wire, wait, standard_output()?)
 }
 
-fn wire(messages: &[OsString], framing: Framing) -> Result<Vec<u8>, Failure> {
+fn wire(messages: &[OsString], link: &Link) -> Result<Vec<u8>, Failure> {
     let mut wire = Vec::new();
     for (i, message) in messages.iter().enumerate() {
-        framing
-            .put(message.as_bytes(), &mut wire)
-            .map_err(|why| Failure::Unfit {
-                place: format!("message {}", i + 1),
-                framing,
-                why,
-            })?;
+        link.put(message.as_bytes(), &mut wire, || {
+            format!("message {}", i + 1)
+        })?;
     }
     Ok(wire)
 }
 
 fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<(), Failure> {
-    link.stream
+    link.transport
         .set_nonblocking(true)
         .map_err(|source| Failure::System("making the connection non-blocking", source))?;
     let deadline = wait
@@ -56,7 +52,7 @@ fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<
     let mut exchange = Exchange {
         link,
         unsent: wire,
-        messages: Messages::new(&link.stream, link.framing, MESSAGE_LIMIT),
+        messages: Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT),
         came: 0,
         wait,
         ended: false,
@@ -77,7 +73,7 @@ fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<
 struct Exchange<'a, W: Write> {
     link: &'a Link,
     unsent: &'a [u8],
-    messages: Messages<&'a UnixStream>,
+    messages: Messages<Reader<'a>>,
     came: u64,
     wait: Wait,
     /// The server has ended its side.
@@ -93,7 +89,7 @@ impl<W: Write> Exchange<'_, W> {
     fn ran_out(&self) -> Failure {
         let Wait { messages, timeout } = self.wait;
         if self.came == messages {
-            return self.link.unread(self.unsent.len());
+            return self.link.unread(self.unsent);
         }
         let timeout = humantime::format_duration(timeout.unwrap_or_default());
         Failure::Amount(format!(
@@ -107,7 +103,7 @@ impl<W: Write> Exchange<'_, W> {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::IN, !self.ended);
         wanted.set(PollFlags::OUT, !self.unsent.is_empty());
-        let ready = until_ready(&self.link.stream, wanted, deadline)
+        let ready = until_ready(&self.link.transport, wanted, deadline)
             .map_err(|source| Failure::System("waiting for the server", source))?;
         if ready.is_empty() {
             return Ok(false);
@@ -123,7 +119,7 @@ impl<W: Write> Exchange<'_, W> {
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        match (&self.link.stream).write(self.unsent) {
+        match (&self.link.transport).write(self.unsent) {
             Ok(n) => self.unsent = &self.unsent[n..],
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(self.link.broke(error)),
@@ -137,7 +133,7 @@ impl<W: Write> Exchange<'_, W> {
             return Ok(());
         }
         let framing = self.link.framing;
-        match self.messages.fill() {
+        match self.messages.receive() {
             Ok(more) => self.ended = !more,
             Err(error) if is_passing(&error) => return Ok(()),
             Err(error) => return Err(self.link.broke(error)),
@@ -162,10 +158,9 @@ impl<W: Write> Exchange<'_, W> {
     }
 
     /// Reads away more than was waited for; true at end of stream.
-    fn discard(&self) -> Result<bool, Failure> {
-        let mut scrap = [0; 16 * 1024];
-        match (&self.link.stream).read(&mut scrap) {
-            Ok(n) => Ok(n == 0),
+    fn discard(&mut self) -> Result<bool, Failure> {
+        match self.messages.discard() {
+            Ok(more) => Ok(!more),
             Err(error) if is_passing(&error) => Ok(false),
             Err(error) => Err(self.link.broke(error)),
         }
@@ -173,17 +168,21 @@ impl<W: Write> Exchange<'_, W> {
 
     /// Half-closes and reads to the end: closing with input unread would tell the server of a reset
     /// and could cost it what it has not read. A relay keeps its receivers, so nobody waits for it.
-    fn leave(self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let stream = &self.link.stream;
+    /// Datagrams that were taken stay with the server, whoever goes.
+    fn leave(mut self, deadline: Option<Instant>) -> Result<(), Failure> {
+        let transport = &self.link.transport;
+        if !transport.has_end() {
+            return Ok(());
+        }
         // A server that has gone needs no telling.
-        let _ = stream.shutdown(Shutdown::Write);
+        let _ = transport.shutdown(Shutdown::Write);
         if self.ended || self.link.service == Some(ServiceKind::Relay) {
             return Ok(());
         }
         let latest = Instant::now() + LINGER;
         let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
         loop {
-            let ready = until_ready(stream, PollFlags::IN, Some(latest))
+            let ready = until_ready(transport, PollFlags::IN, Some(latest))
                 .map_err(|source| Failure::System("waiting for the server", source))?;
             if ready.is_empty() || self.discard()? {
                 return Ok(());
@@ -204,9 +203,10 @@ fn is_passing(error: &io::Error) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::thread;
+    use std::{io::Read, os::unix::net::UnixStream, thread};
 
     use super::*;
+    use crate::frame::Framing;
 
     fn wait(messages: u64, timeout: Option<Duration>) -> Wait {
         Wait { messages, timeout }
@@ -214,7 +214,7 @@ mod tests {
 
     fn sent(link: &Link, message: &str, wait: Wait) -> (Result<(), Failure>, String) {
         let mut printed = Vec::new();
-        let wire = wire(&[message.into()], link.framing).unwrap();
+        let wire = wire(&[message.into()], link).unwrap();
         let result = exchange(link, &wire, wait, &mut printed);
         (result, String::from_utf8(printed).unwrap())
     }
@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn a_message_without_a_form_is_named() {
-        let failure = wire(&["ab".into(), "a\nb".into()], Framing::Lines).unwrap_err();
+        let (link, _server) = Link::pair(Framing::Lines);
+        let failure = wire(&["ab".into(), "a\nb".into()], &link).unwrap_err();
         assert!(failure.to_string().starts_with("message 2 has no form"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use super::{MESSAGE_LIMIT, failure::Failure, messages::Messages, target::Link};
+use super::{MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages};
 use crate::frame::Framing;
 
 /// Standard input.
@@ -30,7 +30,7 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
 /// the bytes as they are. What was printed never waits for the next message. Says how many they
 /// were.
 pub(crate) fn print_messages(link: &Link, count: u64, out: impl Write) -> Result<u64, Failure> {
-    let mut messages = Messages::new(&link.stream, link.framing, MESSAGE_LIMIT);
+    let mut messages = Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT);
     let mut out = BufWriter::new(out);
     let unprinted = |source| Failure::Standard("output", source);
     let mut printed = 0;
@@ -52,11 +52,12 @@ pub(crate) fn print_messages(link: &Link, count: u64, out: impl Write) -> Result
         if ended || printed == count {
             return Ok(printed);
         }
-        ended = !messages.fill().map_err(|source| link.broke(source))?;
+        ended = !messages.receive().map_err(|source| link.broke(source))?;
     }
 }
 
-fn print(framing: Framing, wire: &[u8], out: &mut impl Write) -> io::Result<()> {
+/// Prints one message.
+pub(crate) fn print(framing: Framing, wire: &[u8], out: &mut impl Write) -> io::Result<()> {
     out.write_all(framing.body(wire))?;
     if framing != Framing::None {
         out.write_all(b"\n")?;

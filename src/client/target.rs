@@ -1,24 +1,16 @@
 //! Which server udsc talks to: NAME, path or nothing at all to an address, a framing and a
 //! connection. Reads the config file only where a NAME or nothing is given.
 
-use std::{
-    ffi::OsStr,
-    io,
-    os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixStream},
-        },
-    },
-};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt};
 
 use rustix::io::Errno;
 
 use super::{
     MESSAGE_LIMIT, Options,
     failure::{Failure, reason},
-    messages::Broken,
+    link::Link,
+    packets,
+    transport::Transport,
 };
 use crate::{
     config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
@@ -40,63 +32,6 @@ struct Listed {
     name: String,
     service: ServiceKind,
     owner: Owner,
-}
-
-/// A connected server.
-pub(crate) struct Link {
-    /// The connection.
-    pub stream: UnixStream,
-    /// How its messages are told apart.
-    pub framing: Framing,
-    /// What the server does, where the config file says so.
-    pub service: Option<ServiceKind>,
-    /// The server's address, as errors and replies show it.
-    pub name: String,
-}
-
-impl Link {
-    /// What an error on the connection is.
-    pub(crate) fn broke(&self, source: io::Error) -> Failure {
-        Failure::Link(self.name.clone(), source)
-    }
-
-    /// What it is that the server's messages cannot be told apart.
-    pub(crate) fn garbled(&self, broken: Broken) -> Failure {
-        broken.at(&self.name, self.framing)
-    }
-
-    /// The server left bytes unread until time ran out.
-    pub(crate) fn unread(&self, bytes: usize) -> Failure {
-        Failure::Amount(format!(
-            "{}: time ran out with {bytes} bytes unsent, which the server did not read",
-            self.name
-        ))
-    }
-
-    /// The same connection, for another thread.
-    pub(crate) fn duplicate(&self) -> Result<Self, Failure> {
-        let stream = self.stream.try_clone();
-        Ok(Self {
-            stream: stream
-                .map_err(|source| Failure::System("duplicating the connection", source))?,
-            framing: self.framing,
-            service: self.service,
-            name: self.name.clone(),
-        })
-    }
-
-    /// One to a server that is the other end.
-    #[cfg(test)]
-    pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
-        let (stream, server) = UnixStream::pair().expect("a pair of sockets");
-        let link = Self {
-            stream,
-            framing,
-            service: None,
-            name: "/x".into(),
-        };
-        (link, server)
-    }
 }
 
 /// Whose daemon is meant.
@@ -142,7 +77,12 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
         None => configured(options, None)?,
     };
     for target in targets.iter_mut().flatten() {
+        let of_stream = target.kind == SocketType::Stream;
         target.kind = options.kind.unwrap_or(target.kind);
+        // How a stream is framed says nothing of packets.
+        if target.kind != SocketType::Stream && of_stream {
+            target.framing = Framing::None;
+        }
         target.framing = options.framing.unwrap_or(target.framing);
         target.check()?;
     }
@@ -245,29 +185,34 @@ impl Target {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let kind = match self.kind {
-            SocketType::Stream => None,
-            SocketType::Seqpacket => Some("seqpacket"),
-            SocketType::Datagram => Some("datagram"),
-        };
-        let wrong = match (kind, self.framing) {
-            (Some(kind), _) => {
-                format!("sockets of type {kind} are not available yet in udsc, only stream")
+        let (kind, framing) = (self.kind, self.framing);
+        let wrong = match (kind, framing) {
+            (SocketType::Stream, Framing::Fixed(n) | Framing::CString(n)) if n > MESSAGE_LIMIT => {
+                format!(
+                    "framing {framing} exceeds the {MESSAGE_LIMIT} bytes of a message that udsc holds"
+                )
             }
-            (None, Framing::Fixed(n) | Framing::CString(n)) if n > MESSAGE_LIMIT => format!(
-                "framing {} exceeds the {MESSAGE_LIMIT} bytes of a message that udsc holds",
-                self.framing
+            (SocketType::Stream, _)
+            | (_, Framing::None)
+            | (SocketType::Datagram, Framing::Syslog) => return Ok(()),
+            _ => format!(
+                "framing {framing} contradicts type {kind}: packets need no framing; leave it out"
             ),
-            _ => return Ok(()),
         };
         Err(Failure::Asked(wrong))
     }
 
     fn connect(&self) -> Result<Link, String> {
-        let stream = open(&self.address).map_err(|error| self.refusal(&error))?;
+        let transport =
+            Transport::connect(&self.address, self.kind).map_err(|error| self.refusal(&error))?;
+        let framing = if transport.is_packets() {
+            packets::FRAMING
+        } else {
+            self.framing
+        };
         Ok(Link {
-            stream,
-            framing: self.framing,
+            transport,
+            framing,
             service: self.listed.as_ref().map(|listed| listed.service),
             name: self.address.to_string(),
         })
@@ -287,37 +232,60 @@ impl Target {
 
     /// Why it could not be connected, and the remedy where there is one.
     fn refusal(&self, error: &io::Error) -> String {
-        let remedy = match (error.kind(), &self.listed) {
-            (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Some(listed)) => {
+        let kind = self.kind;
+        let remedy = match (error.kind(), &self.listed, &self.address) {
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Some(listed), _) => {
                 format!(" (is udsd running? {})", listed.owner.start())
             }
-            (io::ErrorKind::ConnectionRefused, None) => " (nobody listens there)".into(),
-            (io::ErrorKind::PermissionDenied, _) => {
+            (io::ErrorKind::ConnectionRefused, None, Address::Path(_)) => {
+                " (nobody listens there)".into()
+            }
+            // Each type has abstract names of its own.
+            (io::ErrorKind::ConnectionRefused, None, Address::Abstract(_)) => {
+                format!(" (nobody listens there with type {kind})")
+            }
+            (io::ErrorKind::PermissionDenied, ..) => {
                 " (the file's owner and mode, and those of its folders, say who may)".into()
             }
-            (io::ErrorKind::InvalidInput, _) => " (a path has at most 107 bytes)".into(),
-            _ if error.raw_os_error() == Some(Errno::PROTOTYPE.raw_os_error()) => {
-                " (the socket there is no stream)".into()
-            }
-            _ => String::new(),
+            _ => match Errno::from_io_error(error) {
+                Some(Errno::NAMETOOLONG) => " (a path has at most 107 bytes)".into(),
+                Some(Errno::PROTOTYPE) => format!(
+                    " (the socket there is of another type than {kind}: try {})",
+                    others(kind)
+                ),
+                _ => String::new(),
+            },
         };
         let address = &self.address;
         format!("cannot connect to {address}: {}{remedy}", reason(error))
     }
 }
 
-fn open(address: &Address) -> io::Result<UnixStream> {
-    match address {
-        Address::Path(path) => UnixStream::connect(path),
-        Address::Abstract(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-    }
+/// The options for the types that this is not.
+fn others(kind: SocketType) -> String {
+    [
+        SocketType::Stream,
+        SocketType::Seqpacket,
+        SocketType::Datagram,
+    ]
+    .iter()
+    .filter(|other| **other != kind)
+    .map(|other| format!("--type {other}"))
+    .collect::<Vec<_>>()
+    .join(" or ")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::{io::ErrorKind, os::unix::net::UnixListener};
+    use std::{
+        io::ErrorKind,
+        os::{
+            linux::net::SocketAddrExt,
+            unix::net::{SocketAddr, UnixListener},
+        },
+    };
 
     use clap::Parser;
 
@@ -353,12 +321,27 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_not_available_yet() {
-        let failure = targets(&options(&["-s", "@a", "--type", "datagram"])).unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "sockets of type datagram are not available yet in udsc, only stream"
-        );
+    fn packets_have_no_framing_but_syslog_which_changes_nothing() {
+        for (arguments, framing) in [
+            (&["--type", "seqpacket"][..], Framing::None),
+            (&["--type", "datagram", "--framing", "none"], Framing::None),
+            (
+                &["--type", "datagram", "--framing", "syslog"],
+                Framing::Syslog,
+            ),
+        ] {
+            let target = only(&[&["-s", "@a"], arguments].concat());
+            assert_eq!(target.framing, framing, "{arguments:?}");
+        }
+        for (kind, framing) in [("datagram", "lines"), ("seqpacket", "syslog")] {
+            let arguments = ["-s", "@a", "--type", kind, "--framing", framing];
+            assert_eq!(
+                targets(&options(&arguments)).unwrap_err().to_string(),
+                format!(
+                    "framing {framing} contradicts type {kind}: packets need no framing; leave it out"
+                )
+            );
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 )]
 
 pub mod packets;
+pub mod udsc;
 
 use std::{
     ffi::OsString,

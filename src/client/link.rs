@@ -1,0 +1,111 @@
+//! A server that udsc is connected to, and what its faults are called.
+
+use std::io;
+#[cfg(test)]
+use std::os::unix::net::UnixStream;
+
+use super::{failure::Failure, messages::Broken, packets, transport::Transport};
+#[cfg(test)]
+use crate::config::SocketType;
+use crate::{config::ServiceKind, frame::Framing};
+
+/// A connected server.
+pub(crate) struct Link {
+    /// The connection.
+    pub transport: Transport,
+    /// How messages are told apart in what `transport` reads and writes.
+    pub framing: Framing,
+    /// What the server does, where the config file says so.
+    pub service: Option<ServiceKind>,
+    /// The server's address, as errors and replies show it.
+    pub name: String,
+}
+
+impl Link {
+    /// Puts one message on the wire, at the end of `wire`; `place` is where it stood, as "line 3 of
+    /// standard input".
+    pub(crate) fn put(
+        &self,
+        message: &[u8],
+        wire: &mut Vec<u8>,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let largest = self
+            .transport
+            .make_room(message.len())
+            .map_err(|source| Failure::System("asking for the room in a packet", source))?;
+        if let Some(largest) = largest {
+            return Err(Failure::Packet {
+                place: place(),
+                length: message.len(),
+                largest,
+            });
+        }
+        self.framing
+            .put(message, wire)
+            .map_err(|why| Failure::Unfit {
+                place: place(),
+                framing: self.framing,
+                why,
+            })
+    }
+
+    /// What an error on the connection is.
+    pub(crate) fn broke(&self, source: io::Error) -> Failure {
+        Failure::Link(self.name.clone(), source)
+    }
+
+    /// What it is that the server's messages cannot be told apart.
+    pub(crate) fn garbled(&self, broken: Broken) -> Failure {
+        broken.at(&self.name, self.framing)
+    }
+
+    /// The server left `wire` unread until time ran out.
+    pub(crate) fn unread(&self, wire: &[u8]) -> Failure {
+        let amount = if self.transport.is_packets() {
+            format!("{} packets", packets::count(wire))
+        } else {
+            format!("{} bytes", wire.len())
+        };
+        Failure::Amount(format!(
+            "{}: time ran out with {amount} unsent, which the server did not read",
+            self.name
+        ))
+    }
+
+    /// The same connection, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self, Failure> {
+        let transport = self.transport.try_clone();
+        Ok(Self {
+            transport: transport
+                .map_err(|source| Failure::System("duplicating the connection", source))?,
+            framing: self.framing,
+            service: self.service,
+            name: self.name.clone(),
+        })
+    }
+
+    /// One to a server that is the other end.
+    #[cfg(test)]
+    pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
+        Self::to(SocketType::Stream, framing)
+    }
+
+    /// As `pair`, of packets.
+    #[cfg(test)]
+    pub(crate) fn packets(kind: SocketType) -> (Self, UnixStream) {
+        Self::to(kind, packets::FRAMING)
+    }
+
+    #[cfg(test)]
+    fn to(kind: SocketType, framing: Framing) -> (Self, UnixStream) {
+        let (transport, server) = Transport::pair(kind).expect("a pair of sockets");
+        let link = Self {
+            transport,
+            framing,
+            service: None,
+            name: "/x".into(),
+        };
+        (link, server)
+    }
+}

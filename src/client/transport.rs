@@ -1,0 +1,176 @@
+//! udsc's own socket, of whichever type: how it is connected, and what is the same for all types.
+//! What is read from it and written to it is a byte stream; `packets` makes one of packets.
+
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStrExt, net::UnixStream},
+    },
+    time::Duration,
+};
+
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
+
+use super::packets::{self, Packets};
+use crate::config::{Address, SocketType};
+
+/// A connected socket.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    /// The standard library has no type for the others; its calls other than reading and writing
+    /// are those of any connected socket.
+    socket: UnixStream,
+    kind: SocketType,
+}
+
+impl Transport {
+    /// Connects to `address`.
+    ///
+    /// # Errors
+    /// Those of `connect(2)` and, for an address that has no room in it, ENAMETOOLONG.
+    pub(crate) fn connect(address: &Address, kind: SocketType) -> io::Result<Self> {
+        let address = match address {
+            Address::Path(path) => SocketAddrUnix::new(path.as_os_str().as_bytes())?,
+            Address::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
+        };
+        let socket = net::socket_with(AddressFamily::UNIX, raw(kind), SocketFlags::CLOEXEC, None)?;
+        net::connect(&socket, &address)?;
+        Self::of(socket.into(), kind)
+    }
+
+    /// One of a connected `socket`.
+    fn of(socket: UnixStream, kind: SocketType) -> io::Result<Self> {
+        match kind {
+            SocketType::Stream => {}
+            // Tells empty packets from the end. Not earlier: connecting would then bind an address
+            // that nobody needs (`unix(7)`).
+            SocketType::Seqpacket => sockopt::set_socket_passcred(&socket, true)?,
+            // An abstract address that the kernel chooses (`unix(7)`, autobind), for the answers.
+            // Not earlier: now nobody but the server can send there.
+            SocketType::Datagram => net::bind(&socket, &SocketAddrUnix::new_unnamed())?,
+        }
+        Ok(Self { socket, kind })
+    }
+
+    /// Whether a message is a packet.
+    pub(crate) fn is_packets(&self) -> bool {
+        self.kind != SocketType::Stream
+    }
+
+    /// Whether the server can end it, and be told of our end. Datagrams go to an address.
+    pub(crate) fn has_end(&self) -> bool {
+        self.kind != SocketType::Datagram
+    }
+
+    /// What comes.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        match self.kind {
+            SocketType::Stream => Reader::Stream(&self.socket),
+            _ => Reader::Packets(Packets::new(&self.socket, self.has_end())),
+        }
+    }
+
+    /// Makes it take messages of `length` bytes, where the system lets it; `Some` is how long they
+    /// can at most be where they cannot be that long.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub(crate) fn make_room(&self, length: usize) -> io::Result<Option<usize>> {
+        if !self.is_packets() {
+            return Ok(None);
+        }
+        let largest = packets::make_room(&self.socket, length)?;
+        Ok((largest < length).then_some(largest))
+    }
+
+    /// `shutdown(2)`.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket.shutdown(how)
+    }
+
+    /// Lets calls fail with `WouldBlock` rather than wait.
+    pub(crate) fn set_nonblocking(&self, value: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(value)
+    }
+
+    /// How long a write may wait (SO_SNDTIMEO).
+    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.socket.set_write_timeout(timeout)
+    }
+
+    /// The error that waits to be told (SO_ERROR).
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.socket.take_error()
+    }
+
+    /// The same socket once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let kind = self.kind;
+        let socket = self.socket.try_clone()?;
+        Ok(Self { socket, kind })
+    }
+
+    /// Two that are connected with each other, the second as a plain socket.
+    #[cfg(test)]
+    pub(crate) fn pair(kind: SocketType) -> io::Result<(Self, UnixStream)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = net::socketpair(AddressFamily::UNIX, raw(kind), flags, None)?;
+        Ok((Self::of(ours.into(), kind)?, theirs.into()))
+    }
+}
+
+/// The kernel's word for it.
+fn raw(kind: SocketType) -> net::SocketType {
+    match kind {
+        SocketType::Stream => net::SocketType::STREAM,
+        SocketType::Seqpacket => net::SocketType::SEQPACKET,
+        SocketType::Datagram => net::SocketType::DGRAM,
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Of packets, each call sends one, and is given whole ones.
+impl Write for &Transport {
+    fn write(&mut self, wire: &[u8]) -> io::Result<usize> {
+        match self.kind {
+            SocketType::Stream => (&self.socket).write(wire),
+            _ => packets::send_first(&self.socket, wire),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What comes on a transport.
+pub(crate) enum Reader<'a> {
+    Stream(&'a UnixStream),
+    Packets(Packets<'a>),
+}
+
+impl Reader<'_> {
+    /// Whether the rest of a packet was received, but not read.
+    pub(crate) fn is_amid_packet(&self) -> bool {
+        match self {
+            Reader::Stream(_) => false,
+            Reader::Packets(packets) => packets.is_amid(),
+        }
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Reader::Stream(stream) => stream.read(buffer),
+            Reader::Packets(packets) => packets.read(buffer),
+        }
+    }
+}
