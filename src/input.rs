@@ -74,13 +74,20 @@ impl Input {
     /// further one is held.
     #[must_use]
     pub fn loss(&self, framing: Framing) -> (u64, bool) {
-        let end = self.start + self.whole;
+        let (waiting, behind) = self.held[self.start..].split_at(self.whole);
         let waiting = if self.truncated {
             1
         } else {
-            Batch::scan(framing, &self.held[self.start..end], usize::MAX).messages
+            Batch::scan(framing, waiting, usize::MAX).messages
         };
-        (waiting, self.held.len() > end)
+        // Came while the ones before waited, and was not cut yet.
+        let passed = self.skip.map_or(0, |skip| framing.skip(skip, behind).0);
+        let behind = &behind[passed..];
+        let further = Batch::scan(framing, behind, usize::MAX);
+        (
+            waiting + further.messages,
+            behind.len() > further.bytes.len(),
+        )
     }
 
     /// Whether nothing waits and the next byte starts a message.
@@ -402,6 +409,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_is_lost_with_a_blocked_client_is_counted_message_by_message() {
+        let rule = rule(Framing::Lines, 4);
+        let mut input = Input::default();
+        let mut full = |_: Batch<'_>| Ok(0);
+        let mut feed = |input: &mut Input, bytes: &[u8]| {
+            input.feed(&mut bytes.to_vec(), &rule, &mut full).unwrap()
+        };
+        assert_eq!(feed(&mut input, b"on"), Fed::All);
+        assert_eq!(input.loss(Framing::Lines), (0, true));
+        // The first was completed by a read that brought two more, and a part.
+        assert_eq!(feed(&mut input, b"e\ntwo\n\nthr"), Fed::Blocked);
+        assert_eq!(input.loss(Framing::Lines), (3, true));
+        let mut input = Input::default();
+        assert_eq!(feed(&mut input, b"abcdefgh\ntwo\n"), Fed::Blocked);
+        assert_eq!(input.loss(Framing::Lines), (2, false));
     }
 
     #[test]
