@@ -323,7 +323,11 @@ impl<S: Stream> Hub<S> {
             }
             self.timers.pop_first();
             self.clients[key].note_timer(timer as usize, None);
-            let last_look = self.clients[key].watched;
+            // All that an event could tell but the end of both directions: that one is believed.
+            let last_look = Watch {
+                end: false,
+                ..self.clients[key].watched
+            };
             self.work(key, last_look, now, watch);
             let Some(client) = self.clients.get_mut(key) else {
                 continue;

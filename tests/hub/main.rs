@@ -18,6 +18,7 @@ mod collect;
 mod echo;
 mod ends;
 mod fairness;
+mod held_up;
 mod limits;
 mod packets;
 mod quotas;
