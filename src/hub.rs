@@ -60,6 +60,8 @@ pub struct Hub<S> {
     ids: u64,
     lines: Lines,
     stopping: bool,
+    /// A client left since the last turn: the stop may go on with those who waited for it.
+    left: bool,
 }
 
 /// Clients that are to have a turn without an event.
@@ -92,6 +94,7 @@ impl<S: Stream> Hub<S> {
             ids: 0,
             lines: Lines::default(),
             stopping: false,
+            left: false,
         }
     }
 
@@ -230,6 +233,7 @@ impl<S: Stream> Hub<S> {
             self.feed(now);
         }
         if self.stopping {
+            self.left = false;
             self.quieten();
         }
     }
@@ -304,7 +308,8 @@ impl<S: Stream> Hub<S> {
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
         let log = |socket: &Socket| socket.service.has_log();
-        !self.ready.0.is_empty() || starved || self.sockets.iter().any(log)
+        let left = self.stopping && self.left;
+        !self.ready.0.is_empty() || starved || left || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.
@@ -333,7 +338,13 @@ impl<S: Stream> Hub<S> {
                 continue;
             };
             let socket = &self.sockets[client.socket as usize];
-            match socket.over(client, timer, now.instant) {
+            // Nothing is read in the stop, and others may still have something for it.
+            let time = if self.stopping && timer == Timer::Idle {
+                Time::Off
+            } else {
+                socket.over(client, timer, now.instant)
+            };
+            match time {
                 Time::Off => {}
                 Time::Until(due) => set(&mut self.timers, client, key, timer, due),
                 Time::Stall(due) => {

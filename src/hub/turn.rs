@@ -174,7 +174,7 @@ impl<S: Stream> Hub<S> {
             let stays = match &client.ending {
                 None => true,
                 Some(Close::Done) => client.receiver && !gone,
-                Some(Close::Stopping) => client.receiver && !socket.quiet,
+                Some(Close::Stopping) => client.receiver && !gone && !socket.quiet,
                 Some(_) => false,
             };
             if !stays && let Some(reason) = client.ending.take() {
@@ -423,6 +423,7 @@ impl<S: Stream> Hub<S> {
     /// Takes a client out and ends its stream.
     pub(super) fn close(&mut self, key: usize, reason: &Close, now: Now) {
         let mut client = self.clients.remove(key);
+        self.left = true;
         for timer in [Timer::Idle, Timer::Slow] {
             if let Some(at) = client.note_timer(timer as usize, None) {
                 self.timers.remove(&(at, key, timer));
