@@ -260,15 +260,30 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Goes on with the clients that are first in the lines for their socket's record and its
-    /// receivers, if there is room.
+    /// Goes on with the client that is first in the line for its socket's record and its receivers,
+    /// if there is room.
     pub(super) fn call(&mut self, socket: usize, now: Now) {
         let Socket {
             record, service, ..
         } = &mut self.sockets[socket];
-        let recorded = record.as_mut().and_then(Record::call);
-        let relayed = service.relay().and_then(|relay| relay.call());
-        for key in [recorded, relayed].into_iter().flatten() {
+        let called = match (record, service.relay()) {
+            (Some(record), Some(relay)) => {
+                let touched = &mut self.effects.touched;
+                if !relay.frees(&record.line, &mut self.clients, touched) {
+                    return;
+                }
+                record.call()
+            }
+            (Some(record), None) => record.call(),
+            (None, Some(relay)) => {
+                let line = mem::take(&mut relay.line);
+                let free = relay.frees(&line, &mut self.clients, &mut self.effects.touched);
+                relay.line = line;
+                if free { relay.line.call() } else { None }
+            }
+            (None, None) => None,
+        };
+        if let Some(key) = called {
             self.resume(key, now);
         }
     }
@@ -390,8 +405,9 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         client.awaits = awaits;
         match (awaits, record, service) {
-            (Some(Awaits::Record), Some(record), _) => record.line.wait(key),
-            (Some(Awaits::Receivers), _, Service::Relay(relay)) => relay.line.wait(key),
+            // One line for both: in two, whom one calls the other would bar, for ever.
+            (Some(Awaits::Record | Awaits::Receivers), Some(record), _) => record.line.wait(key),
+            (Some(Awaits::Receivers), None, Service::Relay(relay)) => relay.line.wait(key),
             (Some(Awaits::Quota), ..) => self.starved.push_back(key),
             _ => {}
         }

@@ -32,6 +32,12 @@ impl Line {
         &self.waiting
     }
 
+    /// Whether one was called and has not had its turn.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.called.is_some()
+    }
+
     /// A client waits: at the head of the line if it was called and is not done, else at its end.
     pub fn wait(&mut self, key: usize) {
         if self.called == Some(key) {

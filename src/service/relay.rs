@@ -9,6 +9,8 @@
 
 use std::{collections::HashMap, io::IoSlice, mem};
 
+use slab::Slab;
+
 use super::{Line, Outbox, Sender};
 use crate::{
     batch::Batch,
@@ -304,7 +306,7 @@ impl Relay {
                 out.effects.touched.push(member.key);
             }
         }
-        self.holding_up > 0
+        self.holding_up > usize::from(out.clients[from].holds_up)
     }
 
     /// Whether `client`, which holds up senders, has read enough; it then no longer does.
@@ -315,12 +317,30 @@ impl Relay {
         }
     }
 
-    /// Calls the next sender, where nobody holds it up.
-    pub fn call(&mut self) -> Option<usize> {
-        if self.holding_up > 0 {
-            return None;
+    /// Whether nobody holds up the first of `line`. Those whom nobody waits for any more hold up
+    /// nobody: they are added to `touched`.
+    pub fn frees<S: Stream>(
+        &mut self,
+        line: &Line,
+        clients: &mut Slab<Connection<S>>,
+        touched: &mut Vec<usize>,
+    ) -> bool {
+        if self.holding_up == 0 {
+            return true;
         }
-        self.line.call()
+        let waiting = line.waiting();
+        if waiting.len() < 2 && !line.is_served() {
+            for member in &self.members {
+                let alone = waiting.front().is_none_or(|&first| first == member.key);
+                if alone && mem::take(&mut clients[member.key].holds_up) {
+                    self.holding_up -= 1;
+                    touched.push(member.key);
+                }
+            }
+        }
+        // What the first does not read itself, others sent.
+        let first = waiting.front();
+        self.holding_up == usize::from(first.is_some_and(|&key| clients[key].holds_up))
     }
 
     /// Closes who has no room for `needed` bytes that client `from` says; whether anybody was.
