@@ -376,12 +376,7 @@ impl<S: Stream> Hub<S> {
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
         for socket in &mut self.sockets {
-            if let Some(record) = &mut socket.record {
-                record.line.dismiss();
-            }
-            if let Some(relay) = socket.service.relay() {
-                relay.line.dismiss();
-            }
+            socket.line.dismiss();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {

@@ -246,6 +246,7 @@ impl Server {
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
         for (socket, writer) in &mut self.writers {
+            let awaited = !self.hub.sockets()[*socket].line().is_empty();
             let Some(record) = self.hub.record(*socket) else {
                 continue;
             };
@@ -256,7 +257,7 @@ impl Server {
             if record.waiting() == 0 {
                 continue;
             }
-            if !record.line.is_empty() || self.stop.is_some() {
+            if awaited || self.stop.is_some() {
                 writer.want_progress();
             }
             match writer.progress() {

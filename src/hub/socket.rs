@@ -14,7 +14,7 @@ use crate::{
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format},
-    service::{Record, Relay, Service},
+    service::{Line, Record, Relay, Service},
 };
 
 /// How long senders may wait for a client before the log has a line of it.
@@ -162,6 +162,8 @@ pub struct Socket {
     /// During the stop: nothing more comes from its service.
     pub(super) quiet: bool,
     pub(super) record: Option<Record>,
+    /// Senders that wait for room in the record or with receivers.
+    pub(super) line: Line,
     pub(super) counters: Counters,
 }
 
@@ -220,6 +222,7 @@ impl Socket {
             service,
             quiet: false,
             record,
+            line: Line::default(),
             counters: Counters::default(),
         }
     }
@@ -240,6 +243,12 @@ impl Socket {
     #[must_use]
     pub fn asks_groups(&self) -> bool {
         self.access.asks_groups()
+    }
+
+    /// The senders that wait for room in its record or with receivers.
+    #[must_use]
+    pub fn line(&self) -> &Line {
+        &self.line
     }
 
     /// Whether messages carry the time.

@@ -34,15 +34,7 @@ impl<S: Stream> Hub<S> {
         let socket = self.clients[key].socket as usize;
         let served = self.serve(key, event, now);
         let settled = served.and_then(|()| self.settle(key, event.end, now, watch));
-        let Socket {
-            record, service, ..
-        } = &mut self.sockets[socket];
-        if let Some(record) = record {
-            record.line.served(key);
-        }
-        if let Some(relay) = service.relay() {
-            relay.line.served(key);
-        }
+        self.sockets[socket].line.served(key);
         self.note_dropped(now);
         match settled {
             Ok(()) => self.call(socket, now),
@@ -187,7 +179,7 @@ impl<S: Stream> Hub<S> {
             || cut_off && client.is_owed()
             || match client.awaits {
                 // Whatever holds it up, its own queue does not.
-                Some(Awaits::Record | Awaits::Receivers) => false,
+                Some(Awaits::Room) => false,
                 Some(Awaits::Quota) => true,
                 None => held_up,
             };
@@ -260,30 +252,22 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Goes on with the client that is first in the line for its socket's record and its receivers,
-    /// if there is room.
+    /// Goes on with the client that is first in the socket's line, if there is room.
     pub(super) fn call(&mut self, socket: usize, now: Now) {
         let Socket {
-            record, service, ..
+            line,
+            record,
+            service,
+            ..
         } = &mut self.sockets[socket];
-        let called = match (record, service.relay()) {
-            (Some(record), Some(relay)) => {
-                let touched = &mut self.effects.touched;
-                if !relay.frees(&record.line, &mut self.clients, touched) {
-                    return;
-                }
-                record.call()
-            }
-            (Some(record), None) => record.call(),
-            (None, Some(relay)) => {
-                let line = mem::take(&mut relay.line);
-                let free = relay.frees(&line, &mut self.clients, &mut self.effects.touched);
-                relay.line = line;
-                if free { relay.line.call() } else { None }
-            }
-            (None, None) => None,
-        };
-        if let Some(key) = called {
+        let touched = &mut self.effects.touched;
+        let free = service
+            .relay()
+            .is_none_or(|relay| relay.frees(line, &mut self.clients, touched));
+        if free
+            && record.as_ref().is_none_or(Record::has_room)
+            && let Some(key) = line.call()
+        {
             self.resume(key, now);
         }
     }
@@ -304,6 +288,7 @@ impl<S: Stream> Hub<S> {
             rule,
             service,
             record,
+            line,
             counters,
             queue_size,
             slow_client,
@@ -332,13 +317,17 @@ impl<S: Stream> Hub<S> {
         let (mut dropped, mut truncated, mut awaits) = (0, 0, None);
         let mut failed = None;
         let mut receive = |batch: Batch<'_>| {
+            if line.bars(key) {
+                awaits = Some(Awaits::Room);
+                return Ok(0);
+            }
             let mark = record.as_ref().map(Record::mark);
             let taken = match record {
                 Some(record) => record.receive(&from, &batch, now.wall),
                 None => batch.bytes.len(),
             };
             if taken < batch.bytes.len() {
-                awaits = Some(Awaits::Record);
+                awaits = Some(Awaits::Room);
             }
             let offered = batch.first(taken);
             let done = match service.receive(&from, &offered, &mut out) {
@@ -367,7 +356,7 @@ impl<S: Stream> Hub<S> {
                         record.receive(&from, &batch.first(done), now.wall);
                     }
                     awaits = match service {
-                        Service::Relay(_) => Some(Awaits::Receivers),
+                        Service::Relay(_) => Some(Awaits::Room),
                         // Its own queue: it goes on when it reads.
                         _ => out.over.map(|_| Awaits::Quota),
                     };
@@ -404,12 +393,10 @@ impl<S: Stream> Hub<S> {
         }
         let client = &mut self.clients[key];
         client.awaits = awaits;
-        match (awaits, record, service) {
-            // One line for both: in two, whom one calls the other would bar, for ever.
-            (Some(Awaits::Record | Awaits::Receivers), Some(record), _) => record.line.wait(key),
-            (Some(Awaits::Receivers), None, Service::Relay(relay)) => relay.line.wait(key),
-            (Some(Awaits::Quota), ..) => self.starved.push_back(key),
-            _ => {}
+        match awaits {
+            Some(Awaits::Room) => line.wait(key),
+            Some(Awaits::Quota) => self.starved.push_back(key),
+            None => {}
         }
         let socket = &self.sockets[client.socket as usize];
         if truncated > 0 {
@@ -452,11 +439,8 @@ impl<S: Stream> Hub<S> {
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
-        if let Some(record) = &mut socket.record {
-            record.line.leave(key);
-        }
+        socket.line.leave(key);
         if let Some(relay) = socket.service.relay() {
-            relay.line.leave(key);
             relay.leave(key, client.holds_up);
         }
         // After an end of file there is nothing left to read away.

@@ -3,11 +3,11 @@
 //!
 //! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
 //! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
-//! the record's `queue-size`. Where they reach it the senders wait in a line.
+//! the record's `queue-size`. Where they reach it the senders wait.
 
 use std::time::SystemTime;
 
-use super::{Line, Sender};
+use super::Sender;
 use crate::{batch::Batch, record::Encoder};
 
 /// A record as its socket sees it.
@@ -23,8 +23,6 @@ pub struct Record {
     waiting: usize,
     /// A line did not fit, and nothing has been written since.
     full: bool,
-    /// The senders that wait for room.
-    pub line: Line,
 }
 
 impl Record {
@@ -39,16 +37,11 @@ impl Record {
             pending: Vec::new(),
             waiting: 0,
             full: false,
-            line: Line::default(),
         }
     }
 
-    /// Takes messages from the start of `batch`; returns the bytes that it took. Who is not at the
-    /// head of the line is not taken from.
+    /// Takes messages from the start of `batch`; returns the bytes that it took.
     pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
-        if self.line.bars(from.key) {
-            return 0;
-        }
         self.encoder.set_time(now);
         let mut taken = 0;
         for message in batch.iter() {
@@ -93,9 +86,10 @@ impl Record {
         self.full = false;
     }
 
-    /// Calls the next sender, where there is room again.
-    pub fn call(&mut self) -> Option<usize> {
-        if self.full { None } else { self.line.call() }
+    /// Whether something was written since a line did not fit.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.full
     }
 
     /// The number of the last line.

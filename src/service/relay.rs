@@ -45,9 +45,7 @@ pub struct Relay {
     room: usize,
     /// The one whose messages all of the log is, and whose own queue does not matter therefore.
     sole: Option<usize>,
-    /// Senders that wait for receivers.
-    pub line: Line,
-    /// Receivers that hold them up.
+    /// Receivers for whom senders wait.
     holding_up: usize,
     /// The room in its queue at which a receiver no longer does.
     enough: usize,
@@ -92,7 +90,6 @@ impl Relay {
             parts: Vec::new(),
             room: 0,
             sole: None,
-            line: Line::default(),
             holding_up: 0,
             enough: 0,
         }
@@ -135,16 +132,13 @@ impl Relay {
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took. Under `wait` it may
-    /// take a part; the sender then has to wait in the line.
+    /// take a part; the sender then has to wait until the socket's line calls it.
     pub fn receive<S: Stream>(
         &mut self,
         from: &Sender,
         batch: &Batch<'_>,
         out: &mut Outbox<'_, S>,
     ) -> usize {
-        if self.line.bars(from.key) {
-            return 0;
-        }
         if self.members.iter().all(|member| member.key == from.key) {
             self.seq += batch.messages;
             return batch.bytes.len();

@@ -261,7 +261,7 @@ impl Schedule {
                 self.record_size
             );
             if waiting > 0 {
-                record.line.waiting().clone()
+                self.world.hub.sockets()[socket].line().waiting().clone()
             } else {
                 VecDeque::new()
             }

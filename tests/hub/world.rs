@@ -416,8 +416,8 @@ impl World {
         assert_eq!(self.hub.present(), 0, "clients are left");
         assert_eq!(self.hub.deadline(), None, "timers are left");
         assert!(!self.hub.has_ready(), "the ready list is not empty");
-        for collect in self.hub.records() {
-            assert!(collect.line.is_empty(), "clients wait for a record");
+        for socket in self.hub.sockets() {
+            assert!(socket.line().is_empty(), "clients wait in a line");
         }
     }
 }
