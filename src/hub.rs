@@ -10,6 +10,7 @@
 
 mod log;
 mod socket;
+mod take;
 mod turn;
 
 use std::{

@@ -6,15 +6,14 @@ use std::{io, mem};
 use super::{
     Hub, STALL, Timer, WatchFn,
     socket::{Loss, Socket},
+    take::Taken,
 };
 use crate::{
     batch::Batch,
-    config::SlowClient,
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
-    frame::Framing,
     input::{Fed, Input},
-    service::{Outbox, Record, Sender, Service},
+    service::{Outbox, Record, Sender},
 };
 
 /// What `Hub::deliver` does with a client's input.
@@ -284,124 +283,53 @@ impl<S: Stream> Hub<S> {
     /// Runs one step of the client's input through its socket's service.
     fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
-        let Socket {
-            rule,
-            service,
-            record,
-            line,
-            counters,
-            queue_size,
-            slow_client,
-            unseen,
-            ..
-        } = &mut self.sockets[client.socket as usize];
+        let socket = &mut self.sockets[client.socket as usize];
         let from = Sender {
             key,
             id: client.id,
             peer: client.peer,
         };
         // Taken out, so that the service may reach every client while this one's bytes are read.
-        let mut input = client
-            .input
-            .take()
-            .map_or_else(Input::default, |input| *input);
+        let input = client.input.take();
+        let mut input = input.map_or_else(Input::default, |input| *input);
         let mut out = Outbox {
             credit: client.held - client.queue.len(),
             clients: &mut self.clients,
             limits: &mut self.limits,
             effects: &mut self.effects,
-            queue_size: *queue_size,
+            queue_size: socket.queue_size,
             over: None,
             now,
         };
-        let (mut dropped, mut truncated, mut awaits) = (0, 0, None);
-        let mut failed = None;
-        let mut receive = |batch: Batch<'_>| {
-            if line.bars(key) {
-                awaits = Some(Awaits::Room);
-                return Ok(0);
-            }
-            let mark = record.as_ref().map(Record::mark);
-            let taken = match record {
-                Some(record) => record.receive(&from, &batch, now.wall),
-                None => batch.bytes.len(),
-            };
-            if taken < batch.bytes.len() {
-                awaits = Some(Awaits::Room);
-            }
-            let offered = batch.first(taken);
-            let done = match service.receive(&from, &offered, &mut out) {
-                Ok(done) => done,
-                Err(reason) => {
-                    // What was not taken stays, to be counted.
-                    failed = Some(reason);
-                    return Ok(0);
-                }
-            };
-            let messages = batch.count(done);
-            counters.messages += messages;
-            counters.bytes += done as u64;
-            if batch.truncated {
-                truncated += messages;
-            } else {
-                counters.bytes -= messages * *unseen;
-            }
-            if done == taken {
-                return Ok(taken);
-            }
-            match slow_client {
-                SlowClient::Wait => {
-                    if let (Some(record), Some(mark)) = (&mut *record, mark) {
-                        record.back_to(mark);
-                        record.receive(&from, &batch.first(done), now.wall);
-                    }
-                    awaits = match service {
-                        Service::Relay(_) => Some(Awaits::Room),
-                        // Its own queue: it goes on when it reads.
-                        _ => out.over.map(|_| Awaits::Quota),
-                    };
-                    Ok(done)
-                }
-                SlowClient::Disconnect => {
-                    let waiting = out.clients[key].queue.len();
-                    failed = Some(match out.over {
-                        Some(over) => Close::OverQuota(over),
-                        None => Close::SlowReader { waiting },
-                    });
-                    Ok(done)
-                }
-                SlowClient::Drop => {
-                    dropped += match rule.framing {
-                        // The rest of what one read brought.
-                        Framing::None => 1,
-                        _ => offered.messages - messages,
-                    };
-                    Ok(taken)
-                }
-            }
-        };
+        let rule = socket.rule;
+        let mut taken = Taken::default();
+        let mut take = |batch: Batch<'_>| Ok(socket.take(&from, &batch, &mut out, &mut taken));
         let fed = match step {
-            Step::Resume => input.resume(rule, &mut receive),
-            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule, &mut receive),
-            Step::Finish => input.finish(rule, &mut receive),
+            Step::Resume => input.resume(&rule, &mut take),
+            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], &rule, &mut take),
+            Step::Finish => input.finish(&rule, &mut take),
         };
-        counters.truncated += truncated;
         let oversized = input.take_refused();
-        counters.oversized += oversized;
-        if dropped > 0 {
-            self.effects.dropped.push((key, dropped));
+        socket.counters.truncated += taken.truncated;
+        socket.counters.oversized += oversized;
+        if taken.dropped > 0 {
+            self.effects.dropped.push((key, taken.dropped));
         }
         let client = &mut self.clients[key];
-        client.awaits = awaits;
-        match awaits {
-            Some(Awaits::Room) => line.wait(key),
+        client.awaits = taken.awaits;
+        match taken.awaits {
+            Some(Awaits::Room) => socket.line.wait(key),
             Some(Awaits::Quota) => self.starved.push_back(key),
             None => {}
         }
-        let socket = &self.sockets[client.socket as usize];
-        if truncated > 0 {
-            self.lines
-                .truncated(socket, client.id, &client.peer, truncated, now.instant);
+        if taken.truncated > 0 {
+            self.lines.truncated(
+                socket,
+                client.id,
+                &client.peer,
+                taken.truncated,
+                now.instant,
+            );
         }
         if oversized > 0 {
             self.lines
@@ -410,7 +338,7 @@ impl<S: Stream> Hub<S> {
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
-        if let Some(reason) = failed {
+        if let Some(reason) = taken.failed {
             return Err(reason);
         }
         match fed {

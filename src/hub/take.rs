@@ -1,0 +1,99 @@
+//! What a socket does with a batch: whose turn it is, the record, the service, and what `slow-client`
+//! says of messages that a full queue has no room for.
+
+use super::Socket;
+use crate::{
+    batch::Batch,
+    config::SlowClient,
+    connection::{Awaits, Stream},
+    error::Close,
+    frame::Framing,
+    service::{Outbox, Record, Sender, Service},
+};
+
+/// What became of one client's messages in its turn.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Messages dropped for the sender itself.
+    pub(super) dropped: u64,
+    /// Messages of which only the first part was taken.
+    pub(super) truncated: u64,
+    /// What the rest waits for, where that is not the sender's own queue.
+    pub(super) awaits: Option<Awaits>,
+    /// Why the sender is to be closed.
+    pub(super) failed: Option<Close>,
+}
+
+impl Socket {
+    /// Takes messages from the start of `batch`; returns the bytes that it took. What it does not
+    /// take waits with the sender or, where that is closed, is counted.
+    pub(super) fn take<S: Stream>(
+        &mut self,
+        from: &Sender,
+        batch: &Batch<'_>,
+        out: &mut Outbox<'_, S>,
+        so_far: &mut Taken,
+    ) -> usize {
+        if self.line.bars(from.key) {
+            so_far.awaits = Some(Awaits::Room);
+            return 0;
+        }
+        let mark = self.record.as_ref().map(Record::mark);
+        let recorded = match &mut self.record {
+            Some(record) => record.receive(from, batch, out.now.wall),
+            None => batch.bytes.len(),
+        };
+        if recorded < batch.bytes.len() {
+            so_far.awaits = Some(Awaits::Room);
+        }
+        let offered = batch.first(recorded);
+        let served = match self.service.receive(from, &offered, out) {
+            Ok(served) => served,
+            Err(reason) => {
+                so_far.failed = Some(reason);
+                return 0;
+            }
+        };
+        let messages = offered.count(served);
+        self.counters.messages += messages;
+        self.counters.bytes += served as u64;
+        if batch.truncated {
+            so_far.truncated += messages;
+        } else {
+            self.counters.bytes -= messages * self.unseen;
+        }
+        if served == recorded {
+            return recorded;
+        }
+        match self.slow_client {
+            SlowClient::Wait => {
+                if let (Some(record), Some(mark)) = (&mut self.record, mark) {
+                    record.back_to(mark);
+                    record.receive(from, &batch.first(served), out.now.wall);
+                }
+                so_far.awaits = match self.service {
+                    Service::Relay(_) => Some(Awaits::Room),
+                    // Its own queue: it goes on when it reads.
+                    _ => out.over.map(|_| Awaits::Quota),
+                };
+                served
+            }
+            SlowClient::Disconnect => {
+                let waiting = out.clients[from.key].queue.len();
+                so_far.failed = Some(match out.over {
+                    Some(over) => Close::OverQuota(over),
+                    None => Close::SlowReader { waiting },
+                });
+                served
+            }
+            SlowClient::Drop => {
+                so_far.dropped += match self.rule.framing {
+                    // The rest of what one read brought.
+                    Framing::None => 1,
+                    _ => offered.messages - messages,
+                };
+                recorded
+            }
+        }
+    }
+}
