@@ -8,6 +8,7 @@
 //! the others. What the event loop is to watch follows from the client's state after each turn. Only
 //! what no event tells, room in a record and the stop, puts clients on the ready list.
 
+mod datagrams;
 mod log;
 mod socket;
 mod turn;
@@ -24,6 +25,7 @@ pub use socket::{Counters, Socket};
 
 pub use crate::connection::Now;
 
+use datagrams::Mail;
 use log::Lines;
 use socket::{STALL, Time};
 
@@ -60,6 +62,7 @@ pub struct Hub<S> {
     ids: u64,
     lines: Lines,
     stopping: bool,
+    mail: Mail,
 }
 
 /// Clients that are to have a turn without an event.
@@ -92,6 +95,7 @@ impl<S: Stream> Hub<S> {
             ids: 0,
             lines: Lines::default(),
             stopping: false,
+            mail: Mail::default(),
         }
     }
 
@@ -225,6 +229,7 @@ impl<S: Stream> Hub<S> {
                 self.work(key, Watch::default(), now, watch);
             }
         }
+        self.turn_datagrams(now);
         self.give_out(now, watch);
         if self.limits.take_released() {
             self.feed(now);
@@ -295,6 +300,7 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.written(bytes);
+            self.mail.call(socket);
             self.call(socket, now);
         }
     }
@@ -304,13 +310,17 @@ impl<S: Stream> Hub<S> {
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
         let log = |socket: &Socket| socket.service.has_log();
-        !self.ready.0.is_empty() || starved || self.sockets.iter().any(log)
+        !self.ready.0.is_empty()
+            || starved
+            || self.mail.has_ready()
+            || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, ..)| *at)
+        let client = self.timers.first().map(|(at, ..)| *at);
+        client.into_iter().chain(self.mail.deadline()).min()
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
@@ -343,6 +353,7 @@ impl<S: Stream> Hub<S> {
                 Time::Over(reason) => self.close(key, &reason, now),
             }
         }
+        self.expire_datagrams(now);
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed
@@ -356,6 +367,7 @@ impl<S: Stream> Hub<S> {
             client.ending.get_or_insert(Close::Stopping);
             self.ready.list(client, key);
         }
+        self.stop_datagrams();
     }
 
     /// Ends the stop: closes all who are left, whatever they are owed.
@@ -372,6 +384,7 @@ impl<S: Stream> Hub<S> {
         for key in left {
             self.close(key, &Close::Stopping, now);
         }
+        self.abandon_datagrams();
     }
 }
 
