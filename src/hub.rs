@@ -310,10 +310,7 @@ impl<S: Stream> Hub<S> {
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
         let log = |socket: &Socket| socket.service.has_log();
-        !self.ready.0.is_empty()
-            || starved
-            || self.mail.has_ready()
-            || self.sockets.iter().any(log)
+        !self.ready.0.is_empty() || starved || self.mail.has_ready() || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.

@@ -144,10 +144,7 @@ impl fmt::Display for Counters {
             "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )?;
         // Of datagrams alone.
-        for (count, what) in [
-            (unbound, "unbound"),
-            (unreachable, "unreachable"),
-        ] {
+        for (count, what) in [(unbound, "unbound"), (unreachable, "unreachable")] {
             if *count > 0 {
                 write!(f, "; {count} {what}")?;
             }
