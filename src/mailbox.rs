@@ -13,7 +13,10 @@ use std::{
 use rustix::{
     fs::{self, FileType, Mode, OFlags},
     io::Errno,
-    net::{self, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, sockopt},
+    net::{
+        self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+        SocketType, sockopt,
+    },
 };
 
 use crate::{
@@ -40,13 +43,10 @@ impl Mailbox {
     /// Takes a bound socket, whose datagrams come with credentials from now on.
     ///
     /// # Errors
-    /// Those of `setsockopt(2)`.
+    /// Those of `setsockopt(2)` and `socket(2)`.
     pub fn new(fd: Rc<OwnedFd>, inherited: bool) -> io::Result<Self> {
         sockopt::set_socket_passcred(&fd, true)?;
-        if sockopt::set_socket_send_buffer_size_force(&fd, SEND_BUFFER).is_err() {
-            // net.core.wmem_max is the most without CAP_NET_ADMIN.
-            sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER)?;
-        }
+        raise_send_buffer(&fd)?;
         Ok(Mailbox { fd, inherited })
     }
 
@@ -124,10 +124,56 @@ impl Datagrams for Mailbox {
     }
 }
 
+/// Raises SO_SNDBUF towards `SEND_BUFFER`, and never lowers what the manager gave.
+fn raise_send_buffer(fd: &OwnedFd) -> io::Result<()> {
+    let given = sockopt::socket_send_buffer_size(fd)?;
+    // The kernel doubles what it is asked for.
+    if given >= 2 * SEND_BUFFER
+        || sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER).is_ok()
+    {
+        return Ok(());
+    }
+    // Without CAP_NET_ADMIN net.core.wmem_max is the most, and less than was given is taken for an
+    // answer too: another socket shows what would come of it.
+    let flags = SocketFlags::CLOEXEC;
+    let other = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_send_buffer_size(&other, SEND_BUFFER)?;
+    if sockopt::socket_send_buffer_size(&other)? > given {
+        sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER)?;
+    }
+    Ok(())
+}
+
 /// How many datagrams may wait at one socket that is made now: net.unix.max_dgram_qlen. `None` where
 /// it cannot be read.
 #[must_use]
 pub fn queue_length() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn what_the_manager_gave_is_never_lowered() {
+        let socket = OwnedFd::from(UnixDatagram::unbound().unwrap());
+        let before = sockopt::socket_send_buffer_size(&socket).unwrap();
+        raise_send_buffer(&socket).unwrap();
+        let raised = sockopt::socket_send_buffer_size(&socket).unwrap();
+        assert!(raised >= before);
+        raise_send_buffer(&socket).unwrap();
+        assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), raised);
+        // More than udsd asks for: only a privileged manager can.
+        if sockopt::set_socket_send_buffer_size_force(&socket, 2 * SEND_BUFFER).is_ok() {
+            raise_send_buffer(&socket).unwrap();
+            let kept = sockopt::socket_send_buffer_size(&socket).unwrap();
+            assert_eq!(kept, 4 * SEND_BUFFER);
+        }
+    }
 }
