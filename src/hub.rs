@@ -6,7 +6,8 @@
 //! read, once. Events repeat for as long as there is something to read or room to write, so nothing
 //! need be remembered of what an event said, and a client that sends without end takes its turn with
 //! the others. What the event loop is to watch follows from the client's state after each turn. Only
-//! what no event tells, room in a record and the stop, puts clients on the ready list.
+//! what no event tells, room in a record and the stop, puts clients on the ready list. Datagram
+//! sockets are served in `datagrams`, by the same turns and timers.
 
 mod datagrams;
 mod log;

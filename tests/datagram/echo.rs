@@ -15,14 +15,16 @@ use std::{
     thread,
 };
 
-use rustix::net::{
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
+use rustix::{
+    event::PollFlags,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr},
+    process::geteuid,
 };
 
 use super::{
-    Client, assert_descriptors, config, counted, descriptors,
-    harness::{Daemon, Random, Setup, has_program, is_root},
-    json, number_of, numbered, own_pid,
+    Client, assert_no_more_descriptors, config, counted, descriptors,
+    harness::{Daemon, Random, Setup, has_program, is_root, wait_for},
+    json, kernel_queue, number_of, numbered, own_pid,
 };
 use crate::access::acting;
 
@@ -88,18 +90,18 @@ fn many_at_once_each_get_their_own_in_order() {
 
 #[test]
 fn who_stops_reading_gets_all_in_order_later_and_costs_the_others_nothing() {
-    const ALL: usize = 2000;
+    let all = kernel_queue() + 2000;
     let daemon = Daemon::start(&config("slow-timeout = \"1h\""));
     let sleeper = Client::bound(&daemon, "sleeper");
     let other = Client::bound(&daemon, "other");
-    for n in 0..ALL {
+    for n in 0..all {
         sleeper.send(&numbered(n, 100));
         if n % 100 == 0 {
             other.round_trip(b"still served");
         }
     }
     other.round_trip(b"all read");
-    for n in 0..ALL {
+    for n in 0..all {
         assert_eq!(sleeper.receive(), numbered(n, 100));
     }
     sleeper.round_trip(b"and on");
@@ -107,12 +109,12 @@ fn who_stops_reading_gets_all_in_order_later_and_costs_the_others_nothing() {
 
 #[test]
 fn a_full_queue_drops_what_is_new_and_says_so() {
-    const ALL: usize = 200;
-    let keys = "message-size = \"1000B\"\nqueue-size = \"5KiB\"\nslow-timeout = \"1h\"";
+    let all = kernel_queue() + 200;
+    let keys = "message-size = \"100B\"\nqueue-size = \"5KiB\"\nslow-timeout = \"1h\"";
     let mut daemon = Daemon::start(&config(keys));
     let sleeper = Client::bound(&daemon, "sleeper");
-    for n in 0..ALL {
-        sleeper.send(&numbered(n, 1000));
+    for n in 0..all {
+        sleeper.send(&numbered(n, 100));
     }
     Client::bound(&daemon, "other").round_trip(b"all read");
     let line = daemon.wait_log(&[
@@ -124,40 +126,24 @@ fn a_full_queue_drops_what_is_new_and_says_so() {
     for part in [address.to_str().unwrap(), &own_pid(), "uid "] {
         assert!(line.contains(part), "no {part} in: {line}");
     }
-    // What the kernel held, then what the queue held: the oldest.
-    let mut came = 0;
-    sleeper.round_trip_after(&mut came);
-    assert!((5..ALL).contains(&came), "{came}");
-    assert!(daemon.stop().success());
-    assert_eq!(counted(&daemon, "s", "dropped"), (ALL - came) as u64);
-    assert!(daemon.log().matches("dropped 1 messages").count() <= 40);
-}
-
-impl Client {
-    /// Reads numbered datagrams that were sent before, counting them, until one that is sent now has
-    /// come back.
-    fn round_trip_after(&self, came: &mut usize) {
-        // The queue is full of the oldest for as long as they are not read.
-        while *came < 5 || self.has_more() {
-            assert_eq!(number_of(&self.receive()), *came);
-            *came += 1;
-        }
-        self.send(b"999999 ");
-        loop {
-            match number_of(&self.receive()) {
-                999_999 => return,
-                n => assert_eq!(n, *came),
-            }
-            *came += 1;
-        }
+    // What the kernel holds, and what the queue holds, where each costs 64 bytes more: the oldest.
+    let kept = kernel_queue() + 5 * 1024 / 164;
+    for n in 0..kept {
+        assert_eq!(number_of(&sleeper.receive()), n);
     }
+    sleeper.round_trip(b"awake");
+    assert!(daemon.stop().success());
+    assert_eq!(counted(&daemon, "s", "dropped"), (all - kept) as u64);
+    let lines = daemon.log().matches("dropped 1 messages").count();
+    assert!((1..=40).contains(&lines), "{lines} lines");
 }
 
 #[test]
 fn who_takes_nothing_for_slow_timeout_loses_what_waits() {
     let mut daemon = Daemon::start(&config("slow-timeout = \"200ms\""));
     let sleeper = Client::bound(&daemon, "sleeper");
-    for n in 0..1000 {
+    let all = kernel_queue() + 500;
+    for n in 0..all {
         sleeper.send(&numbered(n, 50));
     }
     let line = daemon.wait_log(&["WARN", "messages for client 1", "slow-timeout = 200ms"]);
@@ -170,7 +156,7 @@ fn who_takes_nothing_for_slow_timeout_loses_what_waits() {
         .unwrap()
         .parse()
         .unwrap();
-    for n in 0..1000 - lost {
+    for n in 0..all - lost {
         assert_eq!(number_of(&sleeper.receive()), n);
     }
     // It is a client like any other.
@@ -182,17 +168,19 @@ fn who_takes_nothing_for_slow_timeout_loses_what_waits() {
 #[test]
 fn many_who_never_read_leave_room_for_one_who_does() {
     let daemon = Daemon::start(&config("slow-timeout = \"1h\"\nqueue-size = \"64KiB\""));
-    let sleepers: Vec<Client> = (0..200)
+    // How much they may hold together depends on who may raise the send buffer.
+    let many = if geteuid().is_root() { 200 } else { 10 };
+    let sleepers: Vec<Client> = (0..many)
         .map(|n| Client::bound(&daemon, &format!("sleeper{n}")))
         .collect();
     for sleeper in &sleepers {
         for n in 0..30 {
-            sleeper.send(&numbered(n, 1000));
+            sleeper.send(&numbered(n, 100));
         }
     }
     let reader = Client::bound(&daemon, "reader");
     for n in 0..100 {
-        reader.round_trip(&numbered(n, 1000));
+        reader.round_trip(&numbered(n, 100));
     }
     for n in 0..30 {
         assert_eq!(number_of(&sleepers[7].receive()), n);
@@ -327,9 +315,10 @@ fn descriptors_never_enter_and_are_closed_at_once() {
         drop(writer);
         assert_eq!(client.receive(), b"with descriptors");
         // Ends when the last copy is closed.
+        assert!(wait_for(reader.as_fd(), PollFlags::IN), "{n} are open");
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
-    assert_descriptors(&daemon, before);
+    assert_no_more_descriptors(&daemon, before);
 }
 
 #[test]

@@ -149,13 +149,15 @@ fn a_short_kernel_queue_earns_one_warning_where_there_are_datagrams() {
         "{}[socket.t]\npath = \"{{dir}}/t\"\ntype = \"datagram\"",
         config("")
     );
-    let daemon = Daemon::start(&two);
+    let mut daemon = Daemon::start(&two);
+    assert!(daemon.stop().success());
     let warnings = daemon
         .log()
         .matches("WARN  net.unix.max_dgram_qlen")
         .count();
     assert_eq!(warnings, usize::from(short), "{}", daemon.log());
-    let streams = Daemon::start("[socket.s]\npath = \"{dir}/s\"\n");
+    let mut streams = Daemon::start("[socket.s]\npath = \"{dir}/s\"\n");
+    assert!(streams.stop().success());
     assert!(!streams.log().contains("max_dgram_qlen"));
 }
 
