@@ -11,6 +11,7 @@ use std::{collections::VecDeque, fmt, io, time::Instant};
 
 use crate::{
     envelope::{Address, Envelope},
+    limits::Limits,
     peer::{ClientId, Peer},
 };
 
@@ -19,6 +20,14 @@ pub use replies::{Lost, Replies, Reply, Why};
 
 /// Datagrams that one call may receive.
 pub const BATCH: usize = 64;
+
+/// What a waiting datagram costs beside its bytes: an empty one is not free.
+const OVERHEAD: usize = 64;
+
+/// What a datagram costs while it waits, in bytes.
+fn cost(datagram: &[u8]) -> usize {
+    datagram.len() + OVERHEAD
+}
 
 /// A socket of datagrams that never waits: a Unix socket, or a script in memory.
 pub trait Datagrams: fmt::Debug {
@@ -75,7 +84,7 @@ pub struct Exchange {
     /// What its senders are owed.
     pub replies: Replies,
     /// The rest of a batch that the record had no room for: while there is one, nothing is received.
-    pub held: VecDeque<Letter>,
+    held: VecDeque<Letter>,
     /// The record has room again.
     pub called: bool,
     /// Receiving failed, and rests until then.
@@ -106,10 +115,30 @@ impl Exchange {
         !self.ending && self.held.is_empty() && self.rest.is_none()
     }
 
-    /// Whether something that was read is not yet where it belongs.
+    /// Holds what the record had no room for. Its bytes count for its sender's user, though nothing
+    /// refuses them: they were read, and are one batch.
+    pub fn hold(&mut self, letter: Letter, limits: &mut Limits) {
+        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
+        self.held.push_back(letter);
+    }
+
+    /// The next of what is held, which counts no more; to be put back where it is not taken.
+    pub fn next_held(&mut self, limits: &mut Limits) -> Option<Letter> {
+        let letter = self.held.pop_front()?;
+        limits.hold(letter.from.peer.uid, cost(&letter.bytes), 0);
+        Some(letter)
+    }
+
+    /// Puts back what `next_held` gave.
+    pub fn put_back(&mut self, letter: Letter, limits: &mut Limits) {
+        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
+        self.held.push_front(letter);
+    }
+
+    /// Datagrams that are held.
     #[must_use]
-    pub fn owes(&self) -> bool {
-        !self.held.is_empty() || !self.replies.is_empty()
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// When there is something to do without an event.

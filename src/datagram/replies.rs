@@ -13,7 +13,8 @@ use std::{
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::{Datagrams, Sender, numbers::Key};
+use super::{Datagrams, Sender, cost, numbers::Key};
+use crate::limits::{Limits, Over};
 
 /// Receivers of one socket that something may wait for.
 const RECEIVERS: usize = 1024;
@@ -25,8 +26,6 @@ const LAST_WAIT: Duration = Duration::from_millis(100);
 const TURN_DATAGRAMS: usize = 64;
 /// Receivers that a turn may try.
 const TURN_RECEIVERS: usize = 64;
-/// What a waiting datagram costs beside its bytes: an empty one is not free.
-const OVERHEAD: usize = 64;
 
 /// What became of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +51,8 @@ pub enum Why {
     Receivers,
     /// The receiver took nothing for `slow-timeout`.
     Slow,
+    /// Too much waits for its user, or for everybody.
+    Quota(Over),
 }
 
 /// Replies that waited and will not be delivered.
@@ -79,13 +80,12 @@ struct Owed {
     due: Instant,
 }
 
-/// What waits for receivers. Every byte is counted in `grow` and `shrink` and nowhere else.
+/// What waits for receivers. What it costs is held for the user who is owed it.
 #[derive(Debug, Default)]
 pub struct Replies {
     owed: Slab<Owed>,
     places: HashMap<Key, usize>,
     timers: BTreeSet<(Instant, usize)>,
-    bytes: usize,
 }
 
 impl Replies {
@@ -101,12 +101,6 @@ impl Replies {
         self.owed.iter().map(|(_, owed)| owed.replies.len()).sum()
     }
 
-    /// What all that waits costs, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// When `retry` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -114,47 +108,60 @@ impl Replies {
     }
 
     /// Sends `bytes` to `to`, behind what it is owed already; lets them wait where they do not fit,
-    /// `queue_size` bytes for one receiver, or one datagram that is longer.
+    /// `queue_size` bytes for one receiver, or one datagram that is longer, and no more than `limits`
+    /// has room for.
     pub fn send(
         &mut self,
         mailbox: &mut dyn Datagrams,
         to: &Sender,
         bytes: &[u8],
         queue_size: usize,
+        limits: &mut Limits,
         now: Instant,
     ) -> Reply {
         if to.address.place().is_none() {
             return Reply::Unbound;
         }
-        let cost = bytes.len() + OVERHEAD;
-        let key = (to.address, to.peer.uid);
-        if let Some(&place) = self.places.get(&key) {
-            if self.owed[place].bytes + cost > queue_size {
-                return Reply::Dropped(Why::Full);
+        let uid = to.peer.uid;
+        let key = (to.address, uid);
+        let place = self.places.get(&key).copied();
+        if place.is_none() {
+            match mailbox.send(&to.address, uid, bytes) {
+                Ok(()) => return Reply::Sent,
+                Err(error) if !is_passing(&error) => return Reply::Unreachable,
+                Err(_) => {}
             }
-            self.owed[place].replies.push_back(bytes.into());
-            self.grow(place, cost);
-            return Reply::Waits;
         }
-        match mailbox.send(&to.address, to.peer.uid, bytes) {
-            Ok(()) => return Reply::Sent,
-            Err(error) if !is_passing(&error) => return Reply::Unreachable,
-            Err(_) if self.owed.len() == RECEIVERS => return Reply::Dropped(Why::Receivers),
-            Err(_) => {}
+        let cost = cost(bytes);
+        let why = match place {
+            Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full),
+            None if self.owed.len() == RECEIVERS => Some(Why::Receivers),
+            _ if limits.room(uid) < cost => Some(Why::Quota(limits.over(uid))),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Reply::Dropped(why);
         }
+        let place = place.unwrap_or_else(|| self.owe(to, now));
+        self.owed[place].replies.push_back(bytes.into());
+        self.grow(place, cost, limits);
+        Reply::Waits
+    }
+
+    /// A place for what a receiver is owed from now on.
+    fn owe(&mut self, to: &Sender, now: Instant) -> usize {
         let due = now + FIRST_WAIT;
         let place = self.owed.insert(Owed {
             to: *to,
-            replies: VecDeque::from([bytes.into()]),
+            replies: VecDeque::new(),
             bytes: 0,
             since: now,
             wait: FIRST_WAIT,
             due,
         });
-        self.places.insert(key, place);
+        self.places.insert((to.address, to.peer.uid), place);
         self.timers.insert((due, place));
-        self.grow(place, cost);
-        Reply::Waits
+        place
     }
 
     /// Tries those who are due, a turn's share; gives `lost` what will not be delivered any more.
@@ -162,6 +169,7 @@ impl Replies {
         &mut self,
         mailbox: &mut dyn Datagrams,
         slow_timeout: Duration,
+        limits: &mut Limits,
         now: Instant,
         mut lost: impl FnMut(Lost),
     ) {
@@ -173,9 +181,9 @@ impl Replies {
                 return;
             }
             self.timers.pop_first();
-            let why = match self.flush(place, mailbox, now) {
+            let why = match self.flush(place, mailbox, limits, now) {
                 Flushed::All => {
-                    self.forget(place);
+                    self.forget(place, limits);
                     continue;
                 }
                 Flushed::Unreachable => None,
@@ -185,7 +193,7 @@ impl Replies {
                     continue;
                 }
             };
-            let owed = self.forget(place);
+            let owed = self.forget(place, limits);
             lost(Lost {
                 to: owed.to,
                 replies: owed.replies.len() as u64,
@@ -195,18 +203,24 @@ impl Replies {
     }
 
     /// Gives up all that waits; returns the bytes that its receivers will not get.
-    pub fn abandon(&mut self) -> usize {
+    pub fn abandon(&mut self, limits: &mut Limits) -> usize {
         let places: Vec<usize> = self.places.values().copied().collect();
         let mut undelivered = 0;
         for place in places {
-            let owed = self.forget(place);
+            let owed = self.forget(place, limits);
             undelivered += owed.replies.iter().map(|reply| reply.len()).sum::<usize>();
         }
         undelivered
     }
 
     /// Sends one receiver what it is owed, a turn's share, and says when it is due again.
-    fn flush(&mut self, place: usize, mailbox: &mut dyn Datagrams, now: Instant) -> Flushed {
+    fn flush(
+        &mut self,
+        place: usize,
+        mailbox: &mut dyn Datagrams,
+        limits: &mut Limits,
+        now: Instant,
+    ) -> Flushed {
         let mut sent = 0;
         loop {
             let owed = &mut self.owed[place];
@@ -220,12 +234,12 @@ impl Replies {
             }
             match mailbox.send(&owed.to.address, owed.to.peer.uid, reply) {
                 Ok(()) => {
-                    let cost = reply.len() + OVERHEAD;
+                    let cost = cost(reply);
                     owed.replies.pop_front();
                     sent += 1;
                     owed.since = now;
                     owed.wait = Duration::ZERO;
-                    self.shrink(place, cost);
+                    self.shrink(place, cost, limits);
                 }
                 Err(error) if is_passing(&error) => {
                     owed.wait = (owed.wait * 2).clamp(FIRST_WAIT, LAST_WAIT);
@@ -238,8 +252,8 @@ impl Replies {
     }
 
     /// Takes out what one receiver is owed.
-    fn forget(&mut self, place: usize) -> Owed {
-        self.shrink(place, self.owed[place].bytes);
+    fn forget(&mut self, place: usize, limits: &mut Limits) -> Owed {
+        self.shrink(place, self.owed[place].bytes, limits);
         let owed = self.owed.remove(place);
         self.places.remove(&(owed.to.address, owed.to.peer.uid));
         self.timers.remove(&(owed.due, place));
@@ -247,15 +261,17 @@ impl Replies {
     }
 
     /// More waits for this receiver.
-    fn grow(&mut self, place: usize, cost: usize) {
-        self.owed[place].bytes += cost;
-        self.bytes += cost;
+    fn grow(&mut self, place: usize, cost: usize, limits: &mut Limits) {
+        let owed = &mut self.owed[place];
+        owed.bytes += cost;
+        limits.hold(owed.to.peer.uid, 0, cost);
     }
 
     /// Less waits for this receiver.
-    fn shrink(&mut self, place: usize, cost: usize) {
-        self.owed[place].bytes -= cost;
-        self.bytes -= cost;
+    fn shrink(&mut self, place: usize, cost: usize, limits: &mut Limits) {
+        let owed = &mut self.owed[place];
+        owed.bytes -= cost;
+        limits.hold(owed.to.peer.uid, cost, 0);
     }
 }
 

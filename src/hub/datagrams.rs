@@ -18,6 +18,8 @@ use crate::{
     datagram::{BATCH, Datagrams, Exchange, Letter, Lost, Reply, Sender},
     envelope::Envelope,
     frame::Framing,
+    input::TooLong,
+    limits::Limits,
     service::Service,
 };
 use notes::Notes;
@@ -51,7 +53,7 @@ impl Mail {
     /// The record of this socket has room.
     pub(super) fn call(&mut self, socket: usize) {
         if let Some(exchange) = self.of_socket(socket) {
-            exchange.called = !exchange.held.is_empty();
+            exchange.called = exchange.held() > 0;
         }
     }
 
@@ -91,14 +93,14 @@ impl<S: Stream> Hub<S> {
     pub fn undelivered(&self) -> usize {
         let exchanges = self.mail.exchanges.iter();
         exchanges
-            .map(|(_, exchange)| exchange.held.len() + exchange.replies.waiting())
+            .map(|(_, exchange)| exchange.held() + exchange.replies.waiting())
             .sum()
     }
 
     /// Whether somebody waits for room in the record of socket number `socket`.
     pub fn awaits_record(&mut self, socket: usize) -> bool {
-        let held = self.mail.of_socket(socket).map(|exchange| &exchange.held);
-        held.is_some_and(|held| !held.is_empty())
+        let exchange = self.mail.of_socket(socket);
+        exchange.is_some_and(|exchange| exchange.held() > 0)
             || self.sockets[socket]
                 .record
                 .as_ref()
@@ -120,6 +122,7 @@ impl<S: Stream> Hub<S> {
         let mut desk = Desk {
             exchange,
             socket: &mut self.sockets[*socket],
+            limits: &mut self.limits,
             lines: &mut self.lines,
             notes,
             now,
@@ -152,13 +155,14 @@ impl<S: Stream> Hub<S> {
             let mut desk = Desk {
                 exchange,
                 socket: &mut self.sockets[*socket],
+                limits: &mut self.limits,
                 lines: &mut self.lines,
                 notes: &mut self.mail.notes,
                 now,
             };
-            while let Some(letter) = desk.exchange.held.pop_front() {
+            while let Some(letter) = desk.exchange.next_held(desk.limits) {
                 if !desk.take(&letter.from, &letter.bytes, letter.truncated) {
-                    desk.exchange.held.push_front(letter);
+                    desk.exchange.put_back(letter, desk.limits);
                     break;
                 }
             }
@@ -174,6 +178,7 @@ impl<S: Stream> Hub<S> {
             exchange.replies.retry(
                 &mut *exchange.mailbox,
                 socket.slow_timeout,
+                &mut self.limits,
                 now.instant,
                 |lost| notes.lost(socket, &lost, now.instant),
             );
@@ -193,9 +198,10 @@ impl<S: Stream> Hub<S> {
     pub(super) fn abandon_datagrams(&mut self) {
         for (socket, exchange) in &mut self.mail.exchanges {
             let counters = &mut self.sockets[*socket].counters;
-            counters.untaken += exchange.held.len() as u64;
-            counters.undelivered += exchange.replies.abandon() as u64;
-            exchange.held.clear();
+            while exchange.next_held(&mut self.limits).is_some() {
+                counters.untaken += 1;
+            }
+            counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;
             exchange.called = false;
         }
     }
@@ -219,6 +225,7 @@ fn body(framing: Framing, bytes: &[u8]) -> &[u8] {
 struct Desk<'a> {
     exchange: &'a mut Exchange,
     socket: &'a mut Socket,
+    limits: &'a mut Limits,
     lines: &'a mut Lines,
     notes: &'a mut Notes,
     now: Now,
@@ -249,7 +256,7 @@ impl Desk<'_> {
         let cut = envelope.length > slot.len();
         let truncated = cut || body(socket.rule.framing, bytes).len() > most;
         if truncated {
-            if !matches!(socket.service, Service::Collect) {
+            if socket.rule.too_long != TooLong::Keep {
                 socket.counters.oversized += 1;
                 self.notes.oversized(socket, envelope, now);
                 return;
@@ -261,12 +268,13 @@ impl Desk<'_> {
             *ids
         });
         socket.counters.clients += u64::from(is_new);
-        if !self.exchange.held.is_empty() || !self.take(&from, bytes, truncated) {
-            self.exchange.held.push_back(Letter {
+        if self.exchange.held() > 0 || !self.take(&from, bytes, truncated) {
+            let letter = Letter {
                 from,
                 bytes: bytes.into(),
                 truncated,
-            });
+            };
+            self.exchange.hold(letter, self.limits);
         }
     }
 
@@ -290,7 +298,7 @@ impl Desk<'_> {
             self.lines
                 .truncated(socket, from.id, &from.peer, 1, now.instant);
         }
-        if !matches!(socket.service, Service::Collect) {
+        if matches!(socket.service, Service::Echo) {
             self.reply(from, bytes);
         }
         true
@@ -306,7 +314,14 @@ impl Desk<'_> {
             replies: 1,
             why,
         };
-        match replies.send(&mut **mailbox, to, bytes, socket.queue_size, now) {
+        match replies.send(
+            &mut **mailbox,
+            to,
+            bytes,
+            socket.queue_size,
+            self.limits,
+            now,
+        ) {
             Reply::Sent | Reply::Waits => {}
             Reply::Unbound => socket.counters.unbound += 1,
             Reply::Unreachable => self.notes.lost(socket, &lost(None), now),

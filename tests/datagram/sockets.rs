@@ -164,7 +164,9 @@ fn a_short_kernel_queue_earns_one_warning_where_there_are_datagrams() {
 #[test]
 fn a_message_size_that_no_answer_could_have_is_a_fault() {
     let keys = "message-size = \"1GiB\"\nqueue-size = \"1GiB\"";
-    let (code, log) = Setup::new().config(&config(keys)).fail();
+    let limits = "[limits]\nqueue-per-user = \"2GiB\"\nqueue-total = \"2GiB\"\n";
+    let setup = Setup::new().config(&format!("{limits}{}", config(keys)));
+    let (code, log) = setup.fail();
     assert_eq!(code, Some(78), "{log}");
     assert!(
         log.contains("socket.s.message-size: the longest datagram"),

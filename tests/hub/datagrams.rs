@@ -11,6 +11,7 @@ use std::{
 use udsd::{
     datagram::Datagrams,
     envelope::{Address, Envelope},
+    limits::Limits,
     peer::Peer,
 };
 
@@ -95,9 +96,12 @@ struct Datagram {
 
 impl Datagram {
     fn new(keys: &str) -> Self {
-        let mut world = World::new(&format!(
-            "[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n"
-        ));
+        Self::with_limits(keys, Limits::new(1000, 1000))
+    }
+
+    fn with_limits(keys: &str, limits: Limits) -> Self {
+        let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
+        let mut world = World::with_limits(&config, limits);
         let post = Rc::new(RefCell::new(Post {
             most: 64,
             ..Post::default()
@@ -268,6 +272,51 @@ fn the_receivers_that_are_waited_for_are_bounded() {
         1024
     );
     d.world.assert_empty();
+}
+
+#[test]
+fn what_waits_counts_for_its_user_and_is_bounded_by_the_quotas() {
+    for (per_user, total) in [(1000, 5000), (5000, 1000)] {
+        let limits = Limits::new(9, 9).with_queues(per_user, total);
+        let mut d = Datagram::with_limits("slow-timeout = \"10s\"", limits);
+        for n in 0..30 {
+            let name = format!("/{n}");
+            d.room(&name, 0);
+            d.send(&name, &"x".repeat(36));
+        }
+        d.settle();
+        assert_eq!(d.world.hub.undelivered(), 10);
+        assert_eq!(
+            (d.world.hub.held(), d.world.hub.held_for(PEER.uid)),
+            (1000, 1000)
+        );
+        assert_eq!(d.counted(), (30, 0, 0, 20));
+        d.room("/0", 1);
+        d.world.pass(Duration::from_millis(1));
+        assert_eq!(d.world.hub.held(), 900);
+        for _ in 0..120 {
+            d.world.pass(SECOND / 10);
+        }
+        assert_eq!(d.world.hub.held(), 0);
+        d.world.assert_empty();
+    }
+}
+
+#[test]
+fn what_is_held_for_the_record_counts_until_it_is_taken() {
+    let mut d = Datagram::collect("queue-size = \"100B\"");
+    for n in 100..200 {
+        d.send("", &n.to_string());
+    }
+    d.settle();
+    let held = d.world.hub.undelivered();
+    assert!(held > 0);
+    assert_eq!(d.world.hub.held_for(PEER.uid), held * 67);
+    d.world.hub.stop();
+    while d.world.written(0) > 0 {
+        d.settle();
+    }
+    assert_eq!(d.world.hub.held(), 0);
 }
 
 #[test]

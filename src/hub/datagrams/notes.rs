@@ -106,6 +106,9 @@ impl Notes {
                 Some(Why::Full) => {
                     format!("its queue is full, socket.{name}.queue-size = {queue_size} bytes")
                 }
+                Some(Why::Quota(over)) => {
+                    format!("no room for it, {} = {} bytes", over.key, over.limit)
+                }
                 Some(Why::Receivers) => "too many others do not read either".into(),
                 Some(Why::Slow) => {
                     format!("it took nothing for socket.{name}.slow-timeout = {slow_timeout:?}")
