@@ -6,7 +6,7 @@ use log::warn;
 
 use crate::{
     access::{Access, NOBODY},
-    config::{Config, Socket},
+    config::{Config, Socket, SocketType},
     error::{Fatal, Fault},
     sys,
 };
@@ -35,6 +35,20 @@ pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u3
     ))
 }
 
+/// The users that the database lists as members of a group. A datagram comes with its sender's primary
+/// group alone (SO_PEERGROUPS knows connected sockets only, `unix(7)`), so these enter as users.
+fn members(socket: &Socket, gid: u32) -> Vec<u32> {
+    let names = sys::members_of(gid).unwrap_or_else(|error| {
+        let name = &socket.name;
+        warn!(
+            "socket.{name}.allow-groups: cannot look up the members of group {gid}: {error}; of their datagrams only those sent with it as primary group are let in"
+        );
+        Vec::new()
+    });
+    let numbers = names.iter().filter_map(|name| sys::user_id(name).ok()?);
+    numbers.collect()
+}
+
 /// Who may enter by `allow-users` and `allow-groups`.
 ///
 /// # Errors
@@ -58,8 +72,13 @@ pub fn access(socket: &Socket, config: &Config) -> Result<Access, Fatal> {
         }
         numbers
     };
-    let users = numbers("user", &socket.allow_users, sys::user_id);
+    let mut users = numbers("user", &socket.allow_users, sys::user_id);
     let groups = numbers("group", &socket.allow_groups, sys::group_id);
+    if socket.kind == SocketType::Datagram {
+        for &gid in &groups {
+            users.extend(members(socket, gid));
+        }
+    }
     if faults.is_empty() {
         Ok(Access::new(users, groups))
     } else {

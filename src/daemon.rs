@@ -15,11 +15,12 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     accounts,
-    config::{self, AdHoc, Address, Config, Places},
+    config::{self, AdHoc, Address, Config, Places, ServiceKind},
     endpoint::{self, Endpoint},
     error::Fatal,
     hub::{Hub, Socket},
     limits::Limits,
+    mailbox::{self, Mailbox},
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
@@ -29,8 +30,11 @@ use crate::{
 
 /// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
 const OWN_DESCRIPTORS: usize = 32;
-/// Descriptors that one socket may need beside its clients: listener, lock, record.
+/// Descriptors that one socket may need beside its clients: listener, lock, record, and the file of
+/// whom a datagram goes to.
 const SOCKET_DESCRIPTORS: usize = 4;
+/// As many datagrams as may wait at a socket where systemd has set up the machine.
+const QUEUE_LENGTH: u32 = 512;
 /// How long a failed start stays up where the manager holds the sockets. A client that waits there
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
 /// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
@@ -50,7 +54,7 @@ struct Arguments {
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Type of the one socket: stream, seqpacket
+    /// Type of the one socket: stream, seqpacket, datagram
     #[arg(long = "type", value_name = "T", requires = "socket")]
     kind: Option<String>,
     /// Service of the one socket: echo, collect
@@ -211,10 +215,12 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         sockets.push(Socket::new(socket, access, record));
     }
     let endpoints = endpoints(config, passed)?;
+    let mailboxes = mailboxes(config, &endpoints)?;
     let hub = Hub::new(sockets, limits);
     Server::new(
         hub,
         endpoints,
+        mailboxes,
         targets,
         signals,
         config.daemon.drain_timeout,
@@ -304,6 +310,41 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             Ok(endpoint)
         })
         .collect()
+}
+
+/// The mailboxes of the datagram sockets, with their places.
+fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mailbox)>, Fatal> {
+    let mut mailboxes = Vec::new();
+    for (i, (socket, endpoint)) in config.sockets.iter().zip(endpoints).enumerate() {
+        if endpoint.listens() {
+            continue;
+        }
+        let ready = endpoint.mailbox().and_then(|mailbox| {
+            let longest = mailbox.longest()?;
+            Ok((mailbox, longest))
+        });
+        let (mailbox, longest) = ready.map_err(|source| Fatal::System {
+            doing: "setting up a datagram socket",
+            source,
+        })?;
+        if socket.service == ServiceKind::Echo && socket.message_size > longest {
+            let key = format!("socket.{}.message-size", socket.name);
+            let message = format!(
+                "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
+            );
+            return Err(Fatal::Config(vec![config.fault(&key, message)]));
+        }
+        mailboxes.push((i, mailbox));
+    }
+    if !mailboxes.is_empty()
+        && let Some(length) = mailbox::queue_length()
+        && length < QUEUE_LENGTH
+    {
+        warn!(
+            "net.unix.max_dgram_qlen = {length}: no more datagrams than that wait in the kernel, and senders that do not wait lose those of a burst; sysctl -w net.unix.max_dgram_qlen={QUEUE_LENGTH} before the sockets are made"
+        );
+    }
+    Ok(mailboxes)
 }
 
 /// The limits on clients, with the soft limit of open files raised to the hard one.

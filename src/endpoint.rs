@@ -1,4 +1,4 @@
-//! A listening socket: bind or inherit, accept, remove.
+//! A listening socket, or one that datagrams come to: bind or inherit, accept, remove.
 //!
 //! The order of binding leaves no moment in which the socket has wrong permissions, no chance for
 //! two daemons on one path, and no file touched that is not a dead socket: lock, look at what is
@@ -13,6 +13,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use log::warn;
@@ -27,20 +28,22 @@ use crate::{
     connection::Stream,
     error::Fatal,
     link::{Link, Sizes},
+    mailbox::Mailbox,
     peer::Peer,
     sys,
     systemd::Inherited,
 };
 use place::{Bound, Lock, bind_file, clear, in_use, owner_of};
 
-/// A socket that listens.
+/// A socket that listens, or takes datagrams.
 #[derive(Debug)]
 pub struct Endpoint {
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     origin: Origin,
     backlog: u32,
     /// Of a seqpacket socket.
     packets: Option<Sizes>,
+    listens: bool,
 }
 
 /// Where a listening socket comes from.
@@ -73,6 +76,11 @@ impl Endpoint {
             None,
         )
         .map_err(|error| system(error.into()))?;
+        let listens = socket.kind != config::SocketType::Datagram;
+        if !listens {
+            // Before anyone can send: what came earlier would come from nobody.
+            sockopt::set_socket_passcred(&fd, true).map_err(|error| system(error.into()))?;
+        }
         let backlog = i32::try_from(socket.backlog).unwrap_or(i32::MAX);
         let bound = match &socket.address {
             Address::Abstract(name) => {
@@ -91,12 +99,15 @@ impl Endpoint {
                 Some(bind_file(&fd, path, &address, lock, socket, owner).map_err(&fault)?)
             }
         };
-        net::listen(&fd, backlog).map_err(|error| system(error.into()))?;
+        if listens {
+            net::listen(&fd, backlog).map_err(|error| system(error.into()))?;
+        }
         Ok(Endpoint {
-            fd,
+            fd: Rc::new(fd),
             origin: Origin::Bound(bound),
             backlog: socket.backlog,
             packets,
+            listens,
         })
     }
 
@@ -132,7 +143,14 @@ impl Endpoint {
                 socket.address
             )));
         }
-        if !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
+        let listens = socket.kind != config::SocketType::Datagram;
+        if !listens && !sockopt::socket_passcred(&passed.fd).map_err(system)? {
+            warn!(
+                "{}: what was sent to it until now comes from nobody and will be refused: its unit needs PassCredentials=yes",
+                describe(socket)
+            );
+        }
+        if listens && !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
             return Err(fault(format!(
                 "{name}, which the manager passed, does not listen: its unit needs {}= and Accept=no",
                 listen_key(wanted)
@@ -143,10 +161,11 @@ impl Endpoint {
             compare_permissions(path, socket);
         }
         Ok(Endpoint {
-            fd: passed.fd,
+            fd: Rc::new(passed.fd),
             origin: Origin::Inherited,
             backlog: socket.backlog,
             packets: packets(socket, config)?,
+            listens,
         })
     }
 
@@ -157,6 +176,9 @@ impl Endpoint {
             return;
         };
         drop(file);
+        if !self.listens {
+            return;
+        }
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
             let Ok((mut link, _)) = Link::accept(&self.fd, self.packets) else {
@@ -164,6 +186,21 @@ impl Endpoint {
             };
             link.hang_up();
         }
+    }
+
+    /// Whether clients connect to it; else datagrams come.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.listens
+    }
+
+    /// The mailbox of a socket that takes datagrams; it outlives the endpoint's file.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn mailbox(&self) -> io::Result<Mailbox> {
+        let inherited = matches!(self.origin, Origin::Inherited);
+        Mailbox::new(Rc::clone(&self.fd), inherited)
     }
 
     /// The next client and its credentials.
@@ -210,7 +247,7 @@ pub fn describe_inherited(passed: &Inherited) -> String {
 fn compare_permissions(path: &Path, socket: &config::Socket) {
     let Ok(there) = fs::symlink_metadata(path) else {
         warn!(
-            "{}: its file is gone, nobody can connect; systemctl restart its socket unit",
+            "{}: its file is gone, nobody can reach it; systemctl restart its socket unit",
             describe(socket)
         );
         return;

@@ -6,8 +6,10 @@
 //! read, once. Events repeat for as long as there is something to read or room to write, so nothing
 //! need be remembered of what an event said, and a client that sends without end takes its turn with
 //! the others. What the event loop is to watch follows from the client's state after each turn. Only
-//! what no event tells, room in a record and the stop, puts clients on the ready list.
+//! what no event tells, room in a record and the stop, puts clients on the ready list. Datagram
+//! sockets are served in `datagrams`, by the same turns and timers.
 
+mod datagrams;
 mod log;
 mod socket;
 mod take;
@@ -25,6 +27,7 @@ pub use socket::{Counters, Socket};
 
 pub use crate::connection::Now;
 
+use datagrams::Mail;
 use log::Lines;
 use socket::{STALL, Time};
 
@@ -63,6 +66,7 @@ pub struct Hub<S> {
     stopping: bool,
     /// A client left since the last turn: the stop may go on with those who waited for it.
     left: bool,
+    mail: Mail,
 }
 
 /// Clients that are to have a turn without an event.
@@ -96,6 +100,7 @@ impl<S: Stream> Hub<S> {
             lines: Lines::default(),
             stopping: false,
             left: false,
+            mail: Mail::default(),
         }
     }
 
@@ -229,6 +234,7 @@ impl<S: Stream> Hub<S> {
                 self.work(key, Watch::default(), now, watch);
             }
         }
+        self.turn_datagrams(now);
         self.give_out(now, watch);
         if self.limits.take_released() {
             self.feed(now);
@@ -300,6 +306,7 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.written(bytes);
+            self.mail.call(socket);
             self.call(socket, now);
         }
     }
@@ -310,13 +317,15 @@ impl<S: Stream> Hub<S> {
         let starved = !self.starved.is_empty() && self.limits.released();
         let log = |socket: &Socket| socket.service.has_log();
         let left = self.stopping && self.left;
-        !self.ready.0.is_empty() || starved || left || self.sockets.iter().any(log)
+        let mail = self.mail.has_ready();
+        !self.ready.0.is_empty() || starved || left || mail || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, ..)| *at)
+        let client = self.timers.first().map(|(at, ..)| *at);
+        client.into_iter().chain(self.mail.deadline()).min()
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
@@ -359,6 +368,7 @@ impl<S: Stream> Hub<S> {
                 Time::Over(reason) => self.close(key, &reason, now),
             }
         }
+        self.expire_datagrams(now);
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed
@@ -372,6 +382,7 @@ impl<S: Stream> Hub<S> {
             client.ending.get_or_insert(Close::Stopping);
             self.ready.list(client, key);
         }
+        self.stop_datagrams();
     }
 
     /// Ends the stop: closes all who are left, whatever they are owed.
@@ -383,6 +394,7 @@ impl<S: Stream> Hub<S> {
         for key in left {
             self.close(key, &Close::Stopping, now);
         }
+        self.abandon_datagrams();
     }
 }
 

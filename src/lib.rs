@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod batch;
+pub mod envelope;
 pub mod error;
 pub mod frame;
 pub mod limits;
@@ -21,10 +22,12 @@ pub mod writer;
 
 pub mod accounts;
 pub mod connection;
+pub mod datagram;
 pub mod endpoint;
 pub mod hub;
 pub mod input;
 pub mod link;
+pub mod mailbox;
 pub mod service;
 
 pub mod server;

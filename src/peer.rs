@@ -12,15 +12,16 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// The credentials of a client as the kernel reports them (SO_PEERCRED, `unix(7)`): those of the
-/// process that connected, at the time it did, with its effective ids.
+/// The credentials of a client as the kernel reports them (`unix(7)`). Of a connection (SO_PEERCRED):
+/// those of the process that connected, at the time it did, with its effective ids. Of a datagram
+/// (SCM_CREDENTIALS): those of the process that sent it, with its real ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Process id in the daemon's pid namespace; 0 where the process is not visible from it.
     pub pid: i32,
-    /// Effective user id.
+    /// User id.
     pub uid: u32,
-    /// Effective group id.
+    /// Group id.
     pub gid: u32,
 }
 

@@ -6,9 +6,11 @@
 //! a read from a Unix socket stops short at descriptors, at urgent data and before the end, and on
 //! edges each of these would need another look, a third of the cost of an echo; here whatever a read
 //! left is told again. The price is that nothing may stay watched that is not acted on, so a client
-//! that is not read from, or is awaited for nothing, is not registered for it.
+//! that is not read from, or is awaited for nothing, is not registered for it. Datagram sockets are
+//! registered in the same way.
 
 mod door;
+mod mail;
 
 use std::{
     io,
@@ -24,6 +26,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use door::Door;
+use mail::Mail;
 
 use crate::{
     alarm::Alarm,
@@ -32,6 +35,7 @@ use crate::{
     error::Fatal,
     hub::{Hub, Now, Socket},
     link::Link,
+    mailbox::Mailbox,
     systemd::{self, Notifier},
     writer::{Target, Writer},
 };
@@ -41,6 +45,8 @@ const WAKER: Token = Token(1);
 const ALARM: Token = Token(2);
 /// Tokens of listeners start here, in the order of the hub's sockets.
 const LISTENERS: usize = 3;
+/// Tokens of datagram sockets start here, in the order of their numbers in the hub.
+const DATAGRAMS: usize = 1 << 19;
 /// Tokens of clients start here.
 const CLIENTS: usize = 1 << 20;
 
@@ -73,6 +79,7 @@ pub struct Server {
     alarm: Alarm,
     hub: Hub<Link>,
     door: Door,
+    mail: Mail,
     /// The records' threads, with their sockets' places.
     writers: Vec<(usize, Writer)>,
     signals: Signals,
@@ -90,14 +97,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of `endpoints`, which are the hub's sockets in their order, writing to `targets`
-    /// the records of the sockets at these places.
+    /// A server of `endpoints`, which are the hub's sockets in their order, receiving datagrams from
+    /// `mailboxes` and writing to `targets` the records of the sockets at these places.
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like, and of starting threads.
     pub fn new(
-        hub: Hub<Link>,
+        mut hub: Hub<Link>,
         endpoints: Vec<Endpoint>,
+        mailboxes: Vec<(usize, Mailbox)>,
         targets: Vec<(usize, Target)>,
         mut signals: Signals,
         drain_timeout: Duration,
@@ -109,6 +117,7 @@ impl Server {
         let alarm = Alarm::new()?;
         registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         let door = Door::new(endpoints, registry)?;
+        let mail = Mail::new(mailboxes, &mut hub, registry)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
             let waker = Arc::clone(&waker);
@@ -127,6 +136,7 @@ impl Server {
             alarm,
             hub,
             door,
+            mail,
             writers,
             signals,
             notifier: Notifier::default(),
@@ -151,6 +161,11 @@ impl Server {
             wall: SystemTime::now(),
         };
         loop {
+            let watched = self.mail.watch(&self.hub, self.poll.registry());
+            watched.map_err(|source| Fatal::System {
+                doing: "watching a datagram socket",
+                source,
+            })?;
             let timeout = self.timeout(now)?;
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -178,6 +193,10 @@ impl Server {
                             now,
                             &mut |key, link, from, to| watch(registry, key, link, from, to),
                         );
+                    }
+                    Token(token) if token >= DATAGRAMS => {
+                        self.stale = true;
+                        self.hub.receive(token - DATAGRAMS, now);
                     }
                     Token(token) => {
                         self.stale = true;
@@ -246,7 +265,7 @@ impl Server {
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
         for (socket, writer) in &mut self.writers {
-            let awaited = !self.hub.sockets()[*socket].line().is_empty();
+            let awaited = self.hub.awaits_record(*socket);
             let Some(record) = self.hub.record(*socket) else {
                 continue;
             };
@@ -326,7 +345,8 @@ impl Server {
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
         let unwritten: usize = self.hub.records().map(|record| record.waiting()).sum();
-        let clean = self.hub.present() == 0 && unwritten == 0;
+        let undelivered = self.hub.undelivered();
+        let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
             return None;
         }
@@ -338,7 +358,7 @@ impl Server {
                 "drain-timeout"
             };
             warn!(
-                "stop cut short by {by}: {clients} left that are owed something, {unwritten} bytes of records are not written"
+                "stop cut short by {by}: {clients} left that are owed something, {unwritten} bytes of records are not written, {undelivered} datagrams are not delivered"
             );
             self.hub.abandon(now);
         }

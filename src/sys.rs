@@ -9,14 +9,27 @@
 )]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd},
     ptr,
 };
 
-use crate::peer::Peer;
+use crate::{
+    envelope::{Address, Envelope},
+    peer::Peer,
+};
+
+/// Datagrams that one `receive_datagrams` has room for.
+const DATAGRAMS: usize = 64;
+/// Room for the credentials of one datagram and for nothing else: descriptors that came with it find
+/// none, so the kernel closes them (`unix(7)`, SCM_RIGHTS).
+// SAFETY: only arithmetic.
+const CREDENTIALS: usize =
+    unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+/// The kernel's numbers for a user and a group that have none here.
+const NOBODY: u32 = 65534;
 
 /// Supplementary groups that one `groups_of` has room for at first; few processes have more.
 const GROUPS: usize = 32;
@@ -125,6 +138,121 @@ pub fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option
     Ok((length > 0 || header.msg_controllen > 0).then_some(length))
 }
 
+/// Room for control data, placed as its header asks (`cmsg(3)`).
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CREDENTIALS]);
+
+/// Receives the datagrams that are there, at most 64, each into `slot` bytes of its own of `buffer`,
+/// with its sender's address and credentials (`recvmmsg(2)`, SO_PASSCRED in `unix(7)`). `envelopes`
+/// gets one for each.
+///
+/// # Errors
+/// Those of `recvmmsg(2)`; `WouldBlock` where nothing waits.
+pub fn receive_datagrams(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    slot: usize,
+    envelopes: &mut Vec<Envelope>,
+) -> io::Result<()> {
+    let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; DATAGRAMS];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; DATAGRAMS];
+    let mut parts: [libc::iovec; DATAGRAMS] = [libc::iovec {
+        iov_base: ptr::null_mut(),
+        iov_len: 0,
+    }; DATAGRAMS];
+    // SAFETY: a header of zeros has neither name nor parts nor control data.
+    let mut headers: [libc::mmsghdr; DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut room = 0;
+    for (i, bytes) in buffer.chunks_exact_mut(slot).take(DATAGRAMS).enumerate() {
+        parts[i].iov_base = bytes.as_mut_ptr().cast();
+        parts[i].iov_len = bytes.len();
+        let header = &mut headers[i].msg_hdr;
+        header.msg_name = names[i].as_mut_ptr().cast();
+        header.msg_namelen = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        header.msg_iov = &raw mut parts[i];
+        header.msg_iovlen = 1;
+        header.msg_control = controls[i].as_mut_ptr().cast();
+        header.msg_controllen = mem::size_of::<Control>();
+        room += 1;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the first `room` headers lead to names, parts and control data that outlive the call,
+    // each with its size.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_fd().as_raw_fd(),
+            headers.as_mut_ptr(),
+            room,
+            flags,
+            ptr::null_mut(),
+        )
+    };
+    let Ok(received) = usize::try_from(received) else {
+        return Err(io::Error::last_os_error());
+    };
+    for header in &headers[..received] {
+        // SAFETY: the kernel has filled this header and what it leads to, which all still live.
+        let (from, peer) = unsafe { (name_of(&header.msg_hdr), credentials_of(&header.msg_hdr)) };
+        envelopes.push(Envelope {
+            from,
+            peer,
+            // MSG_TRUNC: what was sent, not what there was room for.
+            length: header.msg_len as usize,
+        });
+    }
+    Ok(())
+}
+
+/// The address that the kernel wrote.
+///
+/// # Safety
+/// `header` was filled by the kernel and had a `sockaddr_un` for a name, which still lives.
+unsafe fn name_of(header: &libc::msghdr) -> Address {
+    let start = mem::offset_of!(libc::sockaddr_un, sun_path);
+    // A path of all 108 bytes is told with its NUL, for which there is no room.
+    let end = mem::size_of::<libc::sockaddr_un>().min(header.msg_namelen as usize);
+    let length = end.saturating_sub(start);
+    // SAFETY: the kernel wrote this many bytes there.
+    Address::new(unsafe {
+        std::slice::from_raw_parts(header.msg_name.cast::<u8>().add(start), length)
+    })
+}
+
+/// The credentials that the kernel wrote; where there are none, those of nobody.
+///
+/// # Safety
+/// `header` was filled by the kernel and had a `Control`, which still lives.
+unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
+    let nobody = Peer {
+        pid: 0,
+        uid: NOBODY,
+        gid: NOBODY,
+    };
+    // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macro looks at no more.
+    let Some(first) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
+        return nobody;
+    };
+    // SAFETY: only arithmetic.
+    let length = unsafe { libc::CMSG_LEN(mem::size_of::<libc::ucred>() as u32) } as usize;
+    let is_credentials =
+        first.cmsg_level == libc::SOL_SOCKET && first.cmsg_type == libc::SCM_CREDENTIALS;
+    if !is_credentials || first.cmsg_len < length {
+        return nobody;
+    }
+    // SAFETY: by its length the data holds a `struct ucred`, of which every bit pattern is valid.
+    let credentials = unsafe {
+        libc::CMSG_DATA(first)
+            .cast::<libc::ucred>()
+            .read_unaligned()
+    };
+    Peer {
+        pid: credentials.pid,
+        uid: credentials.uid,
+        gid: credentials.gid,
+    }
+}
+
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors
@@ -178,7 +306,47 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     })
 }
 
-/// Numbers stand for themselves; a name is asked for with a buffer that grows until it is enough.
+/// The names of the members of group `gid` (`getgrgid_r(3)`): those that the group lists, to whom
+/// users whose primary group it is need not belong. None where there is no such group.
+///
+/// # Errors
+/// Those of the user database.
+pub fn members_of(gid: u32) -> io::Result<Vec<String>> {
+    let members = in_buffer(|buffer| {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = ptr::null_mut();
+        // SAFETY: `buffer` is passed with its length, and outlives the call; `found` is null unless
+        // `entry` was filled.
+        let error = unsafe {
+            libc::getgrgid_r(
+                gid,
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        if found.is_null() {
+            return (error, None);
+        }
+        let mut names = Vec::new();
+        // SAFETY: `found` is not null, so it points to `entry`, filled, whose members are an array
+        // that a null pointer ends.
+        let mut member = unsafe { (*found).gr_mem };
+        // SAFETY: as above; each one is NUL-terminated and stands in `buffer`.
+        while let Some(name) = unsafe { member.as_ref().filter(|name| !name.is_null()) } {
+            // SAFETY: as above.
+            let name = unsafe { CStr::from_ptr(*name) };
+            names.push(name.to_string_lossy().into_owned());
+            // SAFETY: this one was not the null pointer, so another follows.
+            member = unsafe { member.add(1) };
+        }
+        (error, Some(names))
+    })?;
+    Ok(members.unwrap_or_default())
+}
+
+/// Numbers stand for themselves; a name is asked for.
 fn look_up(
     name: &str,
     ask: impl Fn(&CString, &mut [u8]) -> (libc::c_int, Option<u32>),
@@ -189,10 +357,15 @@ fn look_up(
     let Ok(name) = CString::new(name) else {
         return Ok(None);
     };
+    in_buffer(|buffer| ask(&name, buffer))
+}
+
+/// Asks the user database with a buffer that grows until it is enough.
+fn in_buffer<T>(ask: impl Fn(&mut [u8]) -> (libc::c_int, Option<T>)) -> io::Result<Option<T>> {
     let mut buffer = vec![0; 1024];
     loop {
-        match ask(&name, &mut buffer) {
-            (_, Some(number)) => return Ok(Some(number)),
+        match ask(&mut buffer) {
+            (_, Some(found)) => return Ok(Some(found)),
             (libc::ERANGE, None) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
             // getpwnam(3), NOTES: these too are said for "no such name".
             (0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM, None) => return Ok(None),
@@ -205,7 +378,10 @@ fn look_up(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{os::unix::net::UnixStream, process};
+    use std::{
+        os::unix::net::{UnixDatagram, UnixStream},
+        process,
+    };
 
     use rustix::process::Gid;
 
@@ -227,6 +403,49 @@ mod tests {
         let own: Vec<u32> = own.into_iter().map(Gid::as_raw).collect();
         assert_eq!(groups_of(&a).unwrap(), own);
         assert!(groups_of(io::pipe().unwrap().0).is_err());
+    }
+
+    #[test]
+    fn datagrams_come_with_their_senders() {
+        let folder = std::env::temp_dir().join(format!("udsd-sys-{}", process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (a, b) = (folder.join("a"), folder.join("b"));
+        let receiver = UnixDatagram::bind(&a).unwrap();
+        rustix::net::sockopt::set_socket_passcred(&receiver, true).unwrap();
+        let sender = UnixDatagram::bind(&b).unwrap();
+        let unbound = UnixDatagram::unbound().unwrap();
+        let send = |bytes: &[u8], from: &UnixDatagram| from.send_to(bytes, &a).unwrap();
+        send(b"one", &sender);
+        send(b"", &unbound);
+        send(b"too long", &sender);
+        let (mut buffer, mut envelopes) = ([0; 64 * 4 + 3], Vec::new());
+        receive_datagrams(&receiver, &mut buffer, 4, &mut envelopes).unwrap();
+        let again = receive_datagrams(&receiver, &mut buffer, 4, &mut envelopes);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(buffer.starts_with(b"one\0\0\0\0\0too \0"));
+        let seen: Vec<_> = envelopes.iter().map(|e| (e.from, e.length)).collect();
+        let address = Address::new(b.to_str().unwrap().as_bytes());
+        let no_address = Address::new(b"");
+        assert_eq!(seen, [(address, 3), (no_address, 0), (address, 8)]);
+        for envelope in envelopes {
+            assert_eq!(envelope.peer.pid, process::id().cast_signed());
+            assert_eq!(envelope.peer.uid, rustix::process::getuid().as_raw());
+            assert_eq!(envelope.peer.gid, rustix::process::getgid().as_raw());
+        }
+    }
+
+    #[test]
+    fn members_are_those_that_the_database_lists() {
+        let text = std::fs::read_to_string("/etc/group").unwrap();
+        for line in text.lines() {
+            let [_, _, gid, members] = line.split(':').collect::<Vec<_>>()[..] else {
+                continue;
+            };
+            let listed: Vec<&str> = members.split(',').filter(|name| !name.is_empty()).collect();
+            assert_eq!(members_of(gid.parse().unwrap()).unwrap(), listed, "{line}");
+        }
+        assert_eq!(members_of(1_234_567).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -21,13 +21,13 @@ use std::{
 const FLOORS: &[&[&[&str]]] = &[
     &[
         &["frame", "limits", "peer", "queue", "throttle"],
-        &["access", "batch", "error", "record", "status"],
+        &["access", "batch", "envelope", "error", "record", "status"],
     ],
     &[&["alarm", "config", "sys", "systemd", "writer"]],
     &[
         &["accounts", "input"],
-        &["connection"],
-        &["link", "service"],
+        &["connection", "datagram"],
+        &["link", "mailbox", "service"],
         &["endpoint", "hub"],
     ],
     &[&["server"]],

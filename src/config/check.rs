@@ -306,10 +306,9 @@ fn limits(config: &Config, faults: &mut Faults) {
 
 /// What the keys promise and the daemon does not have yet, with the values that it has. A line goes
 /// when its feature comes.
-const NOT_AVAILABLE_YET: [(&str, &str); 7] = [
+const NOT_AVAILABLE_YET: [(&str, &str); 6] = [
     ("daemon.control", r#""""#),
     ("daemon.exit-on-idle", r#""never""#),
-    ("socket.NAME.type", r#""stream" or "seqpacket""#),
     ("socket.NAME.ack", "false"),
     ("socket.NAME.record.sync", "false"),
     ("socket.NAME.record.rotate-size", r#""64MiB""#),

@@ -150,11 +150,11 @@ mod tests {
             assert!(fault.starts_with(&format!("{option}: ")), "{fault}");
         }
         assert_eq!(found.len(), 4);
-        let found = faults(&options("a", "datagram", "collect", ""));
+        let found = faults(&options("a", "datagram", "relay", ""));
         assert_eq!(
             found,
             [
-                "--type: --type datagram is not available yet: leave it at \"stream\" or \"seqpacket\""
+                "--service: --service relay contradicts --type datagram: a relay needs connected clients; use stream or seqpacket"
             ]
         );
     }

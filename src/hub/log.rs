@@ -166,7 +166,12 @@ impl Lines {
 }
 
 /// Writes a line if its kind may have one now, and says how many it could not have before.
-fn write(throttle: &mut Throttle, level: Level, now: Instant, line: impl FnOnce() -> String) {
+pub(super) fn write(
+    throttle: &mut Throttle,
+    level: Level,
+    now: Instant,
+    line: impl FnOnce() -> String,
+) {
     if level > log::max_level() {
         return;
     }

@@ -99,6 +99,10 @@ pub struct Counters {
     pub oversized: u64,
     /// Messages dropped for a slow client.
     pub dropped: u64,
+    /// Datagrams with nobody to answer to: their senders have no address.
+    pub unbound: u64,
+    /// Datagrams whose senders' addresses could not be written to.
+    pub unreachable: u64,
     /// Whole messages that were read and had not been taken when their senders ended.
     pub untaken: u64,
     /// Unfinished messages that ended with their senders.
@@ -128,6 +132,8 @@ impl fmt::Display for Counters {
             truncated,
             oversized,
             dropped,
+            unbound,
+            unreachable,
             untaken,
             unfinished,
             unread,
@@ -136,7 +142,14 @@ impl fmt::Display for Counters {
         write!(
             f,
             "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
-        )
+        )?;
+        // Of datagrams alone.
+        for (count, what) in [(unbound, "unbound"), (unreachable, "unreachable")] {
+            if *count > 0 {
+                write!(f, "; {count} {what}")?;
+            }
+        }
+        Ok(())
     }
 }
 

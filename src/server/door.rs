@@ -51,13 +51,16 @@ impl Door {
     /// Watches `endpoints`, which are the hub's sockets in their order.
     pub(super) fn new(endpoints: Vec<Endpoint>, registry: &Registry) -> io::Result<Self> {
         for (i, endpoint) in endpoints.iter().enumerate() {
+            if !endpoint.listens() {
+                continue;
+            }
             let fd = endpoint.as_raw_fd();
             registry.register(&mut SourceFd(&fd), Token(LISTENERS + i), Interest::READABLE)?;
         }
         let listeners = endpoints.into_iter();
         let listeners = listeners.map(|endpoint| Listener {
+            pending: endpoint.listens(),
             endpoint,
-            pending: true,
         });
         Ok(Door {
             listeners: listeners.collect(),
@@ -187,7 +190,9 @@ impl Door {
         for listener in self.listeners.drain(..) {
             // The manager keeps its copy of an inherited one open, and with it the registration.
             let fd = listener.endpoint.as_raw_fd();
-            if let Err(error) = registry.deregister(&mut SourceFd(&fd)) {
+            if listener.endpoint.listens()
+                && let Err(error) = registry.deregister(&mut SourceFd(&fd))
+            {
                 warn!("cannot stop watching a socket: {error}");
             }
             listener.endpoint.close();

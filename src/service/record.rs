@@ -8,7 +8,11 @@
 use std::time::SystemTime;
 
 use super::Sender;
-use crate::{batch::Batch, record::Encoder};
+use crate::{
+    batch::Batch,
+    peer::{ClientId, Peer},
+    record::Encoder,
+};
 
 /// A record as its socket sees it.
 #[derive(Debug)]
@@ -42,30 +46,38 @@ impl Record {
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
     pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
-        self.encoder.set_time(now);
         let mut taken = 0;
         for message in batch.iter() {
-            let before = self.pending.len();
-            let Sender { id, peer, .. } = from;
-            let seq = self.seq.saturating_add(1);
-            self.encoder.put(
-                &mut self.pending,
-                seq,
-                *id,
-                peer,
-                message.body,
-                message.truncated,
-            );
-            let first = self.waiting == 0 && before == 0;
-            if !first && self.waiting + self.pending.len() > self.queue_size {
-                self.pending.truncate(before);
-                self.full = true;
+            if !self.put(from.id, &from.peer, message.body, message.truncated, now) {
                 return taken;
             }
-            self.seq = seq;
             taken = message.end;
         }
         batch.bytes.len()
+    }
+
+    /// Takes one message, whoever waits in the line; false where there is no room.
+    pub fn put(
+        &mut self,
+        id: ClientId,
+        peer: &Peer,
+        message: &[u8],
+        truncated: bool,
+        now: SystemTime,
+    ) -> bool {
+        self.encoder.set_time(now);
+        let before = self.pending.len();
+        let seq = self.seq.saturating_add(1);
+        self.encoder
+            .put(&mut self.pending, seq, id, peer, message, truncated);
+        let first = self.waiting == 0 && before == 0;
+        if !first && self.waiting + self.pending.len() > self.queue_size {
+            self.pending.truncate(before);
+            self.full = true;
+            return false;
+        }
+        self.seq = seq;
+        true
     }
 
     /// The lines of this turn, which the caller takes out for the writer.

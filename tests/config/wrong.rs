@@ -700,11 +700,6 @@ fn not_available_yet() -> Vec<Wrong> {
             &["not available yet", "\"never\""],
         ),
         socket(
-            "type = \"datagram\"",
-            "socket.a.type",
-            &["type = \"datagram\" is not available yet"],
-        ),
-        socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",
             &["ack = true is not available yet"],

@@ -15,6 +15,7 @@
 
 mod access;
 mod collect;
+mod datagrams;
 mod echo;
 mod ends;
 mod fairness;

@@ -1,0 +1,165 @@
+//! One datagram socket: the connectionless twin of `connection`. Its senders have no stream and no
+//! end; what one of them is owed waits by its address, what the record has no room for waits here.
+//!
+//! It knows nothing of access, services and records: the hub decides, this keeps what waits, its
+//! bounds and its times.
+
+mod numbers;
+mod replies;
+
+use std::{collections::VecDeque, fmt, io, time::Instant};
+
+use crate::{
+    envelope::{Address, Envelope},
+    limits::Limits,
+    peer::{ClientId, Peer},
+};
+
+use numbers::Numbers;
+pub use replies::{Lost, Replies, Reply, Why};
+
+/// Datagrams that one call may receive.
+pub const BATCH: usize = 64;
+
+/// What a waiting datagram costs beside its bytes: an empty one is not free.
+const OVERHEAD: usize = 64;
+
+/// What a datagram costs while it waits, in bytes.
+fn cost(datagram: &[u8]) -> usize {
+    datagram.len() + OVERHEAD
+}
+
+/// A socket of datagrams that never waits: a Unix socket, or a script in memory.
+pub trait Datagrams: fmt::Debug {
+    /// Receives what is there, at most `BATCH`, each into `slot` bytes of its own of `buffer`, one
+    /// behind the other; what is longer is cut. `envelopes`, which is empty, gets one for each.
+    /// Descriptors that came with them are closed.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing waits.
+    fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        slot: usize,
+        envelopes: &mut Vec<Envelope>,
+    ) -> io::Result<()>;
+
+    /// Sends one datagram to a socket that `owner` has at this address.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it may fit later; any other error says that it cannot be delivered.
+    fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()>;
+
+    /// Receives no more. Where nobody else will, what waits is read away: its bytes are returned.
+    fn hang_up(&mut self) -> usize;
+}
+
+/// Who sent a datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// Its number; 0 where it has no address, for then nothing tells it from others.
+    pub id: ClientId,
+    /// Its credentials.
+    pub peer: Peer,
+    /// Its address.
+    pub address: Address,
+}
+
+/// A datagram that was received and has not been taken.
+#[derive(Debug)]
+pub struct Letter {
+    /// Who sent it.
+    pub from: Sender,
+    /// What was kept of it.
+    pub bytes: Box<[u8]>,
+    /// That is only its first part.
+    pub truncated: bool,
+}
+
+/// A datagram socket and all that waits for it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The socket itself.
+    pub mailbox: Box<dyn Datagrams>,
+    /// What its senders are owed.
+    pub replies: Replies,
+    /// The rest of a batch that the record had no room for: while there is one, nothing is received.
+    held: VecDeque<Letter>,
+    /// The record has room again.
+    pub called: bool,
+    /// Receiving failed, and rests until then.
+    pub rest: Option<Instant>,
+    /// The stop: nothing more is received.
+    pub ending: bool,
+    numbers: Numbers,
+}
+
+impl Exchange {
+    /// A socket at which nothing has come yet.
+    #[must_use]
+    pub fn new(mailbox: Box<dyn Datagrams>) -> Self {
+        Exchange {
+            mailbox,
+            replies: Replies::default(),
+            held: VecDeque::new(),
+            called: false,
+            rest: None,
+            ending: false,
+            numbers: Numbers::default(),
+        }
+    }
+
+    /// Whether the event loop is to watch for datagrams.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        !self.ending && self.held.is_empty() && self.rest.is_none()
+    }
+
+    /// Holds what the record had no room for. Its bytes count for its sender's user, though nothing
+    /// refuses them: they were read, and are one batch.
+    pub fn hold(&mut self, letter: Letter, limits: &mut Limits) {
+        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
+        self.held.push_back(letter);
+    }
+
+    /// The next of what is held, which counts no more; to be put back where it is not taken.
+    pub fn next_held(&mut self, limits: &mut Limits) -> Option<Letter> {
+        let letter = self.held.pop_front()?;
+        limits.hold(letter.from.peer.uid, cost(&letter.bytes), 0);
+        Some(letter)
+    }
+
+    /// Puts back what `next_held` gave.
+    pub fn put_back(&mut self, letter: Letter, limits: &mut Limits) {
+        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
+        self.held.push_front(letter);
+    }
+
+    /// Datagrams that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// When there is something to do without an event.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.replies.deadline().into_iter().chain(self.rest).min()
+    }
+
+    /// The sender of a datagram; `next` gives a number to one that is not known. The flag says that
+    /// this one got it.
+    pub fn sender(&mut self, of: &Envelope, next: impl FnOnce() -> u64) -> (Sender, bool) {
+        let Envelope { from, peer, .. } = *of;
+        let (id, is_new) = match from.place() {
+            None => (0, false),
+            Some(_) => self.numbers.of((from, peer.uid), next),
+        };
+        let sender = Sender {
+            id: ClientId(id),
+            peer,
+            address: from,
+        };
+        (sender, is_new)
+    }
+}

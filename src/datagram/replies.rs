@@ -1,0 +1,299 @@
+//! What the senders of datagrams are owed and could not take yet.
+//!
+//! No event tells that a receiver has room again, so what waits for it is tried by timer, at once more
+//! and then ever less often. One that takes nothing for `slow-timeout` loses what waits for it:
+//! nobody can be disconnected here, and reading on is all that keeps the others served.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    io,
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+use slab::Slab;
+
+use super::{Datagrams, Sender, cost, numbers::Key};
+use crate::limits::{Limits, Over};
+
+/// Receivers of one socket that something may wait for.
+const RECEIVERS: usize = 1024;
+/// The first wait before a full receiver is tried again; each further one is twice as long,
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+/// up to this.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+/// Datagrams that one receiver may be sent before the others have their turns.
+const TURN_DATAGRAMS: usize = 64;
+/// Receivers that a turn may try.
+const TURN_RECEIVERS: usize = 64;
+
+/// What became of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The kernel took it.
+    Sent,
+    /// It waits for its receiver.
+    Waits,
+    /// Its receiver has no address.
+    Unbound,
+    /// Its receiver cannot be reached: nobody is there, or it may not be written to.
+    Unreachable,
+    /// There was no room to let it wait.
+    Dropped(Why),
+}
+
+/// Why replies were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The receiver's queue is full: `queue-size`.
+    Full,
+    /// Others wait already, and there may be no more of them.
+    Receivers,
+    /// The receiver took nothing for `slow-timeout`.
+    Slow,
+    /// Too much waits for its user, or for everybody.
+    Quota(Over),
+}
+
+/// Replies that waited and will not be delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// Who was owed them: the first who sent.
+    pub to: Sender,
+    /// How many.
+    pub replies: u64,
+    /// `None`: the receiver can no longer be reached.
+    pub why: Option<Why>,
+}
+
+/// What one receiver is owed.
+#[derive(Debug)]
+struct Owed {
+    to: Sender,
+    replies: VecDeque<Box<[u8]>>,
+    /// What `replies` cost.
+    bytes: usize,
+    /// When it last took something, or began to owe.
+    since: Instant,
+    /// How long it waits for the next try; nothing after it took something.
+    wait: Duration,
+    due: Instant,
+}
+
+/// What waits for receivers. What it costs is held for the user who is owed it.
+#[derive(Debug, Default)]
+pub struct Replies {
+    owed: Slab<Owed>,
+    places: HashMap<Key, usize>,
+    timers: BTreeSet<(Instant, usize)>,
+}
+
+impl Replies {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// Datagrams that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.owed.iter().map(|(_, owed)| owed.replies.len()).sum()
+    }
+
+    /// When `retry` is next due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Sends `bytes` to `to`, behind what it is owed already; lets them wait where they do not fit,
+    /// `queue_size` bytes for one receiver, or one datagram that is longer, and no more than `limits`
+    /// has room for.
+    pub fn send(
+        &mut self,
+        mailbox: &mut dyn Datagrams,
+        to: &Sender,
+        bytes: &[u8],
+        queue_size: usize,
+        limits: &mut Limits,
+        now: Instant,
+    ) -> Reply {
+        if to.address.place().is_none() {
+            return Reply::Unbound;
+        }
+        let uid = to.peer.uid;
+        let key = (to.address, uid);
+        let place = self.places.get(&key).copied();
+        if place.is_none() {
+            match mailbox.send(&to.address, uid, bytes) {
+                Ok(()) => return Reply::Sent,
+                Err(error) if !is_passing(&error) => return Reply::Unreachable,
+                Err(_) => {}
+            }
+        }
+        let cost = cost(bytes);
+        let why = match place {
+            Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full),
+            None if self.owed.len() == RECEIVERS => Some(Why::Receivers),
+            _ if limits.room(uid) < cost => Some(Why::Quota(limits.over(uid))),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Reply::Dropped(why);
+        }
+        let place = place.unwrap_or_else(|| self.owe(to, now));
+        self.owed[place].replies.push_back(bytes.into());
+        self.grow(place, cost, limits);
+        Reply::Waits
+    }
+
+    /// A place for what a receiver is owed from now on.
+    fn owe(&mut self, to: &Sender, now: Instant) -> usize {
+        let due = now + FIRST_WAIT;
+        let place = self.owed.insert(Owed {
+            to: *to,
+            replies: VecDeque::new(),
+            bytes: 0,
+            since: now,
+            wait: FIRST_WAIT,
+            due,
+        });
+        self.places.insert((to.address, to.peer.uid), place);
+        self.timers.insert((due, place));
+        place
+    }
+
+    /// Tries those who are due, a turn's share; gives `lost` what will not be delivered any more.
+    pub fn retry(
+        &mut self,
+        mailbox: &mut dyn Datagrams,
+        slow_timeout: Duration,
+        limits: &mut Limits,
+        now: Instant,
+        mut lost: impl FnMut(Lost),
+    ) {
+        for _ in 0..TURN_RECEIVERS {
+            let Some(&(due, place)) = self.timers.first() else {
+                return;
+            };
+            if due > now {
+                return;
+            }
+            self.timers.pop_first();
+            let why = match self.flush(place, mailbox, limits, now) {
+                Flushed::All => {
+                    self.forget(place, limits);
+                    continue;
+                }
+                Flushed::Unreachable => None,
+                Flushed::Full if now >= self.owed[place].since + slow_timeout => Some(Why::Slow),
+                Flushed::Full | Flushed::Turn => {
+                    self.timers.insert((self.owed[place].due, place));
+                    continue;
+                }
+            };
+            let owed = self.forget(place, limits);
+            lost(Lost {
+                to: owed.to,
+                replies: owed.replies.len() as u64,
+                why,
+            });
+        }
+    }
+
+    /// Gives up all that waits; returns the bytes that its receivers will not get.
+    pub fn abandon(&mut self, limits: &mut Limits) -> usize {
+        let places: Vec<usize> = self.places.values().copied().collect();
+        let mut undelivered = 0;
+        for place in places {
+            let owed = self.forget(place, limits);
+            undelivered += owed.replies.iter().map(|reply| reply.len()).sum::<usize>();
+        }
+        undelivered
+    }
+
+    /// Sends one receiver what it is owed, a turn's share, and says when it is due again.
+    fn flush(
+        &mut self,
+        place: usize,
+        mailbox: &mut dyn Datagrams,
+        limits: &mut Limits,
+        now: Instant,
+    ) -> Flushed {
+        let mut sent = 0;
+        loop {
+            let owed = &mut self.owed[place];
+            let Some(reply) = owed.replies.front() else {
+                return Flushed::All;
+            };
+            if sent == TURN_DATAGRAMS {
+                // It takes all it is given: the others first, and the rest in the next turn.
+                owed.due = now + Duration::from_nanos(1);
+                return Flushed::Turn;
+            }
+            match mailbox.send(&owed.to.address, owed.to.peer.uid, reply) {
+                Ok(()) => {
+                    let cost = cost(reply);
+                    owed.replies.pop_front();
+                    sent += 1;
+                    owed.since = now;
+                    owed.wait = Duration::ZERO;
+                    self.shrink(place, cost, limits);
+                }
+                Err(error) if is_passing(&error) => {
+                    owed.wait = (owed.wait * 2).clamp(FIRST_WAIT, LAST_WAIT);
+                    owed.due = now + owed.wait;
+                    return Flushed::Full;
+                }
+                Err(_) => return Flushed::Unreachable,
+            }
+        }
+    }
+
+    /// Takes out what one receiver is owed.
+    fn forget(&mut self, place: usize, limits: &mut Limits) -> Owed {
+        self.shrink(place, self.owed[place].bytes, limits);
+        let owed = self.owed.remove(place);
+        self.places.remove(&(owed.to.address, owed.to.peer.uid));
+        self.timers.remove(&(owed.due, place));
+        owed
+    }
+
+    /// More waits for this receiver.
+    fn grow(&mut self, place: usize, cost: usize, limits: &mut Limits) {
+        let owed = &mut self.owed[place];
+        owed.bytes += cost;
+        limits.hold(owed.to.peer.uid, 0, cost);
+    }
+
+    /// Less waits for this receiver.
+    fn shrink(&mut self, place: usize, cost: usize, limits: &mut Limits) {
+        let owed = &mut self.owed[place];
+        owed.bytes -= cost;
+        limits.hold(owed.to.peer.uid, cost, 0);
+    }
+}
+
+/// How far one receiver's turn came.
+#[derive(Debug)]
+enum Flushed {
+    All,
+    /// The receiver takes no more now.
+    Full,
+    /// It takes more, but others wait.
+    Turn,
+    Unreachable,
+}
+
+/// Whether what failed may go well later: the receiver's queue or the sender's buffer is full
+/// (EAGAIN for both, `unix(7)`), or the system is short of something.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOBUFS | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
+    ) || matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,328 @@
+//! The datagram sockets of the hub: judges every datagram by its socket's rules, gives it to the
+//! record and back to its sender, and counts what becomes of it.
+//!
+//! An event brings one batch, and repeats while there is more. Of a batch that the record has no room
+//! for the rest is held, and nothing more is received until it is taken: what comes meanwhile waits
+//! in the kernel, where senders that may wait do so.
+
+mod notes;
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{Hub, Now, Socket, log::Lines};
+use crate::{
+    connection::Stream,
+    datagram::{BATCH, Datagrams, Exchange, Letter, Lost, Reply, Sender},
+    envelope::Envelope,
+    frame::Framing,
+    input::TooLong,
+    limits::Limits,
+    service::Service,
+};
+use notes::Notes;
+
+/// Bytes of the buffer that all datagram sockets share, unless one datagram needs more. What no
+/// datagram ever reached is never backed by memory.
+const BUFFER: usize = 16 << 20;
+/// What a datagram may have beyond `message-size`: a terminator that is cut off (LF NUL), and one
+/// byte more, which tells that it is too long.
+const BEYOND: usize = 3;
+/// How long receiving rests after the kernel failed to.
+const REST: Duration = Duration::from_millis(100);
+
+/// All datagram sockets.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// Each with the number of its socket.
+    exchanges: Vec<(usize, Exchange)>,
+    buffer: Vec<u8>,
+    envelopes: Vec<Envelope>,
+    notes: Notes,
+}
+
+impl Mail {
+    fn of_socket(&mut self, socket: usize) -> Option<&mut Exchange> {
+        self.exchanges
+            .iter_mut()
+            .find_map(|(of, exchange)| (*of == socket).then_some(exchange))
+    }
+
+    /// The record of this socket has room.
+    pub(super) fn call(&mut self, socket: usize) {
+        if let Some(exchange) = self.of_socket(socket) {
+            exchange.called = exchange.held() > 0;
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        self.exchanges.iter().any(|(_, exchange)| exchange.called)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = self
+            .exchanges
+            .iter()
+            .map(|(_, exchange)| exchange.deadline());
+        deadlines.flatten().min()
+    }
+}
+
+impl<S: Stream> Hub<S> {
+    /// Serves socket number `socket` by datagrams; returns the number that events have.
+    pub fn open(&mut self, socket: usize, mailbox: Box<dyn Datagrams>) -> usize {
+        let slot = slot(&self.sockets[socket]);
+        let needed = slot.saturating_mul(BATCH).min(BUFFER).max(slot);
+        if self.mail.buffer.len() < needed {
+            self.mail.buffer = vec![0; needed];
+        }
+        self.mail.exchanges.push((socket, Exchange::new(mailbox)));
+        self.mail.exchanges.len() - 1
+    }
+
+    /// Whether the event loop is to watch datagram socket `number` for reading.
+    #[must_use]
+    pub fn receives(&self, number: usize) -> bool {
+        self.mail.exchanges[number].1.receives()
+    }
+
+    /// Datagrams that were received and are not yet where they belong.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        let exchanges = self.mail.exchanges.iter();
+        exchanges
+            .map(|(_, exchange)| exchange.held() + exchange.replies.waiting())
+            .sum()
+    }
+
+    /// Whether somebody waits for room in the record of socket number `socket`.
+    pub fn awaits_record(&mut self, socket: usize) -> bool {
+        let exchange = self.mail.of_socket(socket);
+        exchange.is_some_and(|exchange| exchange.held() > 0)
+            || !self.sockets[socket].line.is_empty()
+    }
+
+    /// An event for datagram socket `number`: one batch.
+    pub fn receive(&mut self, number: usize, now: Now) {
+        let Mail {
+            exchanges,
+            buffer,
+            envelopes,
+            notes,
+        } = &mut self.mail;
+        let (socket, exchange) = &mut exchanges[number];
+        if !exchange.receives() {
+            return;
+        }
+        let mut desk = Desk {
+            exchange,
+            socket: &mut self.sockets[*socket],
+            limits: &mut self.limits,
+            lines: &mut self.lines,
+            notes,
+            now,
+        };
+        let slot = slot(desk.socket);
+        envelopes.clear();
+        if let Err(error) = desk.exchange.mailbox.receive(buffer, slot, envelopes) {
+            let passing = matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            );
+            if !passing {
+                desk.exchange.rest = Some(now.instant + REST);
+                desk.notes.failed(desk.socket, &error, REST, now.instant);
+            }
+            return;
+        }
+        for (envelope, bytes) in envelopes.iter().zip(buffer.chunks_exact(slot)) {
+            desk.open(envelope, bytes, &mut self.ids);
+        }
+    }
+
+    /// Goes on with what was held, where there is room in the record again.
+    pub(super) fn turn_datagrams(&mut self, now: Now) {
+        for (socket, exchange) in &mut self.mail.exchanges {
+            if !exchange.called {
+                continue;
+            }
+            exchange.called = false;
+            let mut desk = Desk {
+                exchange,
+                socket: &mut self.sockets[*socket],
+                limits: &mut self.limits,
+                lines: &mut self.lines,
+                notes: &mut self.mail.notes,
+                now,
+            };
+            while let Some(letter) = desk.exchange.next_held(desk.limits) {
+                if !desk.take(&letter.from, &letter.bytes, letter.truncated) {
+                    desk.exchange.put_back(letter, desk.limits);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Tries again what receivers had no room for.
+    pub(super) fn expire_datagrams(&mut self, now: Now) {
+        for (socket, exchange) in &mut self.mail.exchanges {
+            exchange.rest = exchange.rest.filter(|&until| until > now.instant);
+            let socket = &mut self.sockets[*socket];
+            let notes = &mut self.mail.notes;
+            exchange.replies.retry(
+                &mut *exchange.mailbox,
+                socket.slow_timeout,
+                &mut self.limits,
+                now.instant,
+                |lost| notes.lost(socket, &lost, now.instant),
+            );
+        }
+    }
+
+    /// Begins the stop: nothing more is received.
+    pub(super) fn stop_datagrams(&mut self) {
+        for (socket, exchange) in &mut self.mail.exchanges {
+            exchange.ending = true;
+            let counters = &mut self.sockets[*socket].counters;
+            counters.unread += exchange.mailbox.hang_up() as u64;
+        }
+    }
+
+    /// Ends the stop: gives up what waits.
+    pub(super) fn abandon_datagrams(&mut self) {
+        for (socket, exchange) in &mut self.mail.exchanges {
+            let counters = &mut self.sockets[*socket].counters;
+            while exchange.next_held(&mut self.limits).is_some() {
+                counters.untaken += 1;
+            }
+            counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;
+            exchange.called = false;
+        }
+    }
+}
+
+/// Bytes of the buffer that one datagram may fill.
+fn slot(socket: &Socket) -> usize {
+    socket.rule.message_size + BEYOND
+}
+
+/// A datagram as its record has it: under `syslog` without one LF, NUL or LF NUL at its end.
+fn body(framing: Framing, bytes: &[u8]) -> &[u8] {
+    match bytes {
+        _ if framing != Framing::Syslog => bytes,
+        [body @ .., b'\n', 0] | [body @ .., b'\n' | 0] => body,
+        _ => bytes,
+    }
+}
+
+/// One datagram socket at work.
+struct Desk<'a> {
+    exchange: &'a mut Exchange,
+    socket: &'a mut Socket,
+    limits: &'a mut Limits,
+    lines: &'a mut Lines,
+    notes: &'a mut Notes,
+    now: Now,
+}
+
+impl Desk<'_> {
+    /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
+    fn open(&mut self, envelope: &Envelope, slot: &[u8], ids: &mut u64) {
+        let (socket, now) = (&mut *self.socket, self.now.instant);
+        let refused = if envelope.peer.pid == 0 {
+            self.notes.nobody(socket, envelope, now);
+            true
+        } else if envelope.peer.pid == self.notes.own_pid {
+            self.notes.own(socket, envelope, now);
+            true
+        } else if !socket.access.admits(&envelope.peer, &[]) {
+            self.lines.denied(socket, &envelope.peer, now);
+            true
+        } else {
+            false
+        };
+        if refused {
+            socket.counters.refused += 1;
+            return;
+        }
+        let most = socket.rule.message_size;
+        let mut bytes = &slot[..slot.len().min(envelope.length)];
+        let cut = envelope.length > slot.len();
+        let truncated = cut || body(socket.rule.framing, bytes).len() > most;
+        if truncated {
+            if socket.rule.too_long != TooLong::Keep {
+                socket.counters.oversized += 1;
+                self.notes.oversized(socket, envelope, now);
+                return;
+            }
+            bytes = &bytes[..most];
+        }
+        let (from, is_new) = self.exchange.sender(envelope, || {
+            *ids += 1;
+            *ids
+        });
+        socket.counters.clients += u64::from(is_new);
+        if self.exchange.held() > 0 || !self.take(&from, bytes, truncated) {
+            let letter = Letter {
+                from,
+                bytes: bytes.into(),
+                truncated,
+            };
+            self.exchange.hold(letter, self.limits);
+        }
+    }
+
+    /// Takes one datagram; false where the record has no room for it, and nothing has happened.
+    fn take(&mut self, from: &Sender, bytes: &[u8], truncated: bool) -> bool {
+        let Desk { socket, now, .. } = self;
+        if let Some(record) = &mut socket.record {
+            let text = match truncated {
+                // Its end is not its own.
+                true => bytes,
+                false => body(socket.rule.framing, bytes),
+            };
+            if !record.put(from.id, &from.peer, text, truncated, now.wall) {
+                return false;
+            }
+        }
+        socket.counters.messages += 1;
+        socket.counters.bytes += bytes.len() as u64;
+        if truncated {
+            socket.counters.truncated += 1;
+            self.lines
+                .truncated(socket, from.id, &from.peer, 1, now.instant);
+        }
+        if matches!(socket.service, Service::Echo) {
+            self.reply(from, bytes);
+        }
+        true
+    }
+
+    fn reply(&mut self, to: &Sender, bytes: &[u8]) {
+        let (socket, now) = (&mut *self.socket, self.now.instant);
+        let Exchange {
+            replies, mailbox, ..
+        } = &mut *self.exchange;
+        let lost = |why| Lost {
+            to: *to,
+            replies: 1,
+            why,
+        };
+        match replies.send(
+            &mut **mailbox,
+            to,
+            bytes,
+            socket.queue_size,
+            self.limits,
+            now,
+        ) {
+            Reply::Sent | Reply::Waits => {}
+            Reply::Unbound => socket.counters.unbound += 1,
+            Reply::Unreachable => self.notes.lost(socket, &lost(None), now),
+            Reply::Dropped(why) => self.notes.lost(socket, &lost(Some(why)), now),
+        }
+    }
+}

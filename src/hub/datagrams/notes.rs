@@ -1,0 +1,123 @@
+//! What the log says of datagrams alone, each kind at a limited rate, and the counts that go with it.
+
+use std::{
+    io, process,
+    time::{Duration, Instant},
+};
+
+use log::Level;
+
+use crate::{
+    datagram::{Lost, Sender, Why},
+    envelope::Envelope,
+    hub::{Socket, log::write},
+    throttle::Throttle,
+};
+
+/// The log lines that datagrams alone cause, and their rates.
+#[derive(Debug)]
+pub(super) struct Notes {
+    /// The daemon's own process: what it sent itself would go round for ever.
+    pub(super) own_pid: i32,
+    nobody: Throttle,
+    own: Throttle,
+    oversized: Throttle,
+    unreachable: Throttle,
+    dropped: Throttle,
+    failed: Throttle,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Notes {
+            own_pid: process::id().cast_signed(),
+            nobody: Throttle::default(),
+            own: Throttle::default(),
+            oversized: Throttle::default(),
+            unreachable: Throttle::default(),
+            dropped: Throttle::default(),
+            failed: Throttle::default(),
+        }
+    }
+}
+
+impl Notes {
+    pub(super) fn failed(
+        &mut self,
+        socket: &Socket,
+        error: &io::Error,
+        rest: Duration,
+        now: Instant,
+    ) {
+        let name = &socket.name;
+        write(&mut self.failed, Level::Warn, now, || {
+            format!("{name}: cannot receive: {error}; resting for {rest:?}")
+        });
+    }
+
+    pub(super) fn nobody(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
+        let (name, Envelope { from, peer, .. }) = (&socket.name, envelope);
+        write(&mut self.nobody, Level::Warn, now, || {
+            format!(
+                "{name}: refused a datagram from {from} ({peer}): the kernel vouches for no process that sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
+            )
+        });
+    }
+
+    pub(super) fn own(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
+        let (name, from) = (&socket.name, &envelope.from);
+        write(&mut self.own, Level::Warn, now, || {
+            format!("{name}: refused a datagram from {from}: udsd itself sent it there")
+        });
+    }
+
+    pub(super) fn oversized(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
+        let (name, limit) = (&socket.name, socket.rule.message_size);
+        let Envelope { from, peer, length } = envelope;
+        write(&mut self.oversized, Level::Warn, now, || {
+            format!(
+                "{name}: refused a datagram of {length} bytes from {from} ({peer}): socket.{name}.message-size = {limit} bytes"
+            )
+        });
+    }
+
+    /// Counts replies that will not be delivered, and says so.
+    pub(super) fn lost(&mut self, socket: &mut Socket, lost: &Lost, now: Instant) {
+        let Lost { to, replies, why } = lost;
+        let (throttle, level) = match why {
+            None => {
+                socket.counters.unreachable += replies;
+                (&mut self.unreachable, Level::Debug)
+            }
+            Some(_) => {
+                socket.counters.dropped += replies;
+                (&mut self.dropped, Level::Warn)
+            }
+        };
+        let Socket {
+            name,
+            queue_size,
+            slow_timeout,
+            ..
+        } = socket;
+        write(throttle, level, now, || {
+            let why = match why {
+                None => "nobody is there, or udsd may not write to it".into(),
+                Some(Why::Full) => {
+                    format!("its queue is full, socket.{name}.queue-size = {queue_size} bytes")
+                }
+                Some(Why::Quota(over)) => {
+                    format!("no room for it, {} = {} bytes", over.key, over.limit)
+                }
+                Some(Why::Receivers) => "too many others do not read either".into(),
+                Some(Why::Slow) => {
+                    format!("it took nothing for socket.{name}.slow-timeout = {slow_timeout:?}")
+                }
+            };
+            let Sender { id, peer, address } = to;
+            format!(
+                "{name}: dropped {replies} messages for client {id} at {address} ({peer}): {why}"
+            )
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! The kernel's end of a datagram socket that never waits.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{self, FileType, Mode, OFlags},
+    io::Errno,
+    net::{
+        self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+        SocketType, sockopt,
+    },
+};
+
+use crate::{
+    datagram::Datagrams,
+    envelope::{Address, Envelope, Place},
+    sys,
+};
+
+/// What is asked for as SO_SNDBUF, in bytes. What receivers have not read counts against it, all of
+/// them together (`socket(7)`): one that does not read must not leave the others without.
+const SEND_BUFFER: usize = 32 << 20;
+/// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a datagram.
+const RESERVED: usize = 32;
+
+/// A datagram socket.
+#[derive(Debug)]
+pub struct Mailbox {
+    fd: Rc<OwnedFd>,
+    /// The manager keeps it: what waits there is for the next process.
+    inherited: bool,
+}
+
+impl Mailbox {
+    /// Takes a bound socket, whose datagrams come with credentials from now on.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)` and `socket(2)`.
+    pub fn new(fd: Rc<OwnedFd>, inherited: bool) -> io::Result<Self> {
+        sockopt::set_socket_passcred(&fd, true)?;
+        raise_send_buffer(&fd)?;
+        Ok(Mailbox { fd, inherited })
+    }
+
+    /// The socket, for the event loop to watch.
+    #[must_use]
+    pub fn socket(&self) -> Rc<OwnedFd> {
+        Rc::clone(&self.fd)
+    }
+
+    /// The longest datagram that can be sent, in bytes.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub fn longest(&self) -> io::Result<usize> {
+        Ok(sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(RESERVED))
+    }
+
+    /// Sends to a path, but only to a socket that `owner` has there. The sender chose the path, and
+    /// where it leads may differ for the daemon (another mount namespace, a relative path, a link
+    /// put there since): without this, anyone could have the daemon write what they like to sockets
+    /// of others, in the daemon's name.
+    fn send_to_path(&self, path: &[u8], owner: u32, bytes: &[u8]) -> io::Result<()> {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        let file = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket || stat.st_uid != owner {
+            return Err(Errno::PERM.into());
+        }
+        // The same file, whatever the path leads to now.
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        self.send_to(&address, bytes)
+    }
+
+    fn send_to(&self, address: &SocketAddrUnix, bytes: &[u8]) -> io::Result<()> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        net::sendto(&self.fd, bytes, flags, address)?;
+        Ok(())
+    }
+}
+
+impl Datagrams for Mailbox {
+    fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        slot: usize,
+        envelopes: &mut Vec<Envelope>,
+    ) -> io::Result<()> {
+        sys::receive_datagrams(&self.fd, buffer, slot, envelopes)
+    }
+
+    fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()> {
+        match to.place() {
+            Some(Place::Abstract(name)) => {
+                self.send_to(&SocketAddrUnix::new_abstract_name(name)?, bytes)
+            }
+            Some(Place::Path(path)) => self.send_to_path(path, owner, bytes),
+            None => Err(Errno::DESTADDRREQ.into()),
+        }
+    }
+
+    fn hang_up(&mut self) -> usize {
+        // After this nothing more comes, so the loop ends with what the queue held.
+        if self.inherited || net::shutdown(&self.fd, Shutdown::Read).is_err() {
+            return 0;
+        }
+        let mut unread = 0;
+        loop {
+            let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+            match net::recv(&self.fd, &mut [0][..], flags) {
+                Ok((_, length)) => unread += length,
+                Err(Errno::INTR) => {}
+                Err(_) => return unread,
+            }
+        }
+    }
+}
+
+/// Raises SO_SNDBUF towards `SEND_BUFFER`, and never lowers what the manager gave.
+fn raise_send_buffer(fd: &OwnedFd) -> io::Result<()> {
+    let given = sockopt::socket_send_buffer_size(fd)?;
+    // The kernel doubles what it is asked for.
+    if given >= 2 * SEND_BUFFER
+        || sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER).is_ok()
+    {
+        return Ok(());
+    }
+    // Without CAP_NET_ADMIN net.core.wmem_max is the most, and less than was given is taken for an
+    // answer too: another socket shows what would come of it.
+    let flags = SocketFlags::CLOEXEC;
+    let other = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_send_buffer_size(&other, SEND_BUFFER)?;
+    if sockopt::socket_send_buffer_size(&other)? > given {
+        sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER)?;
+    }
+    Ok(())
+}
+
+/// How many datagrams may wait at one socket that is made now: net.unix.max_dgram_qlen. `None` where
+/// it cannot be read.
+#[must_use]
+pub fn queue_length() -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn what_the_manager_gave_is_never_lowered() {
+        let socket = OwnedFd::from(UnixDatagram::unbound().unwrap());
+        let before = sockopt::socket_send_buffer_size(&socket).unwrap();
+        raise_send_buffer(&socket).unwrap();
+        let raised = sockopt::socket_send_buffer_size(&socket).unwrap();
+        assert!(raised >= before);
+        raise_send_buffer(&socket).unwrap();
+        assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), raised);
+        // More than udsd asks for: only a privileged manager can.
+        if sockopt::set_socket_send_buffer_size_force(&socket, 2 * SEND_BUFFER).is_ok() {
+            raise_send_buffer(&socket).unwrap();
+            let kept = sockopt::socket_send_buffer_size(&socket).unwrap();
+            assert_eq!(kept, 4 * SEND_BUFFER);
+        }
+    }
+}
