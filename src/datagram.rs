@@ -18,9 +18,6 @@ use crate::{
 use numbers::Numbers;
 pub use replies::{Lost, Replies, Reply, Why};
 
-/// Datagrams that one call may receive.
-pub const BATCH: usize = 64;
-
 /// What a waiting datagram costs beside its bytes: an empty one is not free.
 const OVERHEAD: usize = 64;
 
@@ -31,7 +28,7 @@ fn cost(datagram: &[u8]) -> usize {
 
 /// A socket of datagrams that never waits: a Unix socket, or a script in memory.
 pub trait Datagrams: fmt::Debug {
-    /// Receives what is there, at most `BATCH`, each into `slot` bytes of its own of `buffer`, one
+    /// Receives what is there, at most `envelope::BATCH`, each into `slot` bytes of its own of `buffer`, one
     /// behind the other; what is longer is cut. `envelopes`, which is empty, gets one for each.
     /// Descriptors that came with them are closed.
     ///

@@ -8,6 +8,8 @@ use std::{
 
 use crate::peer::Peer;
 
+/// Datagrams that one call may receive.
+pub const BATCH: usize = 64;
 /// Longest address, in bytes (`sun_path`, `unix(7)`).
 pub const ADDRESS: usize = 108;
 

@@ -17,19 +17,16 @@ use std::{
 };
 
 use crate::{
-    envelope::{Address, Envelope},
+    access::NOBODY,
+    envelope::{Address, BATCH, Envelope},
     peer::Peer,
 };
 
-/// Datagrams that one `receive_datagrams` has room for.
-const DATAGRAMS: usize = 64;
 /// Room for the credentials of one datagram and for nothing else: descriptors that came with it find
 /// none, so the kernel closes them (`unix(7)`, SCM_RIGHTS).
 // SAFETY: only arithmetic.
 const CREDENTIALS: usize =
     unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
-/// The kernel's numbers for a user and a group that have none here.
-const NOBODY: u32 = 65534;
 
 /// Supplementary groups that one `groups_of` has room for at first; few processes have more.
 const GROUPS: usize = 32;
@@ -143,7 +140,7 @@ pub fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option
 #[derive(Clone, Copy)]
 struct Control([u8; CREDENTIALS]);
 
-/// Receives the datagrams that are there, at most 64, each into `slot` bytes of its own of `buffer`,
+/// Receives the datagrams that are there, at most `BATCH`, each into `slot` bytes of its own of `buffer`,
 /// with its sender's address and credentials (`recvmmsg(2)`, SO_PASSCRED in `unix(7)`). `envelopes`
 /// gets one for each.
 ///
@@ -155,16 +152,16 @@ pub fn receive_datagrams(
     slot: usize,
     envelopes: &mut Vec<Envelope>,
 ) -> io::Result<()> {
-    let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; DATAGRAMS];
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; DATAGRAMS];
-    let mut parts: [libc::iovec; DATAGRAMS] = [libc::iovec {
+    let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; BATCH];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
+    let mut parts: [libc::iovec; BATCH] = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
-    }; DATAGRAMS];
+    }; BATCH];
     // SAFETY: a header of zeros has neither name nor parts nor control data.
-    let mut headers: [libc::mmsghdr; DATAGRAMS] = unsafe { mem::zeroed() };
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut room = 0;
-    for (i, bytes) in buffer.chunks_exact_mut(slot).take(DATAGRAMS).enumerate() {
+    for (i, bytes) in buffer.chunks_exact_mut(slot).take(BATCH).enumerate() {
         parts[i].iov_base = bytes.as_mut_ptr().cast();
         parts[i].iov_len = bytes.len();
         let header = &mut headers[i].msg_hdr;

@@ -89,12 +89,6 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.owed.is_empty()
-    }
-
     /// Datagrams that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -15,8 +15,8 @@ use std::{
 use super::{Hub, Now, Socket, log::Lines};
 use crate::{
     connection::Stream,
-    datagram::{BATCH, Datagrams, Exchange, Letter, Lost, Reply, Sender},
-    envelope::Envelope,
+    datagram::{Datagrams, Exchange, Letter, Lost, Reply, Sender},
+    envelope::{BATCH, Envelope},
     frame::Framing,
     input::TooLong,
     limits::Limits,

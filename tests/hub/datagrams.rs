@@ -506,6 +506,7 @@ fn a_stop_reads_nothing_new_and_goes_on_with_what_waits() {
             d.room("/a", 1000);
             d.world.pass(Duration::from_millis(1));
             assert_eq!(d.got("/a"), numbers(100..164));
+            assert!(!d.world.hub.receives(0), "it begins anew");
         }
         assert_eq!(d.world.hub.undelivered(), 0);
         d.world.assert_empty();
