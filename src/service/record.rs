@@ -56,7 +56,7 @@ impl Record {
         batch.bytes.len()
     }
 
-    /// Takes one message, whoever waits in the line; false where there is no room.
+    /// Takes one message; false where there is no room.
     pub fn put(
         &mut self,
         id: ClientId,
