@@ -208,14 +208,15 @@ impl Socket {
             ServiceKind::Collect => Service::Collect,
             ServiceKind::Echo => Service::Echo,
             ServiceKind::Relay => {
-                let stamp = || Encoder::new(Format::Json, false, &config.name);
-                let seq = record.as_ref().map_or(0, Record::seq);
+                let stamp = || {
+                    let seq = record.as_ref().map_or(0, Record::seq);
+                    (Encoder::new(Format::Json, false, &config.name), seq)
+                };
                 Service::Relay(Box::new(Relay::new(
                     rule.framing,
                     unseen as usize,
                     config.slow_client,
                     config.stamp.then(stamp),
-                    seq,
                 )))
             }
         };

@@ -7,9 +7,15 @@
 //! who hold them up have read half of their queues; or those who hold up are closed; or, message by
 //! message, who has no room goes without, and is told of the gap where messages are stamped.
 
+mod log;
+mod stamp;
+
 use std::{collections::HashMap, io::IoSlice, mem};
 
 use slab::Slab;
+
+use log::Log;
+use stamp::Stamp;
 
 use super::{Line, Outbox, Sender};
 use crate::{
@@ -28,19 +34,13 @@ pub struct Relay {
     /// Bytes that each message has here and not on the wire.
     unseen: usize,
     slow_client: SlowClient,
-    /// Makes a JSON record of each message, where they are stamped.
-    stamp: Option<Encoder>,
-    /// The number of the last message.
-    seq: u64,
-    /// A record before it is framed.
-    record: Vec<u8>,
+    /// Where messages are stamped.
+    stamp: Option<Stamp>,
     members: Vec<Member>,
     /// How many members each user has.
     users: HashMap<u32, usize>,
-    /// The messages of this turn, as they are delivered.
-    log: Vec<u8>,
-    /// Whose they are, in order.
-    parts: Vec<Part>,
+    /// The messages of this turn.
+    log: Log,
     /// Bytes that the log may have; of no meaning while it is empty.
     room: usize,
     /// The one whose messages all of the log is, and whose own queue does not matter therefore.
@@ -59,35 +59,24 @@ struct Member {
     since: usize,
 }
 
-/// A run of messages of one sender.
-#[derive(Debug)]
-struct Part {
-    from: usize,
-    end: usize,
-}
-
 impl Relay {
     /// A relay without clients. `unseen`: bytes that each message has under `framing` and not on the
-    /// wire. `stamp`: messages become JSON records, numbered on from `seq`.
+    /// wire. `stamp`: what makes JSON records of messages, and the number of the last one.
     #[must_use]
     pub fn new(
         framing: Framing,
         unseen: usize,
         slow_client: SlowClient,
-        stamp: Option<Encoder>,
-        seq: u64,
+        stamp: Option<(Encoder, u64)>,
     ) -> Self {
         Relay {
             framing,
             unseen,
             slow_client,
-            stamp,
-            seq,
-            record: Vec::new(),
+            stamp: stamp.map(|(encoder, seq)| Stamp::new(encoder, framing, seq)),
             members: Vec::new(),
             users: HashMap::new(),
-            log: Vec::new(),
-            parts: Vec::new(),
+            log: Log::default(),
             room: 0,
             sole: None,
             holding_up: 0,
@@ -140,7 +129,9 @@ impl Relay {
         out: &mut Outbox<'_, S>,
     ) -> usize {
         if self.members.iter().all(|member| member.key == from.key) {
-            self.seq += batch.messages;
+            if let Some(stamp) = &mut self.stamp {
+                stamp.pass(batch.messages);
+            }
             return batch.bytes.len();
         }
         let mut taken = 0;
@@ -184,54 +175,28 @@ impl Relay {
         room: usize,
         out: &Outbox<'_, S>,
     ) -> usize {
-        let before = self.log.len();
-        let mut end = start;
-        if self.stamp.is_some() {
-            end = batch.bytes.len();
-            let mut done = start;
-            for message in batch.behind(start) {
-                let so_far = self.log.len();
-                self.put_stamped(from, message.body, out);
-                if self.log.len() - before > room {
-                    self.log.truncate(so_far);
-                    end = done;
-                    break;
-                }
-                self.seq += 1;
-                done = message.end;
-            }
-        } else {
-            end = batch.fit(end, room);
-            self.log.extend_from_slice(&batch.bytes[start..end]);
-        }
-        if self.log.len() > before {
-            let end = self.log.len();
-            match self.parts.last_mut() {
-                Some(last) if last.from == from.key => last.end = end,
-                _ => self.parts.push(Part {
-                    from: from.key,
-                    end,
-                }),
-            }
-        }
-        end
-    }
-
-    fn put_stamped<S>(&mut self, from: &Sender, body: &[u8], out: &Outbox<'_, S>) {
-        let Some(encoder) = &mut self.stamp else {
-            return;
+        let Some(stamp) = &mut self.stamp else {
+            let end = batch.fit(start, room);
+            let bytes = &batch.bytes[start..end];
+            self.log.add(from.key, |log| log.extend_from_slice(bytes));
+            return end;
         };
-        encoder.set_time(out.now.wall);
-        self.record.clear();
-        encoder.put(
-            &mut self.record,
-            self.seq.saturating_add(1),
-            from.id,
-            &from.peer,
-            body,
-            false,
-        );
-        put(self.framing, self.record.trim_ascii_end(), &mut self.log);
+        let mut taken = start;
+        self.log.add(from.key, |log| {
+            let full = log.len() + room;
+            for message in batch.behind(start) {
+                let before = log.len();
+                stamp.put(from, message.body, out.now.wall, log);
+                if log.len() > full {
+                    log.truncate(before);
+                    return;
+                }
+                stamp.pass(1);
+                taken = message.end;
+            }
+            taken = batch.bytes.len();
+        });
+        taken
     }
 
     /// Bytes that the message behind `start` takes in the log.
@@ -245,17 +210,15 @@ impl Relay {
         let Some(message) = batch.behind(start).next() else {
             return batch.bytes.len() - start;
         };
-        if self.stamp.is_none() {
-            return match self.framing {
-                Framing::None => 1,
-                _ => message.end - start,
-            };
+        match &mut self.stamp {
+            Some(stamp) => {
+                let mut record = Vec::new();
+                stamp.put(from, message.body, out.now.wall, &mut record);
+                record.len()
+            }
+            None if self.framing == Framing::None => 1,
+            None => message.end - start,
         }
-        let before = self.log.len();
-        self.put_stamped(from, message.body, out);
-        let needed = self.log.len() - before;
-        self.log.truncate(before);
-        needed
     }
 
     /// Bytes that the log may still grow by what client `from` says.
@@ -376,46 +339,20 @@ impl Relay {
         });
         self.members = members;
         self.log.clear();
-        self.parts.clear();
     }
 
     fn give<S: Stream>(&self, member: &Member, out: &mut Outbox<'_, S>) -> Result<(), Close> {
-        let own = self.parts.iter().any(|part| part.from == member.key);
-        if member.since == 0 && !own {
-            return self.give_slices(member.key, &[IoSlice::new(&self.log)], out);
-        }
-        // Runs of what others said.
-        let mut slices = Vec::new();
-        let mut run = member.since..member.since;
-        for part in self.parts.iter().filter(|part| part.end > member.since) {
-            if part.from == member.key {
-                slices.push(IoSlice::new(&self.log[run]));
-                run = part.end..part.end;
-            } else {
-                run.end = part.end;
-            }
-        }
-        slices.push(IoSlice::new(&self.log[run]));
-        slices.retain(|slice| !slice.is_empty());
-        self.give_slices(member.key, &slices, out)
-    }
-
-    fn give_slices<S: Stream>(
-        &self,
-        key: usize,
-        slices: &[IoSlice<'_>],
-        out: &mut Outbox<'_, S>,
-    ) -> Result<(), Close> {
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let key = member.key;
+        let slices = self.log.of_others(key, member.since);
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        let behind = || out.clients[key].gap.is_some() || out.room(key) < bytes;
         if bytes == 0 {
-            return Ok(());
+            Ok(())
+        } else if self.slow_client == SlowClient::Drop && behind() {
+            self.give_what_fits(key, &slices, out)
+        } else {
+            out.give(key, &slices)
         }
-        if self.slow_client == SlowClient::Drop
-            && (out.clients[key].gap.is_some() || out.room(key) < bytes)
-        {
-            return self.give_what_fits(key, slices, out);
-        }
-        out.give(key, slices)
     }
 
     /// Message by message; counts what does not fit.
@@ -470,19 +407,10 @@ impl Relay {
         Ok(false)
     }
 
-    /// A gap as its receiver is told of it.
+    /// A gap as its receiver is told of it; nothing where messages are not stamped.
     #[must_use]
     pub fn tell(&self, gap: &Gap) -> Vec<u8> {
-        let Gap { count, bytes } = gap;
-        let text = format!("{{\"gap\":{{\"count\":{count},\"bytes\":{bytes}}}}}");
-        let mut framed = Vec::new();
-        put(self.framing, text.as_bytes(), &mut framed);
-        framed
+        let stamp = self.stamp.as_ref();
+        stamp.map(|stamp| stamp.gap(gap)).unwrap_or_default()
     }
-}
-
-/// Frames JSON, which holds no byte that ends a message under a framing that may be stamped.
-fn put(framing: Framing, json: &[u8], to: &mut Vec<u8>) {
-    let put = framing.put(json, to);
-    debug_assert!(put.is_ok(), "JSON that does not fit {framing}");
 }

@@ -1,0 +1,100 @@
+//! What was said in a turn: the messages as they are delivered, one behind the other, and whose they
+//! are. What a receiver is to get is the log less its own, from where it stood when it came.
+
+use std::io::IoSlice;
+
+/// The messages of a turn.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    bytes: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+/// Messages of one sender in a row.
+#[derive(Debug)]
+struct Run {
+    from: usize,
+    end: usize,
+}
+
+impl Log {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Lets client `from` add messages.
+    pub(super) fn add(&mut self, from: usize, say: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.len();
+        say(&mut self.bytes);
+        let end = self.len();
+        match self.runs.last_mut() {
+            Some(last) if last.from == from => last.end = end,
+            _ if end > before => self.runs.push(Run { from, end }),
+            _ => {}
+        }
+    }
+
+    /// What others than client `key` said behind `since`.
+    pub(super) fn of_others(&self, key: usize, since: usize) -> Vec<IoSlice<'_>> {
+        let mut slices = Vec::with_capacity(1);
+        let mut add = |from: usize, to: usize| {
+            if to > from {
+                slices.push(IoSlice::new(&self.bytes[from..to]));
+            }
+        };
+        let mut start = since;
+        let mut before = 0;
+        for run in &self.runs {
+            if run.from == key && run.end > since {
+                add(start, before);
+                start = run.end;
+            }
+            before = run.end;
+        }
+        add(start, before);
+        slices
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.runs.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_gets_what_the_others_said_since_it_came() {
+        let mut log = Log::default();
+        for (from, text) in [
+            (1, "a"),
+            (1, "b"),
+            (2, "c"),
+            (3, ""),
+            (3, "d"),
+            (1, "e"),
+            (1, ""),
+        ] {
+            log.add(from, |bytes| bytes.extend_from_slice(text.as_bytes()));
+        }
+        let slices = |key, since| -> Vec<String> {
+            let slices = log.of_others(key, since);
+            let text = |slice: &IoSlice<'_>| String::from_utf8_lossy(slice).into_owned();
+            slices.iter().map(text).collect()
+        };
+        assert_eq!(slices(1, 0), ["cd"]);
+        assert_eq!(slices(2, 0), ["ab", "de"]);
+        assert_eq!(slices(3, 0), ["abc", "e"]);
+        assert_eq!(slices(4, 0), ["abcde"]);
+        assert_eq!(slices(4, 3), ["de"]);
+        // Client 1 left, and another came in its place.
+        assert_eq!(slices(1, 3), ["d"]);
+        assert_eq!(slices(1, 5), [""; 0]);
+    }
+}
