@@ -2,16 +2,20 @@
 //! senders wait.
 
 use std::{
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, PipeReader, Read},
+    os::fd::AsFd,
     process::Command,
     thread,
 };
 
-use rustix::process::{getegid, geteuid, getpid};
+use rustix::{
+    event::PollFlags,
+    process::{getegid, geteuid, getpid},
+};
 
 use super::{
     Client, assert_no_more_descriptors, collecting, counted, descriptors,
-    harness::{Daemon, Setup, Signal, has_program},
+    harness::{Daemon, Setup, Signal, has_program, wait_for},
     json, number_of, numbered,
 };
 
@@ -95,6 +99,16 @@ fn under_syslog_one_terminator_is_cut() {
     }
 }
 
+/// The daemon's standard output, where a record that does not come fails the test.
+struct Output(PipeReader);
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        assert!(wait_for(self.0.as_fd(), PollFlags::IN), "nothing comes");
+        self.0.read(buffer)
+    }
+}
+
 /// Numbered datagrams of several senders, at full speed; each waits for as long as it must.
 fn burst(daemon: &Daemon, senders: usize, each: usize, then: impl FnOnce()) {
     thread::scope(|scope| {
@@ -147,7 +161,7 @@ fn a_record_that_is_full_makes_senders_wait_and_loses_nothing() {
         .config(&collecting(keys, record))
         .stdout(writer)
         .start();
-    let mut lines = BufReader::with_capacity(512, reader)
+    let mut lines = BufReader::with_capacity(512, Output(reader))
         .lines()
         .map(Result::unwrap);
     burst(&daemon, senders, each, || {
@@ -194,7 +208,10 @@ fn a_stop_writes_what_was_read_and_counts_what_was_not() {
     daemon.wait_note("STOPPING=1");
     // Soon nobody takes what comes, and who sends is told.
     while client.socket.send(b"").is_ok() {}
-    let lines: Vec<String> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+    let lines: Vec<String> = BufReader::new(Output(reader))
+        .lines()
+        .map(Result::unwrap)
+        .collect();
     assert!(daemon.wait().success());
     for (n, line) in lines.iter().enumerate() {
         assert_eq!(number_of(line.as_bytes()), n);
