@@ -1,11 +1,10 @@
-//! The hub without sockets: streams in memory, a simulated clock, random schedules.
+//! The hub without sockets: streams in memory, a simulated clock. Random schedules over the same world
+//! are `tests/simulation.rs`.
 //!
 //! A `Wire` behaves as a Unix stream under edge-triggered epoll does: an event comes when something
 //! changes and never again, a short read means empty unless control data, urgent data or the end
 //! stopped it, room to write is told only where it is watched for. So work that the hub forgets
 //! stays undone here, as it would in the daemon.
-//!
-//! `UDSD_TEST_SEED=N cargo test --test hub` replays the one schedule that failed.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -24,7 +23,7 @@ mod limits;
 mod packets;
 mod quotas;
 mod relay;
-mod schedules;
 mod slow_clients;
 mod time;
+#[allow(dead_code, reason = "shared with tests/simulation.rs")]
 mod world;

@@ -32,6 +32,8 @@ pub struct Wire {
     pub sent: VecDeque<u8>,
     /// Bytes that the hub has read.
     pub read: usize,
+    /// The hub has seen the end of what the client sent.
+    pub ended: bool,
     /// Never empty to the reader.
     pub endless: bool,
     /// The client has shut down its sending side.
@@ -46,6 +48,8 @@ pub struct Wire {
     pub capacity: usize,
     /// Bytes that the hub has written.
     pub written: usize,
+    /// All that the hub has written.
+    pub said: Vec<u8>,
     /// In how many calls.
     pub writes: usize,
     /// A write fell short: there is no room until the client takes something.
@@ -120,6 +124,7 @@ impl Stream for End {
             return Ok(buffer.len());
         }
         if wire.sent.is_empty() {
+            wire.ended |= wire.finished || wire.reset;
             if wire.finished {
                 return Ok(0);
             }
@@ -161,6 +166,7 @@ impl Stream for End {
         wire.full |= fits < bytes.len();
         wire.kernel.extend(&bytes[..fits]);
         wire.written += fits;
+        wire.said.extend(&bytes[..fits]);
         wire.writes += 1;
         if fits == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -257,7 +263,12 @@ impl World {
 
     pub fn with_limits(sockets: &str, limits: Limits) -> Self {
         let config = Config::parse(sockets, None, &Places::system()).unwrap();
-        let sockets: Vec<Socket> = config.sockets.iter().map(socket).collect();
+        Self::of(&config.sockets, limits)
+    }
+
+    /// Sockets with these rules.
+    pub fn of(sockets: &[config::Socket], limits: Limits) -> Self {
+        let sockets: Vec<Socket> = sockets.iter().map(socket).collect();
         let records = sockets.iter().map(|_| Vec::new()).collect();
         World {
             hub: Hub::new(sockets, limits),
@@ -306,6 +317,7 @@ impl World {
         let wire = Rc::new(RefCell::new(Wire {
             sent: VecDeque::new(),
             read: 0,
+            ended: false,
             endless: false,
             finished: false,
             gone: false,
@@ -313,6 +325,7 @@ impl World {
             kernel: VecDeque::new(),
             capacity: 1 << 20,
             written: 0,
+            said: Vec::new(),
             writes: 0,
             full: false,
             got: Vec::new(),

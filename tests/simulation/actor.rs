@@ -1,0 +1,253 @@
+//! One client of a schedule: what it sent, what became of it, and what it must get.
+
+use std::{fmt, time::Duration};
+
+use udsd::frame::Framing;
+
+use crate::{
+    plan::{Plan, Witness},
+    receiver::Receiver,
+    world::{Client, PEER},
+};
+
+pub struct Actor {
+    pub client: Client,
+    pub room: usize,
+    pub uid: u32,
+    /// The hub's number for it.
+    pub number: usize,
+    /// Its number among the clients of its socket.
+    pub nth: usize,
+    /// The first place in the common order that it is to see.
+    pub joined: usize,
+    /// It sends nothing, always has room, and sees the common order.
+    pub witness: bool,
+    /// It takes nothing until the end.
+    pub deaf: bool,
+    /// Messages as they are passed on.
+    pub messages: Vec<Vec<u8>>,
+    /// Where each ends in what it sent.
+    ends: Vec<usize>,
+    sent: usize,
+    /// The last message has no terminator: the end of the stream ends it.
+    unterminated: bool,
+    /// The last message is to be lost.
+    pub unfinished: bool,
+    /// Its last message is too long: the hub will close it.
+    pub too_long: bool,
+    pub finished: bool,
+    pub gone: bool,
+    pub killed: bool,
+    /// What was to be checked at its end has been.
+    pub over: bool,
+    /// Messages that the service took.
+    pub taken: usize,
+    /// Messages read whole and counted as due under echo.
+    pub echoed: usize,
+    pub receiver: Receiver,
+    /// What had been written to it when: the last value of each moment.
+    written: Vec<(Duration, usize)>,
+    /// Bytes read from it.
+    pub read: usize,
+    /// The hub had begun to stop when this was last looked at.
+    pub stopped: bool,
+    /// Something was read of it in this step.
+    pub was_read: bool,
+    /// Messages of it waited after the last step; what had been taken.
+    pub held: Option<usize>,
+    /// After the last step others kept it waiting.
+    pub excused: bool,
+    /// When bytes last went either way, or it was last kept waiting.
+    pub active: Duration,
+    /// When it was first seen closed.
+    pub closed_at: Option<Duration>,
+    /// Since when its queue stands in somebody's way.
+    pub in_way_since: Option<Duration>,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire = self.client.wire.borrow();
+        write!(
+            f,
+            "client {} on {}: {} messages, {} bytes read of {}, {} taken; {} bytes owed, {} in the kernel, {:?}",
+            self.number,
+            self.room,
+            self.messages.len(),
+            wire.read,
+            self.sent,
+            self.taken,
+            self.receiver.owed(),
+            wire.kernel.len(),
+            wire.watched
+        )?;
+        for (is, what) in [
+            (self.witness, "listens"),
+            (self.deaf, "deaf"),
+            (self.finished, "finished"),
+            (self.gone, "gone"),
+            (self.too_long, "too long"),
+            (self.excused, "excused"),
+            (wire.full, "full"),
+        ] {
+            if is {
+                write!(f, ", {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Actor {
+    pub fn new(client: Client, room: usize, number: usize, nth: usize, now: Duration) -> Self {
+        Actor {
+            client,
+            room,
+            uid: PEER.uid,
+            number,
+            nth,
+            joined: 0,
+            witness: false,
+            deaf: false,
+            messages: Vec::new(),
+            ends: Vec::new(),
+            sent: 0,
+            unterminated: false,
+            unfinished: false,
+            too_long: false,
+            finished: false,
+            gone: false,
+            killed: false,
+            over: false,
+            taken: 0,
+            echoed: 0,
+            receiver: Receiver::default(),
+            written: vec![(now, 0)],
+            read: 0,
+            stopped: false,
+            was_read: false,
+            held: None,
+            excused: false,
+            active: now,
+            closed_at: None,
+            in_way_since: None,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    pub fn can_send(&self) -> bool {
+        self.is_open() && !self.finished && !self.gone && !self.too_long && !self.witness
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.client.send(bytes);
+        self.sent += bytes.len();
+    }
+
+    /// Sends its next `count` messages.
+    pub fn send(&mut self, plan: &Plan, count: usize) {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            let message = plan.message(self.number, self.nth, self.messages.len());
+            bytes.extend(&message);
+            self.ends.push(self.sent + bytes.len());
+            self.messages.push(plan.passed(message));
+        }
+        self.put(&bytes);
+    }
+
+    pub fn send_too_long(&mut self, plan: &Plan) {
+        if let Some(bytes) = plan.too_long() {
+            self.put(&bytes);
+            self.too_long = true;
+        }
+    }
+
+    /// Shuts down its sending side, in the middle of a message where `torn`.
+    pub fn finish(&mut self, plan: &Plan, torn: bool) {
+        let message = plan.message(self.number, self.nth, self.messages.len());
+        if torn && message.len() > 1 && self.can_send() {
+            self.put(&message[..message.len() - 1]);
+            if matches!(plan.socket.framing, Framing::Lines | Framing::Nul) {
+                self.unterminated = true;
+                self.ends.push(self.sent);
+                self.messages.push(plan.passed(message));
+            } else {
+                self.unfinished = true;
+            }
+        }
+        self.finished = true;
+        self.client.finish();
+    }
+
+    /// Closes: reading goes on to the end of what it sent, writing fails.
+    pub fn close(&mut self) {
+        self.finished = true;
+        self.gone = true;
+        let mut wire = self.client.wire.borrow_mut();
+        wire.finished = true;
+        wire.gone = true;
+        wire.kernel.clear();
+    }
+
+    /// Messages that the hub has read to their end.
+    pub fn whole(&self) -> usize {
+        let whole = self.ends.partition_point(|&end| end <= self.read);
+        let open_end = self.unterminated && !self.client.wire.borrow().ended;
+        whole - usize::from(open_end && whole == self.ends.len())
+    }
+
+    /// Bytes that are held for it: input that waits, and what it is owed.
+    pub fn held_bytes(&self, plan: &Plan) -> usize {
+        let done = match plan.witness {
+            Witness::Nobody => self.echoed,
+            _ => self.taken,
+        };
+        let end = done.checked_sub(1).map_or(0, |last| self.ends[last]);
+        self.receiver.owed() + self.read.saturating_sub(end)
+    }
+
+    /// It sent a too long message, and the hub has seen some of that.
+    pub fn is_cut_off(&self) -> bool {
+        self.too_long && self.read > self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Something of it is to be read.
+    pub fn is_unread(&self) -> bool {
+        let wire = self.client.wire.borrow();
+        !wire.sent.is_empty() || ((wire.finished || wire.reset) && !wire.ended)
+    }
+
+    /// The kernel has no room for more; an event will tell when it has.
+    pub fn awaits_room(&self) -> bool {
+        let wire = self.client.wire.borrow();
+        wire.watched.write && wire.full
+    }
+
+    pub fn note_progress(&mut self, now: Duration) {
+        let (read, written) = {
+            let wire = self.client.wire.borrow();
+            (wire.read, wire.written)
+        };
+        let last = self.written.last_mut().unwrap();
+        if read != self.read || written != last.1 {
+            self.active = now;
+        }
+        self.read = read;
+        if last.0 == now {
+            last.1 = written;
+        } else if written != last.1 {
+            self.written.push((now, written));
+        }
+    }
+
+    /// Bytes written to it in the last `span`.
+    pub fn written_within(&self, span: Duration, now: Duration) -> usize {
+        let (_, all) = *self.written.last().unwrap();
+        let before = self.written.iter().rev().find(|(at, _)| *at + span <= now);
+        all - before.map_or(0, |(_, written)| *written)
+    }
+}

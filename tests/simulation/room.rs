@@ -1,0 +1,305 @@
+//! One socket of a schedule: the common order of its messages as its witness tells it, and what
+//! follows from it for each client.
+
+use std::time::Duration;
+
+use udsd::{
+    config::{ServiceKind, SlowClient},
+    record::Format,
+};
+
+use crate::{
+    actor::Actor,
+    plan::{Plan, Witness, number_after},
+    world::World,
+};
+
+pub struct Room {
+    pub plan: Plan,
+    /// The socket's number in the hub.
+    pub index: usize,
+    /// Clients that came.
+    pub entered: usize,
+    /// Messages in the common order so far.
+    position: usize,
+    /// How many messages had been taken by which time; the last step's is not yet in it.
+    times: Vec<(usize, Duration)>,
+    /// Bytes that wait to be written to its record.
+    pub unwritten: usize,
+    /// Clients that wait for room in that, by their keys.
+    pub line: Vec<usize>,
+    /// Bytes of the record or of the listener's stream that were looked at.
+    seen: usize,
+}
+
+impl Room {
+    pub fn new(plan: Plan, index: usize) -> Self {
+        Room {
+            plan,
+            index,
+            entered: 0,
+            position: 0,
+            times: Vec::new(),
+            unwritten: 0,
+            line: Vec::new(),
+            seen: 0,
+        }
+    }
+
+    pub fn is_relay(&self) -> bool {
+        self.plan.is(ServiceKind::Relay)
+    }
+
+    pub fn waits(&self) -> bool {
+        self.plan.socket.slow_client == SlowClient::Wait && !self.plan.is(ServiceKind::Collect)
+    }
+
+    pub fn drops(&self) -> bool {
+        self.plan.socket.slow_client == SlowClient::Drop && !self.plan.is(ServiceKind::Collect)
+    }
+
+    pub fn disconnects(&self) -> bool {
+        self.plan.socket.slow_client == SlowClient::Disconnect
+            && !self.plan.is(ServiceKind::Collect)
+    }
+
+    /// Messages that the hub says it has taken; bytes under `none`.
+    pub fn taken(&self, world: &World) -> usize {
+        let counters = world.hub.sockets()[self.index].counters();
+        let taken = if self.plan.bytewise() {
+            counters.bytes
+        } else {
+            counters.messages
+        };
+        taken as usize
+    }
+
+    /// Notes who waits for the record.
+    pub fn look_at_record(&mut self, world: &mut World) {
+        if let Some(record) = world.hub.record(self.index) {
+            self.unwritten = record.waiting();
+        }
+        self.line.clear();
+        self.line
+            .extend(world.hub.sockets()[self.index].line().waiting());
+    }
+
+    /// What the witness has not told yet, though it was taken.
+    pub fn lags(&self, world: &World) -> bool {
+        self.is_relay() && self.position < self.taken(world)
+    }
+
+    /// When message number `position` of the common order was taken, or would be now.
+    fn time_of(&self, position: usize, now: Duration) -> Duration {
+        let known = self.times.iter().find(|(taken, _)| *taken > position);
+        known.map_or(now, |(_, at)| *at)
+    }
+
+    /// Takes in what was taken since the last time. `actors`: all of the schedule.
+    pub fn follow(&mut self, world: &World, actors: &mut [Actor], now: Duration) {
+        let taken = self.taken(world);
+        if self.times.last().map_or(0, |last| last.0) < taken {
+            self.times.push((taken, now));
+        }
+        self.times.drain(
+            ..self
+                .times
+                .partition_point(|(taken, _)| *taken <= self.position),
+        );
+        match self.plan.witness {
+            Witness::Record => {
+                let record = &world.records[self.index];
+                while let Some(length) = record[self.seen..].iter().position(|&b| b == b'\n') {
+                    let line = &record[self.seen..self.seen + length];
+                    self.seen += length + 1;
+                    self.follow_record(line, actors, now);
+                }
+            }
+            Witness::Listener => {
+                let listener = actors
+                    .iter()
+                    .find(|actor| actor.room == self.index && actor.witness)
+                    .unwrap();
+                let wire = std::rc::Rc::clone(&listener.client.wire);
+                let said = &wire.borrow().said;
+                while let Some(length) = self.plan.first(&said[self.seen..]) {
+                    let message = &said[self.seen..self.seen + length];
+                    self.seen += length;
+                    self.follow_listener(message, actors, now);
+                }
+            }
+            Witness::Talker => {
+                for _ in self.position..self.taken(world) {
+                    let talker = actors.iter().position(|actor| {
+                        actor.room == self.index && actor.taken < actor.whole() && !actor.over
+                    });
+                    let talker = talker.expect("more was taken than was sent");
+                    self.take(talker, actors, now);
+                }
+            }
+            Witness::Nobody => {
+                for actor in actors.iter_mut().filter(|actor| actor.room == self.index) {
+                    while actor.echoed < actor.whole() {
+                        actor.receiver.push(&actor.messages[actor.echoed]);
+                        actor.echoed += 1;
+                    }
+                }
+                return;
+            }
+        }
+        let (known, counted) = (self.position, self.taken(world));
+        // A record beside echo has also what found no room on its way back.
+        assert!(
+            self.plan.is(ServiceKind::Echo) || known <= counted,
+            "{known} messages came, {counted} are counted"
+        );
+    }
+
+    fn follow_record(&mut self, line: &[u8], actors: &mut [Actor], now: Duration) {
+        let format = self.plan.socket.record.as_ref().unwrap().format;
+        let number = match format {
+            Format::Json => number_after(str::from_utf8(line).unwrap(), "\"client\":"),
+            _ => tag(line),
+        };
+        let from = find(actors, self.index, number);
+        let body = self.next_body(&actors[from]);
+        let expected = match format {
+            Format::Json => self
+                .plan
+                .json(self.position + 1, number, actors[from].uid, now, body)
+                .into_bytes(),
+            _ => body.to_vec(),
+        };
+        assert!(
+            line == expected,
+            "the record has {:?} where {:?} is next of client {number}",
+            line.escape_ascii().to_string(),
+            expected.escape_ascii().to_string()
+        );
+        self.take(from, actors, now);
+    }
+
+    fn follow_listener(&mut self, message: &[u8], actors: &mut [Actor], now: Duration) {
+        let from = if self.plan.bytewise() {
+            let nth = usize::from(message[0] >> 4);
+            let from = actors
+                .iter()
+                .position(|actor| actor.room == self.index && actor.nth == nth);
+            from.expect("a byte of nobody")
+        } else {
+            let body = self.plan.body_of(message);
+            let number = if self.plan.socket.stamp {
+                number_after(str::from_utf8(body).unwrap(), "\"client\":")
+            } else {
+                tag(body)
+            };
+            find(actors, self.index, number)
+        };
+        let expected = self.passed_on(&actors[from], now);
+        assert!(
+            message == expected,
+            "the listener got {:?} where {:?} is next of client {}",
+            message.escape_ascii().to_string(),
+            expected.escape_ascii().to_string(),
+            actors[from].number
+        );
+        self.take(from, actors, now);
+    }
+
+    fn next_body<'a>(&self, from: &'a Actor) -> &'a [u8] {
+        match from.messages.get(from.taken) {
+            Some(message) => self.plan.body_of(message),
+            None => panic!("client {} did not send so much", from.number),
+        }
+    }
+
+    /// The next message of `from`, as others would get it now.
+    pub fn passed_on(&self, from: &Actor, now: Duration) -> Vec<u8> {
+        let body = self.next_body(from);
+        if self.plan.socket.stamp {
+            let at = self.time_of(self.position, now);
+            let json = self
+                .plan
+                .json(self.position + 1, from.number, from.uid, at, body);
+            self.plan.framed(json.into_bytes())
+        } else {
+            from.messages[from.taken].clone()
+        }
+    }
+
+    /// The next message of client `from` is the next of the common order.
+    fn take(&mut self, from: usize, actors: &mut [Actor], now: Duration) {
+        let (index, position) = (self.index, self.position);
+        let passed = self.passed_on(&actors[from], now);
+        self.position += 1;
+        let sender = &mut actors[from];
+        sender.taken += 1;
+        assert!(
+            sender.taken <= sender.whole(),
+            "a message of client {} was taken before it was read",
+            sender.number
+        );
+        match self.plan.socket.service {
+            ServiceKind::Relay => {
+                let others = actors.iter_mut().enumerate().filter(|(i, actor)| {
+                    *i != from && actor.room == index && !actor.over && actor.joined <= position
+                });
+                for (_, other) in others {
+                    other.receiver.push(&passed);
+                }
+            }
+            ServiceKind::Echo => sender.receiver.push(&passed),
+            ServiceKind::Collect => {}
+        }
+    }
+
+    /// Whether there is no room for what waits to be passed on to this client.
+    pub fn is_in_way(&self, actors: &[Actor], receiver: &Actor, now: Duration) -> bool {
+        if !self.waits() || !receiver.is_open() {
+            return false;
+        }
+        let (owed, size) = (receiver.receiver.owed(), self.plan.socket.queue_size);
+        if !self.is_relay() {
+            if self.line.contains(&receiver.client.key) {
+                return false;
+            }
+            let held = match receiver.messages.get(receiver.taken) {
+                Some(next) if receiver.taken < receiver.whole() => next.len(),
+                _ => 0,
+            };
+            return match self.plan.witness {
+                Witness::Nobody => owed > size,
+                _ => owed + held > size,
+            };
+        }
+        if receiver.gone {
+            return false;
+        }
+        // Who was in the way may stay so until half of its queue is read, and there is room for any
+        // message: or else each small step of a slow client would wake all the others.
+        let still = owed > size / 2 || owed + self.plan.longest() > size;
+        actors.iter().any(|sender| {
+            sender.room == self.index
+                && sender.number != receiver.number
+                && sender.is_open()
+                && sender.taken < sender.whole()
+                && (still || owed + self.passed_on(sender, now).len() > size)
+        })
+    }
+}
+
+/// The number of the client that a message begins with.
+fn tag(body: &[u8]) -> usize {
+    let digits = body.split(|&byte| byte == b'.').next().unwrap();
+    match str::from_utf8(digits).map(str::parse) {
+        Ok(Ok(number)) => number,
+        _ => panic!("{:?} was sent by nobody", body.escape_ascii().to_string()),
+    }
+}
+
+fn find(actors: &[Actor], room: usize, number: usize) -> usize {
+    let found = actors
+        .iter()
+        .position(|actor| actor.room == room && actor.number == number);
+    found.unwrap_or_else(|| panic!("socket {room} has no client {number}"))
+}
