@@ -338,10 +338,13 @@ impl<S: Stream> Hub<S> {
             }
             self.timers.pop_first();
             self.clients[key].note_timer(timer as usize, None);
-            // All that an event could tell but the end of both directions: that one is believed.
+            // All that an event could tell but the end of both directions: that one is believed. And
+            // whom nothing may be read from has not sent in vain.
+            let client = &self.clients[key];
             let last_look = Watch {
+                read: client.watched.read && self.limits.room(client.peer.uid) > 0,
                 end: false,
-                ..self.clients[key].watched
+                ..client.watched
             };
             self.work(key, last_look, now, watch);
             let Some(client) = self.clients.get_mut(key) else {
@@ -380,6 +383,10 @@ impl<S: Stream> Hub<S> {
                 client.ending = None;
             }
             client.ending.get_or_insert(Close::Stopping);
+            if client.awaits == Some(Awaits::Quota) && !client.is_blocked() {
+                client.awaits = None;
+                self.starved.retain(|&starved| starved != key);
+            }
             self.ready.list(client, key);
         }
         self.stop_datagrams();
@@ -387,6 +394,7 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
+        self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
         for socket in &mut self.sockets {
             socket.line.dismiss();
         }

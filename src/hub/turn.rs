@@ -13,7 +13,7 @@ use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
     input::{Fed, Input},
-    service::{Outbox, Record, Sender},
+    service::{Outbox, Record, Sender, Service},
 };
 
 /// What `Hub::deliver` does with a client's input.
@@ -284,6 +284,12 @@ impl<S: Stream> Hub<S> {
     fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
+        if let (Step::Feed(bytes), Service::Relay(_)) = (step, &socket.service) {
+            // In hand until it is given out or held: meanwhile the receivers' queues grow.
+            let held = client.held + bytes;
+            self.limits.hold(client.peer.uid, client.held, held);
+            client.held = held;
+        }
         let from = Sender {
             key,
             id: client.id,

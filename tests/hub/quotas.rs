@@ -100,3 +100,29 @@ fn a_relay_keeps_the_quotas_of_its_receivers() {
     }
     assert_eq!(world.hub.held(), 0);
 }
+
+#[test]
+fn who_finds_no_room_is_silent_if_it_says_nothing_and_does_not_hold_up_a_stop() {
+    let keys = ECHO.replace("3s", "1h") + "framing = \"lines\"\nidle-timeout = \"3s\"\n";
+    let limits = Limits::new(9, 9).with_queues(20, 1000);
+    let mut world = World::with_limits(&keys, limits);
+    let silent = enter(&mut world, 1, 10);
+    world.pass(SECOND);
+    let fillers = [12, 8].map(|length| {
+        let client = enter(&mut world, 1, 10);
+        client.send(&pattern(length)[1..]);
+        client.send(b"x");
+        world.settle();
+        client
+    });
+    assert_eq!(world.hub.held_for(1), 20);
+    world.pass(SECOND * 2);
+    assert!(silent.is_closed());
+    // One of those who hold it all has more to say, and waits.
+    fillers[0].send(b"y");
+    world.settle();
+    assert_eq!(fillers[0].unread(), 1);
+    world.hub.stop();
+    world.settle();
+    world.assert_empty();
+}

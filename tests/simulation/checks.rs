@@ -20,7 +20,6 @@ impl Schedule {
                 actor.number
             );
             actor.stopped = self.stopped;
-            self.longest_read = self.longest_read.max(actor.read - before);
             actor.was_read = actor.read != before;
         }
         for room in &mut self.rooms {

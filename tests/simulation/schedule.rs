@@ -30,8 +30,6 @@ pub struct Schedule {
     entered: usize,
     /// `queue-per-user` and `queue-total`, where they matter.
     pub quotas: Option<(usize, usize)>,
-    /// The most bytes that were read from one client in one step.
-    pub longest_read: usize,
     pub stopped: bool,
     pub abandoned: bool,
     /// Prints what happens.
@@ -83,7 +81,6 @@ impl Schedule {
             actors: Vec::new(),
             entered: 0,
             quotas,
-            longest_read: 0,
             stopped: false,
             abandoned: false,
             told,

@@ -9,22 +9,21 @@ use crate::{
 };
 
 impl Schedule {
-    /// No more is held than the quotas allow, and what one read brought: that is in hand before it
-    /// is known who has to wait.
+    /// No more is held than the quotas allow.
     pub fn check_quotas(&self) {
         let Some((per_user, total)) = self.quotas else {
             return;
         };
         let hub = &self.world.hub;
-        let (held, most) = (hub.held(), total + self.longest_read);
+        let held = hub.held();
         assert!(
-            held <= most,
+            held <= total,
             "{held} bytes are held, queue-total is {total}"
         );
         for uid in USERS {
-            let (held, most) = (hub.held_for(uid), per_user + self.longest_read);
+            let held = hub.held_for(uid);
             assert!(
-                held <= most,
+                held <= per_user,
                 "{held} bytes are held for user {uid}, queue-per-user is {per_user}"
             );
         }
