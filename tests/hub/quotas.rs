@@ -110,8 +110,7 @@ fn who_finds_no_room_is_silent_if_it_says_nothing_and_does_not_hold_up_a_stop() 
     world.pass(SECOND);
     let fillers = [12, 8].map(|length| {
         let client = enter(&mut world, 1, 10);
-        client.send(&pattern(length)[1..]);
-        client.send(b"x");
+        client.send(&vec![b'x'; length]);
         world.settle();
         client
     });
