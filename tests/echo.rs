@@ -1,5 +1,5 @@
-//! Promise: echo gives every client all of its bytes back, in order, then the end of file, whatever
-//! program it is and however many there are.
+//! Promise: echo gives every client all of its bytes back, in order, then the end of file, however many
+//! there are.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
 
 mod harness;
@@ -8,11 +8,10 @@ use std::{
     io::{Read, Write},
     net::Shutdown,
     os::fd::AsFd,
-    process::{Command, Stdio},
     thread,
 };
 
-use harness::{Daemon, Random, has_program, raise_open_files, read_all};
+use harness::{Daemon, Random, raise_open_files, read_all};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -173,77 +172,6 @@ fn a_client_gone_without_reading_costs_the_others_nothing() {
         goes.write_all(&[7; 10_000]).unwrap();
     }
     harness::round_trip(&stays, b"still here");
-}
-
-/// Runs a client program with `input` on its standard input; it must end by itself.
-fn run(command: &mut Command, input: &[u8]) -> Vec<u8> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(move || stdin.write_all(input).unwrap());
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{command:?}: {}", output.status);
-        output.stdout
-    })
-}
-
-#[test]
-fn python_sends_all_then_reads_sixteen_bytes_at_a_time() {
-    if !has_program("python3") {
-        return;
-    }
-    let daemon = Daemon::ad_hoc(&["--service", "echo"]);
-    let program = "
-import socket, sys
-sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-sock.settimeout(60)
-sock.connect(sys.argv[1])
-message = b'This is the message.  It will be repeated.'
-sock.sendall(message)
-received = b''
-while len(received) < len(message):
-    data = sock.recv(16)
-    assert data, 'end of file'
-    received += data
-sock.close()
-sys.stdout.buffer.write(received)
-";
-    let mut python = Command::new("python3");
-    python.args(["-c", program]).arg(daemon.path("socket"));
-    assert_eq!(
-        run(&mut python, b""),
-        b"This is the message.  It will be repeated."
-    );
-}
-
-#[test]
-fn netcat_gets_its_bytes_and_ends() {
-    if !has_program("nc") {
-        return;
-    }
-    let daemon = Daemon::ad_hoc(&["--service", "echo"]);
-    let bytes = Random::new(3).bytes(300_001);
-    let mut nc = Command::new("nc");
-    nc.arg("-NU").arg(daemon.path("socket"));
-    assert!(run(&mut nc, &bytes) == bytes);
-}
-
-#[test]
-fn socat_gets_its_bytes_and_ends() {
-    if !has_program("socat") {
-        return;
-    }
-    let daemon = Daemon::ad_hoc(&["--service", "echo"]);
-    let bytes = Random::new(4).bytes(300_001);
-    let mut socat = Command::new("socat");
-    let address = format!("UNIX-CONNECT:{}", daemon.path("socket").display());
-    // -t: how long it waits for the rest after its half-close.
-    socat.args(["-t", "60", "-", &address]);
-    assert!(run(&mut socat, &bytes) == bytes);
 }
 
 #[test]

@@ -493,22 +493,3 @@ fn a_message_size_that_no_packet_can_have_keeps_the_daemon_from_starting() {
         assert!(log.contains(words), "\"{words}\" is not in: {log}");
     }
 }
-
-#[test]
-fn socat_is_a_client() {
-    if !has_program("socat") {
-        return;
-    }
-    let daemon = start("");
-    let address = format!("UNIX-CONNECT:{},socktype=5", daemon.path("s").display());
-    let mut socat = std::process::Command::new("socat")
-        .args(["-t60", "-", &address])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    io::Write::write_all(&mut socat.stdin.take().unwrap(), b"hello\n").unwrap();
-    let output = socat.wait_with_output().unwrap();
-    assert_eq!(output.stdout, b"hello\n");
-    assert!(output.status.success());
-}

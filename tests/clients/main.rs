@@ -1,10 +1,11 @@
 //! Promise: programs that know nothing of udsd are its clients as they are: loggers, netcat, socat,
-//! Python, nginx and systemd-notify. Each is run as its users run it.
+//! Python, nginx, systemd-notify and C programs with buffers. Each is run as its users run it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod c_buffers;
 mod logger;
 mod netcat;
 mod nginx;

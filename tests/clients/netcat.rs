@@ -2,9 +2,20 @@
 
 use crate::{
     Program, command,
-    harness::{Daemon, has_program, read_n},
+    harness::{Daemon, Random, has_program, read_n},
     messages, records, run, socket,
 };
+
+#[test]
+fn it_gets_its_bytes_and_ends() {
+    if !has_program("nc") {
+        return;
+    }
+    let daemon = Daemon::start(&socket("s", ""));
+    let bytes = Random::new(3).bytes(300_001);
+    let ended = run(&mut command(&["nc", "-NU"], &daemon.path("s")), &bytes);
+    assert!(ended.stdout == bytes);
+}
 
 #[test]
 fn without_a_half_close_it_talks_on_until_the_daemon_stops() {

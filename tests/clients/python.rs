@@ -1,11 +1,12 @@
-//! Python: `logging.handlers.SysLogHandler`, which ends messages with NUL whatever is inside.
+//! Python: `logging.handlers.SysLogHandler`, which ends messages with NUL whatever is inside, and a
+//! script with a socket.
 
 use std::process::Command;
 
 use crate::{
     Program,
     harness::{Daemon, has_program},
-    messages, records, socket,
+    messages, records, run, socket,
 };
 
 /// Logs messages of several kinds and then as many numbered ones as it reads. Which type the socket
@@ -102,4 +103,33 @@ fn what_its_handler_sends_before_the_daemon_looks_is_one_read_and_many_records()
         .map(|record| record["time"].as_str().unwrap());
     let times: std::collections::BTreeSet<&str> = times.collect();
     assert_eq!(times.len(), 1, "{times:?}");
+}
+
+#[test]
+fn a_script_sends_all_then_reads_sixteen_bytes_at_a_time() {
+    if !has_program("python3") {
+        return;
+    }
+    let daemon = Daemon::start(&socket("p", ""));
+    let program = "
+import socket, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+sock.settimeout(60)
+sock.connect(sys.argv[1])
+message = b'This is the message.  It will be repeated.'
+sock.sendall(message)
+received = b''
+while len(received) < len(message):
+    data = sock.recv(16)
+    assert data, 'end of file'
+    received += data
+sock.close()
+sys.stdout.buffer.write(received)
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", program]).arg(daemon.path("p"));
+    assert_eq!(
+        run(&mut python, b"").stdout,
+        b"This is the message.  It will be repeated."
+    );
 }

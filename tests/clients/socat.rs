@@ -18,6 +18,17 @@ fn socat(kind: &str, path: &Path, options: &str) -> Command {
 }
 
 #[test]
+fn it_gets_its_bytes_and_ends() {
+    if !has_program("socat") {
+        return;
+    }
+    let daemon = Daemon::start(&socket("s", ""));
+    let bytes = Random::new(4).bytes(300_001);
+    let ended = run(&mut socat("UNIX-CONNECT", &daemon.path("s"), ""), &bytes);
+    assert!(ended.stdout == bytes);
+}
+
+#[test]
 fn it_gets_its_packets_and_ends() {
     if !has_program("socat") {
         return;
