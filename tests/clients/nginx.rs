@@ -101,19 +101,26 @@ const CLIENTS: usize = 4;
 /// Requests of each.
 const REQUESTS: usize = 5_000;
 
-/// What starts a receiver: before all others where it has something to do, as what they take from it
-/// is no fault of its own; and where the kernel lets as many datagrams wait as udsd asks for.
-const RECEIVER: [&str; 9] = [
+/// Has the kernel let as many datagrams wait as udsd asks for, in a network namespace of its own.
+const ROOM: [&str; 6] = [
     "unshare",
     "--net",
-    "chrt",
-    "--fifo",
-    "1",
     "sh",
     "-c",
     "echo 512 >/proc/sys/net/unix/max_dgram_qlen && exec \"$@\"",
     "sh",
 ];
+
+/// Has a receiver go before all others where it has something to do: what they take from it is no
+/// fault of its own.
+const FIRST: [&str; 3] = ["chrt", "--fifo", "1"];
+
+/// Whether this machine lets a program be started so.
+fn is_allowed(command: &[&str]) -> bool {
+    let mut run = Command::new(command[0]);
+    run.args(&command[1..]).arg("true");
+    run.output().is_ok_and(|output| output.status.success())
+}
 
 /// nginx and its workers. Stopped when dropped, as whoever kills the one leaves the others.
 struct Nginx {
@@ -190,18 +197,18 @@ struct Round {
     took: Duration,
 }
 
-/// Sends all requests and has them logged into the loop and into udsd.
-fn round(span: Duration) -> Round {
+/// Sends all requests and has them logged into the loop and into udsd, each started by `receiver`.
+fn round(span: Duration, receiver: &[&str]) -> Round {
     let setup = Setup::new();
     let folder = Arc::clone(setup.folder());
     open_to_all(&folder);
     compile(&folder, "loop", FLOOR);
     let keys = "type = \"datagram\"\nservice = \"collect\"\nframing = \"syslog\"";
-    let setup = setup.config(&socket("log", keys)).wrapper(&RECEIVER);
+    let setup = setup.config(&socket("log", keys)).wrapper(receiver);
     let daemon = setup.start();
-    let mut floor = Command::new(RECEIVER[0]);
+    let mut floor = Command::new("env");
     floor
-        .args(&RECEIVER[1..])
+        .args(receiver)
         .args([folder.join("loop"), folder.join("floor")]);
     let mut floor = Program::start(&mut floor);
     assert_eq!(floor.line(), "ready");
@@ -250,15 +257,24 @@ fn number_of_daemon(option: &str) -> u32 {
 
 #[test]
 fn what_a_bare_loop_gets_of_its_access_log_is_recorded_with_the_workers_pid_and_uid() {
-    let needed = ["nginx", "gcc", "unshare", "chrt"];
+    let needed = ["nginx", "gcc"];
     if !is_root() || !needed.into_iter().all(has_program) {
         return;
     }
     const ALL: usize = CLIENTS * REQUESTS;
+    let mut receiver = Vec::new();
+    let first = is_allowed(&FIRST);
+    if first {
+        receiver.extend(FIRST);
+    }
+    if is_allowed(&ROOM) {
+        receiver.extend(ROOM);
+    }
     let mut span = Duration::ZERO;
     let found = loop {
-        let found = round(span);
-        if found.floor == ALL {
+        let found = round(span, &receiver);
+        // Where the two do not go first, one may be kept waiting while the other is not.
+        if found.floor == ALL && (first || found.records.len() == ALL) {
             break found;
         }
         // More than this machine can take now: half as many a second.
@@ -266,8 +282,9 @@ fn what_a_bare_loop_gets_of_its_access_log_is_recorded_with_the_workers_pid_and_
         span = found.took / requests * 2;
         assert!(
             span < Duration::from_millis(10),
-            "of few requests the loop loses {} too",
-            ALL - found.floor
+            "of few requests the loop loses {} too, and udsd {}",
+            ALL - found.floor,
+            ALL - found.records.len()
         );
     };
     let Round {
