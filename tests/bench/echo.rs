@@ -3,7 +3,7 @@
 use crate::Goal;
 use crate::compare::{Compared, Side, pairs};
 use crate::load::Echo;
-use crate::program::Program;
+use crate::program::{Program, Work};
 use crate::setup::{OneCore, Options, Outcome};
 
 const CLIENTS: [usize; 3] = [1, 64, 1000];
@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Options, daemon: &Program, floor: &Program) -> Outco
             // they share a core.
             let _core = (clients == 1).then(OneCore::hold).transpose()?;
             let side = |program: &Program| {
-                let server = program.start()?;
+                let server = program.start(Work::Echo)?;
                 let load = Echo::connect(&server.socket(), clients, size)?;
                 Side::new(server, load)
             };

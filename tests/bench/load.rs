@@ -4,8 +4,14 @@
 //! the messages counted are exactly those that the server spent its CPU time on.
 
 mod echo;
+mod fan_out;
+mod flood;
+mod pour;
 
 pub(crate) use echo::Echo;
+pub(crate) use fan_out::{FanOut, Wire};
+pub(crate) use flood::Flood;
+pub(crate) use pour::{Pour, TURN};
 
 use crate::setup::Outcome;
 use rustix::event::Timespec;
@@ -16,8 +22,8 @@ const PATIENCE: Timespec = Timespec {
     tv_sec: 20,
     tv_nsec: 0,
 };
-/// As large as the daemon's own read buffer.
-const BUFFER: usize = 64 * 1024;
+/// As large as the daemon's own read buffer; what a flood writes at once.
+pub(crate) const BUFFER: usize = 64 * 1024;
 
 /// Clients of one server.
 pub(crate) trait Load {

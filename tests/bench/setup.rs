@@ -178,6 +178,11 @@ impl Folder {
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("socket")
     }
+
+    /// Where a server that stores messages puts them.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("record")
+    }
 }
 
 impl Drop for Folder {

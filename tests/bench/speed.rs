@@ -1,8 +1,11 @@
 //! `cargo bench [-- WORD]`: udsd beside the least that a server can do.
 //!
 //! Sections, chosen by WORD: `echo` (messages per second, per second of server CPU, and p99, as
-//! ratios to the floor), `idle` (resident bytes a client), `binary` (its size), `ready` (from exec
-//! to READY=1). Nothing but a wrong answer fails the run: figures are reported beside their goals.
+//! ratios to the floor), `relay` (deliveries per second of server CPU, beside a bare fan-out and
+//! beside Redis), `collect` (messages stored per second of server CPU), `fairness` (p99 of a ping
+//! beside a client that sends without end), `idle` (resident bytes a client), `binary` (its size),
+//! `ready` (from exec to READY=1). Nothing but a wrong answer fails the run: figures are reported
+//! beside their goals.
 //!
 //! - UDSD_BENCH_SECONDS (1), UDSD_BENCH_PAIRS (5): time for each server in a pair, and pairs.
 //! - UDSD_BENCH_DAEMON, UDSD_BENCH_FLOOR: another program in place of udsd or of the floor, so that
@@ -10,12 +13,15 @@
 //!
 //! Without `--bench` (`cargo test --benches`) it is a short trial.
 
+mod collect;
 mod compare;
 mod echo;
+mod fairness;
 mod floor;
 mod idle;
 mod load;
 mod program;
+mod relay;
 mod server;
 mod setup;
 mod start;
@@ -31,7 +37,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words[..] {
-        ["--floor", path] => floor::run(Path::new(path)),
+        ["--floor", work, socket, record] => floor::run(work, Path::new(socket), Path::new(record)),
         ["--idle-clients", path, count] => count
             .parse()
             .map_err(Into::into)
@@ -61,14 +67,19 @@ fn run(options: &Options) -> Outcome<()> {
     }
 
     type Section = fn(&Options, &Program, &Program) -> Outcome<Vec<Goal>>;
-    let sections: [(&str, Section); 4] = [
+    let sections: [(&str, Section); 7] = [
         ("echo", echo::run),
+        ("relay", relay::run),
+        ("collect", collect::run),
+        ("fairness", fairness::run),
         ("idle", idle::run),
         ("binary", start::binary),
         ("ready", start::ready),
     ];
     if !sections.iter().any(|(name, _)| options.wants(name)) {
-        return Err("no such section: echo, idle, binary or ready".into());
+        return Err(
+            "no such section: echo, relay, collect, fairness, idle, binary or ready".into(),
+        );
     }
     let mut goals = Vec::new();
     let mut left_out = Vec::new();

@@ -3,7 +3,7 @@
 
 use crate::Goal;
 use crate::compare::{median, sorted};
-use crate::program::Program;
+use crate::program::{Program, Work};
 use crate::setup::{Options, Outcome};
 use std::fs;
 
@@ -26,7 +26,7 @@ pub(crate) fn ready(_: &Options, daemon: &Program, floor: &Program) -> Outcome<V
     let (mut of_daemon, mut of_floor) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         for (program, times) in [(floor, &mut of_floor), (daemon, &mut of_daemon)] {
-            let server = program.start()?;
+            let server = program.start(Work::Echo)?;
             times.push(server.ready_after().as_secs_f64() * 1e3);
             server.stop()?;
         }
