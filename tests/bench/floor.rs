@@ -1,7 +1,7 @@
 //! The floors: the least that a server can do for each kind of work, and the measure of udsd.
 //!
 //! One thread, level-triggered epoll, accept, recv, and what was received is sent back, sent to
-//! every other client, or written to a file, as it is. No framing, no limits, no queues: a client
+//! every other client, or written to a file, as it is; of datagrams as many as there are. No framing, no limits, no queues: a client
 //! that does not read makes everybody wait, so nothing is lost. Nothing is allocated for a message.
 //! It runs as a process of its own, so that its CPU time is read the same way as the daemon's.
 
@@ -16,13 +16,17 @@ use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use slab::Slab;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::net::UnixListener;
+use std::io::{IoSlice, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use udsd::envelope::BATCH;
+use udsd::sys::receive_datagrams;
 
 /// As large as the daemon's own read buffer, shared by all clients.
 const BUFFER: usize = 64 * 1024;
 const LISTENER: u64 = u64::MAX;
+/// Bytes for one datagram.
+const SLOT: usize = 2048;
 
 type Clients = Slab<OwnedFd>;
 
@@ -50,6 +54,7 @@ pub(crate) fn run(work: &str, socket: &Path, record: &Path) -> Outcome<()> {
                 Ok(true)
             })
         }
+        Some(Work::CollectDatagrams) => store_datagrams(socket, record),
         None => Err(format!("no floor for {work}").into()),
     }
 }
@@ -93,6 +98,40 @@ fn serve(
                 Err(Errno::AGAIN | Errno::INTR) => {} // level-triggered: it will be told again
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+/// Receives what is there in one call, and writes it in one.
+fn store_datagrams(path: &Path, record: &Path) -> Outcome<()> {
+    let mut file = File::options().append(true).create(true).open(record)?;
+    let socket = UnixDatagram::bind(path)?;
+    socket.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    watch(&epoll, &socket, LISTENER)?;
+    tell_ready()?;
+
+    let mut buffer = vec![0; SLOT * BATCH];
+    let mut envelopes = Vec::with_capacity(BATCH);
+    let mut events = Vec::with_capacity(MAX_EVENTS);
+    loop {
+        events.clear();
+        match epoll::wait(&epoll, spare_capacity(&mut events), None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        envelopes.clear();
+        receive_datagrams(&socket, &mut buffer, SLOT, &mut envelopes)?;
+        let mut parts = [IoSlice::new(&[]); BATCH];
+        let mut length = 0;
+        let datagrams = envelopes.iter().zip(buffer.chunks_exact(SLOT));
+        for (part, (envelope, bytes)) in parts.iter_mut().zip(datagrams) {
+            *part = IoSlice::new(&bytes[..envelope.length]);
+            length += envelope.length;
+        }
+        if file.write_vectored(&parts[..envelopes.len()])? != length {
+            return Err("the disk is full".into());
         }
     }
 }

@@ -15,16 +15,24 @@ pub(crate) enum Work {
     Relay,
     /// Lines go to the file `folder.record()`.
     Collect,
+    /// So do datagrams.
+    CollectDatagrams,
 }
 
 impl Work {
-    pub(crate) const ALL: [Work; 3] = [Work::Echo, Work::Relay, Work::Collect];
+    pub(crate) const ALL: [Work; 4] = [
+        Work::Echo,
+        Work::Relay,
+        Work::Collect,
+        Work::CollectDatagrams,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Work::Echo => "echo",
             Work::Relay => "relay",
             Work::Collect => "collect",
+            Work::CollectDatagrams => "datagrams",
         }
     }
 
@@ -34,11 +42,14 @@ impl Work {
             Work::Echo => "service = \"echo\"\n",
             Work::Relay => "service = \"relay\"\nframing = \"lines\"\n",
             Work::Collect => "service = \"collect\"\nframing = \"lines\"\n",
+            Work::CollectDatagrams => {
+                "type = \"datagram\"\nservice = \"collect\"\nframing = \"syslog\"\n"
+            }
         }
     }
 
     fn has_record(self) -> bool {
-        matches!(self, Work::Collect)
+        matches!(self, Work::Collect | Work::CollectDatagrams)
     }
 }
 

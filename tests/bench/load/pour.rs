@@ -5,15 +5,15 @@
 //! it stays in the page cache and costs no disk.
 
 use super::{BUFFER, Load, PATIENCE, Window};
+use crate::server::Server;
 use crate::setup::{MAX_EVENTS, Outcome, check_interrupted};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{self, SendFlags};
+use rustix::net::{self, AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,26 +39,21 @@ struct Client {
 }
 
 impl Pour {
-    /// `size` is that of a line, `batch` how many are sent in one write, `record` the file that the
-    /// server at `path` stores them in.
+    /// `clients` of a server's socket of type `kind`. `size` is that of a line, `batch` how many are
+    /// sent in one write.
     pub(crate) fn connect(
-        path: &Path,
-        record: &Path,
+        server: &Server,
+        kind: SocketType,
         clients: usize,
         size: usize,
         batch: usize,
     ) -> Outcome<Pour> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let address = net::SocketAddrUnix::new(path)?;
+        let address = SocketAddrUnix::new(server.socket())?;
         let mut all = Vec::with_capacity(clients);
         for index in 0..clients {
-            let flags = net::SocketFlags::CLOEXEC;
-            let socket = net::socket_with(
-                net::AddressFamily::UNIX,
-                net::SocketType::STREAM,
-                flags,
-                None,
-            )?;
+            let flags = SocketFlags::CLOEXEC;
+            let socket = net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
             net::connect(&socket, &address)?;
             rustix::io::ioctl_fionbio(&socket, true)?;
             let data = epoll::EventData::new_u64(index as u64);
@@ -75,7 +70,10 @@ impl Pour {
             epoll,
             clients: all,
             batch,
-            record: File::options().read(true).write(true).open(record)?,
+            record: File::options()
+                .read(true)
+                .write(true)
+                .open(server.record())?,
             buffer: vec![0; BUFFER],
             events: Vec::with_capacity(MAX_EVENTS),
         })
