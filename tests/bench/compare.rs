@@ -6,7 +6,7 @@
 
 use crate::load::{Load, Window};
 use crate::server::Server;
-use crate::setup::{OneCore, Outcome};
+use crate::setup::{Options, Outcome};
 use std::time::Duration;
 
 const SLICE: Duration = Duration::from_millis(100);
@@ -14,23 +14,21 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Slices of both servers, one beside the other in time.
 pub(crate) type Slices = Vec<(Window, Window)>;
 
-/// Two fresh servers under load in turn.
-pub(crate) fn pair(
-    span: Duration,
-    number: usize,
-    (start_floor, start_daemon): (
-        impl FnOnce() -> Outcome<Server>,
-        impl FnOnce() -> Outcome<Server>,
-    ),
-    clients: usize,
-    size: usize,
+/// As many pairs as are asked for.
+pub(crate) fn pairs(
+    options: &Options,
+    floor: impl Fn() -> Outcome<Side>,
+    daemon: impl Fn() -> Outcome<Side>,
 ) -> Outcome<Slices> {
-    // A client alone and its server never run at once. Where the scheduler puts them decides more
-    // than the server does (tried: 10,000 to 85,000 messages/s for the same floor), so they share
-    // a core.
-    let _core = (clients == 1).then(OneCore::hold).transpose()?;
-    let mut floor = Side::start(start_floor, clients, size)?;
-    let mut daemon = Side::start(start_daemon, clients, size)?;
+    let mut slices = Slices::new();
+    for number in 0..options.pairs {
+        slices.extend(pair(options.span, number, floor()?, daemon()?)?);
+    }
+    Ok(slices)
+}
+
+/// Two fresh servers under load in turn.
+fn pair(span: Duration, number: usize, mut floor: Side, mut daemon: Side) -> Outcome<Slices> {
     let count = span.div_duration_f64(SLICE).round().max(1.0) as usize;
     let span = span / count as u32;
     let mut slices = Vec::with_capacity(count);
@@ -50,21 +48,17 @@ pub(crate) fn pair(
 }
 
 /// One server under load.
-struct Side {
+pub(crate) struct Side {
     server: Server,
-    load: Load,
+    load: Box<dyn Load>,
 }
 
 impl Side {
-    fn start(
-        start: impl FnOnce() -> Outcome<Server>,
-        clients: usize,
-        size: usize,
-    ) -> Outcome<Side> {
-        let server = start()?;
-        let load = Load::connect(&server.socket(), clients, size)?;
+    /// `load` is already connected to `server`; both are warm afterwards.
+    pub(crate) fn new(server: Server, load: impl Load + 'static) -> Outcome<Side> {
+        let load = Box::new(load);
         let mut side = Side { server, load };
-        side.slice(SLICE / 2)?; // warm
+        side.slice(SLICE / 2)?;
         Ok(side)
     }
 

@@ -1,9 +1,11 @@
-//! The floor: the least that an echo server can do, and the measure of udsd.
+//! The floors: the least that a server can do for each kind of work, and the measure of udsd.
 //!
-//! One thread, level-triggered epoll, accept, recv, send. No framing, no limits, no queues: a
-//! client that does not read makes everybody wait. Nothing is allocated for a message. It runs as
-//! a process of its own, so that its CPU time is read the same way as the daemon's.
+//! One thread, level-triggered epoll, accept, recv, and what was received is sent back, sent to
+//! every other client, or written to a file, as it is; of datagrams as many as there are. No framing, no limits, no queues: a client
+//! that does not read makes everybody wait, so nothing is lost. Nothing is allocated for a message.
+//! It runs as a process of its own, so that its CPU time is read the same way as the daemon's.
 
+use crate::program::Work;
 use crate::server::tell_ready;
 use crate::setup::{MAX_EVENTS, Outcome};
 use rustix::buffer::spare_capacity;
@@ -13,17 +15,55 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use slab::Slab;
-use std::os::unix::net::UnixListener;
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use udsd::envelope::BATCH;
+use udsd::sys::receive_datagrams;
 
 /// As large as the daemon's own read buffer, shared by all clients.
 const BUFFER: usize = 64 * 1024;
 const LISTENER: u64 = u64::MAX;
+/// Bytes for one datagram.
+const SLOT: usize = 2048;
 
-/// Echoes on `path` until killed.
-pub(crate) fn run(path: &Path) -> Outcome<()> {
+type Clients = Slab<OwnedFd>;
+
+/// Serves `socket` until killed; `record` is the file for work that stores messages.
+pub(crate) fn run(work: &str, socket: &Path, record: &Path) -> Outcome<()> {
     // A killed benchmark must not leave its floor behind.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    match Work::ALL.into_iter().find(|known| known.name() == work) {
+        Some(Work::Echo) => serve(socket, |clients, from, bytes| {
+            Ok(send_all(&clients[from], bytes)?)
+        }),
+        Some(Work::Relay) => serve(socket, |clients, from, bytes| {
+            for (key, client) in clients {
+                if key != from {
+                    // One that has gone is found by its own event.
+                    send_all(client, bytes)?;
+                }
+            }
+            Ok(true)
+        }),
+        Some(Work::Collect) => {
+            let mut file = File::options().append(true).create(true).open(record)?;
+            serve(socket, |_, _, bytes| {
+                file.write_all(bytes)?;
+                Ok(true)
+            })
+        }
+        Some(Work::CollectDatagrams) => store_datagrams(socket, record),
+        None => Err(format!("no floor for {work}").into()),
+    }
+}
+
+/// `receive` is given all clients, who sent, and what; it answers whether the sender is still there.
+fn serve(
+    path: &Path,
+    mut receive: impl FnMut(&Clients, usize, &[u8]) -> Outcome<bool>,
+) -> Outcome<()> {
     let listener = UnixListener::bind(path)?;
     net::listen(&listener, 4096)?; // std's backlog is too short for 1000 clients at once
     listener.set_nonblocking(true)?;
@@ -31,7 +71,7 @@ pub(crate) fn run(path: &Path) -> Outcome<()> {
     watch(&epoll, &listener, LISTENER)?;
     tell_ready()?;
 
-    let mut clients: Slab<OwnedFd> = Slab::new();
+    let mut clients = Clients::new();
     let mut buffer = vec![0; BUFFER];
     let mut events = Vec::with_capacity(MAX_EVENTS);
     loop {
@@ -47,17 +87,51 @@ pub(crate) fn run(path: &Path) -> Outcome<()> {
                 accept_all(&epoll, &listener, &mut clients)?;
                 continue;
             }
-            let client = &clients[token as usize];
-            match net::recv(client, &mut buffer[..], RecvFlags::empty()) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => drop(clients.remove(token as usize)),
+            let key = token as usize;
+            match net::recv(&clients[key], &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) | Err(Errno::CONNRESET) => drop(clients.remove(key)),
                 Ok((length, _)) => {
-                    if !send_all(client, &buffer[..length])? {
-                        clients.remove(token as usize);
+                    if !receive(&clients, key, &buffer[..length])? {
+                        clients.remove(key);
                     }
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {} // level-triggered: it will be told again
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+/// Receives what is there in one call, and writes it in one.
+fn store_datagrams(path: &Path, record: &Path) -> Outcome<()> {
+    let mut file = File::options().append(true).create(true).open(record)?;
+    let socket = UnixDatagram::bind(path)?;
+    socket.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    watch(&epoll, &socket, LISTENER)?;
+    tell_ready()?;
+
+    let mut buffer = vec![0; SLOT * BATCH];
+    let mut envelopes = Vec::with_capacity(BATCH);
+    let mut events = Vec::with_capacity(MAX_EVENTS);
+    loop {
+        events.clear();
+        match epoll::wait(&epoll, spare_capacity(&mut events), None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        envelopes.clear();
+        receive_datagrams(&socket, &mut buffer, SLOT, &mut envelopes)?;
+        let mut parts = [IoSlice::new(&[]); BATCH];
+        let mut length = 0;
+        let datagrams = envelopes.iter().zip(buffer.chunks_exact(SLOT));
+        for (part, (envelope, bytes)) in parts.iter_mut().zip(datagrams) {
+            *part = IoSlice::new(&bytes[..envelope.length]);
+            length += envelope.length;
+        }
+        if file.write_vectored(&parts[..envelopes.len()])? != length {
+            return Err("the disk is full".into());
         }
     }
 }
@@ -70,7 +144,7 @@ fn watch(epoll: &OwnedFd, source: impl AsFd, token: u64) -> rustix::io::Result<(
 fn accept_all(
     epoll: &OwnedFd,
     listener: &UnixListener,
-    clients: &mut Slab<OwnedFd>,
+    clients: &mut Clients,
 ) -> rustix::io::Result<()> {
     loop {
         match net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {

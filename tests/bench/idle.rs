@@ -3,9 +3,11 @@
 //! The clients live in processes of their own, since their descriptors count too. They obey one
 //! word a line on standard input (`greet`, `fill`) and answer `done`; end of input ends them.
 
-use crate::load::Load;
+use crate::Goal;
+use crate::load::{Echo, Load};
+use crate::program::Program;
 use crate::server::Server;
-use crate::setup::{Outcome, check_interrupted, open_files};
+use crate::setup::{Options, Outcome, check_interrupted, open_files};
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -15,29 +17,49 @@ use std::time::Duration;
 /// Large enough that a buffer kept for it would show.
 const GREETING: usize = 4096;
 /// More than the 208 KiB that the kernel by default holds for a reader, less than queue-size.
-pub(crate) const FILL: usize = 320 * 1024;
+const FILL: usize = 320 * 1024;
 /// What a process has open beside its clients.
 const SPARE_FILES: usize = 200;
 const MOST: usize = 19_000;
 const TRIAL: usize = 500;
 
 /// Bytes a client.
-pub(crate) struct Cost {
+struct Cost {
     /// After one message to and fro.
-    pub(crate) greeted: f64,
+    greeted: f64,
     /// After `FILL` bytes that it read only when all were sent.
-    pub(crate) filled: f64,
+    filled: f64,
+}
+
+pub(crate) fn run(options: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
+    let clients = clients(options.trial);
+    let server = daemon.start_for(clients + 100)?;
+    let cost = measure(&server, clients)
+        .map_err(|error| server.blame(&format!("is at fault: {error}")))?;
+    server.stop()?;
+    println!("{clients} clients, resident bytes a client:");
+    println!("{:>8.0}  each having had one message back", cost.greeted);
+    println!(
+        "{:>8.0}  each having let {} KiB wait for it, then read them",
+        cost.filled,
+        FILL / 1024
+    );
+    Ok(vec![Goal::new(
+        format!("idle client: resident bytes, over {clients} clients"),
+        format!("{:.0}", cost.greeted.max(cost.filled)),
+        "512 or less",
+    )])
 }
 
 /// As many clients as one server process may have, up to `MOST`.
-pub(crate) fn clients(trial: bool) -> usize {
+fn clients(trial: bool) -> usize {
     let most = if trial { TRIAL } else { MOST };
     most.min(open_files().saturating_sub(SPARE_FILES))
 }
 
-pub(crate) fn measure(server: &Server, clients: usize) -> Outcome<Cost> {
+fn measure(server: &Server, clients: usize) -> Outcome<Cost> {
     // What the first client of all costs (a read buffer, pages of code) is no client's share.
-    Load::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO)?;
+    Echo::connect(&server.socket(), 1, GREETING)?.run(Duration::ZERO)?;
     let before = server.resident()?;
     let share = |bytes: u64| (bytes as f64 - before as f64) / clients as f64;
 
@@ -116,8 +138,8 @@ fn all(groups: &mut [Group], word: &str) -> Outcome<()> {
 }
 
 /// The process that holds `clients` idle clients.
-pub(crate) fn run(path: &Path, clients: usize) -> Outcome<()> {
-    let mut load = Load::connect(path, clients, GREETING)?;
+pub(crate) fn hold(path: &Path, clients: usize) -> Outcome<()> {
+    let mut load = Echo::connect(path, clients, GREETING)?;
     for word in io::stdin().lock().lines() {
         match word?.as_str() {
             "greet" => load.run(Duration::ZERO).map(|_| ())?,

@@ -106,6 +106,11 @@ impl Server {
         self.folder.socket()
     }
 
+    /// The file of what it was sent, where it stores that.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.folder.record()
+    }
+
     /// From just before the fork to READY=1.
     pub(crate) fn ready_after(&self) -> Duration {
         self.ready_after

@@ -90,6 +90,12 @@ pub(crate) fn machine() -> String {
     )
 }
 
+/// Datagrams that may wait at a socket before its senders have to.
+pub(crate) fn datagram_queue() -> String {
+    let text = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// Of the last minute: on a busy machine only the figures of server CPU mean much.
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -177,6 +183,11 @@ impl Folder {
     /// Where the measured server listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("socket")
+    }
+
+    /// Where a server that stores messages puts them.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("record")
     }
 }
 

@@ -1,0 +1,164 @@
+//! The programs that are measured, and how each is started for one kind of work.
+
+use crate::server::Server;
+use crate::setup::{Folder, Outcome};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+/// What a server is measured at. Its name is the argument that a floor is started with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// What a client sends goes back to it.
+    Echo,
+    /// Lines go to all other clients.
+    Relay,
+    /// Lines go to the file `folder.record()`.
+    Collect,
+    /// So do datagrams.
+    CollectDatagrams,
+}
+
+impl Work {
+    pub(crate) const ALL: [Work; 4] = [
+        Work::Echo,
+        Work::Relay,
+        Work::Collect,
+        Work::CollectDatagrams,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Work::Echo => "echo",
+            Work::Relay => "relay",
+            Work::Collect => "collect",
+            Work::CollectDatagrams => "datagrams",
+        }
+    }
+
+    /// The keys of udsd's socket. A queue that is full holds nobody up in these loads.
+    fn keys(self) -> &'static str {
+        match self {
+            Work::Echo => "service = \"echo\"\n",
+            Work::Relay => "service = \"relay\"\nframing = \"lines\"\n",
+            Work::Collect => "service = \"collect\"\nframing = \"lines\"\n",
+            Work::CollectDatagrams => {
+                "type = \"datagram\"\nservice = \"collect\"\nframing = \"syslog\"\n"
+            }
+        }
+    }
+
+    fn has_record(self) -> bool {
+        matches!(self, Work::Collect | Work::CollectDatagrams)
+    }
+}
+
+pub(crate) enum Program {
+    Floor,
+    Daemon(PathBuf),
+    /// A peer of udsd's relay.
+    Redis,
+}
+
+impl Program {
+    pub(crate) const FLOOR: &str = "floor";
+
+    pub(crate) fn from_env(name: &str, default: PathBuf) -> Program {
+        let path = env::var_os(name).map_or(default, PathBuf::from);
+        if path.as_os_str() == Program::FLOOR {
+            Program::Floor
+        } else {
+            Program::Daemon(path)
+        }
+    }
+
+    /// Redis, and its version, where it is installed.
+    pub(crate) fn redis() -> Option<(Program, String)> {
+        let output = Command::new("redis-server")
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text
+            .split_whitespace()
+            .find(|word| word.starts_with("v="))?;
+        Some((Program::Redis, version[2..].to_owned()))
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Program::Floor => "one thread, epoll, recv, send".to_owned(),
+            Program::Daemon(path) => path.display().to_string(),
+            Program::Redis => "redis-server".to_owned(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> Outcome<PathBuf> {
+        match self {
+            Program::Floor => Ok(env::current_exe()?),
+            Program::Daemon(path) => Ok(path.clone()),
+            Program::Redis => Ok("redis-server".into()),
+        }
+    }
+
+    pub(crate) fn start(&self, work: Work) -> Outcome<Server> {
+        Server::start(|folder| {
+            let mut command = Command::new(self.path()?);
+            match self {
+                Program::Floor => command
+                    .args(["--floor", work.name()])
+                    .arg(folder.socket())
+                    .arg(folder.record()),
+                Program::Daemon(_) if work == Work::Echo => command
+                    .arg("--socket")
+                    .arg(folder.socket())
+                    .args(["--service", "echo"]),
+                Program::Daemon(_) => command.arg("--config").arg(config(folder, work, 0)?),
+                // No snapshots, no log, and no end for a subscriber that is behind.
+                Program::Redis => command
+                    .args(["--port", "0", "--supervised", "systemd", "--save", ""])
+                    .args(["--appendonly", "no", "--loglevel", "warning"])
+                    .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
+                    .arg("--unixsocket")
+                    .arg(folder.socket())
+                    .arg("--dir")
+                    .arg(folder.path()),
+            };
+            Ok(command)
+        })
+    }
+
+    /// For more clients than one user may have by default.
+    pub(crate) fn start_for(&self, clients: usize) -> Outcome<Server> {
+        if !matches!(self, Program::Daemon(_)) {
+            return self.start(Work::Echo);
+        }
+        Server::start(|folder| {
+            let mut command = Command::new(self.path()?);
+            command
+                .arg("--config")
+                .arg(config(folder, Work::Echo, clients)?);
+            Ok(command)
+        })
+    }
+}
+
+/// A config file for udsd; `clients` of one user, 0 for the default.
+fn config(folder: &Folder, work: Work, clients: usize) -> Outcome<PathBuf> {
+    let path = folder.path().join("udsd.toml");
+    let mut text = format!(
+        "[daemon]\ncontrol = \"\"\n\n[limits]\nclients = {clients}\nclients-per-user = {clients}\n\n\
+         [socket.bench]\npath = \"{}\"\n{}",
+        folder.socket().display(),
+        work.keys()
+    );
+    if work.has_record() {
+        text += &format!(
+            "\n[socket.bench.record]\nfile = \"{}\"\n",
+            folder.record().display()
+        );
+    }
+    fs::write(&path, text)?;
+    Ok(path)
+}
