@@ -246,19 +246,19 @@ impl<S: Stream> Hub<S> {
     }
 
     fn give_out(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        for socket in &mut self.sockets {
+        for i in 0..self.sockets.len() {
+            let socket = &mut self.sockets[i];
             if let Some(relay) = socket.service.relay()
-                && relay.has_log()
+                && relay.is_due()
             {
-                relay.give_out(&mut Outbox {
-                    clients: &mut self.clients,
-                    limits: &mut self.limits,
-                    effects: &mut self.effects,
-                    queue_size: socket.queue_size,
-                    credit: 0,
-                    over: None,
+                relay.end_turn(&mut Outbox::new(
+                    &mut self.clients,
+                    &mut self.limits,
+                    &mut self.effects,
+                    socket.queue_size,
                     now,
-                });
+                ));
+                self.call(i, now);
             }
         }
         self.follow_up(now, watch);
@@ -270,14 +270,23 @@ impl<S: Stream> Hub<S> {
             let Some(key) = self.starved.pop_front() else {
                 break;
             };
-            let client = &self.clients[key];
-            let least = self.sockets[client.socket as usize].least_held();
-            let enough = READ_BUFFER.min(self.limits.smallest() / 4).max(least);
-            if self.limits.room(client.peer.uid) >= enough {
+            if self.finds_room(key) {
                 self.resume(key, now);
             } else {
                 self.starved.push_back(key);
             }
+        }
+    }
+
+    /// Whether enough may be held for a client that awaits a quota to go on.
+    fn finds_room(&self, key: usize) -> bool {
+        let client = &self.clients[key];
+        let least = self.sockets[client.socket as usize].least_held();
+        let enough = READ_BUFFER.min(self.limits.smallest() / 8).max(least);
+        if client.is_blocked() {
+            self.limits.room(client.peer.uid) >= enough
+        } else {
+            self.limits.input_room(client.peer.uid) >= enough
         }
     }
 
@@ -286,7 +295,7 @@ impl<S: Stream> Hub<S> {
         for (i, socket) in self.sockets.iter_mut().enumerate() {
             let of_socket = |client: &Connection<S>| client.socket as usize == i;
             if !socket.quiet
-                && socket.service.relay().is_none_or(|relay| !relay.has_log())
+                && !socket.service.is_due()
                 && !self
                     .clients
                     .iter()
@@ -315,7 +324,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
-        let log = |socket: &Socket| socket.service.has_log();
+        let log = |socket: &Socket| socket.service.is_due();
         let left = self.stopping && self.left;
         let mail = self.mail.has_ready();
         !self.ready.0.is_empty() || starved || left || mail || self.sockets.iter().any(log)
@@ -342,7 +351,7 @@ impl<S: Stream> Hub<S> {
             // whom nothing may be read from has not sent in vain.
             let client = &self.clients[key];
             let last_look = Watch {
-                read: client.watched.read && self.limits.room(client.peer.uid) > 0,
+                read: client.watched.read && self.limits.input_room(client.peer.uid) > 0,
                 end: false,
                 ..client.watched
             };
@@ -365,8 +374,14 @@ impl<S: Stream> Hub<S> {
                     self.lines.stalled(socket, client, now.instant);
                 }
                 Time::Over(Close::SlowReader { .. }) if client.awaits == Some(Awaits::Quota) => {
-                    let over = self.limits.over(client.peer.uid);
-                    self.close(key, &Close::OverQuota(over), now);
+                    if self.finds_room(key) {
+                        // Others were closed just now.
+                        self.starved.retain(|&starved| starved != key);
+                        self.resume(key, now);
+                    } else {
+                        let over = self.limits.over(self.clients[key].peer.uid);
+                        self.close(key, &Close::OverQuota(over), now);
+                    }
                 }
                 Time::Over(reason) => self.close(key, &reason, now),
             }

@@ -51,6 +51,8 @@ pub struct Limits {
     queue_total: usize,
     present: usize,
     held: usize,
+    /// Bytes that may come to be held in this turn, whoever for.
+    expected: usize,
     /// Less is held than at some time since this was last asked.
     released: bool,
     by_user: HashMap<u32, User>,
@@ -74,6 +76,7 @@ impl Limits {
             queue_total: usize::MAX,
             present: 0,
             held: 0,
+            expected: 0,
             released: false,
             by_user: HashMap::new(),
         }
@@ -135,6 +138,12 @@ impl Limits {
         }
     }
 
+    /// So many bytes may come to be held later in this turn, whoever for: `before` were expected so
+    /// far, `after` are now.
+    pub fn expect(&mut self, before: usize, after: usize) {
+        self.expected = self.expected - before + after;
+    }
+
     fn user(&mut self, uid: u32, change: impl FnOnce(&mut User)) {
         let user = self.by_user.entry(uid).or_default();
         change(user);
@@ -181,10 +190,26 @@ impl Limits {
             .saturating_sub(self.held)
     }
 
+    /// As `ample`, of `input_room`.
+    #[must_use]
+    pub fn ample_for_input(&self) -> usize {
+        self.ample().saturating_sub(self.smallest() / 4)
+    }
+
     /// Bytes that may still be held for clients of user `uid`.
     #[must_use]
     pub fn room(&self, uid: u32) -> usize {
         let (user, total) = self.rooms(uid);
+        user.min(total)
+    }
+
+    /// Bytes of input that may still be held for clients of user `uid`. A quarter is kept for what
+    /// they are to be sent: else those who send could leave no room in which their messages go on.
+    #[must_use]
+    pub fn input_room(&self, uid: u32) -> usize {
+        let (user, total) = self.rooms(uid);
+        let user = user.saturating_sub(self.queue_per_user / 4);
+        let total = total.saturating_sub(self.queue_total / 4);
         user.min(total)
     }
 
@@ -197,6 +222,14 @@ impl Limits {
         let each =
             users.map(|(&uid, n)| self.queue_per_user.saturating_sub(self.held_for(uid)) / n);
         each.min().unwrap_or(total).min(total)
+    }
+
+    /// What `room_each` says where nothing is held.
+    #[must_use]
+    pub fn most_each(&self, users: &HashMap<u32, usize>, clients: usize) -> usize {
+        let each = users.values().map(|n| self.queue_per_user / n).min();
+        let total = self.queue_total / clients.max(1);
+        each.unwrap_or(total).min(total)
     }
 
     /// The limit that stands in the way of holding more for user `uid`.

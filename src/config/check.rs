@@ -270,12 +270,12 @@ fn limits(config: &Config, faults: &mut Faults) {
     for (key, limit) in queues {
         let largest = |socket: &&Socket| largest(socket);
         if let Some(socket) = config.sockets.iter().max_by_key(largest)
-            && let needed = largest(&socket)
+            && let needed = 2 * largest(&socket)
             && limit < needed
         {
             let stamped = if socket.stamp { ", stamped" } else { "" };
             let message = format!(
-                "{key} = \"{}\" cannot hold one message of socket.{}.message-size = \"{}\"{stamped}: write \"{}\" or more",
+                "{key} = \"{}\" cannot hold one message of socket.{}.message-size = \"{}\"{stamped} as it comes and as it goes: write \"{}\" or more",
                 show_size(limit as u64),
                 socket.name,
                 show_size(socket.message_size as u64),

@@ -65,16 +65,22 @@ impl Socket {
         if served == recorded {
             return recorded;
         }
-        match self.slow_client {
+        let policy = match self.service {
+            // It has seen to those who do not read; the sender may have to wait all the same.
+            Service::Relay(_) => SlowClient::Wait,
+            _ => self.slow_client,
+        };
+        match policy {
             SlowClient::Wait => {
                 if let (Some(record), Some(mark)) = (&mut self.record, mark) {
                     record.back_to(mark);
                     record.receive(from, &batch.first(served), out.now.wall);
                 }
-                so_far.awaits = match self.service {
-                    Service::Relay(_) => Some(Awaits::Room),
+                so_far.awaits = match (out.over, &self.service) {
+                    (Some(_), _) => Some(Awaits::Quota),
+                    (None, Service::Relay(_)) => Some(Awaits::Room),
                     // Its own queue: it goes on when it reads.
-                    _ => out.over.map(|_| Awaits::Quota),
+                    (None, _) => None,
                 };
                 served
             }

@@ -60,8 +60,8 @@ impl<S: Stream> Hub<S> {
         // What is read may have to be held.
         let rules = &self.sockets[client.socket as usize];
         let mut room = rules.read_size;
-        if self.limits.ample() < room {
-            room = room.min(self.limits.room(client.peer.uid));
+        if self.limits.ample_for_input() < room {
+            room = room.min(self.limits.input_room(client.peer.uid));
             if room < rules.least_held() {
                 client.awaits = Some(Awaits::Quota);
                 self.starved.push_back(key);
@@ -102,19 +102,17 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         if flushed.is_ok()
             && client.queue.is_empty()
-            && let (Some(gap), Some(relay)) = (client.gap.take(), socket.service.relay())
+            && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
         {
-            let told = relay.tell(&gap);
-            flushed = Outbox {
-                clients: &mut self.clients,
-                limits: &mut self.limits,
-                effects: &mut self.effects,
-                queue_size: socket.queue_size,
-                credit: 0,
-                over: None,
-                now,
-            }
-            .give(key, &[io::IoSlice::new(&told)]);
+            let told = relay.tell(gap);
+            flushed = client
+                .write(&[io::IoSlice::new(&told)], now.instant)
+                .map(|written| {
+                    if written > 0 {
+                        client.gap = None;
+                        client.queue.push(&told[written..]);
+                    }
+                });
         }
         match flushed {
             Err(Close::HangUp) if self.clients[key].receiver => {
@@ -285,7 +283,7 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         if let (Step::Feed(bytes), Service::Relay(_)) = (step, &socket.service) {
-            // In hand until it is given out or held: meanwhile the receivers' queues grow.
+            // In hand while the receivers' queues may grow.
             let held = client.held + bytes;
             self.limits.hold(client.peer.uid, client.held, held);
             client.held = held;
@@ -298,15 +296,15 @@ impl<S: Stream> Hub<S> {
         // Taken out, so that the service may reach every client while this one's bytes are read.
         let input = client.input.take();
         let mut input = input.map_or_else(Input::default, |input| *input);
-        let mut out = Outbox {
-            credit: client.held - client.queue.len(),
-            clients: &mut self.clients,
-            limits: &mut self.limits,
-            effects: &mut self.effects,
-            queue_size: socket.queue_size,
-            over: None,
+        let credit = client.held - client.queue.len();
+        let mut out = Outbox::new(
+            &mut self.clients,
+            &mut self.limits,
+            &mut self.effects,
+            socket.queue_size,
             now,
-        };
+        );
+        out.credit = credit;
         let rule = socket.rule;
         let mut taken = Taken::default();
         let mut take = |batch: Batch<'_>| Ok(socket.take(&from, &batch, &mut out, &mut taken));

@@ -71,10 +71,10 @@ impl Service {
         }
     }
 
-    /// Whether it holds messages that are not yet given out.
+    /// Whether it has something to do at the end of the turn.
     #[must_use]
-    pub fn has_log(&self) -> bool {
-        matches!(self, Service::Relay(relay) if relay.has_log())
+    pub fn is_due(&self) -> bool {
+        matches!(self, Service::Relay(relay) if relay.is_due())
     }
 
     /// Whether messages carry the time.
@@ -123,7 +123,26 @@ pub struct Outbox<'a, S> {
     pub effects: &'a mut Effects,
 }
 
-impl<S: Stream> Outbox<'_, S> {
+impl<'a, S: Stream> Outbox<'a, S> {
+    /// An outbox of a socket with this `queue-size`.
+    pub fn new(
+        clients: &'a mut Slab<Connection<S>>,
+        limits: &'a mut Limits,
+        effects: &'a mut Effects,
+        queue_size: usize,
+        now: Now,
+    ) -> Self {
+        Outbox {
+            clients,
+            limits,
+            queue_size,
+            credit: 0,
+            over: None,
+            now,
+            effects,
+        }
+    }
+
     /// Bytes for which the queue of client `to` has room.
     #[must_use]
     pub fn queue_room(&self, to: usize) -> usize {
@@ -160,36 +179,73 @@ impl<S: Stream> Outbox<'_, S> {
         }
     }
 
-    /// Gives client `to` all of `slices`. What the kernel takes at once never enters the queue, for
-    /// which the caller has looked at its room.
+    /// Gives client `to` all of `slices`, for which its queue has room.
     ///
     /// # Errors
-    /// Where writing fails for good, or the rest must not be held.
+    /// As `offer`; `OverQuota` also where nothing could be written or held.
     pub fn give(&mut self, to: usize, slices: &[IoSlice<'_>]) -> Result<(), Close> {
+        if self.offer(to, slices)? {
+            return Ok(());
+        }
+        let uid = self.clients[to].peer.uid;
+        Err(Close::OverQuota(self.limits.over(uid)))
+    }
+
+    /// Gives client `to` all of `slices`, or nothing (false) where there is no room. What the kernel
+    /// takes at once never enters the queue.
+    ///
+    /// # Errors
+    /// Where writing fails for good, or the rest of what was written must not be held.
+    pub fn offer(&mut self, to: usize, slices: &[IoSlice<'_>]) -> Result<bool, Close> {
         let client = &mut self.clients[to];
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
         if client.queue.is_empty() {
             written = client.write(slices, self.now.instant)?;
         }
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let rest = bytes - written;
         if rest == 0 {
-            return Ok(());
+            return Ok(true);
         }
-        let uid = client.peer.uid;
-        if self.limits.room(uid) < rest {
-            return Err(Close::OverQuota(self.limits.over(uid)));
+        if self.room(to) < rest {
+            return match written {
+                0 => Ok(false),
+                _ => Err(Close::OverQuota(
+                    self.limits.over(self.clients[to].peer.uid),
+                )),
+            };
         }
+        let client = &mut self.clients[to];
         for slice in slices {
             let skipped = written.min(slice.len());
             written -= skipped;
             client.queue.push(&slice[skipped..]);
         }
-        self.limits.hold(uid, client.held, client.held + rest);
+        self.limits
+            .hold(client.peer.uid, client.held, client.held + rest);
         client.held += rest;
         if !client.watched.write {
             self.effects.touched.push(to);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Writes what waits for client `to`, as far as the kernel takes it now.
+    ///
+    /// # Errors
+    /// Where writing fails for good.
+    pub fn flush(&mut self, to: usize) -> Result<(), Close> {
+        let client = &mut self.clients[to];
+        loop {
+            let before = client.queue.len();
+            client.flush(self.now.instant)?;
+            let written = before - client.queue.len();
+            let held = client.held.saturating_sub(written);
+            self.limits.hold(client.peer.uid, client.held, held);
+            client.held = held;
+            if written == 0 || client.queue.is_empty() {
+                return Ok(());
+            }
+        }
     }
 }

@@ -5,7 +5,9 @@
 //! does not take of it waits in the receiver's queue, so the log never grows beyond what the fullest
 //! queue has room for. Where there is none, `slow-client` decides: senders wait in a line until those
 //! who hold them up have read half of their queues; or those who hold up are closed; or, message by
-//! message, who has no room goes without, and is told of the gap where messages are stamped.
+//! message, who has no room goes without, and is told of the gap where messages are stamped. Nobody is
+//! closed or goes without who had no chance to read: once a log was full, the senders that are left
+//! wait for the next turn, and what waits for a receiver is written again before it is judged.
 
 mod log;
 mod stamp;
@@ -23,7 +25,7 @@ use crate::{
     config::SlowClient,
     connection::{Connection, Gap, Stream},
     error::Close,
-    frame::Framing,
+    frame::{Cut, Framing},
     record::Encoder,
 };
 
@@ -41,10 +43,14 @@ pub struct Relay {
     users: HashMap<u32, usize>,
     /// The messages of this turn.
     log: Log,
+    /// Bytes that its receivers' queues may grow by.
+    expected: usize,
     /// Bytes that the log may have; of no meaning while it is empty.
     room: usize,
     /// The one whose messages all of the log is, and whose own queue does not matter therefore.
     sole: Option<usize>,
+    /// The log was full in this turn: more is taken in the next one.
+    rests: bool,
     /// Receivers for whom senders wait.
     holding_up: usize,
     /// The room in its queue at which a receiver no longer does.
@@ -77,8 +83,10 @@ impl Relay {
             members: Vec::new(),
             users: HashMap::new(),
             log: Log::default(),
+            expected: 0,
             room: 0,
             sole: None,
+            rests: false,
             holding_up: 0,
             enough: 0,
         }
@@ -136,13 +144,18 @@ impl Relay {
         }
         let mut taken = 0;
         loop {
+            if self.rests {
+                return taken;
+            }
             let room = self.room(from.key, out);
             taken = self.take(from, batch, taken, room, out);
+            self.expect(self.log.len() * self.members.len(), out);
             if taken == batch.bytes.len() {
                 return taken;
             }
             if !self.log.is_empty() {
                 self.give_out(out);
+                self.rests = self.slow_client != SlowClient::Wait;
                 continue;
             }
             let needed = self.next(from, batch, taken, out);
@@ -159,8 +172,8 @@ impl Relay {
                 }
                 SlowClient::Drop => {}
             }
-            // No queue is in the way but a quota, which others may have used up: one message, of
-            // which the kernel will take what it can.
+            // No queue is in the way but a quota: one message, of which the kernel will take what it
+            // can, and there is room that no input may use.
             taken = self.take(from, batch, taken, needed, out);
         }
     }
@@ -207,17 +220,17 @@ impl Relay {
         start: usize,
         out: &Outbox<'_, S>,
     ) -> usize {
-        let Some(message) = batch.behind(start).next() else {
-            return batch.bytes.len() - start;
-        };
-        match &mut self.stamp {
-            Some(stamp) => {
-                let mut record = Vec::new();
+        if let Some(stamp) = &mut self.stamp {
+            let mut record = Vec::new();
+            if let Some(message) = batch.behind(start).next() {
                 stamp.put(from, message.body, out.now.wall, &mut record);
-                record.len()
             }
-            None if self.framing == Framing::None => 1,
-            None => message.end - start,
+            return record.len();
+        }
+        match self.framing.cut(&[], &batch.bytes[start..], usize::MAX) {
+            Cut::Whole(bytes) if self.framing != Framing::None => bytes,
+            // Any part fits.
+            _ => 1,
         }
     }
 
@@ -229,7 +242,7 @@ impl Relay {
             if self.slow_client != SlowClient::Drop {
                 let others = self.members.iter().filter(|member| member.key != from);
                 let queues = others.map(|member| out.queue_room(member.key)).min();
-                // What the other sockets of the daemon do in this turn has the other half.
+                // What other sockets do in this turn has the other half.
                 let quota = out.limits.room_each(&self.users, self.members.len()) / 2;
                 self.room = quota.min(queues.unwrap_or(out.queue_size));
             }
@@ -247,7 +260,9 @@ impl Relay {
     /// Notes who holds up client `from`, whose next message takes `needed` bytes; whether anybody
     /// does.
     fn hold_up<S: Stream>(&mut self, from: usize, needed: usize, out: &mut Outbox<'_, S>) -> bool {
-        let quota = out.limits.room_each(&self.users, self.members.len()) / 2 < needed;
+        let members = self.members.len();
+        let quota = out.limits.room_each(&self.users, members) / 2 < needed
+            && out.limits.most_each(&self.users, members) / 2 >= needed;
         self.enough = if quota {
             out.queue_size
         } else {
@@ -259,6 +274,8 @@ impl Relay {
             let over = quota && !client.queue.is_empty();
             if member.key != from && (full || over) && !client.holds_up {
                 client.holds_up = true;
+                // Its time runs from now on, whatever else it is timed for.
+                client.full = None;
                 self.holding_up += 1;
                 out.effects.touched.push(member.key);
             }
@@ -283,7 +300,7 @@ impl Relay {
         touched: &mut Vec<usize>,
     ) -> bool {
         if self.holding_up == 0 {
-            return true;
+            return !self.rests;
         }
         let waiting = line.waiting();
         if waiting.len() < 2 && !line.is_served() {
@@ -305,27 +322,47 @@ impl Relay {
         let before = self.members.len();
         let mut members = mem::take(&mut self.members);
         members.retain(|member| {
-            let stays = member.key == from || out.queue_room(member.key) >= needed;
-            if !stays {
-                self.forget(member.uid);
-                let waiting = out.clients[member.key].queue.len();
-                let reason = Close::SlowReader { waiting };
-                out.effects.failed.push((member.key, reason));
+            if member.key == from || out.queue_room(member.key) >= needed {
+                return true;
             }
-            stays
+            let reason = match out.flush(member.key) {
+                Ok(()) if out.queue_room(member.key) >= needed => return true,
+                Ok(()) => {
+                    let waiting = out.clients[member.key].queue.len();
+                    Close::SlowReader { waiting }
+                }
+                Err(reason) => reason,
+            };
+            self.forget(member.uid);
+            out.effects.failed.push((member.key, reason));
+            false
         });
         self.members = members;
         self.members.len() < before
     }
 
-    /// Whether messages of this turn are not given out yet.
+    /// Whether the end of the turn brings something.
     #[must_use]
-    pub fn has_log(&self) -> bool {
-        !self.log.is_empty()
+    pub fn is_due(&self) -> bool {
+        self.rests || !self.log.is_empty()
     }
 
-    /// Gives every client what the others said in this turn.
-    pub fn give_out<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
+    /// Gives out what was said in this turn.
+    pub fn end_turn<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
+        if !self.log.is_empty() {
+            self.give_out(out);
+        }
+        self.rests = false;
+    }
+
+    fn expect<S>(&mut self, bytes: usize, out: &mut Outbox<'_, S>) {
+        let before = mem::replace(&mut self.expected, bytes);
+        out.limits.expect(before, bytes);
+    }
+
+    /// Gives every client what the others said.
+    fn give_out<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
+        self.expect(0, out);
         let mut members = mem::take(&mut self.members);
         members.retain_mut(|member| {
             let given = self.give(member, out);
@@ -345,14 +382,20 @@ impl Relay {
         let key = member.key;
         let slices = self.log.of_others(key, member.since);
         let bytes = slices.iter().map(|slice| slice.len()).sum();
-        let behind = || out.clients[key].gap.is_some() || out.room(key) < bytes;
         if bytes == 0 {
-            Ok(())
-        } else if self.slow_client == SlowClient::Drop && behind() {
-            self.give_what_fits(key, &slices, out)
-        } else {
-            out.give(key, &slices)
+            return Ok(());
         }
+        if self.slow_client == SlowClient::Drop {
+            let is_behind =
+                |out: &Outbox<'_, S>| out.clients[key].gap.is_some() || out.room(key) < bytes;
+            if is_behind(out) {
+                out.flush(key)?;
+            }
+            if is_behind(out) {
+                return self.give_what_fits(key, &slices, out);
+            }
+        }
+        out.give(key, &slices)
     }
 
     /// Message by message; counts what does not fit.
@@ -388,15 +431,14 @@ impl Relay {
     ) -> Result<bool, Close> {
         let told = out.clients[key].gap.as_deref().map(|gap| self.tell(gap));
         let told = told.unwrap_or_default();
-        if out.room(key) >= told.len() + message.len() {
+        let slices = [IoSlice::new(&told), IoSlice::new(message)];
+        let slices = if told.is_empty() {
+            &slices[1..]
+        } else {
+            &slices
+        };
+        if out.offer(key, slices)? {
             out.clients[key].gap = None;
-            let slices = [IoSlice::new(&told), IoSlice::new(message)];
-            let slices = if told.is_empty() {
-                &slices[1..]
-            } else {
-                &slices
-            };
-            out.give(key, slices)?;
             return Ok(true);
         }
         if self.stamp.is_some() {

@@ -315,14 +315,14 @@ fn values() -> Vec<Wrong> {
             "limits.queue-per-user",
             &[
                 "queue-per-user = \"64KiB\" cannot hold one message of socket.a.message-size = \"64KiB\", stamped",
-                "\"393728B\" or more",
+                "\"769KiB\" or more",
             ],
         ),
         wrong(
             "[limits]\nqueue-total = \"1KiB\"\n\n[socket.a]\npath = \"/run/a\"\nframing = \"lines\"\n",
             2,
             "limits.queue-total",
-            &["cannot hold one message", "\"65538B\" or more"],
+            &["cannot hold one message", "\"131076B\" or more"],
         ),
         wrong(
             "[socket.a]\npath = \"\"\n",

@@ -21,7 +21,7 @@ fn packet(length: u8) -> Vec<u8> {
 
 #[test]
 fn nothing_is_read_where_a_packet_might_not_be_held() {
-    let limits = Limits::new(9, 9).with_queues(25, 1000);
+    let limits = Limits::new(9, 9).with_queues(33, 1000);
     let mut world = World::with_limits(PACKETS, limits);
     let (slow, other) = (enter(&mut world, 10), enter(&mut world, 10));
     slow.send(&packet(16));

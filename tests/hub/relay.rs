@@ -301,3 +301,52 @@ fn a_record_beside_relay_has_each_message_once_in_the_same_order() {
     assert_eq!(slow.got().len(), 500);
     assert_eq!(slow.got(), world.records[0]);
 }
+
+#[test]
+fn bytes_between_messages_are_in_nobodys_way() {
+    for slow_client in ["wait", "disconnect", "drop"] {
+        let keys = format!("queue-size = \"40B\"\nslow-client = \"{slow_client}\"");
+        let config = format!(
+            "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"syslog\"\nmessage-size = \"16B\"\nslow-timeout = \"3s\"\n{keys}\n"
+        );
+        let mut world = World::new(&config);
+        let (fast, slow) = (world.enter(0), narrow(&mut world, 10));
+        let noisy = world.enter(0);
+        // Terminators with nothing before them, more than a queue holds.
+        noisy.send(&[b'\n'; 200]);
+        noisy.send(b"said\n");
+        for _ in 0..100 {
+            world.settle();
+            fast.take(usize::MAX);
+            slow.take(usize::MAX);
+            world.pass(SECOND / 10);
+        }
+        assert!(!fast.is_closed() && !noisy.is_closed(), "{slow_client}");
+        assert!(fast.got().ends_with(b"said\n"), "{slow_client}");
+        assert!(!slow.is_closed() || slow_client == "disconnect");
+    }
+}
+
+#[test]
+fn who_reads_is_not_judged_by_what_came_in_one_turn() {
+    for slow_client in ["disconnect", "drop"] {
+        let keys = format!("queue-size = \"40B\"\nslow-client = \"{slow_client}\"");
+        let mut world = World::relay(&keys);
+        let reader = narrow(&mut world, 10);
+        let senders: Vec<Client> = (0..10).map(|_| world.enter(0)).collect();
+        for sender in &senders {
+            sender.send(b"0123456789abcde\n");
+        }
+        // One turn brings four times what its queue holds, and it reads after each.
+        for _ in 0..100 {
+            world.events();
+            world.turn();
+            while reader.take(usize::MAX) > 0 {
+                world.event(reader.key);
+            }
+        }
+        assert!(!reader.is_closed(), "{slow_client}");
+        assert_eq!(reader.got().len(), 160, "{slow_client}");
+        assert_eq!(world.counters().dropped, 0);
+    }
+}
