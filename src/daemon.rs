@@ -57,7 +57,7 @@ struct Arguments {
     /// Type of the one socket: stream, seqpacket, datagram
     #[arg(long = "type", value_name = "T", requires = "socket")]
     kind: Option<String>,
-    /// Service of the one socket: echo, collect
+    /// Service of the one socket: echo, relay, collect
     #[arg(long, value_name = "S", requires = "socket")]
     service: Option<String>,
     /// Framing of the one socket: none, lines, nul, length-prefixed, fixed:N, cstring:N, syslog

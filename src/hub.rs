@@ -151,7 +151,7 @@ impl<S: Stream> Hub<S> {
         if !rules.access.admits(&peer, groups) {
             rules.counters.refused += 1;
             stream.hang_up();
-            self.lines.denied(rules, &peer, now.instant);
+            self.lines.denied(rules, "a client", &peer, now.instant);
             return None;
         }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {

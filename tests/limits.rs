@@ -216,7 +216,7 @@ fn idle_timeout_closes_the_silent_and_only_them() {
     assert_eq!(read_all(&silent), b"");
     assert!(start.elapsed() >= Duration::from_secs(2));
     round_trip(&active, b"I am still here");
-    let line = daemon.wait_log(&["WARN", "silent for idle-timeout"]);
+    let line = daemon.wait_log(&["WARN", "silent for socket.echo.idle-timeout"]);
     assert!(line.contains(&format!("pid {}", getpid())), "{line}");
     assert_eq!(read_all(&active), b"");
 }
@@ -342,7 +342,9 @@ fn slow_timeout_ends_the_waiting_for_a_client_that_never_reads() {
     let client = daemon.connect("echo");
     assert_eq!(flood(&client, &bytes), Err(ErrorKind::BrokenPipe));
     assert!(bytes.starts_with(&read_all(&client)));
-    daemon.wait_log(&["WARN", "did not read"]);
+    let line = daemon.wait_log(&["WARN", "did not read"]);
+    assert!(line.contains("socket.echo.slow-timeout = 500ms"), "{line}");
+    assert!(line.contains("socket.echo.queue-size = 131072"), "{line}");
 }
 
 #[test]

@@ -16,8 +16,9 @@ use slab::Slab;
 use super::{Datagrams, Sender, cost, numbers::Key};
 use crate::limits::{Limits, Over};
 
-/// Receivers of one socket that something may wait for.
+/// Receivers of one socket that something may wait for, and those of one user among them.
 const RECEIVERS: usize = 1024;
+const RECEIVERS_PER_USER: usize = RECEIVERS / 2;
 /// The first wait before a full receiver is tried again; each further one is twice as long,
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 /// up to this.
@@ -47,8 +48,8 @@ pub enum Reply {
 pub enum Why {
     /// The receiver's queue is full: `queue-size`.
     Full,
-    /// Others wait already, and there may be no more of them.
-    Receivers,
+    /// So many others wait already, of all users or of this one, and there may be no more of them.
+    Receivers(usize),
     /// The receiver took nothing for `slow-timeout`.
     Slow,
     /// Too much waits for its user, or for everybody.
@@ -85,6 +86,8 @@ struct Owed {
 pub struct Replies {
     owed: Slab<Owed>,
     places: HashMap<Key, usize>,
+    /// How many of the places each user has.
+    users: HashMap<u32, usize>,
     timers: BTreeSet<(Instant, usize)>,
 }
 
@@ -129,7 +132,10 @@ impl Replies {
         let cost = cost(bytes);
         let why = match place {
             Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full),
-            None if self.owed.len() == RECEIVERS => Some(Why::Receivers),
+            None if self.owed.len() == RECEIVERS => Some(Why::Receivers(RECEIVERS)),
+            None if self.users.get(&uid) == Some(&RECEIVERS_PER_USER) => {
+                Some(Why::Receivers(RECEIVERS_PER_USER))
+            }
             _ if limits.room(uid) < cost => Some(Why::Quota(limits.over(uid))),
             _ => None,
         };
@@ -154,6 +160,7 @@ impl Replies {
             due,
         });
         self.places.insert((to.address, to.peer.uid), place);
+        *self.users.entry(to.peer.uid).or_default() += 1;
         self.timers.insert((due, place));
         place
     }
@@ -249,7 +256,14 @@ impl Replies {
     fn forget(&mut self, place: usize, limits: &mut Limits) -> Owed {
         self.shrink(place, self.owed[place].bytes, limits);
         let owed = self.owed.remove(place);
-        self.places.remove(&(owed.to.address, owed.to.peer.uid));
+        let uid = owed.to.peer.uid;
+        self.places.remove(&(owed.to.address, uid));
+        if let Some(places) = self.users.get_mut(&uid) {
+            *places -= 1;
+            if *places == 0 {
+                self.users.remove(&uid);
+            }
+        }
         self.timers.remove(&(owed.due, place));
         owed
     }

@@ -239,7 +239,7 @@ impl Desk<'_> {
             self.notes.own(socket, envelope, now);
             true
         } else if !socket.access.admits(&envelope.peer, &[]) {
-            self.lines.denied(socket, &envelope.peer, now);
+            self.lines.denied(socket, "a datagram", &envelope.peer, now);
             true
         } else {
             false

@@ -7,6 +7,7 @@ use log::{Level, log};
 
 use super::{Socket, socket::Loss};
 use crate::{
+    config::SlowClient,
     connection::Connection,
     error::Close,
     limits::{Over, OverKey},
@@ -36,11 +37,12 @@ impl Lines {
         });
     }
 
-    pub(super) fn denied(&mut self, socket: &Socket, peer: &Peer, now: Instant) {
+    /// `what`: a client, or a datagram.
+    pub(super) fn denied(&mut self, socket: &Socket, what: &str, peer: &Peer, now: Instant) {
         let name = &socket.name;
         write(&mut self.denied, Level::Warn, now, || {
             format!(
-                "{name}: refused a client ({peer}): not in socket.{name}.allow-users or allow-groups"
+                "{name}: refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups"
             )
         });
     }
@@ -89,10 +91,9 @@ impl Lines {
         };
         let Connection { id, peer, .. } = client;
         write(throttle, level, now, || {
-            format!(
-                "{}: client {id} ({peer}) closed: {reason}; {loss}",
-                socket.name
-            )
+            let name = &socket.name;
+            let why = why(socket, reason);
+            format!("{name}: client {id} ({peer}) closed: {why}; {loss}")
         });
     }
 
@@ -162,6 +163,34 @@ impl Lines {
                 "{name}: refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
         });
+    }
+}
+
+/// Why a client is closed, with the key that decides.
+fn why(socket: &Socket, reason: &Close) -> String {
+    let Socket {
+        name,
+        queue_size,
+        slow_client,
+        slow_timeout,
+        idle_timeout,
+        ..
+    } = socket;
+    match reason {
+        Close::Idle => {
+            let span = idle_timeout.unwrap_or_default();
+            format!("silent for socket.{name}.idle-timeout = {span:?}")
+        }
+        Close::MessageTooLong { limit } => {
+            format!("sent a message longer than socket.{name}.message-size = {limit} bytes")
+        }
+        Close::SlowReader { waiting } if *slow_client == SlowClient::Disconnect => format!(
+            "did not read: {waiting} bytes waited, socket.{name}.queue-size = {queue_size} bytes, slow-client = \"disconnect\""
+        ),
+        Close::SlowReader { waiting } => format!(
+            "did not read: took less than half of socket.{name}.queue-size = {queue_size} bytes in socket.{name}.slow-timeout = {slow_timeout:?}, {waiting} bytes waited"
+        ),
+        other => other.to_string(),
     }
 }
 

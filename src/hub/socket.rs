@@ -87,15 +87,17 @@ pub(super) enum Time {
 pub struct Counters {
     /// Clients that came in.
     pub clients: u64,
-    /// Clients that an access list or a limit kept out.
+    /// Clients, or datagrams, that an access list or a limit kept out, or that have no sender.
     pub refused: u64,
+    /// Clients that were closed for what they did or did not do.
+    pub closed: u64,
     /// Messages that the service took.
     pub messages: u64,
     /// Their bytes, in wire form; of packets what they hold.
     pub bytes: u64,
     /// Messages of which only the first part was taken.
     pub truncated: u64,
-    /// Messages refused because they were too long.
+    /// Messages refused because they were too long, their senders closed or not.
     pub oversized: u64,
     /// Messages dropped for a slow client.
     pub dropped: u64,
@@ -127,6 +129,7 @@ impl fmt::Display for Counters {
         let Counters {
             clients,
             refused,
+            closed,
             messages,
             bytes,
             truncated,
@@ -141,7 +144,7 @@ impl fmt::Display for Counters {
         } = self;
         write!(
             f,
-            "{clients} clients, {refused} refused, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
+            "{clients} clients, {refused} refused, {closed} closed, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )?;
         // Of datagrams alone.
         for (count, what) in [(unbound, "unbound"), (unreachable, "unreachable")] {

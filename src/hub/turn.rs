@@ -393,6 +393,9 @@ impl<S: Stream> Hub<S> {
             unfinished,
         };
         socket.counters.lost(&loss);
+        let ended = matches!(reason, Close::Done | Close::HangUp | Close::Stopping);
+        socket.counters.closed += u64::from(!ended);
+        socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
         self.lines
             .closed(socket, &client, reason, &loss, now.instant);
         self.call(client.socket as usize, now);

@@ -109,7 +109,9 @@ impl Notes {
                 Some(Why::Quota(over)) => {
                     format!("no room for it, {} = {} bytes", over.key, over.limit)
                 }
-                Some(Why::Receivers) => "too many others do not read either".into(),
+                Some(Why::Receivers(most)) => {
+                    format!("{most} receivers wait already, and no more may of one user and of all")
+                }
                 Some(Why::Slow) => {
                     format!("it took nothing for socket.{name}.slow-timeout = {slow_timeout:?}")
                 }
