@@ -225,6 +225,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         signals,
         config.daemon.drain_timeout,
     )
+    .map(|server| server.with_exit_on_idle(config.daemon.exit_on_idle))
     .map_err(|source| Fatal::System {
         doing: "setting up the event loop",
         source,
@@ -281,6 +282,7 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             ),
         });
     }
+    check_exit_on_idle(config, &inherited)?;
     let sockets = config.sockets.iter().zip(inherited);
     sockets
         .map(|(socket, inherited)| {
@@ -310,6 +312,24 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             Ok(endpoint)
         })
         .collect()
+}
+
+/// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
+/// would start it again for those who come there.
+fn check_exit_on_idle(config: &Config, inherited: &[Option<Inherited>]) -> Result<(), Fatal> {
+    let mut sockets = config.sockets.iter().zip(inherited);
+    let Some((bound, _)) = sockets.find(|(_, inherited)| inherited.is_none()) else {
+        return Ok(());
+    };
+    if config.daemon.exit_on_idle.is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: nobody would start udsd again for those who come there; give it a socket unit, or write \"never\"",
+        bound.name, bound.address
+    );
+    let fault = config.fault("daemon.exit-on-idle", message);
+    Err(Fatal::Config(vec![fault]))
 }
 
 /// The mailboxes of the datagram sockets, with their places.

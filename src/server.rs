@@ -10,6 +10,7 @@
 //! registered in the same way.
 
 mod door;
+mod idle;
 mod mail;
 
 use std::{
@@ -26,6 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use door::Door;
+use idle::Idle;
 use mail::Mail;
 
 use crate::{
@@ -94,6 +96,8 @@ pub struct Server {
     /// The stop: it has begun, and ends at this time at the latest.
     stop: Option<Instant>,
     stop_now: bool,
+    /// `exit-on-idle`, where there is one.
+    idle: Option<Idle>,
 }
 
 impl Server {
@@ -146,6 +150,7 @@ impl Server {
             stale: false,
             stop: None,
             stop_now: false,
+            idle: None,
         })
     }
 
@@ -204,6 +209,7 @@ impl Server {
                     }
                 }
             }
+            let came = self.look_around(&events, now);
             let registry = self.poll.registry();
             let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
             self.hub.expire(now, &mut watch);
@@ -216,6 +222,7 @@ impl Server {
                 return Err(fatal);
             }
             self.report(now);
+            self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
                 return Ok(ended);
             }
@@ -236,6 +243,7 @@ impl Server {
             status,
             self.door.rest(),
             self.stop,
+            self.idle_until(),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
             self.alarm
@@ -264,8 +272,9 @@ impl Server {
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
+        let to_be_idle = self.awaits_idleness();
         for (socket, writer) in &mut self.writers {
-            let awaited = self.hub.awaits_record(*socket);
+            let awaited = self.hub.awaits_record(*socket) || to_be_idle;
             let Some(record) = self.hub.record(*socket) else {
                 continue;
             };

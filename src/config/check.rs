@@ -306,9 +306,8 @@ fn limits(config: &Config, faults: &mut Faults) {
 
 /// What the keys promise and the daemon does not have yet, with the values that it has. A line goes
 /// when its feature comes.
-const NOT_AVAILABLE_YET: [(&str, &str); 6] = [
+const NOT_AVAILABLE_YET: [(&str, &str); 5] = [
     ("daemon.control", r#""""#),
-    ("daemon.exit-on-idle", r#""never""#),
     ("socket.NAME.ack", "false"),
     ("socket.NAME.record.sync", "false"),
     ("socket.NAME.record.rotate-size", r#""64MiB""#),

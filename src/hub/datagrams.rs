@@ -104,8 +104,8 @@ impl<S: Stream> Hub<S> {
             || !self.sockets[socket].line.is_empty()
     }
 
-    /// An event for datagram socket `number`: one batch.
-    pub fn receive(&mut self, number: usize, now: Now) {
+    /// An event for datagram socket `number`: one batch. Returns whether anything came.
+    pub fn receive(&mut self, number: usize, now: Now) -> bool {
         let Mail {
             exchanges,
             buffer,
@@ -114,7 +114,7 @@ impl<S: Stream> Hub<S> {
         } = &mut self.mail;
         let (socket, exchange) = &mut exchanges[number];
         if !exchange.receives() {
-            return;
+            return false;
         }
         let mut desk = Desk {
             exchange,
@@ -135,11 +135,12 @@ impl<S: Stream> Hub<S> {
                 desk.exchange.rest = Some(now.instant + REST);
                 desk.notes.failed(desk.socket, &error, REST, now.instant);
             }
-            return;
+            return false;
         }
         for (envelope, bytes) in envelopes.iter().zip(buffer.chunks_exact(slot)) {
             desk.open(envelope, bytes, &mut self.ids);
         }
+        !envelopes.is_empty()
     }
 
     /// Goes on with what was held, where there is room in the record again.

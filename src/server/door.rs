@@ -78,6 +78,13 @@ impl Door {
         }
     }
 
+    /// Somebody may wait at any listener, also where no event has told so.
+    pub(super) fn expect(&mut self) {
+        for listener in &mut self.listeners {
+            listener.pending = listener.endpoint.listens();
+        }
+    }
+
     /// Whether somebody may wait who can be accepted at once.
     pub(super) fn is_pending(&self) -> bool {
         self.rest.is_none() && self.listeners.iter().any(|listener| listener.pending)

@@ -35,6 +35,11 @@ impl Mail {
         Ok(Mail(all))
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Watches those that the hub receives from, and no others: an event that nobody acts on would
     /// come again at once.
     pub(super) fn watch(&mut self, hub: &Hub<Link>, registry: &Registry) -> io::Result<()> {

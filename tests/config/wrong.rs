@@ -694,11 +694,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "daemon.control",
             &["control = \"/run/c.sock\" is not available yet", "at \"\""],
         ),
-        daemon(
-            "[daemon]\nexit-on-idle = \"1min\"",
-            "daemon.exit-on-idle",
-            &["not available yet", "\"never\""],
-        ),
         socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",

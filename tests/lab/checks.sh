@@ -21,6 +21,7 @@ CHECKS=(
   term_says_stopping_and_a_second_one_ends_it
   watchdog_restarts_a_stopped_daemon
   kill_restarts_udsd_behind_its_socket
+  idle_daemon_ends_and_the_next_client_starts_it
   broken_config_costs_no_socket
   config_that_does_not_fit_costs_no_socket
   log_lines_have_priorities
@@ -391,6 +392,28 @@ EOF
   is_not "$pid" MainPID || fail "process $pid still answers"
   is 1 NRestarts || fail "NRestarts=$(property NRestarts)"
   is active ActiveState udsd.socket || fail "udsd.socket is $(property ActiveState udsd.socket)"
+}
+
+check_idle_daemon_ends_and_the_next_client_starts_it() {
+  local n begun=$SECONDS
+  fresh <<'EOF'
+[daemon]
+exit-on-idle = "1s"
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  # More starts in 10 s than systemd allows by default, which would fail the socket.
+  for n in {1..7}; do
+    answers
+    wait_until "end $n of an idle daemon" is inactive ActiveState
+    is success Result || fail "end $n: Result=$(property Result)"
+    is 0 ExecMainStatus || fail "end $n: exit code $(property ExecMainStatus)"
+    is listening SubState udsd.socket || fail "end $n: udsd.socket is $(property SubState udsd.socket)"
+  done
+  echo "7 starts in $((SECONDS - begun)) s"
+  answers
+  is 0 NRestarts || fail "NRestarts=$(property NRestarts)"
+  journal_has 7 "idle for 1s" || fail "it did not end for want of clients"
 }
 
 check_broken_config_costs_no_socket() {
