@@ -94,6 +94,21 @@ pub enum Address {
     Abstract(Vec<u8>),
 }
 
+impl Address {
+    /// As a socket unit has it: systemd takes /var/run for /run, of which it is a link
+    /// (`patch_var_run` in its source), and passes a socket that is bound there.
+    #[must_use]
+    pub fn in_unit(&self) -> Self {
+        match self {
+            Address::Path(path) => match path.strip_prefix("/var/run") {
+                Ok(rest) => Address::Path(Path::new("/run").join(rest)),
+                Err(_) => self.clone(),
+            },
+            Address::Abstract(_) => self.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -334,4 +349,24 @@ fn unreadable(file: &Path, message: &str) -> Fatal {
         key: String::new(),
         message: message.into(),
     }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_have_run_for_its_old_name() {
+        for (path, unit) in [
+            ("/var/run/a.sock", "/run/a.sock"),
+            ("/var//run/b/a", "/run/b/a"),
+            ("/var/running/a", "/var/running/a"),
+            ("/srv/var/run/a", "/srv/var/run/a"),
+        ] {
+            let unit = Address::Path(unit.into());
+            assert_eq!(Address::Path(path.into()).in_unit(), unit, "{path}");
+        }
+        let name = Address::Abstract(b"/var/run/a".into());
+        assert_eq!(name.in_unit(), name);
+    }
 }

@@ -136,7 +136,7 @@ impl Endpoint {
             )));
         }
         let address = address_of(&passed.fd).map_err(system)?;
-        if address.as_ref() != Some(&socket.address) {
+        if !address.as_ref().is_some_and(|there| fits(there, socket)) {
             return Err(fault(format!(
                 "the manager passed {name} at {}, the config file says {}: make the unit and the file agree",
                 show(address.as_ref()),
@@ -227,8 +227,13 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
         let address = address_of(&passed.fd).ok()??;
         sockets
             .iter()
-            .position(|socket| socket.address == address && kind(socket.kind) == passed.kind)
+            .position(|socket| fits(&address, socket) && kind(socket.kind) == passed.kind)
     })
+}
+
+/// Whether an inherited socket's address is what the config file says.
+fn fits(there: &Address, socket: &config::Socket) -> bool {
+    *there == socket.address || *there == socket.address.in_unit()
 }
 
 /// An inherited socket, as an error names it.

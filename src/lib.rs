@@ -34,3 +34,4 @@ pub mod server;
 
 pub mod client;
 pub mod daemon;
+pub mod generator;

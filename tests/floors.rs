@@ -31,7 +31,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["endpoint", "hub"],
     ],
     &[&["server"]],
-    &[&["client", "daemon"]],
+    &[&["client", "daemon", "generator"]],
     &[&["bin"]],
 ];
 

@@ -3,8 +3,8 @@
 # by README.md's commands, and runs the checks of tests/lab/checks.sh there. Owns the container: its
 # boot, what is put into it, and that nothing of it stays behind. What is promised stands in checks.sh.
 #
-#   tests/lab.sh UDSD UDSC [CHECK...]    runs all checks, or those named
-#   tests/lab.sh UDSD UDSC --shell       installs everything and gives a shell inside
+#   tests/lab.sh UDSD UDSC GENERATOR [CHECK...]    runs all checks, or those named
+#   tests/lab.sh UDSD UDSC GENERATOR --shell       installs everything and gives a shell inside
 #
 # Exit code: 0 all well, 1 a check failed or the lab did not come up, 77 this machine cannot run it.
 set -uo pipefail
@@ -17,14 +17,16 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here repo=${here%/*}
 
 main() {
-  [ $# -ge 2 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 1; }
-  local udsd=$1 udsc=$2 ended code
-  shift 2
+  [ $# -ge 3 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 1; }
+  local udsd=$1 udsc=$2 generator=$3 ended code
+  shift 3
   require_means
   # shellcheck source=tests/lab/checks.sh
   . "$here/lab/checks.sh"
+  # shellcheck source=tests/lab/units.sh
+  . "$here/lab/units.sh"
   boot
-  prepare "$udsd" "$udsc"
+  prepare "$udsd" "$udsc" "$generator"
   if [ "${1-}" = --shell ]; then
     in_vm bash -i
     exit
@@ -216,6 +218,7 @@ readonly SOURCE=/root/udsd # of the lab: what README.md's commands find around t
 prepare() {
   { put 0755 "$1" "$SOURCE/target/release/udsd" &&
     put 0755 "$2" "$SOURCE/target/release/udsc" &&
+    put 0755 "$3" "$SOURCE/target/release/udsd-generator" &&
     tar -C "$repo" -c packaging config | in_vm tar -C "$SOURCE" -x &&
     put 0755 "$here/lab/client.py" /usr/bin/lab-client &&
     install_udsd &&

@@ -20,6 +20,7 @@ fn promises_hold_under_systemd() {
         .arg(&script)
         .arg(env!("CARGO_BIN_EXE_udsd"))
         .arg(env!("CARGO_BIN_EXE_udsc"))
+        .arg(env!("CARGO_BIN_EXE_udsd-generator"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -96,14 +96,15 @@ lab_stands() {
 
 # --- words of the checks ---------------------------------------------------------------------------
 
-# Stopped units, no drop-ins, the config from standard input; then udsd.socket listens.
+# Stopped units, no drop-ins but what the generator makes of the config from standard input; then
+# udsd.socket listens.
 fresh() {
-  in_vm systemctl stop udsd.socket udsd.service 2>/dev/null
-  in_vm rm -rf /run/systemd/system/udsd.service.d
+  in_vm systemctl stop udsd.socket udsd.service 'udsd-*.socket' 2>/dev/null
+  in_vm rm -rf /run/systemd/system/udsd.service.d /etc/systemd/system/udsd.socket /dev/kmsg
+  config
   # A daemon that does not get ready, or does not stop, is to fail its check soon.
   drop_in bounds '[Service]' TimeoutStartSec=15s TimeoutStopSec=30s
-  in_vm systemctl reset-failed udsd.socket udsd.service 2>/dev/null || true
-  config
+  in_vm systemctl reset-failed udsd.socket udsd.service 'udsd-*.socket' 2>/dev/null || true
   in_vm systemctl start udsd.socket
 }
 
@@ -147,7 +148,7 @@ is_not() {
 journal() {
   in_vm journalctl --sync
   in_vm journalctl --quiet --no-pager --since="$since" \
-    --unit=udsd.service --unit=udsd.socket "$@"
+    --unit=udsd.service --unit=udsd.socket --unit='udsd-*.socket' "$@"
 }
 
 # journal_has COUNT TEXT [MATCH...]
@@ -225,7 +226,8 @@ check_readme_installs() {
   in_vm systemctl disable --quiet --now udsd.socket 2>/dev/null
   in_vm systemctl stop udsd.service
   in_vm rm -r /usr/bin/udsd /usr/bin/udsc /etc/udsd /usr/lib/sysusers.d/udsd.conf \
-    /usr/lib/systemd/system/udsd.service /usr/lib/systemd/system/udsd.socket
+    /usr/lib/systemd/system/udsd.service /usr/lib/systemd/system/udsd.socket \
+    /usr/lib/systemd/{system,user}-generators/udsd-generator
   in_vm systemctl daemon-reload
   install_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
   in_vm systemctl is-enabled --quiet udsd.socket || fail "udsd.socket does not start at boot"
@@ -242,7 +244,7 @@ check_udsc_finds_the_daemon_by_name() {
   # Not the first of the file, which udsc takes where no name is given.
   fresh <<'EOF'
 [socket.other]
-path = "%t/udsd/other.sock"
+path = "%t/other.sock"
 [socket.udsd]
 path = "%t/udsd.sock"
 EOF
@@ -429,8 +431,13 @@ EOF
 }
 
 check_config_that_does_not_fit_costs_no_socket() {
-  # Sound in itself, but without the socket that systemd passes: exit code 1, restarted for ever.
   fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  # Sound in itself, but without the socket that systemd passes: exit code 1, restarted for ever. An
+  # edit that systemd was not told of.
+  config <<'EOF'
 [socket.other]
 path = "%t/udsd/other.sock"
 EOF

@@ -1,0 +1,211 @@
+//! The systemd generator: makes the units follow the config file (`systemd.generator(7)`).
+//!
+//! The manager runs it at boot and at each `daemon-reload`, before it loads units. It reads the file
+//! as the daemon does and writes into the first folder that it is given; `units` has the texts. A
+//! file with a fault, or one that units cannot express, is reported and nothing is written: the
+//! static units of the default file then stand as they are. It talks to no other process, and looks
+//! no user up: at boot nothing can answer.
+
+mod units;
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::{fd::AsFd, unix::fs::symlink},
+    path::{Path, PathBuf},
+    process::{self, ExitCode},
+};
+
+use clap::Parser;
+use rustix::fs::{FileType, fstat, makedev};
+
+use crate::{
+    config::{Config, Places},
+    error::Fatal,
+};
+use units::{Content, Entry};
+
+/// Longest line that is written to /dev/kmsg, in bytes; the kernel refuses one over 992
+/// (`devkmsg_write`).
+const KERNEL_LINE: usize = 900;
+/// What a line to /dev/kmsg begins with: facility daemon (3), priority err (3) (`syslog(3)`).
+const KERNEL_PRIORITY: u8 = 3 << 3 | 3;
+
+/// Writes systemd units that follow udsd.toml. systemd runs it at boot and at each daemon-reload.
+#[derive(Debug, Parser)]
+#[command(name = "udsd-generator", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Read this file instead of the daemon's, to see what would be written
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder that is written to
+    #[arg(value_name = "NORMAL-DIR")]
+    normal: PathBuf,
+    /// As systemd passes it; nothing is written there
+    #[arg(value_name = "EARLY-DIR")]
+    early: Option<PathBuf>,
+    /// As systemd passes it; nothing is written there
+    #[arg(value_name = "LATE-DIR")]
+    late: Option<PathBuf>,
+}
+
+/// Which manager the units are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    System,
+    User,
+}
+
+impl Scope {
+    /// As the manager says (SYSTEMD_SCOPE, 251 and newer), else by who this process is.
+    fn current() -> Self {
+        match env::var_os("SYSTEMD_SCOPE") {
+            Some(scope) if scope == "user" => Self::User,
+            Some(scope) if scope == "system" => Self::System,
+            _ if rustix::process::geteuid().is_root() => Self::System,
+            _ => Self::User,
+        }
+    }
+
+    /// The folder below "systemd" that has this manager's units (`systemd.unit(5)`).
+    fn folder(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+        }
+    }
+}
+
+/// Runs the generator. The exit code is 1 after a fault: the manager logs it with the generator's
+/// name and goes on.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = message.print();
+            return ExitCode::from(u8::from(message.use_stderr()));
+        }
+    };
+    match generate(&arguments, Scope::current()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(faults) => {
+            report(&faults);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the file and writes the units; the error is for the log.
+fn generate(arguments: &Arguments, scope: Scope) -> Result<(), String> {
+    let places = match scope {
+        Scope::System => Places::system(),
+        Scope::User => Places::current(),
+    };
+    let file = arguments.config.as_deref().map(std::path::absolute);
+    let file = file.transpose().map_err(|error| error.to_string())?;
+    let config = Config::load(file.as_deref(), &places).map_err(|fatal| fatal.to_string())?;
+    // Without a file the embedded one serves, and the static units are made for it.
+    if config.file.is_none() {
+        return Ok(());
+    }
+    let entries = units::entries(&config, &places, scope, has_own_socket_unit(&places, scope))
+        .map_err(|faults| Fatal::Config(faults).to_string())?;
+    write(&arguments.normal, &entries)
+}
+
+/// Whether the administrator has put a whole udsd.socket in place of the shipped one, or masked it:
+/// such a unit is not to be changed by a drop-in. It lies where the config files do, in /etc and,
+/// for a user, in the folder of their own.
+fn has_own_socket_unit(places: &Places, scope: Scope) -> bool {
+    places.files.iter().any(|file| {
+        let folder = file.parent().and_then(Path::parent);
+        folder.is_some_and(|folder| {
+            let unit = folder.join("systemd").join(scope.folder());
+            fs::symlink_metadata(unit.join(units::FIRST)).is_ok()
+        })
+    })
+}
+
+/// Writes all entries or, where one cannot be written, takes those before it away again: half of the
+/// units would be neither the old state nor the new.
+fn write(folder: &Path, entries: &[Entry]) -> Result<(), String> {
+    for (i, entry) in entries.iter().enumerate() {
+        let path = folder.join(&entry.path);
+        if let Err(error) = write_entry(&path, &entry.content) {
+            for entry in &entries[..=i] {
+                let _ = fs::remove_file(folder.join(&entry.path));
+            }
+            return Err(format!("{}: cannot be written: {error}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+fn write_entry(path: &Path, content: &Content) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    match content {
+        Content::Text(text) => fs::write(path, text),
+        Content::Link(target) => match symlink(target, path) {
+            // A second run by hand.
+            Err(_) if fs::read_link(path).is_ok_and(|there| there == *target) => Ok(()),
+            linked => linked,
+        },
+    }
+}
+
+/// Says each line on standard error or, where nobody can see that, to the kernel's log, from where
+/// the journal has it.
+fn report(lines: &str) {
+    let mut kernel = if is_null(io::stderr()) {
+        OpenOptions::new().write(true).open("/dev/kmsg").ok()
+    } else {
+        None
+    };
+    for line in lines.lines() {
+        // Where neither can be written to, the exit code has to say it.
+        let _ = match &mut kernel {
+            Some(log) => log.write_all(kernel_line(line).as_bytes()),
+            None => writeln!(io::stderr(), "udsd-generator: {line}"),
+        };
+    }
+}
+
+/// Whether `fd` leads to /dev/null (`null(4)`), as that of PID 1 and its generators does.
+fn is_null(fd: impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|there| {
+        let kind = FileType::from_raw_mode(there.st_mode);
+        kind.is_char_device() && there.st_rdev == makedev(1, 3)
+    })
+}
+
+/// One write to /dev/kmsg is one entry, with its priority first.
+fn kernel_line(line: &str) -> String {
+    let mut end = line.len().min(KERNEL_LINE);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!(
+        "<{KERNEL_PRIORITY}>udsd-generator[{}]: {}\n",
+        process::id(),
+        &line[..end]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_the_kernel_is_cut_between_characters() {
+        for length in [0, 1, KERNEL_LINE - 1, KERNEL_LINE, KERNEL_LINE + 1] {
+            let line = kernel_line(&format!("{}µµ", "x".repeat(length)));
+            assert!(line.starts_with("<27>udsd-generator["), "{line}");
+            assert!(line.ends_with('\n') && line.len() < 992, "{}", line.len());
+        }
+    }
+}

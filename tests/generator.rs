@@ -1,0 +1,558 @@
+//! The units follow the file: what the real `udsd-generator` writes for a config file, what it
+//! refuses, and that systemd takes it without a complaint. What the units then do stands in
+//! `tests/lab/checks.sh`.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a failed unwrap is a failed test"
+)]
+
+mod harness;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use harness::{Folder, has_program};
+use rustix::process::geteuid;
+
+const GENERATOR: &str = env!("CARGO_BIN_EXE_udsd-generator");
+const HEADER: &str =
+    "# Written by udsd-generator from udsd.toml, anew at each daemon-reload: edit that file.\n";
+/// A user other than root, who need not exist.
+const USER: u32 = 54321;
+
+/// A generator's three folders, and a config file beside them.
+struct Place {
+    folder: Arc<Folder>,
+    file: PathBuf,
+}
+
+impl Place {
+    fn new(text: &str) -> Self {
+        let folder = Folder::new();
+        for name in ["normal", "early", "late"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let file = folder.join("udsd.toml");
+        fs::write(&file, text).unwrap();
+        Self { folder, file }
+    }
+
+    /// The generator as the manager of `scope` would run it.
+    fn command(&self, scope: &str) -> Command {
+        let mut command = Command::new(GENERATOR);
+        command.env_clear().env("SYSTEMD_SCOPE", scope);
+        command.arg("--config").arg(&self.file);
+        command.args(["normal", "early", "late"].map(|name| self.folder.join(name)));
+        command
+    }
+
+    fn run(&self) -> Output {
+        self.command("system").output().unwrap()
+    }
+
+    /// All that stands in the first folder, links as "-> TARGET".
+    fn written(&self) -> BTreeMap<String, String> {
+        contents(&self.folder.join("normal"))
+    }
+}
+
+fn contents(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = match fs::read_link(&path) {
+                Ok(target) => format!("-> {}", target.display()),
+                Err(_) if path.is_dir() => {
+                    folders.push(path);
+                    continue;
+                }
+                Err(_) => fs::read_to_string(&path).unwrap(),
+            };
+            let name = path.strip_prefix(root).unwrap();
+            found.insert(name.to_str().unwrap().to_owned(), text);
+        }
+    }
+    found
+}
+
+fn generate(text: &str) -> BTreeMap<String, String> {
+    let place = Place::new(text);
+    let output = place.run();
+    assert!(output.status.success(), "{text}\n{output:#?}");
+    assert!(output.stderr.is_empty(), "{text}\n{output:#?}");
+    place.written()
+}
+
+/// The lines of a unit that give `key`, without it.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let values = unit.lines().filter_map(|line| line.split_once('='));
+    let values = values.filter(|(name, _)| *name == key);
+    values.map(|(_, value)| value).collect()
+}
+
+#[test]
+fn the_first_socket_is_a_drop_in_of_the_static_unit() {
+    let place = Place::new(
+        "[socket.chat]\npath = \"%t/chat.sock\"\nmode = \"0606\"\nuser = \"alice\"\ngroup = 33\nbacklog = 7\n",
+    );
+    assert!(place.run().status.success());
+    let source = place.file.display();
+    let socket = format!(
+        "{HEADER}[Unit]\nSourcePath={source}\n\n[Socket]\nListenStream=\nListenStream=/run/chat.sock\n\
+         FileDescriptorName=chat\nBacklog=7\nSocketMode=0606\nSocketUser=alice\nSocketGroup=33\n"
+    );
+    let service = format!(
+        "{HEADER}[Unit]\nWants=udsd.socket\nPartOf=udsd.socket\nAfter=udsd.socket\n\n\
+         [Service]\nSockets=udsd.socket\n"
+    );
+    let expected = [
+        ("udsd.socket.d/00-udsd.conf", socket),
+        ("udsd.service.d/00-udsd.conf", service),
+    ];
+    let expected = expected.map(|(path, text)| (path.to_owned(), text));
+    assert_eq!(place.written(), BTreeMap::from(expected));
+    for other in ["early", "late"] {
+        assert_eq!(contents(&place.folder.join(other)), BTreeMap::new());
+    }
+}
+
+#[test]
+fn each_further_socket_is_a_unit_that_the_first_brings_up() {
+    let place = Place::new(
+        "[socket.udsd]\npath = \"%t/udsd.sock\"\n[socket.B_2-x]\npath = \"%t/b.sock\"\nmode = \"0600\"\n\
+         [socket.c]\npath = \"%t/c.sock\"\n",
+    );
+    assert!(place.run().status.success());
+    let written = place.written();
+    let source = place.file.display();
+    let unit = format!(
+        "{HEADER}[Unit]\nDescription=Message socket B_2-x of udsd\n\
+         Documentation=man:udsd(8) man:udsd.toml(5)\nSourcePath={source}\nPartOf=udsd.socket\nBefore=udsd.socket\n\
+         StartLimitIntervalSec=10s\nStartLimitBurst=100\n\n[Socket]\nService=udsd.service\n\
+         ListenStream=/run/b.sock\nFileDescriptorName=B_2-x\nBacklog=4096\nSocketMode=0600\n\
+         SocketUser=udsd\nSocketGroup=udsd\nRemoveOnStop=yes\n"
+    );
+    assert_eq!(written["udsd-B_2-x.socket"], unit);
+    for name in ["udsd-B_2-x.socket", "udsd-c.socket"] {
+        let link = &written[&format!("udsd.socket.wants/{name}")];
+        assert_eq!(*link, format!("-> ../{name}"));
+    }
+    let service = &written["udsd.service.d/00-udsd.conf"];
+    for key in ["Sockets", "Wants", "PartOf", "After"] {
+        let all = ["udsd.socket udsd-B_2-x.socket udsd-c.socket"];
+        assert_eq!(values(service, key), all, "{key}");
+    }
+    assert!(!service.contains("Requires"));
+    assert_eq!(written.len(), 6, "{written:#?}");
+}
+
+/// What the generated units do not say, the static one says for the first socket, and they follow it.
+#[test]
+fn further_units_have_all_that_the_static_one_has() {
+    let written = generate("[socket.udsd]\npath = \"%t/udsd.sock\"\n[socket.b]\npath = \"/b\"\n");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/udsd.socket");
+    let shipped = fs::read_to_string(package).unwrap();
+    let keys = |text: &str| -> Vec<(String, String)> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let lines = lines.filter_map(|line| line.split_once('='));
+        lines.map(|(k, v)| (k.into(), v.into())).collect()
+    };
+    let further = keys(&written["udsd-b.socket"]);
+    let own = [
+        "Description",
+        "ListenStream",
+        "FileDescriptorName",
+        "WantedBy",
+    ];
+    for (key, value) in keys(&shipped) {
+        if own.contains(&key.as_str()) {
+            continue;
+        }
+        assert!(
+            further.contains(&(key.clone(), value.clone())),
+            "{key}={value}: {further:#?}"
+        );
+    }
+    // The default file's drop-in changes nothing of the static unit.
+    let shipped = keys(&shipped);
+    for (key, value) in keys(&written["udsd.socket.d/00-udsd.conf"]) {
+        let same = shipped.contains(&(key.clone(), value.clone()));
+        assert!(
+            same || key == "SourcePath" || value.is_empty(),
+            "{key}={value}"
+        );
+    }
+}
+
+#[test]
+fn types_have_their_keys() {
+    let written = generate(
+        "[socket.a]\npath = \"/a\"\ntype = \"seqpacket\"\n[socket.b]\npath = \"/b\"\ntype = \"datagram\"\n",
+    );
+    let first = &written["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "ListenStream"), [""]);
+    assert_eq!(values(first, "ListenSequentialPacket"), ["/a"]);
+    assert!(values(first, "PassCredentials").is_empty());
+    let second = &written["udsd-b.socket"];
+    assert_eq!(values(second, "ListenDatagram"), ["/b"]);
+    assert_eq!(values(second, "PassCredentials"), ["yes"]);
+    assert!(values(second, "ListenStream").is_empty());
+}
+
+#[test]
+fn an_abstract_socket_has_no_owner_and_no_mode() {
+    let written = generate("[socket.a]\npath = \"@a b%%\"\n[socket.b]\npath = \"@b\"\n");
+    let first = &written["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "ListenStream"), ["", "@a b%%"]);
+    for unit in [first, &written["udsd-b.socket"]] {
+        assert!(values(unit, "SocketMode").is_empty(), "{unit}");
+        // Empty takes back what the static unit says.
+        assert_eq!(values(unit, "SocketUser"), [""], "{unit}");
+        assert_eq!(values(unit, "SocketGroup"), [""], "{unit}");
+    }
+}
+
+/// Paths as TOML literals (''), and as the unit has them.
+const PATHS: [(&str, &str); 10] = [
+    ("%t/a.sock", "/run/a.sock"),
+    ("%S/a", "/var/lib/a"),
+    ("%L/a", "/var/log/a"),
+    ("/50%%n%%%%", "/50%%n%%%%"),
+    ("/a b", "/a b"),
+    ("/a ", "/a %i"),
+    ("/a\\", "/a\\%i"),
+    ("/\"a\\x41 #;$", "/\"a\\x41 #;$"),
+    ("/ü€", "/ü€"),
+    ("/var/run/a.sock", "/run/a.sock"),
+];
+
+#[test]
+fn nasty_paths_are_written_so_that_systemd_reads_them_back() {
+    for (path, expected) in PATHS {
+        let written = generate(&format!(
+            "[socket.a]\npath = '{path}'\n[socket.b]\npath = '/other'\n"
+        ));
+        let first = values(&written["udsd.socket.d/00-udsd.conf"], "ListenStream");
+        assert_eq!(first, ["", expected], "{path}");
+    }
+    let written = generate("[socket.a]\npath = '/other'\n[socket.b]\npath = \"/it's\"\n");
+    assert_eq!(values(&written["udsd-b.socket"], "ListenStream"), ["/it's"]);
+}
+
+#[test]
+fn numbers_are_written_as_systemd_takes_them() {
+    let written = generate("[socket.a]\npath = '/a'\nuser = \"007\"\ngroup = 0\n");
+    let first = &written["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "SocketUser"), ["7"]);
+    assert_eq!(values(first, "SocketGroup"), ["0"]);
+}
+
+#[test]
+fn record_folders_are_opened_where_the_service_has_no_right_of_its_own() {
+    let record = |name: &str, file: &str| {
+        format!(
+            "[socket.{name}]\npath = '/{name}'\nservice = 'collect'\nframing = 'lines'\nrecord.file = '{file}'\n"
+        )
+    };
+    let files = [
+        "/srv/a/x.json",
+        "/srv/a/y.json",
+        "%L/udsd/x.json",
+        "%S/udsd/deep/x.json",
+        "%L/other/x.json",
+        "/tmp/x.json",
+        "/top.json",
+        "/srv/q\"b\\ s%%/x",
+    ];
+    let sockets = files.iter().enumerate();
+    let text: String = sockets
+        .map(|(i, file)| record(&format!("s{i}"), file))
+        .collect();
+    let written = generate(&text);
+    let service = &written["udsd.service.d/00-udsd.conf"];
+    let mut opened = values(service, "ReadWritePaths");
+    opened.sort_unstable();
+    let expected = [
+        r#""-/srv/a""#,
+        r#""-/srv/q\"b\\ s%%""#,
+        r#""-/top.json""#,
+        r#""-/var/log/other""#,
+    ];
+    assert_eq!(opened, expected);
+}
+
+#[test]
+fn what_no_unit_can_express_is_refused_with_line_and_key() {
+    let long = "n".repeat(107);
+    let first = "[socket.a]\npath = '/a'\n";
+    for (text, line, key, words) in [
+        (
+            format!("{first}[socket.b]\npath = '@{long}'\n"),
+            4,
+            "b.path",
+            "at most 106",
+        ),
+        (
+            format!("[socket.b]\npath = '@{long}'\n"),
+            2,
+            "b.path",
+            "at most 106",
+        ),
+        (
+            "[socket.b]\npath = \"/a\\uFDD0\"\n".into(),
+            2,
+            "b.path",
+            "U+FDD0",
+        ),
+        (
+            "[socket.b]\npath = \"/a\\U0001FFFE\"\n".into(),
+            2,
+            "b.path",
+            "U+1FFFE",
+        ),
+        (
+            "[socket.b]\npath = '%t/udsd/b.sock'\n".into(),
+            2,
+            "b.path",
+            "/run/udsd is the service's own folder",
+        ),
+        (
+            "[socket.b]\npath = '/var/run/udsd/b'\n".into(),
+            2,
+            "b.path",
+            "service's own folder",
+        ),
+        (
+            "[socket.b]\npath = '%t/udsd'\n".into(),
+            2,
+            "b.path",
+            "service's own folder",
+        ),
+        (format!("{first}user = 65535\n"), 3, "a.user", "65535"),
+        (format!("{first}group = '..'\n"), 3, "a.group", "\"..\""),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = \"/\\uFFFF/x\"\n"),
+            5,
+            "a.record.file",
+            "U+FFFF",
+        ),
+    ] {
+        let place = Place::new(&text);
+        let output = place.run();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}\n{stderr}");
+        let place_of_fault = format!(
+            "udsd-generator: {}:{line}: socket.{key}: ",
+            place.file.display()
+        );
+        assert!(stderr.starts_with(&place_of_fault), "{text}\n{stderr}");
+        assert!(stderr.contains(words), "{text}\n{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert_eq!(place.written(), BTreeMap::new(), "{text}");
+    }
+    // The longest that is possible passes.
+    generate(&format!("[socket.b]\npath = '@{}'\n", &long[1..]));
+}
+
+#[test]
+fn a_broken_file_writes_nothing_and_every_fault_is_said() {
+    let place =
+        Place::new("[socket.a]\npath = '/a'\nmode = 7\n[socket.b]\npath = '/b'\nserv = 'echo'\n");
+    let output = place.run();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(place.written(), BTreeMap::new());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let check = Command::new(env!("CARGO_BIN_EXE_udsd"))
+        .args(["--check", "--config"])
+        .arg(&place.file)
+        .output()
+        .unwrap();
+    let daemon = String::from_utf8(check.stderr).unwrap();
+    assert_eq!(daemon.lines().count(), 2);
+    assert_eq!(said, daemon.replace("udsd: ", "udsd-generator: "));
+}
+
+#[test]
+fn where_a_unit_cannot_be_written_none_is_left() {
+    let place = Place::new("[socket.a]\npath = '/a'\n[socket.b]\npath = '/b'\n");
+    // The last to be written.
+    let obstacle = place.folder.join("normal/udsd.service.d");
+    fs::write(&obstacle, "").unwrap();
+    let output = place.run();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("udsd.service.d/00-udsd.conf: cannot be written: "),
+        "{said}"
+    );
+    let left = place.written();
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["udsd.service.d"]);
+}
+
+#[test]
+fn a_second_run_by_hand_writes_the_same() {
+    let place = Place::new("[socket.a]\npath = '/a'\n[socket.b]\npath = '/b'\n");
+    assert!(place.run().status.success());
+    let first = place.written();
+    let output = place.run();
+    assert!(output.status.success(), "{output:#?}");
+    assert_eq!(place.written(), first);
+}
+
+/// "For tests, generators may be called with just one argument" (`systemd.generator(7)`).
+#[test]
+fn one_folder_is_enough_and_none_is_an_error() {
+    let place = Place::new("[socket.a]\npath = '/a'\n");
+    let run = |arguments: &[&Path]| {
+        let mut command = Command::new(GENERATOR);
+        let command = command.env_clear().arg("--config").arg(&place.file);
+        command.args(arguments).output().unwrap()
+    };
+    assert!(run(&[&place.folder.join("normal")]).status.success());
+    assert_eq!(place.written().len(), 2);
+    assert_eq!(run(&[]).status.code(), Some(1));
+}
+
+#[test]
+fn as_many_sockets_as_a_file_may_have() {
+    let text: String = (0..1024)
+        .map(|i| format!("[socket.{i:n>64}]\npath = '/{i}'\n"))
+        .collect();
+    let written = generate(&text);
+    assert_eq!(written.len(), 2 * 1023 + 2);
+    let service = &written["udsd.service.d/00-udsd.conf"];
+    // Longer lines systemd does not read (LONG_LINE_MAX).
+    assert!(service.lines().all(|line| line.len() < 1 << 20));
+}
+
+/// A user's place: the config file in their own folder, where a whole unit of theirs may stand too.
+struct Home {
+    folder: Arc<Folder>,
+    program: PathBuf,
+}
+
+impl Home {
+    fn new(text: &str) -> Self {
+        let folder = Folder::new();
+        let program = folder.in_reach(Path::new(GENERATOR));
+        fs::create_dir_all(folder.join("config/udsd")).unwrap();
+        fs::create_dir(folder.join("normal")).unwrap();
+        fs::write(folder.join("config/udsd/udsd.toml"), text).unwrap();
+        if geteuid().is_root() {
+            chown(folder.join("normal"), Some(USER), Some(USER)).unwrap();
+        }
+        Self { folder, program }
+    }
+
+    fn generate(&self, scope: Option<&str>) -> BTreeMap<String, String> {
+        let mut command = Command::new(&self.program);
+        command.env_clear().arg(self.folder.join("normal"));
+        command.env("XDG_CONFIG_HOME", self.folder.join("config"));
+        command.env("XDG_RUNTIME_DIR", "/run/user/7");
+        command.env("XDG_STATE_HOME", "/state");
+        if let Some(scope) = scope {
+            command.env("SYSTEMD_SCOPE", scope);
+        }
+        if geteuid().is_root() {
+            command.uid(USER).gid(USER);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:#?}");
+        contents(&self.folder.join("normal"))
+    }
+}
+
+#[test]
+fn a_users_units_follow_the_users_file() {
+    for scope in [Some("user"), None] {
+        let home = Home::new(
+            "[socket.a]\npath = '%t/a.sock'\nservice = 'collect'\nframing = 'lines'\nrecord.file = '/srv/a'\n\
+             [socket.b]\npath = '%S/b.sock'\n",
+        );
+        let written = home.generate(scope);
+        let first = &written["udsd.socket.d/00-udsd.conf"];
+        assert_eq!(values(first, "ListenStream"), ["", "/run/user/7/a.sock"]);
+        let further = &written["udsd-b.socket"];
+        assert_eq!(values(further, "ListenStream"), ["/state/b.sock"]);
+        for unit in [first, further] {
+            assert_eq!(values(unit, "SocketUser"), [""]);
+            assert_eq!(values(unit, "SocketGroup"), [""]);
+        }
+        let service = &written["udsd.service.d/00-udsd.conf"];
+        assert!(values(service, "ReadWritePaths").is_empty());
+    }
+}
+
+#[test]
+fn a_whole_unit_of_the_users_own_is_left_alone() {
+    let home = Home::new("[socket.a]\npath = '%t/udsd/a'\n[socket.b]\npath = '/b'\n");
+    let units = home.folder.join("config/systemd/user");
+    fs::create_dir_all(&units).unwrap();
+    // Masked counts too.
+    std::os::unix::fs::symlink("/dev/null", units.join("udsd.socket")).unwrap();
+    let written = home.generate(Some("user"));
+    let names: Vec<&str> = written.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "udsd-b.socket",
+            "udsd.service.d/00-udsd.conf",
+            "udsd.socket.wants/udsd-b.socket"
+        ]
+    );
+}
+
+#[test]
+fn systemd_has_no_complaint() {
+    if !has_program("systemd-analyze") {
+        return;
+    }
+    let mut text = String::new();
+    for (i, (path, _)) in PATHS.iter().enumerate() {
+        text += &format!("[socket.s{i}]\npath = '{path}'\n");
+    }
+    text = text.replacen("%t/a.sock", "%t/first.sock", 1);
+    text += "user = '1x'\n[socket.q]\npath = \"@it's\"\ntype = 'datagram'\n\
+        service = 'collect'\nrecord.file = '/srv/q\"b\\\\ s%%/x'\n[socket.p]\npath = '@p\\'\ntype = 'seqpacket'\n";
+    let place = Place::new(&text);
+    let output = place.run();
+    assert!(output.status.success(), "{output:#?}");
+    let units = place.folder.join("units");
+    fs::create_dir(&units).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    fs::copy(shipped.join("udsd.socket"), units.join("udsd.socket")).unwrap();
+    let service = fs::read_to_string(shipped.join("udsd.service")).unwrap();
+    // That the program is missing here is no fault of the unit.
+    let service = service.replace("/usr/bin/udsd", "/bin/true");
+    fs::write(units.join("udsd.service"), service).unwrap();
+
+    let normal = place.folder.join("normal");
+    let path = format!("{}:{}:", normal.display(), units.display());
+    let written = place.written();
+    let sockets = written.keys().filter(|name| !name.contains('/'));
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(units.join("udsd.service"))
+        .arg(units.join("udsd.socket"))
+        .args(sockets.map(|name| normal.join(name)))
+        .env("SYSTEMD_UNIT_PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It takes the name of a user that begins with a digit, and says so.
+    let complaints: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.contains("Accepting user/group name '1x'"))
+        .collect();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(complaints, Vec::<&str>::new());
+}
