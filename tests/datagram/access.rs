@@ -86,7 +86,7 @@ fn by_user_by_primary_group_and_by_nothing_else() {
     assert_let_in(&mut daemon, &senders, &[7001, 7003, 7001]);
     daemon.wait_log(&[
         "WARN",
-        "s: refused a client (pid ",
+        "s: refused a datagram (pid ",
         "uid 7002, gid 7): not in socket.s.allow-users or allow-groups",
     ]);
 }
