@@ -271,11 +271,21 @@ impl<S: Stream> Hub<S> {
                 break;
             };
             if self.finds_room(key) {
-                self.resume(key, now);
+                self.quench(key, now);
             } else {
                 self.starved.push_back(key);
             }
         }
+    }
+
+    /// There is room for a client that awaited a quota; if it finds none all the same, its time runs
+    /// anew.
+    fn quench(&mut self, key: usize, now: Now) {
+        let client = &mut self.clients[key];
+        if !client.holds_up {
+            client.full = None;
+        }
+        self.resume(key, now);
     }
 
     /// Whether enough may be held for a client that awaits a quota to go on.
@@ -373,11 +383,13 @@ impl<S: Stream> Hub<S> {
                     set(&mut self.timers, client, key, timer, due);
                     self.lines.stalled(socket, client, now.instant);
                 }
-                Time::Over(Close::SlowReader { .. }) if client.awaits == Some(Awaits::Quota) => {
+                Time::Over(Close::SlowReader { .. })
+                    if client.awaits == Some(Awaits::Quota) && !client.holds_up =>
+                {
                     if self.finds_room(key) {
                         // Others were closed just now.
                         self.starved.retain(|&starved| starved != key);
-                        self.resume(key, now);
+                        self.quench(key, now);
                     } else {
                         let over = self.limits.over(self.clients[key].peer.uid);
                         self.close(key, &Close::OverQuota(over), now);

@@ -336,8 +336,8 @@ fn a_relay_passes_packets_on_to_all_others() {
 }
 
 #[test]
-fn under_a_quota_that_holds_one_packet_all_get_theirs() {
-    let quota = "[limits]\nqueue-per-user = \"2052B\"\n";
+fn under_a_quota_that_holds_two_packets_all_get_theirs() {
+    let quota = "[limits]\nqueue-per-user = \"4104B\"\n";
     let keys = "message-size = \"2KiB\"\nqueue-size = \"2052B\"";
     let daemon = Daemon::start(&(quota.to_owned() + &config(keys)));
     let longest = vec![7; 2048];
