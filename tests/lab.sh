@@ -25,6 +25,8 @@ main() {
   . "$here/lab/checks.sh"
   # shellcheck source=tests/lab/units.sh
   . "$here/lab/units.sh"
+  # shellcheck source=tests/lab/users.sh
+  . "$here/lab/users.sh"
   boot
   prepare "$udsd" "$udsc" "$generator"
   if [ "${1-}" = --shell ]; then
@@ -60,6 +62,10 @@ require_means() {
   done
   # Other netcats bear that name too.
   [[ $(/usr/bin/nc -h 2>&1) == *-N*-U* ]] || cannot "needs OpenBSD's nc, with -N and -U (apt-get install netcat-openbsd)"
+  # Without it logind starts no manager that a user can reach.
+  compgen -G '/usr/lib*/security/pam_systemd.so' >/dev/null ||
+    compgen -G '/usr/lib/*/security/pam_systemd.so' >/dev/null ||
+    cannot "needs pam_systemd (apt-get install libpam-systemd)"
   unshare --mount true 2>/dev/null || cannot "needs a root that may mount"
 }
 
@@ -227,16 +233,26 @@ prepare() {
     { cat "$stage/installation"; echo "lab: udsd could not be installed"; exit 1; } >&2
 }
 
-# By README.md's own commands, as they stand.
+# By README.md's own commands, as they stand: those for the system, and those that root gives for users.
 install_udsd() {
+  install_by "install -D -m 755" && install_by "install -D -m 644"
+}
+
+install_by() {
   local commands
-  commands=$(awk '
-    /^```/ { if (found) exit; opened = $0 == "```sh"; next }
-    opened { found = /^install -D /; opened = 0 }
-    found' "$repo/README.md")
-  [ -n "$commands" ] || { echo "README.md has no block of sh that begins with install -D"; return 1; }
+  commands=$(readme_block "$1") || return 1
   # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
   in_vm sh -c 'cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands"
+}
+
+# readme_block BEGINNING: the first block of sh in README.md whose first line begins so.
+readme_block() {
+  awk -v beginning="$1" '
+    /^```/ { if (found) exit; opened = $0 == "```sh"; next }
+    opened { found = index($0, beginning) == 1; opened = 0 }
+    found
+    END { exit !found }' "$repo/README.md" ||
+    { echo "README.md has no block of sh that begins with $1" >&2; return 1; }
 }
 
 main "$@"
