@@ -28,8 +28,6 @@ use crate::{
 /// What is asked for as SO_SNDBUF, in bytes. What receivers have not read counts against it, all of
 /// them together (`socket(7)`): one that does not read must not leave the others without.
 const SEND_BUFFER: usize = 32 << 20;
-/// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a datagram.
-const RESERVED: usize = 32;
 
 /// A datagram socket.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ impl Mailbox {
     /// # Errors
     /// Those of `getsockopt(2)`.
     pub fn longest(&self) -> io::Result<usize> {
-        Ok(sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(RESERVED))
+        Ok(sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(sys::SEND_RESERVE))
     }
 
     /// Sends to a path, but only to a socket that `owner` has there. The sender chose the path, and

@@ -250,6 +250,30 @@ unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
     }
 }
 
+/// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a packet or datagram.
+pub const SEND_RESERVE: usize = 32;
+
+/// Raises SO_SNDBUF until a packet of `length` bytes can be sent, or as far as this process may
+/// (`socket(7)`). Returns the bytes of the longest that can; what is longer fails with EMSGSIZE.
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn make_room(socket: impl AsFd, length: usize) -> io::Result<usize> {
+    let longest = || {
+        let size = rustix::net::sockopt::socket_send_buffer_size(&socket)?;
+        Ok::<_, io::Error>(size.saturating_sub(SEND_RESERVE))
+    };
+    // The first goes as far as net.core.wmem_max, without a word where that is less; the second needs
+    // CAP_NET_ADMIN. What became of them shows in the size.
+    if longest()? < length {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, length);
+    }
+    if longest()? < length {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, length);
+    }
+    longest()
+}
+
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors

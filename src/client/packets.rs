@@ -8,7 +8,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{RecvFlags, SendFlags, recv, send, sockopt},
+    net::{RecvFlags, SendFlags, recv, send},
 };
 
 use crate::{frame::Framing, sys};
@@ -18,10 +18,6 @@ pub(crate) const FRAMING: Framing = Framing::LengthPrefixed;
 
 /// Bytes of the length before a packet.
 const PREFIX: usize = 4;
-
-/// What the kernel keeps of SO_SNDBUF for itself where it says how long a packet may be
-/// (`unix_dgram_sendmsg` in net/unix/af_unix.c).
-const OVERHEAD: usize = 32;
 
 /// Incoming packets.
 pub(crate) struct Packets<'a> {
@@ -140,35 +136,13 @@ pub(crate) fn count(wire: &[u8]) -> u64 {
     FRAMING.scan(wire, usize::MAX).messages
 }
 
-/// Makes the socket take packets of `length` bytes, where the system lets it; how long they can then
-/// be, in bytes.
-///
-/// # Errors
-/// Those of `getsockopt(2)`.
-pub(crate) fn make_room(socket: &UnixStream, length: usize) -> io::Result<usize> {
-    let largest = || {
-        let size = sockopt::socket_send_buffer_size(socket)?;
-        Ok::<_, io::Error>(size.saturating_sub(OVERHEAD))
-    };
-    let now = largest()?;
-    if length <= now {
-        return Ok(now);
-    }
-    // The first is for root (`socket(7)`); the second goes as far as net.core.wmem_max. What became
-    // of them shows in the size.
-    if sockopt::set_socket_send_buffer_size_force(socket, length).is_err() {
-        let _ = sockopt::set_socket_send_buffer_size(socket, length);
-    }
-    largest()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::os::fd::OwnedFd;
 
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
     use super::*;
 
@@ -267,7 +241,7 @@ mod tests {
     fn room_is_made_as_far_as_it_can_be_and_is_what_the_kernel_takes() {
         let (ours, server) = pair(SocketType::DGRAM);
         sockopt::set_socket_send_buffer_size(&ours, 5000).unwrap();
-        let largest = make_room(&ours, 20_000).unwrap();
+        let largest = sys::make_room(&ours, 20_000).unwrap();
         assert!(largest >= 20_000, "{largest}");
         for (length, fits) in [(largest, true), (largest + 1, false)] {
             let sent = send(&ours, &vec![0; length], SendFlags::DONTWAIT);

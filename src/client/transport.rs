@@ -14,7 +14,10 @@ use std::{
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
 
 use super::packets::{self, Packets};
-use crate::config::{Address, SocketType};
+use crate::{
+    config::{Address, SocketType},
+    sys,
+};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ impl Transport {
         if !self.is_packets() {
             return Ok(None);
         }
-        let largest = packets::make_room(&self.socket, length)?;
+        let largest = sys::make_room(&self.socket, length)?;
         Ok((largest < length).then_some(largest))
     }
 

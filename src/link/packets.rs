@@ -19,8 +19,6 @@ const PREFIX: usize = 4;
 /// Packets that one call reads or writes at most: small ones cost as much as large ones, and other
 /// clients have their turns. Events tell of the rest.
 const CALL_PACKETS: usize = 64;
-/// Bytes of a send buffer that no packet may fill (`unix_dgram_sendmsg` in the kernel).
-const SEND_BUFFER_RESERVE: usize = 32;
 
 /// How long the packets of a socket may be.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +40,10 @@ impl Sizes {
         // Not the listener: what it has its clients do not inherit, and it may be the manager's.
         let flags = SocketFlags::CLOEXEC;
         let probe = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let mut room = longest_sent(&probe)?;
+        let mut room = sys::make_room(&probe, 0)?;
         let raise = (room < longest).then_some(longest);
         if raise.is_some() {
-            room = raise_send_buffer(&probe, longest)?;
+            room = sys::make_room(&probe, longest)?;
         }
         let sizes = Sizes {
             message: u32::try_from(message).unwrap_or(u32::MAX),
@@ -72,7 +70,7 @@ impl Packets {
         // connected.
         sockopt::set_socket_passcred(&fd, true)?;
         if let Some(longest) = sizes.raise {
-            raise_send_buffer(&fd, longest)?;
+            sys::make_room(&fd, longest)?;
         }
         Ok(Packets {
             fd,
@@ -226,25 +224,6 @@ impl<'a> Rest<'a> {
         }
         Some(u32::from_be_bytes(prefix) as usize)
     }
-}
-
-/// Raises SO_SNDBUF until a packet of `longest` bytes can be sent, or as far as this process may.
-/// Returns the bytes of the longest that can.
-fn raise_send_buffer(socket: impl AsFd, longest: usize) -> io::Result<usize> {
-    // The kernel doubles it, and cuts it to net.core.wmem_max without a word.
-    sockopt::set_socket_send_buffer_size(&socket, longest)?;
-    let room = longest_sent(&socket)?;
-    if room >= longest {
-        return Ok(room);
-    }
-    // EPERM without CAP_NET_ADMIN: then that was all.
-    let _ = sockopt::set_socket_send_buffer_size_force(&socket, longest);
-    longest_sent(&socket)
-}
-
-/// Bytes of the longest packet that `socket` can send: what is longer fails with EMSGSIZE.
-fn longest_sent(socket: impl AsFd) -> io::Result<usize> {
-    Ok(sockopt::socket_send_buffer_size(socket)?.saturating_sub(SEND_BUFFER_RESERVE))
 }
 
 #[cfg(test)]
@@ -429,7 +408,7 @@ mod tests {
 
     #[test]
     fn the_send_buffer_is_raised_where_it_must_be() {
-        let most = |link: &Packets| longest_sent(link).unwrap();
+        let most = |link: &Packets| sys::make_room(link, 0).unwrap();
         let before = most(&pair().0);
         let (sizes, room) = Sizes::new(100, before + 1).unwrap();
         assert!(
