@@ -14,6 +14,28 @@ use crate::{
 /// Finds the number of a name.
 type LookUp = fn(&str) -> io::Result<Option<u32>>;
 
+/// Whether all users and groups that the file names exist.
+///
+/// # Errors
+/// `Fatal::Config` for all that do not.
+pub fn check(config: &Config) -> Result<(), Fatal> {
+    let mut all = Vec::new();
+    for socket in &config.sockets {
+        let owner = owner(socket, config).map(|_| ());
+        for result in [owner, access(socket, config).map(|_| ())] {
+            match result {
+                Err(Fatal::Config(faults)) => all.extend(faults),
+                other => other?,
+            }
+        }
+    }
+    if all.is_empty() {
+        Ok(())
+    } else {
+        Err(Fatal::Config(all))
+    }
+}
+
 /// The numbers of `user` and `group`, where the file names them.
 ///
 /// # Errors

@@ -173,6 +173,12 @@ impl<S: Stream> Connection<S> {
         self.input.as_ref().is_some_and(|input| input.is_blocked())
     }
 
+    /// Whether others wait for it, or it waits for a quota: what the log tells before it is closed.
+    #[must_use]
+    pub fn stalls(&self) -> bool {
+        self.holds_up || self.awaits == Some(Awaits::Quota)
+    }
+
     /// Notes when one of its timers rings, or that it does not; returns what was noted before.
     pub fn note_timer(&mut self, timer: usize, at: Option<Instant>) -> Option<Instant> {
         if at.is_none() && self.timers.is_none() {

@@ -146,7 +146,8 @@ fn load(arguments: &Arguments) -> Result<Config, Fatal> {
 }
 
 fn check(config: Result<Config, Fatal>) -> ExitCode {
-    match config {
+    let named = |config: Config| accounts::check(&config).map(|()| config);
+    match config.and_then(named) {
         Ok(config) => match std::io::stdout().write_all(config.to_toml().as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
@@ -296,8 +297,9 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
                 None => Endpoint::bind(socket, config)?,
             };
             info!(
-                "{}: {how}, {:?}",
+                "{}: {how}, {}, {}",
                 endpoint::describe(socket),
+                socket.kind,
                 socket.service
             );
             if matches!(socket.address, Address::Abstract(_))

@@ -62,7 +62,8 @@ pub struct Hub<S> {
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
-    lines: Lines,
+    /// Of each socket its own: what happens on one hides nothing of another.
+    lines: Vec<Lines>,
     stopping: bool,
     /// A client left since the last turn: the stop may go on with those who waited for it.
     left: bool,
@@ -87,6 +88,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
         let buffer = sockets.iter().map(|socket| socket.read_size).max();
+        let lines = sockets.iter().map(|_| Lines::default()).collect();
         Hub {
             clients: Slab::new(),
             sockets,
@@ -97,7 +99,7 @@ impl<S: Stream> Hub<S> {
             timers: BTreeSet::new(),
             buffer: vec![0; buffer.unwrap_or(0)].into_boxed_slice(),
             ids: 0,
-            lines: Lines::default(),
+            lines,
             stopping: false,
             left: false,
             mail: Mail::default(),
@@ -151,20 +153,20 @@ impl<S: Stream> Hub<S> {
         if !rules.access.admits(&peer, groups) {
             rules.counters.refused += 1;
             stream.hang_up();
-            self.lines.denied(rules, "a client", &peer, now.instant);
+            self.lines[socket].denied(rules, "a client", &peer, now.instant);
             return None;
         }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
             stream.hang_up();
-            self.lines.refused(rules, &peer, over, now.instant);
+            self.lines[socket].refused(rules, &peer, over, now.instant);
             return None;
         }
         rules.present += 1;
         rules.counters.clients += 1;
         self.ids += 1;
         let id = ClientId(self.ids);
-        self.lines.entered(rules, id, &peer, now.instant);
+        self.lines[socket].entered(rules, id, &peer, now.instant);
         let client = Connection::new(id, peer, socket as u32, stream, now.instant);
         let key = self.clients.insert(client);
         if let Some(relay) = rules.service.relay() {
@@ -193,7 +195,7 @@ impl<S: Stream> Hub<S> {
         };
         let rules = &mut self.sockets[socket];
         rules.counters.refused += 1;
-        self.lines.refused(rules, peer, over, now.instant);
+        self.lines[socket].refused(rules, peer, over, now.instant);
     }
 
     /// The stream of client `key`.
@@ -381,7 +383,13 @@ impl<S: Stream> Hub<S> {
                 Time::Until(due) => set(&mut self.timers, client, key, timer, due),
                 Time::Stall(due) => {
                     set(&mut self.timers, client, key, timer, due);
-                    self.lines.stalled(socket, client, now.instant);
+                    let lines = &mut self.lines[client.socket as usize];
+                    if client.holds_up {
+                        lines.stalled(socket, client, now.instant);
+                    } else {
+                        let over = self.limits.over(client.peer.uid);
+                        lines.starved(socket, client, over, now.instant);
+                    }
                 }
                 Time::Over(Close::SlowReader { .. })
                     if client.awaits == Some(Awaits::Quota) && !client.holds_up =>

@@ -375,3 +375,31 @@ fn slow_timeout_spares_a_client_that_reads() {
         assert!(read_all(&client) == bytes);
     });
 }
+
+#[test]
+fn who_waits_for_a_quota_is_named_before_it_is_closed() {
+    let daemon = Daemon::start(&config(
+        "[limits]\nqueue-per-user = \"256KiB\"",
+        "framing = \"lines\"\nmessage-size = \"100KiB\"\nqueue-size = \"128KiB\"\nslow-timeout = \"1500ms\"",
+    ));
+    // Unfinished messages, for two of which there is room.
+    let hogs = [(); 3].map(|()| {
+        let mut hog = daemon.connect("echo");
+        hog.write_all(&[b'x'; 98_304]).unwrap();
+        hog
+    });
+    for parts in [
+        ["waits for room under", "closed after"],
+        ["closed: no room for its bytes under", "undelivered"],
+    ] {
+        let line = daemon.wait_log(&["WARN", parts[0], parts[1]]);
+        for part in [
+            format!("(pid {}, uid {}", getpid(), geteuid().as_raw()),
+            "limits.queue-per-user = 262144 bytes".into(),
+        ] {
+            assert!(line.contains(&part), "no {part} in: {line}");
+        }
+    }
+    drop(hogs);
+    round_trip(&daemon.connect("echo"), b"there is room again\n");
+}

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Daemon, read_all, read_n};
+use harness::{Daemon, read_all, read_n, write_until_full};
 
 const CLIENTS: usize = 100;
 
@@ -301,4 +301,23 @@ fn bytes_without_framing_pass_as_they_come() {
     let (mut one, other) = (daemon.connect("socket"), daemon.connect("socket"));
     one.write_all(&[0, 255, b'\n', 7]).unwrap();
     assert_eq!(read_n(&other, 4), [0, 255, b'\n', 7]);
+}
+
+#[test]
+fn who_goes_with_a_full_queue_is_named_with_what_it_did_not_take() {
+    let daemon = relay("queue-size = \"128KiB\"");
+    let (deaf, mut speaker) = (daemon.connect("r"), daemon.connect("r"));
+    let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+    write_until_full(&speaker, &line.repeat(10_000), 300_000);
+    speaker.set_nonblocking(false).unwrap();
+    drop(deaf);
+    let told = daemon.wait_log(&["WARN", "client 1 ", "hung up on what it was owed: "]);
+    let number = told.rsplit(' ').nth(2).unwrap();
+    speaker.write_all(b"\n").unwrap();
+    drop(speaker);
+    let summary = summary(daemon);
+    assert!(
+        summary.ends_with(&format!(" {number} undelivered")),
+        "{summary}"
+    );
 }

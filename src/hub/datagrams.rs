@@ -120,7 +120,7 @@ impl<S: Stream> Hub<S> {
             exchange,
             socket: &mut self.sockets[*socket],
             limits: &mut self.limits,
-            lines: &mut self.lines,
+            lines: &mut self.lines[*socket],
             notes,
             now,
         };
@@ -154,7 +154,7 @@ impl<S: Stream> Hub<S> {
                 exchange,
                 socket: &mut self.sockets[*socket],
                 limits: &mut self.limits,
-                lines: &mut self.lines,
+                lines: &mut self.lines[*socket],
                 notes: &mut self.mail.notes,
                 now,
             };

@@ -1,4 +1,4 @@
-//! The log lines that clients can cause: one for each event of a client's life and for each loss, all
+//! The log lines that clients of a socket can cause: one for each event of a client's life and for each loss, all
 //! of a kind at a limited rate, each with the client, its sender, and the key that decides.
 
 use std::time::Instant;
@@ -26,6 +26,7 @@ pub(super) struct Lines {
     dropped: Throttle,
     truncated: Throttle,
     stalled: Throttle,
+    starved: Throttle,
     oversized: Throttle,
 }
 
@@ -129,6 +130,37 @@ impl Lines {
         write(&mut self.stalled, Level::Warn, now, || {
             format!(
                 "{name}: client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
+            )
+        });
+    }
+
+    pub(super) fn starved<S>(
+        &mut self,
+        socket: &Socket,
+        client: &Connection<S>,
+        over: Over,
+        now: Instant,
+    ) {
+        let (name, timeout) = (&socket.name, socket.slow_timeout);
+        let Connection { id, peer, .. } = client;
+        let Over { key, limit } = over;
+        write(&mut self.starved, Level::Warn, now, || {
+            format!(
+                "{name}: client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
+            )
+        });
+    }
+
+    /// A receiver takes nothing more and was owed something.
+    pub(super) fn deaf<S>(&mut self, socket: &Socket, client: &Connection<S>, now: Instant) {
+        let name = &socket.name;
+        let Connection {
+            id, peer, queue, ..
+        } = client;
+        let undelivered = queue.len();
+        write(&mut self.closed, Level::Warn, now, || {
+            format!(
+                "{name}: client {id} ({peer}) hung up on what it was owed: {undelivered} bytes undelivered"
             )
         });
     }

@@ -9,7 +9,7 @@ use super::{READ_BUFFER, Timer};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
-    connection::Connection,
+    connection::{Connection, Stream},
     error::Close,
     frame::Framing,
     input::{Rule, TooLong},
@@ -17,7 +17,7 @@ use crate::{
     service::{Line, Record, Relay, Service},
 };
 
-/// How long senders may wait for a client before the log has a line of it.
+/// How long senders may wait for a client, or one for a quota, before the log has a line of it.
 pub(super) const STALL: Duration = Duration::from_secs(1);
 
 /// What is lost with a client that ends.
@@ -180,6 +180,8 @@ pub struct Socket {
     pub(super) record: Option<Record>,
     /// Senders that wait for room in the record or with receivers.
     pub(super) line: Line,
+    /// There is a record, or there are receivers, to wait for.
+    pub(super) lines_up: bool,
     pub(super) counters: Counters,
 }
 
@@ -240,6 +242,7 @@ impl Socket {
             quiet: false,
             record,
             line: Line::default(),
+            lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
         }
     }
@@ -281,7 +284,12 @@ impl Socket {
     }
 
     /// Whether a client's time is over at `now`.
-    pub(super) fn over<S>(&self, client: &mut Connection<S>, timer: Timer, now: Instant) -> Time {
+    pub(super) fn over<S: Stream>(
+        &self,
+        client: &mut Connection<S>,
+        timer: Timer,
+        now: Instant,
+    ) -> Time {
         let (due, reason) = match timer {
             Timer::Idle => {
                 let Some(timeout) = self.idle_timeout else {
@@ -296,6 +304,7 @@ impl Socket {
                 (active + timeout, Close::Idle)
             }
             Timer::Slow => {
+                let stalls = client.stalls();
                 let Some(full) = &mut client.full else {
                     return Time::Off;
                 };
@@ -305,7 +314,7 @@ impl Socket {
                     full.taken = 0;
                 }
                 let due = full.since + self.slow_timeout;
-                if client.holds_up && !full.told && due > now {
+                if stalls && !full.told && due > now {
                     full.told = since + STALL <= now;
                     return if full.told {
                         Time::Stall(due)

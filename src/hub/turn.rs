@@ -33,13 +33,21 @@ impl<S: Stream> Hub<S> {
         let socket = self.clients[key].socket as usize;
         let served = self.serve(key, event, now);
         let settled = served.and_then(|()| self.settle(key, event.end, now, watch));
-        self.sockets[socket].line.served(key);
-        self.note_dropped(now);
+        if !self.effects.dropped.is_empty() {
+            self.note_dropped(now);
+        }
+        let lines_up = self.sockets[socket].lines_up;
+        if lines_up {
+            self.sockets[socket].line.served(key);
+        }
         match settled {
-            Ok(()) => self.call(socket, now),
+            Ok(()) if lines_up => self.call(socket, now),
+            Ok(()) => {}
             Err(reason) => self.close(key, &reason, now),
         }
-        self.follow_up(now, watch);
+        if !self.effects.is_empty() {
+            self.follow_up(now, watch);
+        }
     }
 
     /// What it is owed, what waited, what it sends.
@@ -116,7 +124,7 @@ impl<S: Stream> Hub<S> {
         }
         match flushed {
             Err(Close::HangUp) if self.clients[key].receiver => {
-                self.deafen(key);
+                self.deafen(key, now);
                 Ok(())
             }
             other => other,
@@ -124,10 +132,13 @@ impl<S: Stream> Hub<S> {
     }
 
     /// A receiver takes nothing more; what it sent is still read, and delivered.
-    fn deafen(&mut self, key: usize) {
+    fn deafen(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         socket.counters.undelivered += client.queue.len() as u64;
+        if client.is_owed() {
+            self.lines[client.socket as usize].deaf(socket, client, now.instant);
+        }
         client.queue = Default::default();
         client.gap = None;
         client.receiver = false;
@@ -188,7 +199,7 @@ impl<S: Stream> Hub<S> {
                     told: false,
                 }));
                 let mut span = socket.slow_timeout;
-                if client.holds_up {
+                if client.stalls() {
                     span = span.min(STALL);
                 }
                 super::set(
@@ -212,14 +223,11 @@ impl<S: Stream> Hub<S> {
 
     /// What a turn did to other clients.
     pub(super) fn follow_up(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        if self.effects.is_empty() {
-            return;
-        }
         self.note_dropped(now);
         while let Some((key, reason)) = self.effects.failed.pop() {
             match reason {
                 Close::HangUp if self.clients.contains(key) => {
-                    self.deafen(key);
+                    self.deafen(key, now);
                     self.effects.touched.push(key);
                 }
                 reason if self.clients.contains(key) => self.close(key, &reason, now),
@@ -244,8 +252,7 @@ impl<S: Stream> Hub<S> {
             socket.counters.dropped += messages;
             let quota = self.limits.room(uid) < client.queue.room(socket.queue_size);
             let over = quota.then(|| self.limits.over(uid));
-            self.lines
-                .dropped(socket, client, messages, over, now.instant);
+            self.lines[client.socket as usize].dropped(socket, client, messages, over, now.instant);
         }
     }
 
@@ -326,8 +333,9 @@ impl<S: Stream> Hub<S> {
             Some(Awaits::Quota) => self.starved.push_back(key),
             None => {}
         }
+        let lines = &mut self.lines[client.socket as usize];
         if taken.truncated > 0 {
-            self.lines.truncated(
+            lines.truncated(
                 socket,
                 client.id,
                 &client.peer,
@@ -336,8 +344,7 @@ impl<S: Stream> Hub<S> {
             );
         }
         if oversized > 0 {
-            self.lines
-                .oversized(socket, client.id, &client.peer, oversized, now.instant);
+            lines.oversized(socket, client.id, &client.peer, oversized, now.instant);
         }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
@@ -396,8 +403,7 @@ impl<S: Stream> Hub<S> {
         let ended = matches!(reason, Close::Done | Close::HangUp | Close::Stopping);
         socket.counters.closed += u64::from(!ended);
         socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
-        self.lines
-            .closed(socket, &client, reason, &loss, now.instant);
+        self.lines[client.socket as usize].closed(socket, &client, reason, &loss, now.instant);
         self.call(client.socket as usize, now);
     }
 }
