@@ -303,7 +303,8 @@ impl<S: Stream> Hub<S> {
         // Taken out, so that the service may reach every client while this one's bytes are read.
         let input = client.input.take();
         let mut input = input.map_or_else(Input::default, |input| *input);
-        let credit = client.held - client.queue.len();
+        // What a gap was told in just now is not counted yet.
+        let credit = client.held.saturating_sub(client.queue.len());
         let mut out = Outbox::new(
             &mut self.clients,
             &mut self.limits,

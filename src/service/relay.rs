@@ -442,7 +442,12 @@ impl Relay {
             return Ok(true);
         }
         if self.stamp.is_some() {
-            let gap = out.clients[key].gap.get_or_insert_default();
+            let client = &mut out.clients[key];
+            if !client.watched.write {
+                // Its queue may be empty, and it is to be told all the same.
+                out.effects.touched.push(key);
+            }
+            let gap = client.gap.get_or_insert_default();
             gap.count += 1;
             gap.bytes += (message.len() - self.unseen) as u64;
         }

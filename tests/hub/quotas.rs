@@ -189,3 +189,48 @@ fn a_gap_is_told_whatever_others_hold() {
         assert!(reader.got().ends_with(b"}}\n"), "no gap at the end");
     }
 }
+
+/// The queue of who is to be told a gap is empty; `says` something in the turn that tells it.
+fn told_from_an_empty_queue(says: bool) {
+    let relay = "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"lines\"\nmessage-size = \"16B\"\nqueue-size = \"1000B\"\nslow-client = \"drop\"\nstamp = true\n[socket.e]\npath = \"/run/e\"\nframing = \"lines\"\nmessage-size = \"16B\"\nqueue-size = \"2000B\"\n";
+    let limits = Limits::new(90, 90).with_queues(400, 4000);
+    let mut world = World::with_limits(relay, limits);
+    let (reader, sender) = (enter(&mut world, 2, 10_000), enter(&mut world, 3, 10_000));
+    sender.send(&lines(100..101));
+    world.settle();
+    let line = reader.take(usize::MAX);
+    // One more fills its kernel and leaves its queue empty; the next finds no room anywhere.
+    reader.wire.borrow_mut().capacity = line;
+    let hog = world.try_enter(1, Peer { uid: 2, ..PEER }, &[]).0.unwrap();
+    hog.wire.borrow_mut().capacity = 8;
+    hog.send(&lines(1000..1200));
+    world.settle();
+    for which in [101, 102] {
+        sender.send(&lines(which..which + 1));
+        world.settle();
+    }
+    assert_eq!(world.counters().dropped, 1);
+    hog.vanish();
+    world.settle();
+    reader.take(10);
+    if says {
+        reader.send(b"said\n");
+    }
+    world.settle();
+    while reader.take(10) > 0 {
+        world.settle();
+    }
+    assert!(reader.got().ends_with(b"}}\n"));
+    sender.take(usize::MAX);
+    assert_eq!(sender.got().ends_with(b"\"message\":\"said\"}\n"), says);
+}
+
+#[test]
+fn a_gap_is_told_where_no_queue_is_to_be_written() {
+    told_from_an_empty_queue(false);
+}
+
+#[test]
+fn a_gap_may_be_told_in_parts_by_the_turn_that_reads() {
+    told_from_an_empty_queue(true);
+}
