@@ -298,9 +298,12 @@ fn who_shuts_down_its_sending_side_listens_on_and_may_go_unread() {
 #[test]
 fn bytes_without_framing_pass_as_they_come() {
     let daemon = Daemon::ad_hoc(&["--service", "relay"]);
-    let (mut one, other) = (daemon.connect("socket"), daemon.connect("socket"));
-    one.write_all(&[0, 255, b'\n', 7]).unwrap();
-    assert_eq!(read_n(&other, 4), [0, 255, b'\n', 7]);
+    let (mut first, mut second) = (daemon.connect("socket"), daemon.connect("socket"));
+    // What the second is heard to say, it says as a member.
+    second.write_all(&[0, 255, b'\n', 7]).unwrap();
+    assert_eq!(read_n(&first, 4), [0, 255, b'\n', 7]);
+    first.write_all(b"\n\n\0").unwrap();
+    assert_eq!(read_n(&second, 3), b"\n\n\0");
 }
 
 #[test]

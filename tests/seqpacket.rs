@@ -309,18 +309,11 @@ fn for_a_slow_reader_whole_packets_are_dropped_and_counted() {
 fn a_relay_passes_packets_on_to_all_others() {
     let daemon = start("service = \"relay\"\nmessage-size = \"4KiB\"");
     let receivers: Vec<_> = (0..3).map(|_| client(&daemon)).collect();
+    // Clients are let in in the order in which they came: who is heard is the last.
     let sender = client(&daemon);
     let packets: Vec<_> = (0..2000)
         .map(|n| if n % 10 == 0 { Vec::new() } else { numbered(n) })
         .collect();
-    // They are in once they have each heard of the other.
-    for pair in [[0, 1], [1, 2], [2, 0]] {
-        receivers[pair[0]].send(b"here");
-        assert_eq!(receivers[pair[1]].receive().as_deref(), Some(&b"here"[..]));
-    }
-    for receiver in &receivers {
-        assert_eq!(receiver.receive().as_deref(), Some(&b"here"[..]));
-    }
     thread::scope(|scope| {
         for receiver in &receivers {
             scope.spawn(|| {
