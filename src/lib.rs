@@ -5,10 +5,12 @@
 
 pub mod access;
 pub mod batch;
+pub mod counters;
 pub mod envelope;
 pub mod error;
 pub mod frame;
 pub mod limits;
+pub mod octets;
 pub mod peer;
 pub mod queue;
 pub mod record;
@@ -29,6 +31,7 @@ pub mod input;
 pub mod link;
 pub mod mailbox;
 pub mod service;
+pub mod state;
 
 pub mod server;
 

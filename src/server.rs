@@ -121,7 +121,8 @@ impl Server {
         let alarm = Alarm::new()?;
         registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         let door = Door::new(endpoints, registry)?;
-        let mail = Mail::new(mailboxes, &mut hub, registry)?;
+        let now = Instant::now();
+        let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
             let waker = Arc::clone(&waker);
@@ -132,7 +133,6 @@ impl Server {
             };
             writers.push((socket, Writer::start(target, wake)?));
         }
-        let now = Instant::now();
         let stamps = |socket: &Socket| socket.stamps();
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(stamps),
