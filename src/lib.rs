@@ -18,6 +18,7 @@ pub mod throttle;
 
 pub mod alarm;
 pub mod config;
+pub mod parking;
 pub mod sys;
 pub mod systemd;
 pub mod writer;

@@ -24,7 +24,10 @@ const FLOORS: &[&[&[&str]]] = &[
         &["frame", "peer", "queue"],
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
-    &[&["alarm", "config", "sys", "systemd", "writer"]],
+    &[
+        &["alarm", "config", "sys", "systemd", "writer"],
+        &["parking"],
+    ],
     &[
         &["accounts", "input"],
         &["connection", "datagram"],
