@@ -27,6 +27,7 @@ pub mod accounts;
 pub mod connection;
 pub mod datagram;
 pub mod endpoint;
+pub mod handover;
 pub mod hub;
 pub mod input;
 pub mod link;

@@ -11,7 +11,7 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut, Seek, SeekFrom, Write},
+    io::{self, IoSlice, IoSliceMut, Seek, SeekFrom},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -290,7 +290,7 @@ fn send_descriptors(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::os::unix::net::UnixStream;
+    use std::{io::Write, os::unix::net::UnixStream};
 
     use rustix::net::sockopt::socket_cookie;
 

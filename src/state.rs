@@ -62,8 +62,10 @@ pub struct Socket {
     pub record: Option<Record>,
     /// What waits for and from those who sent it datagrams.
     pub mail: datagram::Parked,
-    /// Its descriptor.
-    pub endpoint: Option<Endpoint>,
+    /// Its descriptors: the one at which clients come, and earlier ones.
+    pub endpoints: Vec<Endpoint>,
+    /// Of a seqpacket socket, how long packets may be that come and that are sent, bytes.
+    pub packets: Option<(usize, usize)>,
 }
 
 /// A socket's record.
@@ -80,7 +82,7 @@ pub struct Record {
 }
 
 /// A socket's descriptor.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Endpoint {
     /// SO_COOKIE (`socket(7)`).

@@ -33,6 +33,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["connection", "datagram"],
         &["link", "mailbox", "service", "state"],
         &["endpoint", "hub"],
+        &["handover"],
     ],
     &[&["server"]],
     &[&["client", "daemon", "generator"]],

@@ -202,6 +202,7 @@ impl Socket {
             counters: self.counters,
             stamped,
             enough,
+            packets: (self.packet > 0).then_some((self.rule.message_size, self.longest)),
             record: self.record.as_ref().map(|record| state::Record {
                 seq: record.seq(),
                 ..state::Record::default()

@@ -102,6 +102,8 @@ pub struct Socket {
     pub(super) read_size: usize,
     /// Bytes without which no packet is read; 0 on a stream, of which any part can be.
     pub(super) packet: usize,
+    /// Bytes of the longest message that is sent.
+    pub(super) longest: usize,
     /// Bytes that each message has here and not on the wire.
     pub(super) unseen: u64,
     pub(super) queue_size: usize,
@@ -167,6 +169,7 @@ impl Socket {
             rule,
             read_size: READ_BUFFER + packet,
             packet,
+            longest: config.longest_sent(),
             unseen,
             queue_size: config.queue_size,
             slow_client: config.slow_client,
