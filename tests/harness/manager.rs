@@ -71,6 +71,12 @@ impl Daemon {
         stored.remove(0)
     }
 
+    /// Waits until it has built all it goes on with, and only the manager keeps it from serving.
+    pub fn wait_restored(&self) {
+        self.wait_note("FDSTOREREMOVE=1");
+        self.wait_note("BARRIER=1");
+    }
+
     /// The process that goes on as `setup` says with what this one leaves.
     pub fn restart(mut self, setup: impl FnOnce(Setup) -> Setup) -> Self {
         let near = self.park();
