@@ -154,9 +154,7 @@ impl Parked {
             ..
         } = message;
         match <[OwnedFd; 2]>::try_from(descriptors) {
-            Ok([far, memory]) if payload == FIRST => {
-                Ok(Some((far, Memory(File::from(memory)))))
-            }
+            Ok([far, memory]) if payload == FIRST => Ok(Some((far, Memory(File::from(memory))))),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -326,7 +324,10 @@ mod tests {
     fn cookies(parked: &Parked) -> Vec<u64> {
         let (descriptors, lacking) = parked.descriptors().unwrap();
         assert!(!lacking);
-        descriptors.iter().map(|fd| socket_cookie(fd).unwrap()).collect()
+        descriptors
+            .iter()
+            .map(|fd| socket_cookie(fd).unwrap())
+            .collect()
     }
 
     #[test]

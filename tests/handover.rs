@@ -83,7 +83,10 @@ fn conversations_go_on() {
     assert_eq!(packets.receive().as_deref(), Some(&b"packet"[..]));
     behind.set_nonblocking(false).unwrap();
     behind.shutdown(Shutdown::Write).unwrap();
-    assert!(read_all(&behind) == bytes[..sent], "bytes were lost or changed");
+    assert!(
+        read_all(&behind) == bytes[..sent],
+        "bytes were lost or changed"
+    );
     assert!(daemon.stop().success());
     for stream in [&mut half, &mut speaker, &mut listener] {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
@@ -209,7 +212,9 @@ fn socket_files_stay_as_they_are() {
     let pid = fs::read_to_string(daemon.path("echo.lock")).unwrap();
     assert_eq!(pid, format!("{}\n", daemon.pid().as_raw_nonzero()));
     // Its place is taken.
-    let (code, log) = Setup::within(Arc::clone(daemon.folder())).config(SOCKETS).fail();
+    let (code, log) = Setup::within(Arc::clone(daemon.folder()))
+        .config(SOCKETS)
+        .fail();
     assert_eq!(code, Some(1), "{log}");
     assert!(daemon.stop().success());
     for name in ["echo", "echo.lock", "raw", "talk", "packets.lock"] {
@@ -251,11 +256,18 @@ fn records_go_on_with_their_numbers_and_those_of_their_clients() {
         .map(|line| {
             let record: serde_json::Value = serde_json::from_str(line).unwrap();
             let message = record["message"].as_str().unwrap().to_owned();
-            (record["seq"].as_u64().unwrap(), record["client"].as_u64().unwrap(), message)
+            (
+                record["seq"].as_u64().unwrap(),
+                record["client"].as_u64().unwrap(),
+                message,
+            )
         })
         .collect();
     let expected = [(1, 1, "first"), (2, 2, "another"), (3, 1, "second")];
-    assert_eq!(seen, expected.map(|(seq, client, text)| (seq, client, text.to_owned())));
+    assert_eq!(
+        seen,
+        expected.map(|(seq, client, text)| (seq, client, text.to_owned()))
+    );
 }
 
 #[test]

@@ -67,7 +67,11 @@ impl Daemon {
         let code = self.wait().code();
         assert_eq!(code, Some(75), "it ended otherwise than after a handover");
         let mut stored = self.stored();
-        assert_eq!(stored.len(), 1, "it left something else than one descriptor");
+        assert_eq!(
+            stored.len(),
+            1,
+            "it left something else than one descriptor"
+        );
         stored.remove(0)
     }
 

@@ -422,7 +422,10 @@ impl Setup {
         drop(command);
 
         let ears = Arc::new(Ears::default());
-        let mut threads = vec![ears.follow(log, take_log), follow_notes(&ears, notes, keeps, answers)];
+        let mut threads = vec![
+            ears.follow(log, take_log),
+            follow_notes(&ears, notes, keeps, answers),
+        ];
         match output {
             Some(output) => threads.push(ears.follow(output, take_output)),
             None => ears.said().output_ended = true,
