@@ -11,6 +11,7 @@
 
 mod datagrams;
 mod log;
+mod reload;
 mod socket;
 mod take;
 mod turn;
@@ -23,7 +24,8 @@ use std::{
 
 use slab::Slab;
 
-pub use socket::{Counters, Socket};
+pub use reload::{Renewal, Trail};
+pub use socket::{Counters, Nature, Socket};
 
 pub use crate::connection::Now;
 
@@ -68,6 +70,8 @@ pub struct Hub<S> {
     /// A client left since the last turn: the stop may go on with those who waited for it.
     left: bool,
     mail: Mail,
+    /// Sockets are retired and have clients.
+    retiring: bool,
 }
 
 /// Clients that are to have a turn without an event.
@@ -103,6 +107,7 @@ impl<S: Stream> Hub<S> {
             stopping: false,
             left: false,
             mail: Mail::default(),
+            retiring: false,
         }
     }
 
@@ -124,7 +129,8 @@ impl<S: Stream> Hub<S> {
         self.limits.held_for(uid)
     }
 
-    /// The sockets, in the order of `new`.
+    /// The sockets, in the order of `new`; later ones stand where `places` said, and retired ones
+    /// between them.
     #[must_use]
     pub fn sockets(&self) -> &[Socket] {
         &self.sockets
@@ -244,6 +250,9 @@ impl<S: Stream> Hub<S> {
         if self.stopping {
             self.left = false;
             self.quieten();
+        }
+        if self.retiring {
+            self.clear_retired();
         }
     }
 
@@ -438,6 +447,7 @@ impl<S: Stream> Hub<S> {
             self.close(key, &Close::Stopping, now);
         }
         self.abandon_datagrams();
+        self.clear_retired();
     }
 }
 

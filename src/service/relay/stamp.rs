@@ -26,6 +26,16 @@ impl Stamp {
         }
     }
 
+    /// The number of the last message.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Numbers go on from `seq`, unless they are further.
+    pub(super) fn go_on_from(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+    }
+
     /// Adds the record of the next message to `out`; it counts once `pass` is told.
     pub(super) fn put(
         &mut self,
