@@ -12,9 +12,10 @@
 mod door;
 mod idle;
 mod mail;
+mod reload;
 
 use std::{
-    io,
+    io, mem,
     os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -25,6 +26,8 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
+
+pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket};
 
 use door::Door;
 use idle::Idle;
@@ -65,6 +68,8 @@ pub enum Ended {
     Stopped,
     /// Messages that were taken into a record could not be written in that time.
     Unwritten,
+    /// SIGHUP asks for a reload: the next call of `run` goes on.
+    Reload,
 }
 
 /// The signals that the daemon handles; to be installed before anything that takes time.
@@ -84,6 +89,9 @@ pub struct Server {
     mail: Mail,
     /// The records' threads, with their sockets' places.
     writers: Vec<(usize, Writer)>,
+    /// Those of records that are no more, until all is written.
+    parting: Vec<Writer>,
+    waker: Arc<Waker>,
     signals: Signals,
     notifier: Notifier,
     drain_timeout: Duration,
@@ -96,6 +104,10 @@ pub struct Server {
     /// The stop: it has begun, and ends at this time at the latest.
     stop: Option<Instant>,
     stop_now: bool,
+    /// A reload was asked for.
+    reload: bool,
+    /// Why the last one changed nothing.
+    unchanged: Option<String>,
     /// `exit-on-idle`, where there is one.
     idle: Option<Idle>,
 }
@@ -124,24 +136,19 @@ impl Server {
         let mail = Mail::new(mailboxes, &mut hub, registry)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
-            let waker = Arc::clone(&waker);
-            let wake = move || {
-                if let Err(error) = waker.wake() {
-                    warn!("cannot wake the event loop: {error}");
-                }
-            };
-            writers.push((socket, Writer::start(target, wake)?));
+            writers.push((socket, reload::start_writer(target, &waker)?));
         }
         let now = Instant::now();
-        let stamps = |socket: &Socket| socket.stamps();
         Ok(Server {
-            tells_time: !writers.is_empty() || hub.sockets().iter().any(stamps),
+            tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
             alarm,
             hub,
             door,
             mail,
             writers,
+            parting: Vec::new(),
+            waker,
             signals,
             notifier: Notifier::default(),
             drain_timeout,
@@ -150,15 +157,17 @@ impl Server {
             stale: false,
             stop: None,
             stop_now: false,
+            reload: false,
+            unchanged: None,
             idle: None,
         })
     }
 
-    /// Serves until a signal ends it.
+    /// Serves until a signal ends it, or asks for a reload.
     ///
     /// # Errors
     /// What the daemon cannot go on with.
-    pub fn run(mut self) -> Result<Ended, Fatal> {
+    pub fn run(&mut self) -> Result<Ended, Fatal> {
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
@@ -201,7 +210,7 @@ impl Server {
                     }
                     Token(token) if token >= DATAGRAMS => {
                         self.stale = true;
-                        self.hub.receive(token - DATAGRAMS, now);
+                        self.mail.event(token - DATAGRAMS, &mut self.hub, now);
                     }
                     Token(token) => {
                         self.stale = true;
@@ -225,6 +234,10 @@ impl Server {
             self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
                 return Ok(ended);
+            }
+            // Last: nothing of this turn is left, and no event of it comes to who is new in a place.
+            if mem::take(&mut self.reload) && self.stop.is_none() {
+                return Ok(Ended::Reload);
             }
         }
     }
@@ -259,7 +272,7 @@ impl Server {
     fn take_signals(&mut self, now: Now) {
         for signal in self.signals.pending().collect::<Vec<_>>() {
             match signal {
-                SIGHUP => warn!("SIGHUP: reload is not available yet; systemctl restart udsd"),
+                SIGHUP => self.reload = true,
                 SIGTERM | SIGINT | SIGUSR2 if self.stop.is_some() => self.stop_now = true,
                 SIGUSR2 => {
                     warn!("SIGUSR2: handover is not available yet; stopping as for SIGTERM");
@@ -272,6 +285,7 @@ impl Server {
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
+        self.part()?;
         let to_be_idle = self.awaits_idleness();
         for (socket, writer) in &mut self.writers {
             let awaited = self.hub.awaits_record(*socket) || to_be_idle;
@@ -304,7 +318,7 @@ impl Server {
 
     /// The last lines of the log: what happened on each socket.
     fn sum_up(&self) {
-        for socket in self.hub.sockets() {
+        for socket in self.hub.sockets().iter().filter(|of| !of.is_retired()) {
             info!("{}: {}", socket.name(), socket.counters());
         }
     }
@@ -325,18 +339,19 @@ impl Server {
     }
 
     fn status(&self) -> String {
-        let messages: u64 = self
-            .hub
-            .sockets()
-            .iter()
-            .map(|socket| socket.counters().messages)
-            .sum();
-        format!(
+        let sockets = self.hub.sockets().iter().filter(|of| !of.is_retired());
+        let counts = sockets.map(|socket| (1, socket.counters().messages));
+        let (sockets, messages) = counts.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        let counts = format!(
             "{}, {}, {}",
             count(self.hub.present() as u64, "client"),
             count(messages, "message"),
-            count(self.hub.sockets().len() as u64, "socket")
-        )
+            count(sockets, "socket")
+        );
+        match &self.unchanged {
+            Some(fault) => format!("reload failed: {fault}; serving as before: {counts}"),
+            None => counts,
+        }
     }
 
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
@@ -354,6 +369,7 @@ impl Server {
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
         let unwritten: usize = self.hub.records().map(|record| record.waiting()).sum();
+        let unwritten = unwritten + self.parting.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
         let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
@@ -372,7 +388,8 @@ impl Server {
             self.hub.abandon(now);
         }
         if unwritten == 0 {
-            for (_, writer) in self.writers.drain(..) {
+            let writers = self.writers.drain(..).map(|(_, writer)| writer);
+            for writer in writers.chain(self.parting.drain(..)) {
                 writer.finish();
             }
         }

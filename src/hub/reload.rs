@@ -61,14 +61,16 @@ impl<S: Stream> Hub<S> {
     /// # Errors
     /// Why there is none.
     pub fn place_of(&self, name: &str, nature: &Nature) -> Result<usize, Changed> {
-        let place = self.find(name).ok_or(Changed::Gone)?;
+        let place = self.place(name).ok_or(Changed::Gone)?;
         match nature.change(&self.sockets[place].nature) {
             None => Ok(place),
             Some(changed) => Err(changed),
         }
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
+    /// The number of the socket `name`.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
         let mut sockets = self.sockets.iter();
         sockets.position(|socket| socket.name == name && !socket.is_retired())
     }
@@ -80,7 +82,7 @@ impl<S: Stream> Hub<S> {
         let vacant = |&place: &usize| self.sockets.get(place).is_none_or(Socket::is_vacant);
         let mut free = (0..).filter(vacant);
         names
-            .filter_map(|name| self.find(name).or_else(|| free.next()))
+            .filter_map(|name| self.place(name).or_else(|| free.next()))
             .collect()
     }
 
