@@ -1,7 +1,11 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
+mod log;
+mod reload;
+
 use std::{
     io::{self, Write},
+    mem,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -9,7 +13,7 @@ use std::{
 };
 
 use clap::Parser;
-use log::{Level, error, info, warn};
+use ::log::{error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
@@ -18,13 +22,14 @@ use crate::{
     config::{self, AdHoc, Address, Config, Places, ServiceKind},
     endpoint::{self, Endpoint},
     error::Fatal,
-    hub::{Hub, Socket},
+    handover::Handover,
+    hub::{Hub, Now, Socket},
     limits::Limits,
     mailbox::{self, Mailbox},
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
-    systemd::{self, Inherited},
+    systemd::{self, Inherited, Passed},
     writer::{Target, Unopened},
 };
 
@@ -39,6 +44,8 @@ const QUEUE_LENGTH: u32 = 512;
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
 /// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
 const FAILED_START: Duration = Duration::from_secs(1);
+/// The exit code after a handover (EX_TEMPFAIL): the units have RestartForceExitStatus=75.
+const HANDED_OVER: u8 = 75;
 
 /// The message daemon for the local services of one machine.
 #[derive(Debug, Parser)]
@@ -69,13 +76,16 @@ struct Arguments {
 #[must_use]
 pub fn main() -> ExitCode {
     // Before this process opens a descriptor of its own, which could pass for one of those.
-    let passed = systemd::inherited();
+    let passed = systemd::passed();
     // Before anything that takes time: a signal that came earlier would end the process as it is.
     let signals = server::signals();
-    let activated = passed.as_ref().map_or(true, |passed| !passed.is_empty());
+    let activated = passed
+        .as_ref()
+        .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
         Ok(arguments) if arguments.check => return check(load(&arguments)),
-        Ok(arguments) => start(&arguments, passed, signals),
+        Ok(arguments) => start(&arguments, passed, signals)
+            .map(|(server, config)| (server, config, arguments)),
         Err(message) => {
             // Where standard error is closed there is nobody to tell.
             let _ = message.print();
@@ -85,8 +95,8 @@ pub fn main() -> ExitCode {
             Err(ExitCode::FAILURE)
         }
     };
-    let server = match started {
-        Ok(server) => server,
+    let (mut server, mut config, arguments) = match started {
+        Ok(started) => started,
         Err(code) => {
             if activated {
                 thread::sleep(FAILED_START);
@@ -94,21 +104,28 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match server.run() {
-        Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Unwritten) => ExitCode::FAILURE,
-        Err(fatal) => report(&fatal),
+    loop {
+        server = match server.run() {
+            Ok(Ended::Reload(mut server)) => {
+                reload::reload(&mut server, &arguments, &mut config);
+                *server
+            }
+            Ok(Ended::Stopped) => return ExitCode::SUCCESS,
+            Ok(Ended::Unwritten) => return ExitCode::FAILURE,
+            Ok(Ended::HandedOver) => return HANDED_OVER.into(),
+            Err(fatal) => return report(&fatal),
+        }
     }
 }
 
 /// Everything up to the event loop. What fails is logged.
 fn start(
     arguments: &Arguments,
-    passed: Result<Vec<Inherited>, String>,
+    passed: Result<Passed, String>,
     signals: io::Result<Signals>,
-) -> Result<Server, ExitCode> {
+) -> Result<(Server, Config), ExitCode> {
     let config = load(arguments);
-    log_to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
+    log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
     let server = config.and_then(|config| {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
@@ -118,7 +135,10 @@ fn start(
             socket: "inherited".into(),
             fault,
         })?;
-        prepare(&config, passed, signals)
+        raise_files();
+        let handover = Handover::find(passed.stored);
+        let server = prepare(&config, passed.sockets, handover, signals)?;
+        Ok((server, config))
     });
     server.map_err(|fatal| report(&fatal))
 }
@@ -171,31 +191,14 @@ fn report(fatal: &Fatal) -> ExitCode {
     fatal.exit_code().into()
 }
 
-/// Lines for people carry the time and level, lines for the journal its priority
-/// (`sd-daemon(3)`); RUST_LOG wins over `filter`.
-fn log_to_stderr(filter: &str) {
-    let journal = systemd::is_journal(std::io::stderr());
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
-        .format(move |out, record| {
-            if journal {
-                let priority = match record.level() {
-                    Level::Error => 3,
-                    Level::Warn => 4,
-                    Level::Info => 6,
-                    Level::Debug | Level::Trace => 7,
-                };
-                writeln!(out, "<{priority}>{}", record.args())
-            } else {
-                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-                writeln!(out, "{time} {:<5} {}", record.level(), record.args())
-            }
-        })
-        .init();
-}
-
 /// Opens everything that the config file names: the records first, since whoever connects to a
 /// socket that listens is to be served.
-fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
+fn prepare(
+    config: &Config,
+    passed: Vec<Inherited>,
+    mut handover: Option<Handover>,
+    signals: Signals,
+) -> Result<Server, Fatal> {
     let limits = limits(config);
     let access = config
         .sockets
@@ -215,9 +218,23 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         }
         sockets.push(Socket::new(socket, access, record));
     }
-    let endpoints = endpoints(config, passed)?;
+    let endpoints = endpoints(config, passed, handover.as_mut())?;
     let mailboxes = mailboxes(config, &endpoints)?;
-    let hub = Hub::new(sockets, limits);
+    let hub = match &mut handover {
+        None => Hub::new(sockets, limits),
+        Some(handover) => {
+            let streams = handover.streams();
+            let state = mem::take(&mut handover.state);
+            let now = Now {
+                instant: std::time::Instant::now(),
+                wall: std::time::SystemTime::now(),
+            };
+            match Hub::restore(sockets, limits, state, streams, now) {
+                Ok((hub, _)) => hub,
+                Err((why, _)) => todo!("{why}"),
+            }
+        }
+    };
     Server::new(
         hub,
         endpoints,
@@ -226,7 +243,11 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         signals,
         config.daemon.drain_timeout,
     )
-    .map(|server| server.with_exit_on_idle(config.daemon.exit_on_idle))
+    .map(|server| {
+        server
+            .with_exit_on_idle(config.daemon.exit_on_idle)
+            .with_handover(config.to_toml(), handover)
+    })
     .map_err(|source| Fatal::System {
         doing: "setting up the event loop",
         source,
@@ -258,7 +279,11 @@ fn open_record(
 
 /// The sockets of the config file in its order: each inherited where the manager passed it, else
 /// bound.
-fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, Fatal> {
+fn endpoints(
+    config: &Config,
+    passed: Vec<Inherited>,
+    mut handover: Option<&mut Handover>,
+) -> Result<Vec<Endpoint>, Fatal> {
     let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
     for passed in passed {
         let place = endpoint::matching(&passed, &config.sockets);
@@ -283,7 +308,8 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             ),
         });
     }
-    check_exit_on_idle(config, &inherited)?;
+    let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
+    check_exit_on_idle(config, &are_inherited)?;
     let sockets = config.sockets.iter().zip(inherited);
     sockets
         .map(|(socket, inherited)| {
@@ -294,7 +320,24 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             };
             let endpoint = match inherited {
                 Some(passed) => Endpoint::inherit(passed, socket, config)?,
-                None => Endpoint::bind(socket, config)?,
+                None => {
+                    let mut parked = None;
+                    if let Some(handover) = handover.as_deref_mut() {
+                        let mut sockets = handover.state.sockets.iter();
+                        let before = sockets.find(|before| before.name == socket.name);
+                        let before = before.and_then(|before| before.endpoints.first()).cloned();
+                        parked = before.and_then(|before| {
+                            let (fd, lock) = handover.endpoint(&before)?;
+                            Some((before, fd, lock))
+                        });
+                    }
+                    match parked {
+                        Some((before, fd, lock)) => {
+                            Endpoint::resume(&before, fd, lock, socket, config)?
+                        }
+                        None => Endpoint::bind(socket, config)?,
+                    }
+                }
             };
             info!(
                 "{}: {how}, {}, {}",
@@ -318,9 +361,9 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
 
 /// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
 /// would start it again for those who come there.
-fn check_exit_on_idle(config: &Config, inherited: &[Option<Inherited>]) -> Result<(), Fatal> {
+fn check_exit_on_idle(config: &Config, inherited: &[bool]) -> Result<(), Fatal> {
     let mut sockets = config.sockets.iter().zip(inherited);
-    let Some((bound, _)) = sockets.find(|(_, inherited)| inherited.is_none()) else {
+    let Some((bound, _)) = sockets.find(|(_, inherited)| !**inherited) else {
         return Ok(());
     };
     if config.daemon.exit_on_idle.is_none() {
@@ -338,25 +381,9 @@ fn check_exit_on_idle(config: &Config, inherited: &[Option<Inherited>]) -> Resul
 fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mailbox)>, Fatal> {
     let mut mailboxes = Vec::new();
     for (i, (socket, endpoint)) in config.sockets.iter().zip(endpoints).enumerate() {
-        if endpoint.listens() {
-            continue;
+        if let Some(mailbox) = mailbox(config, socket, endpoint)? {
+            mailboxes.push((i, mailbox));
         }
-        let ready = endpoint.mailbox().and_then(|mailbox| {
-            let longest = mailbox.longest()?;
-            Ok((mailbox, longest))
-        });
-        let (mailbox, longest) = ready.map_err(|source| Fatal::System {
-            doing: "setting up a datagram socket",
-            source,
-        })?;
-        if socket.service == ServiceKind::Echo && socket.message_size > longest {
-            let key = format!("socket.{}.message-size", socket.name);
-            let message = format!(
-                "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
-            );
-            return Err(Fatal::Config(vec![config.fault(&key, message)]));
-        }
-        mailboxes.push((i, mailbox));
     }
     if !mailboxes.is_empty()
         && let Some(length) = mailbox::queue_length()
@@ -369,8 +396,35 @@ fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mail
     Ok(mailboxes)
 }
 
-/// The limits on clients, with the soft limit of open files raised to the hard one.
-fn limits(config: &Config) -> Limits {
+/// The mailbox of a datagram socket; `None` where clients connect.
+fn mailbox(
+    config: &Config,
+    socket: &config::Socket,
+    endpoint: &Endpoint,
+) -> Result<Option<Mailbox>, Fatal> {
+    if endpoint.listens() {
+        return Ok(None);
+    }
+    let ready = endpoint.mailbox().and_then(|mailbox| {
+        let longest = mailbox.longest()?;
+        Ok((mailbox, longest))
+    });
+    let (mailbox, longest) = ready.map_err(|source| Fatal::System {
+        doing: "setting up a datagram socket",
+        source,
+    })?;
+    if socket.service == ServiceKind::Echo && socket.message_size > longest {
+        let key = format!("socket.{}.message-size", socket.name);
+        let message = format!(
+            "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
+        );
+        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+    }
+    Ok(Some(mailbox))
+}
+
+/// Raises the soft limit of open files to the hard one.
+fn raise_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -381,6 +435,10 @@ fn limits(config: &Config) -> Limits {
     {
         warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// The limits on clients.
+fn limits(config: &Config) -> Limits {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     let own = OWN_DESCRIPTORS + SOCKET_DESCRIPTORS * config.sockets.len();

@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Over;
 
 /// Ends the daemon. Its text names the path or key at fault and what would be right.
@@ -123,7 +125,7 @@ pub enum Close {
 }
 
 /// What of a socket is not as it was when its clients came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Changed {
     /// The file has no socket of that name any more.
     Gone,

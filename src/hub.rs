@@ -11,6 +11,7 @@
 
 mod datagrams;
 mod log;
+mod park;
 mod reload;
 mod socket;
 mod take;
@@ -24,10 +25,11 @@ use std::{
 
 use slab::Slab;
 
+pub use park::Unusable;
 pub use reload::{Renewal, Trail};
-pub use socket::{Counters, Nature, Socket};
+pub use socket::{Nature, Socket};
 
-pub use crate::connection::Now;
+pub use crate::{connection::Now, counters::Counters};
 
 use datagrams::Mail;
 use log::Lines;

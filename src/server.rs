@@ -10,6 +10,7 @@
 //! registered in the same way.
 
 mod door;
+mod handing;
 mod idle;
 mod mail;
 mod reload;
@@ -38,9 +39,11 @@ use crate::{
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
+    handover::Handover,
     hub::{Hub, Now, Socket},
     link::Link,
     mailbox::Mailbox,
+    parking::Parking,
     systemd::{self, Notifier},
     writer::{Target, Writer},
 };
@@ -61,15 +64,16 @@ const EVENTS: usize = 1024;
 const STATUS_SPAN: Duration = Duration::from_secs(5);
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Every record is written. Clients that did not take what they were owed in `drain-timeout`,
     /// or until a second signal, were closed without it.
     Stopped,
     /// Messages that were taken into a record could not be written in that time.
     Unwritten,
-    /// SIGHUP asks for a reload: the next call of `run` goes on.
-    Reload,
+    /// It has not: SIGHUP asks for a reload, and the next call of `run` goes on.
+    Reload(Box<Server>),
+    /// Everything is left to the next process.
+    HandedOver,
 }
 
 /// The signals that the daemon handles; to be installed before anything that takes time.
@@ -110,6 +114,12 @@ pub struct Server {
     unchanged: Option<String>,
     /// `exit-on-idle`, where there is one.
     idle: Option<Idle>,
+    /// The config in effect, as TOML.
+    config: String,
+    /// Where all is to be left at the end of this turn.
+    parking: Option<Parking>,
+    /// What this process goes on with, until it serves.
+    handover: Option<Handover>,
 }
 
 impl Server {
@@ -133,12 +143,12 @@ impl Server {
         let alarm = Alarm::new()?;
         registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         let door = Door::new(endpoints, registry)?;
-        let mail = Mail::new(mailboxes, &mut hub, registry)?;
+        let now = Instant::now();
+        let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
             writers.push((socket, reload::start_writer(target, &waker)?));
         }
-        let now = Instant::now();
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
@@ -160,6 +170,9 @@ impl Server {
             reload: false,
             unchanged: None,
             idle: None,
+            config: String::new(),
+            parking: None,
+            handover: None,
         })
     }
 
@@ -167,7 +180,10 @@ impl Server {
     ///
     /// # Errors
     /// What the daemon cannot go on with.
-    pub fn run(&mut self) -> Result<Ended, Fatal> {
+    pub fn run(mut self) -> Result<Ended, Fatal> {
+        if let Some(handover) = self.handover.take() {
+            handover.commit();
+        }
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
@@ -230,6 +246,10 @@ impl Server {
                 self.sum_up();
                 return Err(fatal);
             }
+            if let Some(parking) = self.parking.take() {
+                self.hand_over(parking, now);
+                return Ok(Ended::HandedOver);
+            }
             self.report(now);
             self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
@@ -237,7 +257,7 @@ impl Server {
             }
             // Last: nothing of this turn is left, and no event of it comes to who is new in a place.
             if mem::take(&mut self.reload) && self.stop.is_none() {
-                return Ok(Ended::Reload);
+                return Ok(Ended::Reload(Box::new(self)));
             }
         }
     }
@@ -274,10 +294,7 @@ impl Server {
             match signal {
                 SIGHUP => self.reload = true,
                 SIGTERM | SIGINT | SIGUSR2 if self.stop.is_some() => self.stop_now = true,
-                SIGUSR2 => {
-                    warn!("SIGUSR2: handover is not available yet; stopping as for SIGTERM");
-                    self.begin_stop(now);
-                }
+                SIGUSR2 => self.begin_handover(now),
                 _ => self.begin_stop(now),
             }
         }

@@ -197,7 +197,7 @@ impl<S: Stream> Hub<S> {
         for (place, old, why) in replaced {
             self.replace(place, old, why);
         }
-        let open = |(place, mailbox)| (place, self.open(place, mailbox));
+        let open = |(place, mailbox)| (place, self.open(place, mailbox, now.instant));
         let opened = opened.into_iter().map(open).collect();
         let sizes = self.sockets.iter().map(|socket| socket.read_size);
         if let Some(size) = sizes.max()

@@ -1,7 +1,7 @@
 //! The datagram sockets in the event loop: watched level-triggered, like clients, for as long as the
 //! hub receives from them.
 
-use std::{io, os::fd::OwnedFd, rc::Rc};
+use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
 
 use log::warn;
 use mio::Registry;
@@ -32,12 +32,13 @@ impl Mail {
         mailboxes: Vec<(usize, Mailbox)>,
         hub: &mut Hub<Link>,
         registry: &Registry,
+        now: Instant,
     ) -> io::Result<Self> {
         let mut all = Mail::default();
         for (socket, mailbox) in mailboxes {
             let fd = mailbox.socket();
             register(&fd, socket, registry)?;
-            let number = hub.open(socket, Box::new(mailbox));
+            let number = hub.open(socket, Box::new(mailbox), now);
             all.put(socket, fd, number);
         }
         Ok(all)

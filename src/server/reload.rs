@@ -43,6 +43,8 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// `exit-on-idle`
     pub exit_on_idle: Option<Duration>,
+    /// All of the file as TOML.
+    pub config: String,
 }
 
 /// One socket of a plan.
@@ -153,6 +155,7 @@ impl Server {
             limits,
             drain_timeout,
             exit_on_idle,
+            config,
         } = plan;
         if self.parting.len() >= PARTING {
             return Err(Fatal::Record {
@@ -184,6 +187,7 @@ impl Server {
             wall: SystemTime::now(),
         };
         self.put_into_force(&places, ready, &limits, now);
+        self.config = config;
         self.drain_timeout = drain_timeout;
         if self.exit_on_idle() != exit_on_idle {
             self.set_exit_on_idle(exit_on_idle);
