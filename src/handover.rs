@@ -54,7 +54,7 @@ pub fn leave(
 ) {
     for (socket, endpoint) in &mut *endpoints {
         match endpoint.park() {
-            Ok(parked) => state.sockets[*socket].endpoints.push(parked),
+            Ok(parked) => state.sockets[*socket].endpoint = Some(parked),
             Err(error) => warn!("cannot hand over a listening socket: {error}"),
         }
     }
@@ -189,11 +189,11 @@ impl Handover {
 
     /// The clients' streams in the order of the state's clients; `None` for those that did not come
     /// along.
-    pub fn streams(&mut self) -> Vec<Option<Link>> {
-        let sizes: Vec<Option<Sizes>> = self.state.sockets.iter().map(sizes).collect();
+    pub fn streams(&mut self, state: &State) -> Vec<Option<Link>> {
+        let sizes: Vec<Option<Sizes>> = state.sockets.iter().map(sizes).collect();
         let mut missing = 0;
-        let mut streams = Vec::with_capacity(self.state.clients.len());
-        for client in &self.state.clients {
+        let mut streams = Vec::with_capacity(state.clients.len());
+        for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
             let link = fd.and_then(|fd| Link::resume(fd, sizes).ok());
@@ -204,6 +204,16 @@ impl Handover {
             error!("{missing} clients did not come along with what was handed over and are closed");
         }
         streams
+    }
+
+    /// Ends clients that nobody can go on with.
+    pub fn end(why: &str, streams: Vec<Option<Link>>) {
+        let mut clients = 0;
+        for mut link in streams.into_iter().flatten() {
+            link.hang_up();
+            clients += 1;
+        }
+        error!("what was handed over cannot be used, {clients} clients are closed: {why}");
     }
 
     /// The descriptor of a socket that was served, and that of its file's lock.

@@ -39,7 +39,6 @@ use crate::{
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
-    handover::Handover,
     hub::{Hub, Now, Socket},
     link::Link,
     mailbox::Mailbox,
@@ -118,19 +117,18 @@ pub struct Server {
     config: String,
     /// Where all is to be left at the end of this turn.
     parking: Option<Parking>,
-    /// What this process goes on with, until it serves.
-    handover: Option<Handover>,
 }
 
 impl Server {
-    /// A server of `endpoints`, which are the hub's sockets in their order, receiving datagrams from
+    /// A server of `endpoints`, which are the hub's sockets in their order where they could be had,
+    /// receiving datagrams from
     /// `mailboxes` and writing to `targets` the records of the sockets at these places.
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like, and of starting threads.
     pub fn new(
         mut hub: Hub<Link>,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<Option<Endpoint>>,
         mailboxes: Vec<(usize, Mailbox)>,
         targets: Vec<(usize, Target)>,
         mut signals: Signals,
@@ -172,7 +170,6 @@ impl Server {
             idle: None,
             config: String::new(),
             parking: None,
-            handover: None,
         })
     }
 
@@ -181,9 +178,6 @@ impl Server {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
-        if let Some(handover) = self.handover.take() {
-            handover.commit();
-        }
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {

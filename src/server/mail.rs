@@ -14,6 +14,9 @@ use crate::{
     mailbox::Mailbox,
 };
 
+/// Batches that may be received of a socket before another takes its place.
+const LAST_BATCHES: usize = 1024;
+
 /// All datagram sockets, in the places of the hub's sockets.
 #[derive(Default)]
 pub(super) struct Mail(Vec<Option<Watched>>);
@@ -70,6 +73,17 @@ impl Mail {
         }
     }
 
+    /// Receives what is there for socket number `socket`, but not without end.
+    pub(super) fn receive_all(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+        if let Some(Some(of)) = self.0.get(socket) {
+            for _ in 0..LAST_BATCHES {
+                if !hub.receive(of.number, now) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Receives what is there on all of them; whether anything came.
     pub(super) fn receive(&self, hub: &mut Hub<Link>, now: Now) -> bool {
         let mut came = false;
@@ -98,12 +112,7 @@ impl Mail {
 
 /// Registers the mailbox that is to be that of socket number `socket`, watched for nothing yet.
 pub(super) fn register(fd: &OwnedFd, socket: usize, registry: &Registry) -> io::Result<()> {
-    Ok(epoll::add(
-        registry,
-        fd,
-        data(socket),
-        EventFlags::empty(),
-    )?)
+    Ok(epoll::add(registry, fd, data(socket), EventFlags::empty())?)
 }
 
 /// Takes it out again.
