@@ -92,11 +92,11 @@ fn an_invalid_file_changes_nothing_and_is_reported_until_it_is_mended() {
     let daemon = Daemon::start(&socket("a", ""));
     let client = daemon.connect("a");
     round_trip(&client, b"before");
-    let text = socket("a", "clients = 1\nmode = \"rw\"") + &socket("b", "queue-size = 3");
+    let text = socket("a", "clients = 1\nmode = \"rw\"") + &socket("b", "backlog = \"x\"");
     let status = daemon.fail_to_reload(&text);
     assert!(status.contains("udsd.toml:4: socket.a.mode"), "{status}");
     daemon.wait_log(&["ERROR", "udsd.toml:4: socket.a.mode"]);
-    daemon.wait_log(&["ERROR", "socket.b.queue-size"]);
+    daemon.wait_log(&["ERROR", "socket.b.backlog"]);
     daemon.wait_log(&["ERROR", "reload failed, serving as before"]);
     round_trip(&client, b"after");
     round_trip(&daemon.connect("a"), b"no limit");
