@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
 use ::log::{error, info, warn};
+use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
@@ -84,8 +84,9 @@ pub fn main() -> ExitCode {
         .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
         Ok(arguments) if arguments.check => return check(load(&arguments)),
-        Ok(arguments) => start(&arguments, passed, signals)
-            .map(|(server, config)| (server, config, arguments)),
+        Ok(arguments) => {
+            start(&arguments, passed, signals).map(|(server, config)| (server, config, arguments))
+        }
         Err(message) => {
             // Where standard error is closed there is nobody to tell.
             let _ = message.print();

@@ -341,7 +341,10 @@ impl Endpoint {
         if self.backlog != backlog && self.listens && !self.is_inherited() {
             let most = i32::try_from(backlog).unwrap_or(i32::MAX);
             if let Err(error) = net::listen(&self.fd, most) {
-                warn!("cannot change the backlog of a socket: {}", io::Error::from(error));
+                warn!(
+                    "cannot change the backlog of a socket: {}",
+                    io::Error::from(error)
+                );
             }
         }
         self.backlog = backlog;

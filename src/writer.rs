@@ -238,7 +238,11 @@ impl Writer {
         self.shared.work.notify_all();
         let working = |inbox: &mut Inbox| inbox.back.is_none();
         // How it ended shows in what is unwritten.
-        drop(self.shared.work.wait_timeout_while(inbox, patience, working));
+        drop(
+            self.shared
+                .work
+                .wait_timeout_while(inbox, patience, working),
+        );
         self.unwritten()
     }
 

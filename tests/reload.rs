@@ -67,7 +67,8 @@ fn limits_and_access_hold_for_newcomers_and_who_is_here_stays() {
     daemon.reload_with(&("[limits]\nclients = 2\n".to_owned() + &socket("a", "")));
     assert_eq!(read_all(&daemon.connect("a")), b"");
     daemon.reload_with(&socket("a", "idle-timeout = \"1ms\""));
-    here.iter().for_each(|client| assert_eq!(read_all(client), b""));
+    here.iter()
+        .for_each(|client| assert_eq!(read_all(client), b""));
 }
 
 #[test]
@@ -116,7 +117,9 @@ fn what_fails_behind_the_check_changes_nothing_either() {
     let daemon = Daemon::start(&(socket("a", "") + &socket("t", "") + &socket("gone", "")));
     let foreign = UnixListener::bind(daemon.path("foreign")).unwrap();
     let clients = ["a", "t", "gone"].map(|name| daemon.connect(name));
-    clients.iter().for_each(|client| round_trip(client, b"before"));
+    clients
+        .iter()
+        .for_each(|client| round_trip(client, b"before"));
     let before = (inode(&daemon, "a"), inode(&daemon, "t"), files(&daemon));
     let changed = socket("a", "mode = \"0600\"\nclients = 1")
         + &socket("t", "type = \"seqpacket\"")
@@ -145,14 +148,24 @@ fn what_fails_behind_the_check_changes_nothing_either() {
 
 #[test]
 fn sockets_come_go_and_move_and_the_rest_keep_their_clients() {
-    let mut daemon = Daemon::start(&(socket("stays", "") + &socket("goes", "") + &socket("moves", "")));
+    let mut daemon =
+        Daemon::start(&(socket("stays", "") + &socket("goes", "") + &socket("moves", "")));
     let clients = ["stays", "goes", "moves"].map(|name| daemon.connect(name));
-    clients.iter().for_each(|client| round_trip(client, b"before"));
+    clients
+        .iter()
+        .for_each(|client| round_trip(client, b"before"));
     let moved = socket("moves", "").replace("/moves", "/moved");
     daemon.reload_with(&(socket("new", "") + &moved + &socket("stays", "")));
     assert_eq!(
         files(&daemon),
-        ["moved", "moved.lock", "new", "new.lock", "stays", "stays.lock"]
+        [
+            "moved",
+            "moved.lock",
+            "new",
+            "new.lock",
+            "stays",
+            "stays.lock"
+        ]
     );
     let [stays, goes, moves] = &clients;
     assert_eq!(read_all(goes), b"");
@@ -178,11 +191,19 @@ fn two_sockets_may_change_places() {
     let at = |name: &str, path: &str| socket(name, "").replace(&format!("/{name}"), path);
     let daemon = Daemon::start(&(at("a", "/x") + &at("b", "/y")));
     let clients = [daemon.connect("x"), daemon.connect("y")];
-    clients.iter().for_each(|client| round_trip(client, b"before"));
+    clients
+        .iter()
+        .for_each(|client| round_trip(client, b"before"));
     daemon.reload_with(&(at("a", "/y") + &(at("b", "/x") + "clients = 1")));
-    clients.iter().for_each(|client| round_trip(client, b"after"));
+    clients
+        .iter()
+        .for_each(|client| round_trip(client, b"after"));
     round_trip(&daemon.connect("y"), b"newcomer");
-    assert_eq!(read_all(&daemon.connect("x")), b"", "b has a client already");
+    assert_eq!(
+        read_all(&daemon.connect("x")),
+        b"",
+        "b has a client already"
+    );
     assert_eq!(files(&daemon), ["x", "x.lock", "y", "y.lock"]);
 }
 
@@ -213,9 +234,15 @@ fn mode_and_owner_change_in_place() {
     daemon.reload_with(&socket("a", "mode = \"0600\""));
     assert_eq!((mode(&daemon, "a"), inode(&daemon, "a")), (0o600, before));
     if is_root() {
-        daemon.reload_with(&socket("a", "mode = \"0666\"\nuser = \"4242\"\ngroup = \"4343\""));
+        daemon.reload_with(&socket(
+            "a",
+            "mode = \"0666\"\nuser = \"4242\"\ngroup = \"4343\"",
+        ));
         let there = fs::metadata(daemon.path("a")).unwrap();
-        assert_eq!((there.uid(), there.gid(), there.ino()), (4242, 4343, before));
+        assert_eq!(
+            (there.uid(), there.gid(), there.ino()),
+            (4242, 4343, before)
+        );
         assert_eq!(mode(&daemon, "a"), 0o666);
         // Back to what the daemon runs as.
         daemon.reload_with(&socket("a", "mode = \"0640\""));
@@ -240,7 +267,11 @@ const LEAST: usize = 1 << 20;
 
 #[test]
 fn another_service_framing_or_type_dismisses_clients_with_what_they_are_owed() {
-    for keys in ["framing = \"nul\"", "service = \"relay\"", "type = \"seqpacket\""] {
+    for keys in [
+        "framing = \"nul\"",
+        "service = \"relay\"",
+        "type = \"seqpacket\"",
+    ] {
         let daemon = Daemon::start(&socket("a", "slow-timeout = \"1h\""));
         let bytes = Random::new(7).bytes(FLOOD);
         let (client, idle) = (daemon.connect("a"), daemon.connect("a"));
@@ -250,11 +281,18 @@ fn another_service_framing_or_type_dismisses_clients_with_what_they_are_owed() {
         assert_eq!(read_all(&idle), b"");
         daemon.wait_log(&["INFO", "a: 2 clients get what they are owed"]);
         if keys.starts_with("type") {
-            let [one, _] = [Packets::connect(&daemon.path("a")), Packets::connect(&daemon.path("a"))];
+            let [one, _] = [
+                Packets::connect(&daemon.path("a")),
+                Packets::connect(&daemon.path("a")),
+            ];
             one.round_trip(b"newcomer");
         } else {
             let (one, other) = (daemon.connect("a"), daemon.connect("a"));
-            let reader = if keys.starts_with("service") { &other } else { &one };
+            let reader = if keys.starts_with("service") {
+                &other
+            } else {
+                &one
+            };
             // Members from the moment they are here.
             daemon.wait_note("STATUS=3 clients");
             (&one).write_all(b"newcomer\0").unwrap();
@@ -289,7 +327,9 @@ fn conversations_do_not_notice_reloads() {
     ];
     let daemon = Daemon::start(&texts[0]);
     let clients: Vec<UnixStream> = (0..8).map(|_| daemon.connect("a")).collect();
-    clients.iter().for_each(|client| round_trip(client, b"here"));
+    clients
+        .iter()
+        .for_each(|client| round_trip(client, b"here"));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         for (seed, client) in (1..).zip(&clients) {
@@ -330,7 +370,11 @@ fn nothing_is_left_of_what_came_and_went() {
         let b = daemon.connect("b");
         round_trip(&b, b"x");
         daemon.reload_with(&few);
-        assert_eq!((read_all(&client), read_all(&b)), (vec![], vec![]), "{round}");
+        assert_eq!(
+            (read_all(&client), read_all(&b)),
+            (vec![], vec![]),
+            "{round}"
+        );
     }
     // The record's thread ends once all is written; the clients' ends came before they were closed.
     let told = daemon.reload();
@@ -363,7 +407,9 @@ fn a_record_that_was_moved_away_goes_on_in_a_new_file() {
         let sender = scope.spawn(|| {
             let mut n = 0;
             while !over.load(Ordering::Relaxed) {
-                client.write_all(format!("{}\n{}\n", n, n + 1).as_bytes()).unwrap();
+                client
+                    .write_all(format!("{}\n{}\n", n, n + 1).as_bytes())
+                    .unwrap();
                 n += 2;
             }
             client.shutdown(Shutdown::Write).unwrap();
@@ -384,7 +430,10 @@ fn a_record_that_was_moved_away_goes_on_in_a_new_file() {
     let mut daemon = daemon;
     assert!(daemon.stop().success());
     let expected: Vec<(u64, u64)> = (0..sent).map(|n| (n + 1, n)).collect();
-    assert!(numbers(&daemon, &files) == expected, "lost, twice or out of order");
+    assert!(
+        numbers(&daemon, &files) == expected,
+        "lost, twice or out of order"
+    );
 }
 
 #[test]
@@ -429,7 +478,10 @@ fn a_record_may_change_its_form_and_its_place_and_end() {
     assert!(daemon.stop().success());
     assert_eq!(numbers(&daemon, &["other"]), [(3, 2), (5, 4), (6, 5)]);
     let first = fs::read_to_string(daemon.path("record")).unwrap();
-    assert!(first.contains("\"seq\":1,") && first.ends_with("}\nraw\n"), "{first}");
+    assert!(
+        first.contains("\"seq\":1,") && first.ends_with("}\nraw\n"),
+        "{first}"
+    );
 }
 
 #[test]
@@ -504,7 +556,12 @@ fn datagrams_are_judged_anew_and_their_socket_may_move() {
 
 #[test]
 fn daemon_keys_apply() {
-    let text = |daemon: &str| format!("[daemon]\n{daemon}\n{}", socket("a", "slow-timeout = \"1h\""));
+    let text = |daemon: &str| {
+        format!(
+            "[daemon]\n{daemon}\n{}",
+            socket("a", "slow-timeout = \"1h\"")
+        )
+    };
     let mut daemon = Daemon::start(&text("drain-timeout = \"1h\""));
     round_trip(&daemon.connect("a"), b"quiet");
     assert!(!daemon.log().contains("DEBUG"));
@@ -547,7 +604,8 @@ fn an_ad_hoc_socket_has_nothing_to_reload() {
 
 #[test]
 fn a_reload_is_passed_over_while_the_daemon_stops() {
-    let text = "[daemon]\ndrain-timeout = \"1h\"\n".to_owned() + &socket("a", "slow-timeout = \"1h\"");
+    let text =
+        "[daemon]\ndrain-timeout = \"1h\"\n".to_owned() + &socket("a", "slow-timeout = \"1h\"");
     let mut daemon = Daemon::start(&text);
     let client = daemon.connect("a");
     write_until_full(&client, &vec![7; FLOOD], LEAST);
@@ -590,12 +648,21 @@ fn what_socket_units_have_to_follow_changes_nothing_and_names_the_command() {
     let client = connect(&daemon.path("a"));
     round_trip(&client, b"before");
     for (text, key) in [
-        (socket("a", "clients = 1").replace("/a", "/b"), "socket.a.path"),
-        (socket("a", "clients = 1\ntype = \"seqpacket\""), "socket.a.type"),
+        (
+            socket("a", "clients = 1").replace("/a", "/b"),
+            "socket.a.path",
+        ),
+        (
+            socket("a", "clients = 1\ntype = \"seqpacket\""),
+            "socket.a.type",
+        ),
         (socket("a", "clients = 1\nmode = \"0666\""), "socket.a.mode"),
         (socket("a", "clients = 1\nuser = \"0\""), "socket.a.user"),
         (socket("a", "clients = 1\ngroup = \"0\""), "socket.a.group"),
-        (socket("a", "clients = 1") + &socket("b", ""), "socket.b: is new"),
+        (
+            socket("a", "clients = 1") + &socket("b", ""),
+            "socket.b: is new",
+        ),
         (socket("b", ""), "socket.a: is gone"),
     ] {
         let status = daemon.fail_to_reload(&text);
@@ -607,7 +674,10 @@ fn what_socket_units_have_to_follow_changes_nothing_and_names_the_command() {
         round_trip(&connect(&daemon.path("a")), b"newcomer");
     }
     assert_eq!(files(&daemon), ["a"]);
-    daemon.reload_with(&socket("a", "backlog = 7\nclients = 1\nservice = \"relay\""));
+    daemon.reload_with(&socket(
+        "a",
+        "backlog = 7\nclients = 1\nservice = \"relay\"",
+    ));
     daemon.wait_log(&["WARN", "socket.a.backlog", "restart udsd.socket"]);
     assert_eq!(read_all(&client), b"");
     let _member = connect(&daemon.path("a"));

@@ -5,8 +5,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use env_logger::{Builder, Env, Logger};
 use ::log::{Level, Log, Metadata, Record};
+use env_logger::{Builder, Env, Logger};
 
 use crate::systemd;
 

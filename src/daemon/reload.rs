@@ -40,7 +40,9 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         Ok(config) => {
             lines::to_stderr(&config.daemon.log);
             let file = config.file.as_ref();
-            let file = file.map_or("the built-in file".into(), |file| file.display().to_string());
+            let file = file.map_or("the built-in file".into(), |file| {
+                file.display().to_string()
+            });
             info!("reloaded {file}");
             note_changes(serving, &config);
             *serving = config;
@@ -67,11 +69,19 @@ fn plan(server: &Server, serving: &Config, config: &Config) -> Result<Plan, Fata
     }
     let inherited: Vec<bool> = config.sockets.iter().map(inherits).collect();
     check_exit_on_idle(config, &inherited)?;
-    let access = config.sockets.iter().map(|socket| accounts::access(socket, config));
+    let access = config
+        .sockets
+        .iter()
+        .map(|socket| accounts::access(socket, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
     let records = records(server, config)?;
     let endpoints = endpoints(server, serving, config)?;
-    let parts = config.sockets.iter().zip(access).zip(records).zip(endpoints);
+    let parts = config
+        .sockets
+        .iter()
+        .zip(access)
+        .zip(records)
+        .zip(endpoints);
     let sockets = parts.map(|(((socket, access), record), endpoint)| PlannedSocket {
         socket: Socket::new(socket, access, None),
         endpoint,
@@ -151,8 +161,7 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
     let mut taken = vec![false; writers.len()];
     let mut take = |fits: &dyn Fn(usize, &Writer) -> bool| {
         let mut all = writers.iter().enumerate();
-        let (i, (of, writer)) =
-            all.find(|(i, (of, writer))| !taken[*i] && fits(*of, writer))?;
+        let (i, (of, writer)) = all.find(|(i, (of, writer))| !taken[*i] && fits(*of, writer))?;
         taken[i] = true;
         Some((*of, writer))
     };

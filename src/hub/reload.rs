@@ -330,7 +330,8 @@ impl<S: Stream> Hub<S> {
         let all = self.clients.iter_mut();
         let mut failed = Vec::new();
         for (key, client) in all.filter(|(_, client)| client.socket as usize == place) {
-            if is_policy_changed && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
+            if is_policy_changed
+                && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
             {
                 // In place of what was lost, and before what comes.
                 let told = relay.tell(gap);

@@ -98,12 +98,7 @@ impl Mail {
 
 /// Registers the mailbox that is to be that of socket number `socket`, watched for nothing yet.
 pub(super) fn register(fd: &OwnedFd, socket: usize, registry: &Registry) -> io::Result<()> {
-    Ok(epoll::add(
-        registry,
-        fd,
-        data(socket),
-        EventFlags::empty(),
-    )?)
+    Ok(epoll::add(registry, fd, data(socket), EventFlags::empty())?)
 }
 
 /// Takes it out again.

@@ -308,7 +308,14 @@ fn numbers_go_on_whatever_is_switched() {
         let text = String::from_utf8(client.got()).unwrap();
         let last = text.lines().last().unwrap().to_owned();
         let from = last.find("\"seq\":").map(|at| at + 6);
-        from.map(|from| last[from..].split(',').next().unwrap().parse::<u64>().unwrap())
+        from.map(|from| {
+            last[from..]
+                .split(',')
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
     };
     let mut world = World::new(&relay("stamp = true"));
     let (sender, receiver) = (world.enter(0), world.enter(0));
@@ -475,11 +482,13 @@ fn datagrams_are_judged_by_the_new_rules_at_once_and_waiting_answers_are_deliver
     d.room("/a", 0);
     d.send("/a", "waits");
     d.settle();
-    d.world.reload(&keys("allow-users = [9]\nslow-timeout = \"1h\""));
+    d.world
+        .reload(&keys("allow-users = [9]\nslow-timeout = \"1h\""));
     d.send("/a", "kept out");
     d.settle();
     assert_eq!(d.world.counters().refused, 1);
-    let collect = "service = \"collect\"\nslow-timeout = \"1h\"\n[socket.s.record]\nformat = \"raw\"";
+    let collect =
+        "service = \"collect\"\nslow-timeout = \"1h\"\n[socket.s.record]\nformat = \"raw\"";
     d.world.reload(&keys(collect));
     d.send("/a", "recorded");
     d.settle();
