@@ -302,6 +302,26 @@ fn a_gap_is_told_in_its_place_when_stamps_or_dropping_end() {
 }
 
 #[test]
+fn a_gap_is_told_to_who_is_dismissed() {
+    let keys = "slow-client = \"drop\"\nstamp = true\nqueue-size = \"700B\"";
+    let mut world = World::new(&relay(keys));
+    let (sender, slow) = (world.enter(0), world.enter(0));
+    slow.wire.borrow_mut().capacity = 10;
+    sender.send(&lines(100..150));
+    world.settle();
+    let dropped = world.counters().dropped;
+    world.reload(&echo(""));
+    world.settle();
+    assert!(sender.is_closed() && !slow.is_closed());
+    take_all(&mut world, &slow);
+    let text = String::from_utf8(slow.got()).unwrap();
+    let told = format!("{{\"gap\":{{\"count\":{dropped},");
+    assert!(text.lines().last().unwrap().starts_with(&told), "{text}");
+    assert!(slow.is_closed());
+    world.assert_empty();
+}
+
+#[test]
 fn numbers_go_on_whatever_is_switched() {
     let number = |client: &Client| {
         client.take(usize::MAX);
