@@ -545,7 +545,7 @@ mod tests {
             };
             let mut input = Input::default();
             let mut taker = Taker::new(0);
-            let mut feed = |input: &mut Input, taker: &mut Taker, bytes: &[u8], size| {
+            let feed = |input: &mut Input, taker: &mut Taker, bytes: &[u8], size| {
                 let rule = with(size);
                 input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch))
             };

@@ -25,6 +25,8 @@ main() {
   . "$here/lab/checks.sh"
   # shellcheck source=tests/lab/units.sh
   . "$here/lab/units.sh"
+  # shellcheck source=tests/lab/reload.sh
+  . "$here/lab/reload.sh"
   # shellcheck source=tests/lab/users.sh
   . "$here/lab/users.sh"
   boot

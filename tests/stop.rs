@@ -290,14 +290,12 @@ fn an_idle_daemon_stops_at_once_whatever_drain_timeout_says() {
 }
 
 #[test]
-fn signals_of_features_to_come_say_so_and_cost_no_client_its_due() {
+fn without_a_store_for_descriptors_sigusr2_says_so_and_stops() {
     let mut daemon = Daemon::start(&config("", ""));
     let client = daemon.connect("echo");
-    daemon.signal(Signal::HUP);
-    daemon.wait_log(&["WARN", "reload is not available yet"]);
-    round_trip(&client, b"still here");
+    round_trip(&client, b"here");
     daemon.signal(Signal::USR2);
-    daemon.wait_log(&["WARN", "handover is not available yet"]);
+    daemon.wait_log(&["WARN", "SIGUSR2", "stopping as for SIGTERM"]);
     assert_eq!(daemon.wait().code(), Some(0));
     assert_eq!(read_all(&client), b"");
     nothing_is_left(&daemon);

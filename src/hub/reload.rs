@@ -283,7 +283,12 @@ impl<S: Stream> Hub<S> {
         self.starved
             .retain(|&key| clients[key].socket as usize != from);
         for &key in &keys {
-            self.clients[key].socket = to as u32;
+            let client = &mut self.clients[key];
+            client.socket = to as u32;
+            if let (Some(gap), Some(relay)) = (&client.gap, self.sockets[to].service.relay()) {
+                client.queue.push(&relay.tell(gap));
+                client.gap = None;
+            }
             self.end(key, why);
         }
         if !keys.is_empty() {

@@ -548,6 +548,45 @@ impl Daemon {
         self.signal(Signal::CONT);
     }
 
+    /// Writes this config file in place of the one that it was started with.
+    pub fn write_config(&self, text: &str) {
+        let text = text.replace("{dir}", self.folder.path().to_str().unwrap());
+        fs::write(self.path("udsd.toml"), text).unwrap();
+    }
+
+    /// SIGHUP; returns its status once it is ready again.
+    pub fn reload(&self) -> String {
+        let ready = |said: &Said| {
+            let ready = said.notes.iter().filter(|note| has_line(note, "READY=1"));
+            ready.cloned().collect::<Vec<_>>()
+        };
+        let before = ready(&self.ears.said()).len();
+        self.signal(Signal::HUP);
+        let note = self.wait_for("READY=1 after SIGHUP", |said| {
+            ready(said).into_iter().nth(before)
+        });
+        let status = note.lines().find_map(|line| line.strip_prefix("STATUS="));
+        status.unwrap_or_default().to_owned()
+    }
+
+    /// Reloads this config file, which must succeed.
+    #[track_caller]
+    pub fn reload_with(&self, text: &str) {
+        self.write_config(text);
+        let status = self.reload();
+        assert!(!status.contains("failed"), "{status}");
+    }
+
+    /// Reloads this config file, which must fail: its status.
+    #[track_caller]
+    pub fn fail_to_reload(&self, text: &str) -> String {
+        self.write_config(text);
+        let status = self.reload();
+        assert!(status.starts_with("reload failed: "), "{status}");
+        assert!(status.contains("; serving as before"), "{status}");
+        status
+    }
+
     /// SIGTERM, and its exit status.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);

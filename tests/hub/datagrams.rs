@@ -89,17 +89,17 @@ impl Datagrams for Mailbox {
 }
 
 /// A world whose one socket takes datagrams.
-struct Datagram {
-    world: World,
+pub struct Datagram {
+    pub world: World,
     post: Rc<RefCell<Post>>,
 }
 
 impl Datagram {
-    fn new(keys: &str) -> Self {
+    pub fn new(keys: &str) -> Self {
         Self::with_limits(keys, Limits::new(1000, 1000))
     }
 
-    fn with_limits(keys: &str, limits: Limits) -> Self {
+    pub fn with_limits(keys: &str, limits: Limits) -> Self {
         let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
         let mut world = World::with_limits(&config, limits);
         let post = Rc::new(RefCell::new(Post {
@@ -111,19 +111,19 @@ impl Datagram {
         Datagram { world, post }
     }
 
-    fn collect(record: &str) -> Self {
+    pub fn collect(record: &str) -> Self {
         Self::new(&format!(
             "service = \"collect\"\nmessage-size = \"64B\"\nqueue-size = \"1KiB\"\n\
              [socket.s.record]\nformat = \"raw\"\n{record}"
         ))
     }
 
-    fn room(&self, name: &str, room: usize) {
+    pub fn room(&self, name: &str, room: usize) {
         let mut post = self.post.borrow_mut();
         post.rooms.entry(name.into()).or_default().1 = room;
     }
 
-    fn got(&self, name: &str) -> Vec<String> {
+    pub fn got(&self, name: &str) -> Vec<String> {
         let post = self.post.borrow();
         let texts = post.rooms[name].0.iter();
         texts
@@ -131,7 +131,7 @@ impl Datagram {
             .collect()
     }
 
-    fn send(&self, name: &str, text: &str) {
+    pub fn send(&self, name: &str, text: &str) {
         self.send_as(PEER, name, text.as_bytes());
     }
 
@@ -142,7 +142,7 @@ impl Datagram {
     }
 
     /// Turns until nothing happens without the receivers, the record or the clock.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..10_000 {
             let readable = !self.post.borrow().sent.is_empty() || self.post.borrow().broken;
             let event = readable && self.world.hub.receives(0);

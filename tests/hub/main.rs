@@ -24,6 +24,7 @@ mod limits;
 mod packets;
 mod quotas;
 mod relay;
+mod reload;
 mod slow_clients;
 mod time;
 #[allow(dead_code, reason = "shared with tests/simulation.rs")]

@@ -13,7 +13,7 @@ use udsd::{
     access::Access,
     config::{self, Config, Places},
     connection::{Stream, Watch},
-    hub::{Counters, Hub, Now, Socket},
+    hub::{Counters, Hub, Now, Renewal, Socket, Trail},
     limits::Limits,
     peer::Peer,
     record::Encoder,
@@ -449,6 +449,45 @@ impl World {
         became
     }
 
+    /// Serves by these sockets from now on. A record is that of the socket of the same name.
+    pub fn reload(&mut self, sockets: &str) {
+        self.reload_with(sockets, &Limits::new(1000, 1000));
+    }
+
+    pub fn reload_with(&mut self, sockets: &str, limits: &Limits) {
+        let config = Config::parse(sockets, None, &Places::system()).unwrap();
+        let renewals = config.sockets.iter().map(|of| self.renewal(of)).collect();
+        let now = self.now();
+        let opened = self.hub.apply(renewals, limits, now, &mut watch);
+        assert_eq!(opened, []);
+        let places = self.hub.sockets().len();
+        self.records.resize_with(places, Vec::new);
+        self.sockets = config.sockets;
+    }
+
+    fn renewal(&mut self, config: &config::Socket) -> Renewal {
+        let place = self.hub.place(&config.name);
+        let kept = place.filter(|&place| self.hub.record(place).is_some());
+        let trail = match (&config.record, kept) {
+            (None, _) => Trail::None,
+            (Some(record), Some(of)) => Trail::Kept {
+                of,
+                encoder: Encoder::new(record.format, false, &config.name),
+                queue_size: record.queue_size,
+                seq: 0,
+            },
+            (Some(record), None) => {
+                let encoder = Encoder::new(record.format, false, &config.name);
+                Trail::New(Record::new(encoder, record.queue_size, 0))
+            }
+        };
+        Renewal {
+            socket: Socket::new(config, access(config), None),
+            trail,
+            mailbox: None,
+        }
+    }
+
     pub fn pass(&mut self, span: Duration) {
         self.passed += span;
         let now = self.now();
@@ -502,9 +541,12 @@ pub fn socket(config: &config::Socket) -> Socket {
             0,
         )
     });
+    Socket::new(config, access(config), collect)
+}
+
+fn access(config: &config::Socket) -> Access {
     let numbers = |names: &[String]| names.iter().map(|name| name.parse().unwrap()).collect();
-    let access = Access::new(numbers(&config.allow_users), numbers(&config.allow_groups));
-    Socket::new(config, access, collect)
+    Access::new(numbers(&config.allow_users), numbers(&config.allow_groups))
 }
 
 pub fn collect_socket(record_keys: &str) -> String {

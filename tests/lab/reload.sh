@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# `systemctl reload udsd`: what it applies, what it refuses, and how it says so. Part of
+# tests/lab/checks.sh, whose words it uses, and those of tests/lab/units.sh.
+
+CHECKS+=(
+  reload_applies_a_changed_file
+  reload_of_a_broken_file_fails_and_touches_nothing
+  reload_leaves_to_the_units_what_is_theirs
+  reload_brings_a_rotated_record_a_new_file
+)
+
+# The service is as it was: the same process ($1), up, and done with the reload.
+stands() {
+  wait_until "the reload is over" is active ActiveState
+  is "$1" MainPID || fail "process $1 is gone"
+  is 0 NRestarts || fail "NRestarts=$(property NRestarts)"
+}
+
+check_reload_applies_a_changed_file() {
+  local pid said
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  client owe "$SOCKET" 524288
+  hear sent
+  pid=$(main_pid)
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+clients = 1
+EOF
+  in_vm systemctl reload udsd.service || fail "systemctl reload failed"
+  wait_until "the file is in force" journal_has 1 "reloaded /etc/udsd/udsd.toml"
+  stands "$pid"
+  said=$(in_vm lab-client echo "$SOCKET") && fail "a second client is served: $said"
+  journal_has 1 "socket.udsd.clients = 1" || fail "the log does not name the new limit"
+  # Who was here has noticed nothing.
+  begin_stop
+  tell read
+  hear "end of file after 524288 bytes"
+  end_stop
+}
+
+check_reload_of_a_broken_file_fails_and_touches_nothing() {
+  local pid
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  answers
+  pid=$(main_pid)
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+mode = "rw"
+EOF
+  ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
+  stands "$pid"
+  journal_has 1 "socket.udsd.mode" || fail "the journal does not name the key"
+  ! journal_has 1 "reload failed, serving" || fail "udsd was told to reload a broken file"
+  answers
+}
+
+check_reload_leaves_to_the_units_what_is_theirs() {
+  local pid
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  answers
+  pid=$(main_pid)
+  config <<'EOF'
+[socket.udsd]
+path = "%t/lab-moved.sock"
+message-size = "32KiB"
+EOF
+  in_vm systemctl reload udsd.service || fail "systemctl reload failed"
+  wait_until "the status names the key" \
+    status_has 'reload failed: .*socket.udsd.path.*systemctl daemon-reload && systemctl restart udsd.socket'
+  stands "$pid"
+  # Nothing of the file is in force.
+  client owe "$SOCKET" 16
+  hear sent
+  answers
+  in_vm test ! -e /run/lab-moved.sock || fail "there is a new socket"
+  apply
+  serves udsd
+  in_vm test -S /run/lab-moved.sock || fail "the new socket is missing"
+  ! status_has 'reload failed' || fail "the status still says that a reload failed"
+}
+
+check_reload_brings_a_rotated_record_a_new_file() {
+  local record=/var/log/udsd/record n said
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+[socket.udsd.record]
+file = "%L/udsd/record"
+EOF
+  in_vm rm -f "$record" "$record".{1,2,3}
+  for n in 1 2 3; do
+    said=$(echo "message $n" | in_vm lab-client send "$SOCKET") || fail "$said"
+    # As logrotate does, with postrotate: systemctl reload udsd.
+    wait_until "message $n is written" in_vm grep --quiet "message $n" "$record"
+    in_vm mv "$record" "$record.$n"
+    in_vm systemctl reload udsd.service || fail "systemctl reload failed"
+    wait_until "a new file" in_vm test -e "$record"
+  done
+  said=$(echo "message 4" | in_vm lab-client send "$SOCKET") || fail "$said"
+  wait_until "message 4 is written" in_vm grep --quiet "message 4" "$record"
+  said=$(in_vm sh -c 'cat "$1.1" "$1.2" "$1.3" "$1"' _ "$record" | sed -E 's/.*"seq":([0-9]+),.*"message":"message ([0-9]+)".*/\1 \2/')
+  [ "$said" = $'1 1\n2 2\n3 3\n4 4' ] || fail "the records hold: $said"
+  said=$(in_vm stat --format='%a %U %G' "$record")
+  [ "$said" = "640 udsd udsd" ] || fail "the new file is $said"
+  in_vm rm -f "$record" "$record".{1,2,3}
+}
