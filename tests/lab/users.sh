@@ -144,7 +144,7 @@ check_readme_installs_for_one_user() {
   config <"$repo/config/udsd.toml"
   as_resident systemctl --user daemon-reload
   user_must_be not-found LoadState udsd.socket
-  install_by "install -D -m 644" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  install_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
   commands=$(readme_block "systemctl --user")
   as_resident sh -exc "$commands" >"$stage/installation" 2>&1 ||
     fail "$(cat "$stage/installation")"
