@@ -27,6 +27,8 @@ main() {
   . "$here/lab/units.sh"
   # shellcheck source=tests/lab/users.sh
   . "$here/lab/users.sh"
+  # shellcheck source=tests/lab/hardening.sh
+  . "$here/lab/hardening.sh"
   boot
   prepare "$udsd" "$udsc" "$generator"
   if [ "${1-}" = --shell ]; then

@@ -7,12 +7,16 @@
     flood PATH         sends until neither udsd nor the kernel takes more, says "sent N"; then as owe
     half PATH          sends half a line, waits until udsd has read it, says "sent"; reads until the end
     send PATH          sends standard input, closes its writing side, reads until the end
+    packet PATH OWN    sends a datagram from a socket file OWN, open to all, and waits for its echo
+    relay PATH [TYPE]  two clients of a relay, stream or seqpacket, speak to each other in lines; says what
+                       the first heard
 
 The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
 or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
 "timed out". Exit code 0 for end of file or an answer.
 """
 
+import os
 import select
 import signal
 import socket
@@ -115,6 +119,29 @@ def send(path):
     read_to_end(client)
 
 
+def packet(path, own):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    os.umask(0)
+    client.bind(own)
+    try:
+        client.sendto(b"hello", path)
+        say(client.recv(100).decode())
+    finally:
+        os.unlink(own)
+
+
+def relay(path, kind="stream"):
+    kind = {"stream": socket.SOCK_STREAM, "seqpacket": socket.SOCK_SEQPACKET}[kind]
+    first, second = socket.socket(socket.AF_UNIX, kind), socket.socket(socket.AF_UNIX, kind)
+    first.connect(path)
+    second.connect(path)
+    # Whoever was heard is a member; until then what it is told may come before it.
+    while not select.select([second], [], [], 0.05)[0]:
+        first.sendall(b"are you there\n")
+    second.sendall(b"from the second\n")
+    say(first.recv(65536).decode().rstrip("\n"))
+
+
 def out_of_patience(*_):
     say("timed out")
     sys.exit(1)
@@ -123,7 +150,15 @@ def out_of_patience(*_):
 signal.signal(signal.SIGALRM, out_of_patience)
 signal.alarm(PATIENCE)
 try:
-    {"echo": echo, "owe": owe, "flood": flood, "half": half, "send": send}[sys.argv[1]](*sys.argv[2:])
+    {
+        "echo": echo,
+        "owe": owe,
+        "flood": flood,
+        "half": half,
+        "send": send,
+        "packet": packet,
+        "relay": relay,
+    }[sys.argv[1]](*sys.argv[2:])
 except OSError as error:
     say(error.strerror)
     sys.exit(1)
