@@ -5,6 +5,8 @@
 #
 #   tests/lab.sh UDSD UDSC GENERATOR [CHECK...]    runs all checks, or those named
 #   tests/lab.sh UDSD UDSC GENERATOR --shell       installs everything and gives a shell inside
+#   tests/lab.sh UDSD UDSC GENERATOR --packages OLD NEW [CHECK...]    runs the checks of
+#       tests/lab/package.sh, or those named, where nothing is installed, with two Debian packages
 #
 # Exit code: 0 all well, 1 a check failed or the lab did not come up, 77 this machine cannot run it.
 set -uo pipefail
@@ -29,8 +31,16 @@ main() {
   . "$here/lab/users.sh"
   # shellcheck source=tests/lab/hardening.sh
   . "$here/lab/hardening.sh"
+  # shellcheck source=tests/lab/package.sh
+  . "$here/lab/package.sh"
   boot
-  prepare "$udsd" "$udsc" "$generator"
+  if [ "${1-}" = --packages ]; then
+    CHECKS=("${PACKAGE_CHECKS[@]}")
+    prepare_packages "$udsd" "$udsc" "$generator" "$2" "$3"
+    shift 3
+  else
+    prepare "$udsd" "$udsc" "$generator"
+  fi
   if [ "${1-}" = --shell ]; then
     in_vm bash -i
     exit

@@ -10,6 +10,8 @@
     packet PATH OWN    sends a datagram from a socket file OWN, open to all, and waits for its echo
     relay PATH [TYPE]  two clients of a relay, stream or seqpacket, speak to each other in lines; says what
                        the first heard
+    knock PATH         connects, says a word, hears it and leaves, over and over, until told to stop by a
+                       line on standard input; says how often, and how often the answer never came
 
 The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
 or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
@@ -142,6 +144,27 @@ def relay(path, kind="stream"):
     say(first.recv(65536).decode().rstrip("\n"))
 
 
+def knock(path):
+    times = cut_off = 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        client = connect(path)
+        word = b"%d\n" % times
+        try:
+            client.sendall(word)
+            heard = client.recv(100)
+        except OSError:
+            heard = b""
+        if heard not in (word, b""):
+            say(f"garbled at knock {times}")
+            sys.exit(1)
+        cut_off += not heard
+        client.close()
+        times += 1
+        if times == 1:
+            say("knocking")
+    say(f"knocked {times} times, cut off {cut_off} times")
+
+
 def out_of_patience(*_):
     say("timed out")
     sys.exit(1)
@@ -158,6 +181,7 @@ try:
         "send": send,
         "packet": packet,
         "relay": relay,
+        "knock": knock,
     }[sys.argv[1]](*sys.argv[2:])
 except OSError as error:
     say(error.strerror)
