@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::Close,
     input::Input,
@@ -54,7 +56,7 @@ pub struct Watch {
 }
 
 /// What a client waits for before its messages are taken, or more is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Awaits {
     /// Room in its socket's record, and in the queues of those who are to get its messages.
     Room,
@@ -119,7 +121,7 @@ pub struct Full {
 }
 
 /// Messages that were dropped for a client, one after another.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Gap {
     /// How many they were.
     pub count: u64,

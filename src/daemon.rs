@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    mem,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -18,13 +19,14 @@ use crate::{
     config::{self, AdHoc, Address, Config, Places, ServiceKind},
     endpoint::{self, Endpoint},
     error::Fatal,
-    hub::{Hub, Socket},
+    handover::Handover,
+    hub::{Hub, Now, Socket},
     limits::Limits,
     mailbox::{self, Mailbox},
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
-    systemd::{self, Inherited},
+    systemd::{self, Inherited, Passed},
     writer::{Target, Unopened},
 };
 
@@ -39,6 +41,8 @@ const QUEUE_LENGTH: u32 = 512;
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
 /// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
 const FAILED_START: Duration = Duration::from_secs(1);
+/// The exit code after a handover (EX_TEMPFAIL): the units have RestartForceExitStatus=75.
+const HANDED_OVER: u8 = 75;
 
 /// The message daemon for the local services of one machine.
 #[derive(Debug, Parser)]
@@ -69,10 +73,12 @@ struct Arguments {
 #[must_use]
 pub fn main() -> ExitCode {
     // Before this process opens a descriptor of its own, which could pass for one of those.
-    let passed = systemd::inherited();
+    let passed = systemd::passed();
     // Before anything that takes time: a signal that came earlier would end the process as it is.
     let signals = server::signals();
-    let activated = passed.as_ref().map_or(true, |passed| !passed.is_empty());
+    let activated = passed
+        .as_ref()
+        .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
         Ok(arguments) if arguments.check => return check(load(&arguments)),
         Ok(arguments) => start(&arguments, passed, signals),
@@ -97,6 +103,7 @@ pub fn main() -> ExitCode {
     match server.run() {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
         Ok(Ended::Unwritten) => ExitCode::FAILURE,
+        Ok(Ended::HandedOver) => HANDED_OVER.into(),
         Err(fatal) => report(&fatal),
     }
 }
@@ -104,7 +111,7 @@ pub fn main() -> ExitCode {
 /// Everything up to the event loop. What fails is logged.
 fn start(
     arguments: &Arguments,
-    passed: Result<Vec<Inherited>, String>,
+    passed: Result<Passed, String>,
     signals: io::Result<Signals>,
 ) -> Result<Server, ExitCode> {
     let config = load(arguments);
@@ -118,7 +125,9 @@ fn start(
             socket: "inherited".into(),
             fault,
         })?;
-        prepare(&config, passed, signals)
+        raise_files();
+        let handover = Handover::find(passed.stored);
+        prepare(&config, passed.sockets, handover, signals)
     });
     server.map_err(|fatal| report(&fatal))
 }
@@ -195,7 +204,12 @@ fn log_to_stderr(filter: &str) {
 
 /// Opens everything that the config file names: the records first, since whoever connects to a
 /// socket that listens is to be served.
-fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
+fn prepare(
+    config: &Config,
+    passed: Vec<Inherited>,
+    mut handover: Option<Handover>,
+    signals: Signals,
+) -> Result<Server, Fatal> {
     let limits = limits(config);
     let access = config
         .sockets
@@ -215,9 +229,23 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         }
         sockets.push(Socket::new(socket, access, record));
     }
-    let endpoints = endpoints(config, passed)?;
+    let endpoints = endpoints(config, passed, handover.as_mut())?;
     let mailboxes = mailboxes(config, &endpoints)?;
-    let hub = Hub::new(sockets, limits);
+    let hub = match &mut handover {
+        None => Hub::new(sockets, limits),
+        Some(handover) => {
+            let streams = handover.streams();
+            let state = mem::take(&mut handover.state);
+            let now = Now {
+                instant: std::time::Instant::now(),
+                wall: std::time::SystemTime::now(),
+            };
+            match Hub::restore(sockets, limits, state, streams, now) {
+                Ok((hub, _)) => hub,
+                Err((why, _)) => todo!("{why}"),
+            }
+        }
+    };
     Server::new(
         hub,
         endpoints,
@@ -226,7 +254,11 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
         signals,
         config.daemon.drain_timeout,
     )
-    .map(|server| server.with_exit_on_idle(config.daemon.exit_on_idle))
+    .map(|server| {
+        server
+            .with_exit_on_idle(config.daemon.exit_on_idle)
+            .with_handover(config.to_toml(), handover)
+    })
     .map_err(|source| Fatal::System {
         doing: "setting up the event loop",
         source,
@@ -258,7 +290,11 @@ fn open_record(
 
 /// The sockets of the config file in its order: each inherited where the manager passed it, else
 /// bound.
-fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, Fatal> {
+fn endpoints(
+    config: &Config,
+    passed: Vec<Inherited>,
+    mut handover: Option<&mut Handover>,
+) -> Result<Vec<Endpoint>, Fatal> {
     let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
     for passed in passed {
         let place = endpoint::matching(&passed, &config.sockets);
@@ -294,7 +330,24 @@ fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Endpoint>, F
             };
             let endpoint = match inherited {
                 Some(passed) => Endpoint::inherit(passed, socket, config)?,
-                None => Endpoint::bind(socket, config)?,
+                None => {
+                    let mut parked = None;
+                    if let Some(handover) = handover.as_deref_mut() {
+                        let mut sockets = handover.state.sockets.iter();
+                        let before = sockets.find(|before| before.name == socket.name);
+                        let before = before.and_then(|before| before.endpoints.first()).cloned();
+                        parked = before.and_then(|before| {
+                            let (fd, lock) = handover.endpoint(&before)?;
+                            Some((before, fd, lock))
+                        });
+                    }
+                    match parked {
+                        Some((before, fd, lock)) => {
+                            Endpoint::resume(&before, fd, lock, socket, config)?
+                        }
+                        None => Endpoint::bind(socket, config)?,
+                    }
+                }
             };
             info!(
                 "{}: {how}, {}, {}",
@@ -369,8 +422,8 @@ fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mail
     Ok(mailboxes)
 }
 
-/// The limits on clients, with the soft limit of open files raised to the hard one.
-fn limits(config: &Config) -> Limits {
+/// Raises the soft limit of open files to the hard one.
+fn raise_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -381,6 +434,10 @@ fn limits(config: &Config) -> Limits {
     {
         warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// The limits on clients.
+fn limits(config: &Config) -> Limits {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     let own = OWN_DESCRIPTORS + SOCKET_DESCRIPTORS * config.sockets.len();

@@ -9,9 +9,12 @@ mod replies;
 
 use std::{collections::VecDeque, fmt, io, time::Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     envelope::{Address, Envelope},
     limits::Limits,
+    octets,
     peer::{ClientId, Peer},
 };
 
@@ -52,7 +55,7 @@ pub trait Datagrams: fmt::Debug {
 }
 
 /// Who sent a datagram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sender {
     /// Its number; 0 where it has no address, for then nothing tells it from others.
     pub id: ClientId,
@@ -63,14 +66,33 @@ pub struct Sender {
 }
 
 /// A datagram that was received and has not been taken.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Letter {
     /// Who sent it.
     pub from: Sender,
     /// What was kept of it.
+    #[serde(with = "octets")]
     pub bytes: Box<[u8]>,
     /// That is only its first part.
     pub truncated: bool,
+}
+
+/// What waits at a datagram socket, and its senders' numbers, as one process hands them to the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parked {
+    held: Vec<Letter>,
+    owed: Vec<replies::Parked>,
+    numbers: numbers::Parked,
+}
+
+impl Parked {
+    /// Datagrams that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let replies = self.owed.iter().map(|owed| owed.replies.len());
+        self.held.len() + replies.sum::<usize>()
+    }
 }
 
 /// A datagram socket and all that waits for it.
@@ -104,6 +126,27 @@ impl Exchange {
             ending: false,
             numbers: Numbers::default(),
         }
+    }
+
+    /// Lets go of the socket, and returns what waited at it.
+    #[must_use]
+    pub fn park(self, now: Instant) -> Parked {
+        Parked {
+            held: self.held.into(),
+            owed: self.replies.park(now),
+            numbers: self.numbers.park(),
+        }
+    }
+
+    /// Goes on with what waited at the socket of an earlier process; nothing of it is refused.
+    pub fn resume(&mut self, parked: Parked, limits: &mut Limits, now: Instant) {
+        for letter in parked.held {
+            self.hold(letter, limits);
+        }
+        // No event tells that there is room for it.
+        self.called = self.held() > 0;
+        self.replies.resume(parked.owed, limits, now);
+        self.numbers.resume(parked.numbers);
     }
 
     /// Whether the event loop is to watch for datagrams.

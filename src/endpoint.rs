@@ -7,9 +7,10 @@
 mod place;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io, iter,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -30,7 +31,7 @@ use crate::{
     link::{Link, Sizes},
     mailbox::Mailbox,
     peer::Peer,
-    sys,
+    state, sys,
     systemd::Inherited,
 };
 use place::{Bound, Lock, bind_file, clear, in_use, owner_of};
@@ -166,6 +167,64 @@ impl Endpoint {
             backlog: socket.backlog,
             packets: packets(socket, config)?,
             listens,
+        })
+    }
+
+    /// Leaves the socket to the next process, with its file and lock, whose descriptors it is to have.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)` and `fstat(2)`.
+    pub fn park(&mut self) -> io::Result<state::Endpoint> {
+        Ok(state::Endpoint {
+            cookie: sockopt::socket_cookie(&self.fd)?,
+            inherited: matches!(self.origin, Origin::Inherited),
+            file: match &mut self.origin {
+                Origin::Bound(Some(bound)) => Some(bound.park()?),
+                _ => None,
+            },
+        })
+    }
+
+    /// The descriptors of the socket and, where there is one, its lock.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let lock = match &self.origin {
+            Origin::Bound(Some(bound)) => Some(bound.lock()),
+            _ => None,
+        };
+        iter::once(self.fd.as_fd()).chain(lock)
+    }
+
+    /// Goes on with a socket that an earlier process served for `socket`. `lock`: of its file.
+    ///
+    /// # Errors
+    /// `Fatal::Socket` where it is not of the type that the file says, `Fatal::Config` as `inherit`.
+    pub fn resume(
+        parked: &state::Endpoint,
+        fd: OwnedFd,
+        lock: Option<File>,
+        socket: &config::Socket,
+        config: &Config,
+    ) -> Result<Self, Fatal> {
+        let packets = packets(socket, config)?;
+        let there = sockopt::socket_type(&fd);
+        if there != Ok(kind(socket.kind)) {
+            return Err(Fatal::Socket {
+                socket: describe(socket),
+                fault: format!("it was another type of socket until now, and is {} in the config file", socket.kind),
+            });
+        }
+        let bound = parked.file.as_ref().zip(lock);
+        let origin = if parked.inherited {
+            Origin::Inherited
+        } else {
+            Origin::Bound(bound.map(|(file, lock)| Bound::resume(file, lock)))
+        };
+        Ok(Endpoint {
+            fd: Rc::new(fd),
+            origin,
+            backlog: socket.backlog,
+            packets,
+            listens: socket.kind != config::SocketType::Datagram,
         })
     }
 

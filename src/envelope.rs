@@ -6,7 +6,9 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use crate::peer::Peer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{octets, peer::Peer};
 
 /// Datagrams that one call may receive.
 pub const BATCH: usize = 64;
@@ -57,6 +59,19 @@ impl Address {
             [0, name @ ..] => Some(Place::Abstract(name)),
             path => Some(Place::Path(path)),
         }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        octets::serialize(self.as_bytes(), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes: Vec<u8> = octets::deserialize(deserializer)?;
+        Ok(Address::new(&bytes))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{fmt, str::FromStr};
 
 use memchr::{memchr, memchr2};
+use serde::{Deserialize, Serialize};
 
 /// Most digits of an octet count (RFC 6587, section 3.4.1) that are taken for one.
 const COUNT_DIGITS: usize = 9;
@@ -54,7 +55,7 @@ pub enum Cut {
 }
 
 /// The part of a too long message that is passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Skip {
     /// This many bytes.
     Bytes(usize),

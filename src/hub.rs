@@ -11,6 +11,7 @@
 
 mod datagrams;
 mod log;
+mod park;
 mod socket;
 mod take;
 mod turn;
@@ -23,9 +24,10 @@ use std::{
 
 use slab::Slab;
 
-pub use socket::{Counters, Socket};
+pub use park::Unusable;
+pub use socket::Socket;
 
-pub use crate::connection::Now;
+pub use crate::{connection::Now, counters::Counters};
 
 use datagrams::Mail;
 use log::Lines;

@@ -4,10 +4,13 @@
 
 use std::mem;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     batch::Batch,
     error::Close,
     frame::{Cut, Framing, Skip},
+    octets,
 };
 
 /// How messages are cut on a socket.
@@ -45,8 +48,10 @@ pub enum Fed {
 ///
 /// `held` is: messages already taken (`start` bytes), whole messages that wait (`whole` bytes), and
 /// what followed them. Without waiting messages it is the start of one unfinished message.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Input {
+    #[serde(with = "octets")]
     held: Vec<u8>,
     start: usize,
     whole: usize,
@@ -58,6 +63,13 @@ pub struct Input {
 }
 
 impl Input {
+    /// Whether it is as this process would have left it: what came from another may not be.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let taken_and_whole = self.start.checked_add(self.whole);
+        taken_and_whole.is_some_and(|bytes| bytes <= self.held.len())
+    }
+
     /// Whether whole messages wait for the service.
     #[must_use]
     pub fn is_blocked(&self) -> bool {

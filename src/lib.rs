@@ -5,10 +5,12 @@
 
 pub mod access;
 pub mod batch;
+pub mod counters;
 pub mod envelope;
 pub mod error;
 pub mod frame;
 pub mod limits;
+pub mod octets;
 pub mod peer;
 pub mod queue;
 pub mod record;
@@ -16,6 +18,7 @@ pub mod throttle;
 
 pub mod alarm;
 pub mod config;
+pub mod parking;
 pub mod sys;
 pub mod systemd;
 pub mod writer;
@@ -24,11 +27,13 @@ pub mod accounts;
 pub mod connection;
 pub mod datagram;
 pub mod endpoint;
+pub mod handover;
 pub mod hub;
 pub mod input;
 pub mod link;
 pub mod mailbox;
 pub mod service;
+pub mod state;
 
 pub mod server;
 

@@ -123,6 +123,14 @@ impl Limits {
         Ok(())
     }
 
+    /// Counts a client of user `uid` that an earlier process had let in: nothing refuses it.
+    pub fn keep(&mut self, uid: u32) {
+        self.present += 1;
+        self.user(uid, |user| user.clients += 1);
+        // Who awaits a quota may have had it from others.
+        self.released = true;
+    }
+
     /// Takes back what `enter` counted.
     pub fn leave(&mut self, uid: u32) {
         self.present -= 1;

@@ -37,11 +37,20 @@ impl Link {
     pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<(Self, Peer)> {
         let fd = net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         let peer = sys::peer_of(&fd)?;
-        let kind = match packets {
+        Ok((Link::resume(fd, packets)?, peer))
+    }
+}
+
+impl Link {
+    /// Goes on with a client that an earlier process accepted.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn resume(fd: OwnedFd, packets: Option<Sizes>) -> io::Result<Self> {
+        Ok(Link(match packets {
             None => Kind::Stream(fd),
             Some(sizes) => Kind::Packets(Packets::new(fd, sizes)?),
-        };
-        Ok((Link(kind), peer))
+        }))
     }
 }
 

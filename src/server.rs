@@ -10,6 +10,7 @@
 //! registered in the same way.
 
 mod door;
+mod handing;
 mod idle;
 mod mail;
 
@@ -35,9 +36,11 @@ use crate::{
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
+    handover::Handover,
     hub::{Hub, Now, Socket},
     link::Link,
     mailbox::Mailbox,
+    parking::Parking,
     systemd::{self, Notifier},
     writer::{Target, Writer},
 };
@@ -65,6 +68,8 @@ pub enum Ended {
     Stopped,
     /// Messages that were taken into a record could not be written in that time.
     Unwritten,
+    /// Everything is left to the next process.
+    HandedOver,
 }
 
 /// The signals that the daemon handles; to be installed before anything that takes time.
@@ -98,6 +103,12 @@ pub struct Server {
     stop_now: bool,
     /// `exit-on-idle`, where there is one.
     idle: Option<Idle>,
+    /// The config in effect, as TOML.
+    config: String,
+    /// Where all is to be left at the end of this turn.
+    parking: Option<Parking>,
+    /// What this process goes on with, until it serves.
+    handover: Option<Handover>,
 }
 
 impl Server {
@@ -121,7 +132,8 @@ impl Server {
         let alarm = Alarm::new()?;
         registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
         let door = Door::new(endpoints, registry)?;
-        let mail = Mail::new(mailboxes, &mut hub, registry)?;
+        let now = Instant::now();
+        let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
             let waker = Arc::clone(&waker);
@@ -132,7 +144,6 @@ impl Server {
             };
             writers.push((socket, Writer::start(target, wake)?));
         }
-        let now = Instant::now();
         let stamps = |socket: &Socket| socket.stamps();
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(stamps),
@@ -151,6 +162,9 @@ impl Server {
             stop: None,
             stop_now: false,
             idle: None,
+            config: String::new(),
+            parking: None,
+            handover: None,
         })
     }
 
@@ -159,6 +173,9 @@ impl Server {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
+        if let Some(handover) = self.handover.take() {
+            handover.commit();
+        }
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
@@ -221,6 +238,10 @@ impl Server {
                 self.sum_up();
                 return Err(fatal);
             }
+            if let Some(parking) = self.parking.take() {
+                self.hand_over(parking, now);
+                return Ok(Ended::HandedOver);
+            }
             self.report(now);
             self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
@@ -261,10 +282,7 @@ impl Server {
             match signal {
                 SIGHUP => warn!("SIGHUP: reload is not available yet; systemctl restart udsd"),
                 SIGTERM | SIGINT | SIGUSR2 if self.stop.is_some() => self.stop_now = true,
-                SIGUSR2 => {
-                    warn!("SIGUSR2: handover is not available yet; stopping as for SIGTERM");
-                    self.begin_stop(now);
-                }
+                SIGUSR2 => self.begin_handover(now),
                 _ => self.begin_stop(now),
             }
         }

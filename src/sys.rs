@@ -274,6 +274,28 @@ pub fn make_room(socket: impl AsFd, length: usize) -> io::Result<usize> {
     longest()
 }
 
+/// Sets from which byte on MSG_PEEK looks at what waits at a socket; each look moves it behind what it
+/// saw (SO_PEEK_OFF, `socket(7)`).
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub fn set_peek_offset(socket: impl AsFd, offset: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads one `int` behind the pointer, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            ptr::from_ref(&offset).cast(),
+            mem::size_of_val(&offset) as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors

@@ -1,16 +1,37 @@
-//! The service manager: inherited sockets (`sd_listen_fds(3)`), what it is told (`sd_notify(3)`),
-//! the watchdog, and whether a descriptor leads to its journal.
+//! The service manager: inherited sockets (`sd_listen_fds(3)`), what it is told (`sd_notify(3)`), its
+//! descriptor store, the watchdog, and whether a descriptor leads to its journal.
 
 use std::{
     env, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use listenfd::ListenFd;
 use log::warn;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketType},
+    pipe::{PipeFlags, pipe_with},
+};
 use sd_notify::NotifyState;
+
+/// The name of what is kept in the descriptor store (FDNAME=): no NAME of a socket has a dot.
+const STORED: &str = "udsd.parked";
+/// How long the manager may take to do what it was told.
+const BARRIER: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// What the manager passed.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Sockets of its socket units.
+    pub sockets: Vec<Inherited>,
+    /// What an earlier process had it keep.
+    pub stored: Vec<OwnedFd>,
+}
 
 /// A socket that the manager passed.
 #[derive(Debug)]
@@ -23,11 +44,11 @@ pub struct Inherited {
     pub fd: OwnedFd,
 }
 
-/// Takes the sockets that the manager passed to this process; later calls find none.
+/// Takes what the manager passed to this process; later calls find nothing.
 ///
 /// # Errors
 /// The number and name of a descriptor that is no Unix socket.
-pub fn inherited() -> Result<Vec<Inherited>, String> {
+pub fn passed() -> Result<Passed, String> {
     // listenfd leaves the names alone: they are read first.
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names
@@ -35,7 +56,10 @@ pub fn inherited() -> Result<Vec<Inherited>, String> {
         .filter(|_| !names.is_empty())
         .map(str::to_owned);
     let mut passed = ListenFd::from_env();
-    let mut sockets = Vec::new();
+    let Passed {
+        mut sockets,
+        mut stored,
+    } = Passed::default();
     for i in 0..passed.len() {
         let name = names.next();
         let family = i32::from(AddressFamily::UNIX.as_raw());
@@ -54,9 +78,13 @@ pub fn inherited() -> Result<Vec<Inherited>, String> {
                 name.as_deref().unwrap_or("unnamed")
             ));
         };
-        sockets.push(Inherited { name, kind, fd });
+        if name.as_deref() == Some(STORED) {
+            stored.push(fd);
+        } else {
+            sockets.push(Inherited { name, kind, fd });
+        }
     }
-    Ok(sockets)
+    Ok(Passed { sockets, stored })
 }
 
 /// Whether `fd` leads to the journal: JOURNAL_STREAM holds its device and inode (`systemd.exec(5)`).
@@ -98,6 +126,50 @@ impl Notifier {
     /// The event loop turns.
     pub fn alive(&self) {
         tell(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Has the manager keep a descriptor for the next process (FDSTORE=1), until that takes it out or the
+/// service is stopped. Whether it does is not told.
+///
+/// # Errors
+/// Where there is no manager, or it does not answer.
+pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return Err(io::Error::other("there is no service manager"));
+    }
+    let states = [
+        NotifyState::FdStore,
+        // Else it would drop the pair at a hang-up of its own accord.
+        NotifyState::Custom("FDPOLL=0"),
+        NotifyState::FdName(STORED),
+    ];
+    sd_notify::notify_with_fds(&states, &[fd])?;
+    barrier()
+}
+
+/// Has the manager forget what it keeps.
+///
+/// # Errors
+/// Where it does not answer.
+pub fn empty_store() -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORED)])?;
+    barrier()
+}
+
+/// Waits until the manager has done all that it was told (BARRIER=1, `sd_notify_barrier(3)`).
+fn barrier() -> io::Result<()> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    let mut hang_up = [PollFd::new(&ours, PollFlags::empty())];
+    loop {
+        match poll(&mut hang_up, Some(&BARRIER)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use log::{info, warn};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 
@@ -27,6 +27,11 @@ pub use target::{Target, Unopened};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a writer that waits for a reader looks whether its lines are wanted back.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 /// Memory that an idle thread may keep for the next lines.
 const KEPT: usize = 256 * 1024;
 
@@ -44,9 +49,47 @@ struct Shared {
 struct Inbox {
     lines: Vec<u8>,
     done: bool,
+    /// What is not written is wanted back.
+    wanted_back: bool,
+    /// Here it is.
+    back: Option<Unwritten>,
+}
+
+/// Lines that were handed over and are not written.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// Whole lines.
+    pub lines: Vec<u8>,
+    /// Bytes of the first that stand at the end of the file.
+    pub begun: usize,
 }
 
 impl Shared {
+    /// Gives back `lines` from the one on in which `written` bytes end, if they are wanted back.
+    fn give_back(&self, lines: &mut Vec<u8>, written: usize) -> bool {
+        let mut inbox = self.inbox();
+        if !inbox.wanted_back {
+            return false;
+        }
+        let start = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
+        lines.drain(..start);
+        lines.append(&mut inbox.lines);
+        inbox.back = Some(Unwritten {
+            lines: mem::take(lines),
+            begun: written - start,
+        });
+        self.work.notify_all();
+        true
+    }
+
+    /// Waits for `span`, or until lines are wanted back.
+    fn rest(&self, span: Duration) {
+        let inbox = self.inbox();
+        let resting = |inbox: &mut Inbox| !inbox.wanted_back;
+        // How it ended does not matter.
+        drop(self.work.wait_timeout_while(inbox, span, resting));
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,6 +167,24 @@ impl Writer {
             .take()
     }
 
+    /// Ends the thread and takes back what it has not written. `None` where it is still at it after
+    /// `patience`: a write that does not return may or may not have written.
+    pub fn take_back(mut self, patience: Duration) -> Option<Unwritten> {
+        let mut inbox = self.shared.inbox();
+        inbox.wanted_back = true;
+        self.shared.work.notify_all();
+        let waiting = |inbox: &mut Inbox| inbox.back.is_none();
+        let waited = self.shared.work.wait_timeout_while(inbox, patience, waiting);
+        inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let back = inbox.back.take()?;
+        drop(inbox);
+        if let Some(thread) = self.thread.take() {
+            // As in `finish`.
+            let _ = thread.join();
+        }
+        Some(back)
+    }
+
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
     /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
@@ -155,7 +216,11 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
         }
         let mut inbox = shared.inbox();
         while inbox.lines.is_empty() {
-            if inbox.done {
+            if inbox.wanted_back {
+                inbox.back = Some(Unwritten::default());
+                shared.work.notify_all();
+            }
+            if inbox.done || inbox.wanted_back {
                 return Ok(());
             }
             inbox = shared
@@ -167,6 +232,9 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
         drop(inbox);
         let mut written = 0;
         while written < lines.len() {
+            if shared.give_back(&mut lines, written) {
+                return Ok(());
+            }
             let next = if owed > 0 {
                 &b"\n"[..]
             } else {
@@ -195,7 +263,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::BrokenPipe => return Err(error),
                     io::ErrorKind::WouldBlock => {
-                        match poll(&mut [PollFd::new(&file, PollFlags::OUT)], None) {
+                        match poll(&mut [PollFd::new(&file, PollFlags::OUT)], Some(&LOOK)) {
                             // A signal that this thread handled: no SA_RESTART covers poll(2).
                             Ok(_) | Err(Errno::INTR) => {}
                             Err(error) => return Err(error.into()),
@@ -208,7 +276,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                             );
                         }
                         // No event tells that a disk has room again.
-                        thread::sleep(RETRY);
+                        shared.rest(RETRY);
                     }
                 },
             }

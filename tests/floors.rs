@@ -20,15 +20,20 @@ use std::{
 /// earlier one, and none of their own: so nothing is circular.
 const FLOORS: &[&[&[&str]]] = &[
     &[
-        &["frame", "limits", "peer", "queue", "throttle"],
+        &["counters", "limits", "octets", "throttle"],
+        &["frame", "peer", "queue"],
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
-    &[&["alarm", "config", "sys", "systemd", "writer"]],
+    &[
+        &["alarm", "config", "sys", "systemd", "writer"],
+        &["parking"],
+    ],
     &[
         &["accounts", "input"],
         &["connection", "datagram"],
-        &["link", "mailbox", "service"],
+        &["link", "mailbox", "service", "state"],
         &["endpoint", "hub"],
+        &["handover"],
     ],
     &[&["server"]],
     &[&["client", "daemon", "generator"]],

@@ -22,7 +22,7 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, HANG, Random, Setup, connect, packets::Packets, read_all, round_trip,
+    Daemon, Folder, HANG, Random, Setup, connect, manager, packets::Packets, read_all, round_trip,
 };
 use rustix::{
     net::{
@@ -38,26 +38,9 @@ const FAILED_START: Duration = Duration::from_secs(1);
 /// One socket named `a` at `a` in the folder.
 const ONE: &str = "[socket.a]\npath = \"{dir}/a\"\n";
 
-/// As the manager passes sockets: descriptors from 3 on, LISTEN_FDS, LISTEN_PID, and LISTEN_FDNAMES
-/// where there are names. A process of safe code cannot place descriptors in its child, a shell can.
+/// As the manager passes them.
 fn passing<const N: usize>(setup: Setup, sockets: [&dyn AsFd; N], names: Option<&str>) -> Setup {
-    let duplicate = |i: usize| -> OwnedFd { sockets[i].as_fd().try_clone_to_owned().unwrap() };
-    let (setup, moves) = match N {
-        1 => (setup.stdin(duplicate(0)), "3<&0 </dev/null"),
-        2 => (
-            setup.stdin(duplicate(0)).stdout(duplicate(1)),
-            "3<&0 4<&1 </dev/null >/dev/null",
-        ),
-        _ => panic!("a shell has two descriptors to spare"),
-    };
-    let script = format!("exec {moves}; export LISTEN_PID=$$; exec \"$@\"");
-    let setup = setup
-        .wrapper(&["sh", "-c", &script, "sh"])
-        .variable("LISTEN_FDS", &N.to_string());
-    match names {
-        Some(names) => setup.variable("LISTEN_FDNAMES", names),
-        None => setup,
-    }
+    manager::passing(setup, &sockets.map(AsFd::as_fd), names)
 }
 
 /// A listener at `name` in the folder, as the manager makes it: blocking, and kept.

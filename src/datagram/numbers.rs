@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, mem};
 
+use serde::{Deserialize, Serialize};
+
 use crate::envelope::Address;
 
 /// Addresses of one generation; there are at most two of them.
@@ -20,7 +22,29 @@ pub(super) struct Numbers {
     old: HashMap<Key, u64>,
 }
 
+/// Numbers as one process hands them to the next: of each generation the addresses, users, numbers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Parked([Vec<(Address, u32, u64)>; 2]);
+
 impl Numbers {
+    pub(super) fn park(self) -> Parked {
+        Parked([self.young, self.old].map(|generation| {
+            let entries = generation.into_iter();
+            entries
+                .map(|((address, uid), number)| (address, uid, number))
+                .collect()
+        }))
+    }
+
+    pub(super) fn resume(&mut self, parked: Parked) {
+        [self.young, self.old] = parked.0.map(|generation| {
+            let entries = generation.into_iter().take(GENERATION);
+            entries
+                .map(|(address, uid, number)| ((address, uid), number))
+                .collect()
+        });
+    }
+
     /// The number of a sender, and whether it got it from `next` just now.
     pub(super) fn of(&mut self, key: Key, next: impl FnOnce() -> u64) -> (u64, bool) {
         if let Some(&number) = self.young.get(&key) {

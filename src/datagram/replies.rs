@@ -11,10 +11,14 @@ use std::{
 };
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::{Datagrams, Sender, cost, numbers::Key};
-use crate::limits::{Limits, Over};
+use crate::{
+    limits::{Limits, Over},
+    octets,
+};
 
 /// Receivers of one socket that something may wait for, and those of one user among them.
 const RECEIVERS: usize = 1024;
@@ -81,6 +85,18 @@ struct Owed {
     due: Instant,
 }
 
+/// What one receiver is owed, as one process hands it to the next.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Parked {
+    to: Sender,
+    pub(super) replies: Vec<Datagram>,
+    /// Since it last took something, or began to owe.
+    since: Duration,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Datagram(#[serde(with = "octets")] Box<[u8]>);
+
 /// What waits for receivers. What it costs is held for the user who is owed it.
 #[derive(Debug, Default)]
 pub struct Replies {
@@ -102,6 +118,31 @@ impl Replies {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// What waits, for the next process.
+    pub(super) fn park(self, now: Instant) -> Vec<Parked> {
+        let owed = self.owed.into_iter().map(|(_, owed)| Parked {
+            to: owed.to,
+            replies: owed.replies.into_iter().map(Datagram).collect(),
+            since: now.saturating_duration_since(owed.since),
+        });
+        owed.collect()
+    }
+
+    /// Goes on with what waited for receivers in an earlier process.
+    pub(super) fn resume(&mut self, parked: Vec<Parked>, limits: &mut Limits, now: Instant) {
+        for Parked { to, replies, since } in parked {
+            let key = (to.address, to.peer.uid);
+            let place = self.places.get(&key).copied();
+            let place = place.unwrap_or_else(|| self.owe(&to, now));
+            self.owed[place].since = now.checked_sub(since).unwrap_or(now);
+            for Datagram(reply) in replies {
+                let cost = cost(&reply);
+                self.owed[place].replies.push_back(reply);
+                self.grow(place, cost, limits);
+            }
+        }
     }
 
     /// Sends `bytes` to `to`, behind what it is owed already; lets them wait where they do not fit,

@@ -2,11 +2,15 @@
 //! itself and its end.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Seek, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
     process,
@@ -20,7 +24,7 @@ use rustix::{
     process::umask,
 };
 
-use crate::{config, sys};
+use crate::{config, state::BoundFile, sys};
 
 /// A socket file of this process: removed with it, if it is still the same.
 #[derive(Debug)]
@@ -29,14 +33,64 @@ pub(super) struct Bound {
     device: u64,
     inode: u64,
     /// Held for as long as the socket lives; removed last.
-    _lock: Lock,
+    lock: Lock,
+    /// The next process has it, and removes it.
+    parked: bool,
+}
+
+impl Bound {
+    /// Leaves the file to the next process, which is to have the lock's descriptor too.
+    pub(super) fn park(&mut self) -> io::Result<BoundFile> {
+        let lock = self.lock.file.metadata()?;
+        (self.parked, self.lock.parked) = (true, true);
+        Ok(BoundFile {
+            path: self.path.as_os_str().as_bytes().to_vec(),
+            inode: (self.device, self.inode),
+            lock: (lock.dev(), lock.ino()),
+        })
+    }
+
+    /// Takes over from an earlier process.
+    pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
+        let path = PathBuf::from(OsStr::from_bytes(&parked.path));
+        let mut lock = Lock {
+            path: lock_path(&path),
+            file: lock,
+            parked: false,
+        };
+        if let Err(error) = lock.fill() {
+            warn!("lock file {}: {error}", lock.path.display());
+        }
+        let (device, inode) = parked.inode;
+        Bound {
+            path,
+            device,
+            inode,
+            lock,
+            parked: false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.file.as_fd()
+    }
+
+    /// Whether the file is still the one that was bound.
+    pub(super) fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode))
+    }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if !self.parked
+            && self.is_there()
+            && let Err(error) = fs::remove_file(&self.path) {
             warn!("cannot remove {}: {error}", self.path.display());
         }
     }
@@ -50,12 +104,16 @@ const LOCK_SIZE: usize = 32;
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
+    /// The next process has it, and removes it.
+    parked: bool,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Still locked: nobody else can have taken it for theirs.
-        let _ = fs::remove_file(&self.path);
+        if !self.parked {
+            // Still locked: nobody else can have taken it for theirs.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -64,9 +122,7 @@ impl Lock {
     /// else's: it is neither changed nor, unless it is a regular one, opened, which a FIFO's other
     /// end or a device would notice.
     pub(super) fn take(path: &Path) -> Result<Self, String> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let lock = PathBuf::from(name);
+        let lock = lock_path(path);
         let refused = |error: io::Error| {
             let remedy = match error.kind() {
                 io::ErrorKind::NotFound => "; create the folder first",
@@ -121,6 +177,7 @@ impl Lock {
             let mut taken = Lock {
                 path: lock.clone(),
                 file,
+                parked: false,
             };
             taken.fill().map_err(refused)?;
             return Ok(taken);
@@ -134,6 +191,13 @@ impl Lock {
         self.file.rewind()?;
         writeln!(self.file, "{}", process::id())
     }
+}
+
+/// The lock file beside a path.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
 }
 
 /// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
@@ -234,7 +298,8 @@ pub(super) fn bind_file(
         path: path.into(),
         device: stat.st_dev,
         inode: stat.st_ino,
-        _lock: lock,
+        lock,
+        parked: false,
     };
     if user.is_some() || group.is_some() {
         let uid = user.map(rustix::process::Uid::from_raw);

@@ -15,7 +15,7 @@ use std::{
 use super::{Hub, Now, Socket, log::Lines};
 use crate::{
     connection::Stream,
-    datagram::{Datagrams, Exchange, Letter, Lost, Reply, Sender},
+    datagram::{Datagrams, Exchange, Letter, Lost, Parked, Reply, Sender},
     envelope::{BATCH, Envelope},
     frame::Framing,
     input::TooLong,
@@ -41,9 +41,22 @@ pub(super) struct Mail {
     buffer: Vec<u8>,
     envelopes: Vec<Envelope>,
     notes: Notes,
+    /// Of sockets that are not open yet: what waited there in an earlier process.
+    parked: Vec<(usize, Parked)>,
 }
 
 impl Mail {
+    /// Lets go of all sockets, and returns what waited at each.
+    pub(super) fn park(self, now: Instant) -> impl Iterator<Item = (usize, Parked)> {
+        let exchanges = self.exchanges.into_iter();
+        exchanges.map(move |(socket, exchange)| (socket, exchange.park(now)))
+    }
+
+    /// What waited at this socket in an earlier process, to go on once it is open.
+    pub(super) fn resume(&mut self, socket: usize, parked: Parked) {
+        self.parked.push((socket, parked));
+    }
+
     fn of_socket(&mut self, socket: usize) -> Option<&mut Exchange> {
         self.exchanges
             .iter_mut()
@@ -72,13 +85,19 @@ impl Mail {
 
 impl<S: Stream> Hub<S> {
     /// Serves socket number `socket` by datagrams; returns the number that events have.
-    pub fn open(&mut self, socket: usize, mailbox: Box<dyn Datagrams>) -> usize {
+    pub fn open(&mut self, socket: usize, mailbox: Box<dyn Datagrams>, now: Instant) -> usize {
         let slot = slot(&self.sockets[socket]);
         let needed = slot.saturating_mul(BATCH).min(BUFFER).max(slot);
         if self.mail.buffer.len() < needed {
             self.mail.buffer = vec![0; needed];
         }
-        self.mail.exchanges.push((socket, Exchange::new(mailbox)));
+        let mut exchange = Exchange::new(mailbox);
+        let mut parked = self.mail.parked.iter();
+        if let Some(place) = parked.position(|(of, _)| *of == socket) {
+            let (_, parked) = self.mail.parked.swap_remove(place);
+            exchange.resume(parked, &mut self.limits, now);
+        }
+        self.mail.exchanges.push((socket, exchange));
         self.mail.exchanges.len() - 1
     }
 
@@ -111,6 +130,7 @@ impl<S: Stream> Hub<S> {
             buffer,
             envelopes,
             notes,
+            ..
         } = &mut self.mail;
         let (socket, exchange) = &mut exchanges[number];
         if !exchange.receives() {

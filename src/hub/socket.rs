@@ -10,6 +10,7 @@ use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
     connection::{Connection, Stream},
+    counters::Counters,
     error::Close,
     frame::Framing,
     input::{Rule, TooLong},
@@ -82,77 +83,12 @@ pub(super) enum Time {
     Over(Close),
 }
 
-/// What happened on a socket since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Clients that came in.
-    pub clients: u64,
-    /// Clients, or datagrams, that an access list or a limit kept out, or that have no sender.
-    pub refused: u64,
-    /// Clients that were closed for what they did or did not do.
-    pub closed: u64,
-    /// Messages that the service took.
-    pub messages: u64,
-    /// Their bytes, in wire form; of packets what they hold.
-    pub bytes: u64,
-    /// Messages of which only the first part was taken.
-    pub truncated: u64,
-    /// Messages refused because they were too long, their senders closed or not.
-    pub oversized: u64,
-    /// Messages dropped for a slow client.
-    pub dropped: u64,
-    /// Datagrams with nobody to answer to: their senders have no address.
-    pub unbound: u64,
-    /// Datagrams whose senders' addresses could not be written to.
-    pub unreachable: u64,
-    /// Whole messages that were read and had not been taken when their senders ended.
-    pub untaken: u64,
-    /// Unfinished messages that ended with their senders.
-    pub unfinished: u64,
-    /// Bytes that clients had sent and nobody read, at their end.
-    pub unread: u64,
-    /// Bytes that clients were owed and did not take, at their end; each packet with 4 of its length.
-    pub undelivered: u64,
-}
-
 impl Counters {
     pub(super) fn lost(&mut self, loss: &Loss) {
         self.unread += loss.unread as u64;
         self.undelivered += loss.undelivered as u64;
         self.untaken += loss.untaken;
         self.unfinished += u64::from(loss.unfinished);
-    }
-}
-
-impl fmt::Display for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counters {
-            clients,
-            refused,
-            closed,
-            messages,
-            bytes,
-            truncated,
-            oversized,
-            dropped,
-            unbound,
-            unreachable,
-            untaken,
-            unfinished,
-            unread,
-            undelivered,
-        } = self;
-        write!(
-            f,
-            "{clients} clients, {refused} refused, {closed} closed, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
-        )?;
-        // Of datagrams alone.
-        for (count, what) in [(unbound, "unbound"), (unreachable, "unreachable")] {
-            if *count > 0 {
-                write!(f, "; {count} {what}")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -166,6 +102,8 @@ pub struct Socket {
     pub(super) read_size: usize,
     /// Bytes without which no packet is read; 0 on a stream, of which any part can be.
     pub(super) packet: usize,
+    /// Bytes of the longest message that is sent.
+    pub(super) longest: usize,
     /// Bytes that each message has here and not on the wire.
     pub(super) unseen: u64,
     pub(super) queue_size: usize,
@@ -231,6 +169,7 @@ impl Socket {
             rule,
             read_size: READ_BUFFER + packet,
             packet,
+            longest: config.longest_sent(),
             unseen,
             queue_size: config.queue_size,
             slow_client: config.slow_client,

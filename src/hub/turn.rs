@@ -104,7 +104,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Writes what waits for the client, and what it is to be told at the end of that.
-    fn flush(&mut self, key: usize, now: Now) -> Result<(), Close> {
+    pub(super) fn flush(&mut self, key: usize, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let mut flushed = client.flush(now.instant);
         let socket = &mut self.sockets[client.socket as usize];

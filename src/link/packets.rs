@@ -30,6 +30,15 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Of one that is only to be ended.
+    #[must_use]
+    pub fn any() -> Self {
+        Sizes {
+            message: 0,
+            raise: None,
+        }
+    }
+
     /// For clients that send messages of `message` bytes and are sent packets of `longest` bytes.
     /// Returns with it how long a sent packet can be: less than `longest` where SO_SNDBUF cannot be
     /// raised so far (`socket(7)`: net.core.wmem_max, or CAP_NET_ADMIN).

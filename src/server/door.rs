@@ -192,6 +192,15 @@ impl Door {
         })
     }
 
+    /// Stops watching: the next process lets in who waits. Returns the endpoints with their numbers.
+    pub(super) fn park(&mut self) -> Vec<(usize, Endpoint)> {
+        let listeners = self.listeners.drain(..);
+        listeners
+            .enumerate()
+            .map(|(socket, listener)| (socket, listener.endpoint))
+            .collect()
+    }
+
     /// Lets nobody in any more.
     pub(super) fn close(&mut self, registry: &Registry) {
         for listener in self.listeners.drain(..) {

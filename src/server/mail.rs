@@ -1,7 +1,7 @@
 //! The datagram sockets in the event loop: watched level-triggered, like clients, for as long as the
 //! hub receives from them.
 
-use std::{io, os::fd::OwnedFd, rc::Rc};
+use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
 
 use mio::Registry;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -24,11 +24,12 @@ impl Mail {
         mailboxes: Vec<(usize, Mailbox)>,
         hub: &mut Hub<Link>,
         registry: &Registry,
+        now: Instant,
     ) -> io::Result<Self> {
         let mut all = Vec::new();
         for (socket, mailbox) in mailboxes {
             let fd = mailbox.socket();
-            let number = hub.open(socket, Box::new(mailbox));
+            let number = hub.open(socket, Box::new(mailbox), now);
             epoll::add(registry, &fd, data(number), EventFlags::empty())?;
             all.push(Watched { fd, watched: false });
         }

@@ -32,6 +32,11 @@ impl Line {
         &self.waiting
     }
 
+    /// All of them in the order of their turns, the one that was called first.
+    pub fn order(&self) -> impl Iterator<Item = usize> {
+        self.called.into_iter().chain(self.waiting.iter().copied())
+    }
+
     /// Whether one was called and has not had its turn.
     #[must_use]
     pub fn is_served(&self) -> bool {

@@ -44,6 +44,13 @@ impl Record {
         }
     }
 
+    /// Goes on from where an earlier process stood: at its last number, with whole lines that it had
+    /// taken and not written, however many they are.
+    pub fn resume(&mut self, seq: u64, lines: Vec<u8>) {
+        self.seq = seq;
+        self.pending = lines;
+    }
+
     /// Takes messages from the start of `batch`; returns the bytes that it took.
     pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
         let mut taken = 0;

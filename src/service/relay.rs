@@ -98,6 +98,28 @@ impl Relay {
         self.stamp.is_some()
     }
 
+    /// The number of the last stamped message, and the room in its queue at which a receiver that held
+    /// up senders no longer does: what a later process goes on from.
+    #[must_use]
+    pub fn park(&self) -> (u64, usize) {
+        let stamped = self.stamp.as_ref().map_or(0, Stamp::seq);
+        (stamped, self.enough)
+    }
+
+    /// Goes on from where an earlier process stood.
+    pub fn resume(&mut self, (stamped, enough): (u64, usize)) {
+        if let Some(stamp) = &mut self.stamp {
+            stamp.pass(stamped.saturating_sub(stamp.seq()));
+        }
+        self.enough = enough;
+    }
+
+    /// As `join`, of one for whom senders wait.
+    pub fn join_holding_up(&mut self, key: usize, uid: u32) {
+        self.join(key, uid);
+        self.holding_up += 1;
+    }
+
     /// Client `key` of user `uid` gets what comes from now on.
     pub fn join(&mut self, key: usize, uid: u32) {
         self.members.push(Member {

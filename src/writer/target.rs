@@ -50,6 +50,29 @@ impl From<io::Error> for Unopened {
 }
 
 impl Target {
+    /// Goes on behind the first `begun` bytes of `lines`, if an earlier process had ended with them:
+    /// returns how many of `lines` are written already.
+    ///
+    /// # Errors
+    /// Those of `read(2)`.
+    pub fn resume(&mut self, lines: &[u8], begun: usize) -> io::Result<usize> {
+        let first = lines.get(..begun).unwrap_or_default();
+        let size = self.file.metadata()?.len();
+        let Some(start) = size.checked_sub(first.len() as u64) else {
+            return Ok(0);
+        };
+        if !self.torn || first.is_empty() {
+            return Ok(0);
+        }
+        let mut there = vec![0; first.len()];
+        self.file.read_exact_at(&mut there, start)?;
+        if there != first {
+            return Ok(0);
+        }
+        self.torn = false;
+        Ok(first.len())
+    }
+
     /// The daemon's standard output.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
     reason = "each test file takes what it needs of this module; a failed unwrap is a failed test"
 )]
 
+pub mod manager;
 pub mod packets;
 pub mod udsc;
 
@@ -19,9 +20,9 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, IoSlice, PipeReader, PipeWriter, Read, Write},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::MetadataExt,
             net::{UnixDatagram, UnixStream},
@@ -146,6 +147,8 @@ pub struct Said {
     pub output: Vec<u8>,
     /// The datagrams on NOTIFY_SOCKET.
     pub notes: Vec<String>,
+    /// What it has the manager keep, where that does (FDSTORE=1).
+    stored: Vec<OwnedFd>,
     log_ended: bool,
     output_ended: bool,
 }
@@ -228,6 +231,7 @@ pub struct Setup {
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     journal: bool,
+    keeps: bool,
 }
 
 impl Setup {
@@ -246,7 +250,14 @@ impl Setup {
             stdin: None,
             stdout: None,
             journal: false,
+            keeps: false,
         }
+    }
+
+    /// Under a manager that keeps descriptors.
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
     }
 
     /// The folder.
@@ -351,6 +362,7 @@ impl Setup {
             stdin,
             stdout,
             journal,
+            keeps,
         } = self;
         // Its own, also where another daemon is or was in the same folder.
         let notify = folder.join(&format!("notify-{}", next_number()));
@@ -400,7 +412,7 @@ impl Setup {
         drop(command);
 
         let ears = Arc::new(Ears::default());
-        let mut threads = vec![ears.follow(log, take_log), follow_notes(&ears, notes)];
+        let mut threads = vec![ears.follow(log, take_log), follow_notes(&ears, notes, keeps)];
         match output {
             Some(output) => threads.push(ears.follow(output, take_output)),
             None => ears.said().output_ended = true,
@@ -416,16 +428,22 @@ impl Setup {
     }
 }
 
-fn follow_notes(ears: &Arc<Ears>, socket: UnixDatagram) -> JoinHandle<()> {
+fn follow_notes(ears: &Arc<Ears>, socket: UnixDatagram, keeps: bool) -> JoinHandle<()> {
     let ears = Arc::clone(ears);
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n) = socket.recv(&mut buffer) {
-            if &buffer[..n] == END_OF_NOTES {
+        while let Ok((note, descriptors)) = manager::receive_note(&socket) {
+            if note == END_OF_NOTES {
                 return;
             }
-            let note = String::from_utf8_lossy(&buffer[..n]).into_owned();
-            ears.hear(|said| said.notes.push(note));
+            let note = String::from_utf8_lossy(&note).into_owned();
+            ears.hear(|said| {
+                if has_line(&note, "FDSTOREREMOVE=1") {
+                    said.stored.clear();
+                } else if keeps && has_line(&note, "FDSTORE=1") {
+                    said.stored.extend(descriptors);
+                }
+                said.notes.push(note);
+            });
         }
     })
 }
@@ -558,6 +576,11 @@ impl Daemon {
             .wait(line)
             .flatten()
             .unwrap_or_else(|| panic!("no line of the log has {parts:?}"))
+    }
+
+    /// What it has the manager keep now.
+    pub fn stored(&self) -> Vec<OwnedFd> {
+        mem::take(&mut self.ears.said().stored)
     }
 
     /// The datagrams that came on NOTIFY_SOCKET so far.

@@ -106,7 +106,8 @@ impl Datagram {
             most: 64,
             ..Post::default()
         }));
-        assert_eq!(world.hub.open(0, Box::new(Mailbox(Rc::clone(&post)))), 0);
+        let mailbox = Box::new(Mailbox(Rc::clone(&post)));
+        assert_eq!(world.hub.open(0, mailbox, world.start), 0);
         Datagram { world, post }
     }
 

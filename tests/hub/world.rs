@@ -18,6 +18,7 @@ use udsd::{
     peer::Peer,
     record::Encoder,
     service::Record,
+    state::{HEAD, State},
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -247,6 +248,7 @@ pub struct World {
     pub passed: Duration,
     /// What each socket's record was handed.
     pub records: Vec<Vec<u8>>,
+    sockets: Vec<config::Socket>,
 }
 
 pub const PEER: Peer = Peer {
@@ -267,8 +269,8 @@ impl World {
     }
 
     /// Sockets with these rules.
-    pub fn of(sockets: &[config::Socket], limits: Limits) -> Self {
-        let sockets: Vec<Socket> = sockets.iter().map(socket).collect();
+    pub fn of(configs: &[config::Socket], limits: Limits) -> Self {
+        let sockets: Vec<Socket> = configs.iter().map(socket).collect();
         let records = sockets.iter().map(|_| Vec::new()).collect();
         World {
             hub: Hub::new(sockets, limits),
@@ -276,6 +278,7 @@ impl World {
             start: Instant::now(),
             passed: Duration::ZERO,
             records,
+            sockets: configs.to_vec(),
         }
     }
 
@@ -397,6 +400,53 @@ impl World {
             self.turn();
         }
         panic!("the hub does not come to rest");
+    }
+
+    /// Hands all over to a fresh hub, by way of bytes, as a restart does. What was handed to a record
+    /// and is not written is handed over too. Returns which key became which.
+    pub fn restart(&mut self, limits: Limits) -> BTreeMap<usize, usize> {
+        let now = self.now();
+        let fresh = || Hub::new(Vec::new(), Limits::new(1, 1));
+        let mut hub = mem::replace(&mut self.hub, fresh());
+        let mut unwritten = Vec::new();
+        for (i, written) in self.records.iter_mut().enumerate() {
+            let record = hub.record(i).map(|record| {
+                written.append(record.hand_over());
+                record.waiting()
+            });
+            unwritten.push(record.unwrap_or(0));
+        }
+        let (mut state, streams) = hub.park(now);
+        let records = self.records.iter_mut().zip(unwritten);
+        for (socket, (written, unwritten)) in state.sockets.iter_mut().zip(records) {
+            if let Some(record) = &mut socket.record {
+                record.lines = written.split_off(written.len() - unwritten);
+            }
+        }
+        let mut bytes = vec![0; HEAD];
+        let head = state.encode(&mut bytes).unwrap();
+        bytes[..HEAD].copy_from_slice(&head);
+        let state = State::decode(&bytes).unwrap();
+        let wires: Vec<_> = streams.iter().map(|end| Rc::clone(&end.0)).collect();
+        for wire in &wires {
+            wire.borrow_mut().watched = Watch::default();
+        }
+        let sockets = self.sockets.iter().map(socket).collect();
+        let streams = streams.into_iter().map(Some).collect();
+        let (hub, keys) = Hub::restore(sockets, limits, state, streams, now)
+            .unwrap_or_else(|(why, _)| panic!("{why}"));
+        self.hub = hub;
+        let mut became = BTreeMap::new();
+        let clients = mem::take(&mut self.clients);
+        for (wire, key) in wires.iter().zip(keys) {
+            let here = clients.values().find(|here| Rc::ptr_eq(&here.wire, wire));
+            let mut client = here.unwrap().clone();
+            let before = mem::replace(&mut client.key, key.unwrap());
+            became.insert(before, client.key);
+            self.clients.insert(client.key, client);
+        }
+        self.hand_over();
+        became
     }
 
     pub fn pass(&mut self, span: Duration) {

@@ -32,8 +32,19 @@ pub struct Schedule {
     pub quotas: Option<(usize, usize)>,
     pub stopped: bool,
     pub abandoned: bool,
+    /// After one of so many steps the next process takes over; never, where it is 0.
+    restarts: u64,
     /// Prints what happens.
     told: bool,
+}
+
+/// What the limits of a schedule are.
+fn limits(quotas: Option<(usize, usize)>) -> Limits {
+    let limits = Limits::new(1000, 1000);
+    match quotas {
+        Some((per_user, total)) => limits.with_queues(per_user, total),
+        None => limits,
+    }
 }
 
 thread_local! {
@@ -69,13 +80,10 @@ impl Schedule {
             let per_user = longest * (8 + random.below(8) as usize);
             (per_user, per_user * (1 + random.below(3) as usize))
         });
-        let mut limits = Limits::new(1000, 1000);
-        if let Some((per_user, total)) = quotas {
-            limits = limits.with_queues(per_user, total);
-        }
+        let restarts = random.pick(&[0, 1, 3, 10, 30]);
         let rooms = plans.into_iter().enumerate();
         let mut schedule = Schedule {
-            world: World::of(&sockets, limits),
+            world: World::of(&sockets, limits(quotas)),
             random,
             rooms: rooms.map(|(i, plan)| Room::new(plan, i)).collect(),
             actors: Vec::new(),
@@ -83,6 +91,7 @@ impl Schedule {
             quotas,
             stopped: false,
             abandoned: false,
+            restarts,
             told,
         };
         for room in &schedule.rooms {
@@ -107,6 +116,10 @@ impl Schedule {
         for _ in 0..steps {
             self.step();
             self.look();
+            if !self.stopped && self.restarts > 0 && self.random.one_in(self.restarts) {
+                self.restart();
+                self.look();
+            }
         }
         self.end();
     }
@@ -152,6 +165,15 @@ impl Schedule {
         actor.joined = joined;
         actor.deaf = self.random.one_in(8);
         self.actors.push(actor);
+    }
+
+    /// The next process goes on.
+    fn restart(&mut self) {
+        self.tell(|| "restart".into());
+        let became = self.world.restart(limits(self.quotas));
+        for actor in self.actors.iter_mut().filter(|actor| actor.is_open()) {
+            actor.client.key = became[&actor.client.key];
+        }
     }
 
     /// One thing happens.

@@ -26,6 +26,11 @@ impl Stamp {
         }
     }
 
+    /// The number of the last message.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Adds the record of the next message to `out`; it counts once `pass` is told.
     pub(super) fn put(
         &mut self,

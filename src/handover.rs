@@ -1,0 +1,257 @@
+//! Restarting without a client noticing: the hub, its sockets and its clients' descriptors from one
+//! process to the next.
+//!
+//! The one that ends makes a state of the hub and leaves it with all descriptors in a pair of sockets
+//! (`parking`) that the service manager keeps. The next one looks at copies, builds everything from
+//! them, and only then has the manager forget the pair and serves: until that moment it can be killed
+//! and another can begin anew. Descriptors and state find each other by SO_COOKIE (`socket(7)`), and
+//! lock files by their inodes.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
+
+use log::{error, info, warn};
+use rustix::net::{SocketType, sockopt};
+
+use crate::{
+    config::{Config, Places},
+    connection::Stream,
+    endpoint::Endpoint,
+    link::{Link, Sizes},
+    parking::{self, ATTEMPTS, Memory, Parked, Parking},
+    state::{self, State},
+    systemd,
+};
+
+/// Has the manager keep a pair in which everything can be left behind.
+///
+/// # Errors
+/// Why that is not possible.
+pub fn prepare() -> Result<Parking, String> {
+    let (parking, near) = Parking::new().map_err(|error| error.to_string())?;
+    systemd::store(near.as_fd()).map_err(|error| error.to_string())?;
+    drop(near);
+    if parking.is_held() {
+        return Ok(parking);
+    }
+    Err("the service manager keeps no descriptors: FileDescriptorStoreMax=1 is missing".into())
+}
+
+/// Leaves everything behind in `parking`: `links` are those of the state's clients, in their order, and
+/// `endpoints` those of its sockets, by number. Who cannot be left is closed.
+pub fn leave(
+    parking: Parking,
+    mut state: State,
+    links: Vec<Link>,
+    endpoints: &mut [(usize, Endpoint)],
+) {
+    for (socket, endpoint) in &mut *endpoints {
+        match endpoint.park() {
+            Ok(parked) => state.sockets[*socket].endpoints.push(parked),
+            Err(error) => warn!("cannot hand over a listening socket: {error}"),
+        }
+    }
+    for (client, link) in state.clients.iter_mut().zip(&links) {
+        // 0 is nobody's.
+        client.cookie = sockopt::socket_cookie(link).unwrap_or(0);
+    }
+    let own: Vec<BorrowedFd<'_>> = endpoints
+        .iter()
+        .flat_map(|(_, endpoint)| endpoint.descriptors())
+        .collect();
+    let descriptors: Vec<BorrowedFd<'_>> = own
+        .iter()
+        .copied()
+        .chain(links.iter().map(AsFd::as_fd))
+        .collect();
+    let memory = Memory::new(|file| state.encode(file));
+    let left = memory.and_then(|memory| parking.leave(&memory, &descriptors));
+    let (sent, why) = match left {
+        Ok(left) => left,
+        Err(error) => (0, Some(error)),
+    };
+    let kept = sent.saturating_sub(own.len());
+    match why {
+        None => info!("handed over: {kept} clients"),
+        Some(why) => error!(
+            "handed over: {kept} clients; {} others are closed: {why}",
+            links.len() - kept
+        ),
+    }
+    for mut link in links.into_iter().skip(kept) {
+        link.hang_up();
+    }
+}
+
+/// What an earlier process has left behind.
+#[derive(Debug)]
+pub struct Handover {
+    parked: Parked,
+    /// Its hub.
+    pub state: State,
+    /// The file that it served by.
+    pub config: Config,
+    /// Copies of the sockets by their cookies,
+    sockets: HashMap<u64, OwnedFd>,
+    /// and of the lock files by device and inode.
+    locks: HashMap<(u64, u64), File>,
+}
+
+impl Handover {
+    /// Looks at what the manager kept. What cannot be used is closed in good order, with a line that
+    /// says why.
+    #[must_use]
+    pub fn find(stored: Vec<OwnedFd>) -> Option<Self> {
+        let mut found = None;
+        let any = !stored.is_empty();
+        for near in stored {
+            let parked = match Parked::find(near) {
+                Ok(None) => continue,
+                Ok(Some(parked)) => parked,
+                Err((error, near)) => {
+                    end(&format!("it was not left by udsd ({error})"), |end| {
+                        parking::give_up(&near, end);
+                    });
+                    continue;
+                }
+            };
+            match Self::look(&parked) {
+                Ok((state, config)) if found.is_none() => found = Some((parked, state, config)),
+                Ok(_) => end("there are two of it", |end| parked.give_up(end)),
+                Err(why) => end(&why, |end| parked.give_up(end)),
+            }
+        }
+        let handover = found.and_then(|(parked, state, config)| Self::gather(parked, state, config));
+        if handover.is_none() && any {
+            forget();
+        }
+        handover
+    }
+
+    fn look(parked: &Parked) -> Result<(State, Config), String> {
+        let text = |error: io::Error| error.to_string();
+        let marks = parked.marks().map_err(text)?;
+        if marks >= ATTEMPTS {
+            return Err(format!("{ATTEMPTS} processes have tried to go on with it"));
+        }
+        parked.mark().map_err(text)?;
+        let state = State::decode(&parked.bytes().map_err(text)?).map_err(|why| why.to_string())?;
+        // Its paths are whole: what they were made of does not matter.
+        let config = Config::parse(&state.config, None, &Places::current());
+        let config = config.map_err(|faults| {
+            let first = faults.first().map(ToString::to_string);
+            format!("its config is not understood: {}", first.unwrap_or_default())
+        })?;
+        Ok((state, config))
+    }
+
+    fn gather(parked: Parked, state: State, config: Config) -> Option<Self> {
+        let (descriptors, lacking) = match parked.descriptors() {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                end(&error.to_string(), |end| parked.give_up(end));
+                return None;
+            }
+        };
+        if lacking {
+            error!("not all that was handed over could be taken: raise LimitNOFILE=");
+        }
+        let (mut sockets, mut locks) = (HashMap::new(), HashMap::new());
+        for fd in descriptors {
+            if let Ok(cookie) = sockopt::socket_cookie(&fd) {
+                sockets.insert(cookie, fd);
+                continue;
+            }
+            let file = File::from(fd);
+            if let Ok(found) = file.metadata() {
+                locks.insert((found.dev(), found.ino()), file);
+            }
+        }
+        Some(Handover {
+            parked,
+            state,
+            config,
+            sockets,
+            locks,
+        })
+    }
+
+    /// The clients' streams in the order of the state's clients; `None` for those that did not come
+    /// along.
+    pub fn streams(&mut self) -> Vec<Option<Link>> {
+        let sizes: Vec<Option<Sizes>> = self.state.sockets.iter().map(sizes).collect();
+        let mut missing = 0;
+        let mut streams = Vec::with_capacity(self.state.clients.len());
+        for client in &self.state.clients {
+            let fd = self.sockets.remove(&client.cookie);
+            let sizes = sizes.get(client.socket).copied().flatten();
+            let link = fd.and_then(|fd| Link::resume(fd, sizes).ok());
+            missing += usize::from(link.is_none());
+            streams.push(link);
+        }
+        if missing > 0 {
+            error!("{missing} clients did not come along with what was handed over and are closed");
+        }
+        streams
+    }
+
+    /// The descriptor of a socket that was served, and that of its file's lock.
+    pub fn endpoint(&mut self, parked: &state::Endpoint) -> Option<(OwnedFd, Option<File>)> {
+        let fd = self.sockets.remove(&parked.cookie)?;
+        let lock = parked.file.as_ref();
+        Some((fd, lock.and_then(|file| self.locks.remove(&file.lock))))
+    }
+
+    /// All of it is in use from now on: lets the manager forget it.
+    pub fn commit(self) {
+        if let Err(error) = systemd::empty_store() {
+            warn!("the service manager does not say that it forgot what was handed over: {error}");
+            if let Err(error) = self.parked.spend() {
+                warn!("what was handed over is not marked as used: {error}");
+            }
+        }
+    }
+
+    /// This process ends in good order without having used it: a later one may try as often.
+    pub fn postpone(&self) {
+        self.parked.unmark();
+    }
+}
+
+/// How long the packets of a socket's clients may be.
+fn sizes(socket: &state::Socket) -> Option<Sizes> {
+    let (message, longest) = socket.packets?;
+    Some(Sizes::new(message, longest).ok()?.0)
+}
+
+/// Closes what cannot be used, in good order. `give_up` gives each descriptor to what it is passed.
+fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
+    let mut clients = 0;
+    give_up(&mut |fd| {
+        let is_client = sockopt::socket_acceptconn(&fd) == Ok(false);
+        let sizes = match sockopt::socket_type(&fd) {
+            Ok(SocketType::STREAM) if is_client => None,
+            Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
+            _ => return,
+        };
+        if let Ok(mut link) = Link::resume(fd, sizes) {
+            clients += 1;
+            link.hang_up();
+        }
+    });
+    error!("what was handed over cannot be used, {clients} clients are closed: {why}");
+}
+
+/// There is nothing to go on with.
+fn forget() {
+    if let Err(error) = systemd::empty_store() {
+        warn!("the service manager does not say that it forgot what was handed over: {error}");
+    }
+}

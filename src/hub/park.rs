@@ -1,0 +1,254 @@
+//! The hub as plain data, and back: what one process hands to the next. Streams are handed over
+//! beside it, in the order of the state's clients; lines of records and descriptors are others' part.
+
+use std::{collections::HashSet, mem};
+
+use super::{Hub, Now, STALL, Socket, Timer, set};
+use crate::{
+    connection::{Awaits, Connection, Full, Stream, Watch},
+    error::Close,
+    limits::Limits,
+    state::{self, Ending, State},
+};
+
+/// A state that this daemon did not write, and the streams that came with it.
+pub type Unusable<S> = (&'static str, Vec<Option<S>>);
+
+impl<S: Stream> Hub<S> {
+    /// Ends the hub between two turns: gives out what was said, writes what the kernel takes at once,
+    /// and returns the rest with the clients' streams.
+    pub fn park(mut self, now: Now) -> (State, Vec<S>) {
+        self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
+        let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
+        for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
+            if let Err(reason) = self.flush(key, now) {
+                self.close(key, &reason, now);
+            }
+        }
+        let mut sockets: Vec<state::Socket> = self.sockets.iter_mut().map(Socket::park).collect();
+        for (socket, parked) in self.mail.park(now.instant) {
+            sockets[socket].mail = parked;
+        }
+        let mut places = vec![None; self.clients.capacity()];
+        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        for (key, client) in mem::take(&mut self.clients) {
+            places[key] = Some(clients.len());
+            let (client, stream) = client.park(now);
+            clients.push(client);
+            streams.push(stream);
+        }
+        let place = |key: usize| places.get(key).copied().flatten();
+        for (socket, parked) in self.sockets.iter().zip(&mut sockets) {
+            parked.line = socket.line.order().filter_map(place).collect();
+        }
+        let state = State {
+            ids: self.ids,
+            starved: self.starved.into_iter().filter_map(place).collect(),
+            sockets,
+            clients,
+            ..State::default()
+        };
+        (state, streams)
+    }
+
+    /// Goes on where `park` ended, with the same sockets. `streams` are those of the state's clients,
+    /// in their order; whose is missing was lost on the way, and is counted. Nobody is refused,
+    /// whatever `limits` say. Returns with the hub the clients' keys. The event loop watches them for
+    /// nothing yet: each has a turn, in which that is told.
+    ///
+    /// # Errors
+    /// What cannot be in a state that was parked.
+    pub fn restore(
+        sockets: Vec<Socket>,
+        limits: Limits,
+        mut state: State,
+        streams: Vec<Option<S>>,
+        now: Now,
+    ) -> Result<(Self, Vec<Option<usize>>), Unusable<S>> {
+        if let Err(why) = check(&state, sockets.len(), streams.len()) {
+            return Err((why, streams));
+        }
+        let mut hub = Hub::new(sockets, limits);
+        hub.ids = state.ids;
+        for (socket, parked) in hub.sockets.iter_mut().zip(&mut state.sockets) {
+            socket.resume(parked);
+        }
+        let mut keys = Vec::with_capacity(streams.len());
+        for (client, stream) in state.clients.into_iter().zip(streams) {
+            keys.push(hub.keep(client, stream, now));
+        }
+        let key = |place: usize| keys.get(place).copied().flatten();
+        for key in state.starved.into_iter().filter_map(key) {
+            hub.clients[key].awaits = Some(Awaits::Quota);
+            hub.starved.push_back(key);
+        }
+        for (number, parked) in state.sockets.into_iter().enumerate() {
+            for key in parked.line.into_iter().filter_map(key) {
+                let client = &mut hub.clients[key];
+                if client.is_blocked() && client.socket as usize == number {
+                    client.awaits = Some(Awaits::Room);
+                    hub.sockets[number].line.wait(key);
+                }
+            }
+            hub.mail.resume(number, parked.mail);
+            hub.call(number, now);
+        }
+        Ok((hub, keys))
+    }
+
+    /// Takes in a client of an earlier process.
+    fn keep(&mut self, parked: state::Client, stream: Option<S>, now: Now) -> Option<usize> {
+        let socket = &mut self.sockets[parked.socket];
+        let Some(stream) = stream else {
+            socket.counters.closed += 1;
+            socket.counters.undelivered += parked.queue.len() as u64;
+            return None;
+        };
+        let mut client = Connection::resume(parked, stream, now);
+        let uid = client.peer.uid;
+        let key = self.clients.vacant_key();
+        match socket.service.relay() {
+            Some(relay) if client.receiver && client.holds_up => relay.join_holding_up(key, uid),
+            Some(relay) if client.receiver => relay.join(key, uid),
+            _ => (client.receiver, client.holds_up) = (false, false),
+        }
+        socket.present += 1;
+        self.limits.keep(uid);
+        client.held = client.weight();
+        self.limits.hold(uid, 0, client.held);
+        if let Some(timeout) = socket.idle_timeout {
+            let due = client.active + timeout;
+            set(&mut self.timers, &mut client, key, Timer::Idle, due);
+        }
+        if let Some(full) = &client.full {
+            // Sooner than it may be over: the log may still have to be told.
+            let due = full.since + socket.slow_timeout.min(STALL);
+            set(&mut self.timers, &mut client, key, Timer::Slow, due);
+        }
+        self.ready.list(&mut client, key);
+        Some(self.clients.insert(client))
+    }
+}
+
+impl<S> Connection<S> {
+    fn park(self, now: Now) -> (state::Client, S) {
+        let age = |since| now.instant.saturating_duration_since(since);
+        let client = state::Client {
+            cookie: 0,
+            socket: self.socket as usize,
+            id: self.id,
+            peer: self.peer,
+            silent: age(self.active),
+            awaits: self.awaits,
+            receiver: self.receiver,
+            deaf: self.is_deaf,
+            holds_up: self.holds_up,
+            ending: self.ending.and_then(|reason| match reason {
+                Close::Done => Some(Ending::Done),
+                Close::HangUp => Some(Ending::HangUp),
+                Close::MessageTooLong { limit } => Some(Ending::MessageTooLong(limit)),
+                // No client is here that ends for another reason.
+                _ => None,
+            }),
+            full: self.full.map(|full| state::Full {
+                since: age(full.since),
+                taken: full.taken,
+                told: full.told,
+            }),
+            input: self.input,
+            queue: self.queue,
+            gap: self.gap,
+        };
+        (client, self.stream)
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    fn resume(parked: state::Client, stream: S, now: Now) -> Self {
+        let then = |age| now.instant.checked_sub(age).unwrap_or(now.instant);
+        let socket = parked.socket as u32;
+        Connection {
+            watched: Watch::default(),
+            // Who waits for room stands in a line, or finds it in its turn.
+            awaits: None,
+            receiver: parked.receiver,
+            is_deaf: parked.deaf,
+            holds_up: parked.holds_up,
+            ending: parked.ending.map(|ending| match ending {
+                Ending::Done => Close::Done,
+                Ending::HangUp => Close::HangUp,
+                Ending::MessageTooLong(limit) => Close::MessageTooLong { limit },
+            }),
+            full: parked.full.map(|full| {
+                Box::new(Full {
+                    since: then(full.since),
+                    taken: full.taken,
+                    told: full.told,
+                })
+            }),
+            input: parked.input,
+            queue: parked.queue,
+            gap: parked.gap,
+            ..Connection::new(parked.id, parked.peer, socket, stream, then(parked.silent))
+        }
+    }
+}
+
+impl Socket {
+    fn park(&mut self) -> state::Socket {
+        let (stamped, enough) = self.service.relay().map_or((0, 0), |relay| relay.park());
+        state::Socket {
+            name: self.name.clone(),
+            counters: self.counters,
+            stamped,
+            enough,
+            packets: (self.packet > 0).then_some((self.rule.message_size, self.longest)),
+            record: self.record.as_ref().map(|record| state::Record {
+                seq: record.seq(),
+                ..state::Record::default()
+            }),
+            ..state::Socket::default()
+        }
+    }
+
+    fn resume(&mut self, parked: &mut state::Socket) {
+        self.counters = parked.counters;
+        if let Some(relay) = self.service.relay() {
+            relay.resume((parked.stamped, parked.enough));
+        }
+        if let (Some(record), Some(parked)) = (&mut self.record, &mut parked.record) {
+            record.resume(parked.seq, mem::take(&mut parked.lines));
+        }
+    }
+}
+
+/// Whether nothing in it could not have been parked.
+fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static str> {
+    if state.sockets.len() != sockets {
+        return Err("it has another number of sockets than its config");
+    }
+    if state.clients.len() != streams {
+        return Err("it has another number of clients than streams");
+    }
+    let mut ids = HashSet::new();
+    for client in &state.clients {
+        if client.socket >= sockets {
+            return Err("a client came by no socket");
+        }
+        if client.id.0 > state.ids || !ids.insert(client.id) {
+            return Err("the number of a client is not its own");
+        }
+        if client.input.as_ref().is_some_and(|input| !input.is_sound()) {
+            return Err("a client's input is not as long as it says");
+        }
+    }
+    let mut placed = vec![false; streams];
+    let lines = state.sockets.iter().flat_map(|socket| &socket.line);
+    for &place in state.starved.iter().chain(lines) {
+        match placed.get_mut(place) {
+            Some(placed @ false) => *placed = true,
+            _ => return Err("a client waits in two places, or is none"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Handover in the event loop: SIGUSR2 ends this process at the end of the turn, and the next one goes
+//! on.
+
+use log::{info, warn};
+
+use super::{Server, count};
+use crate::{
+    handover::{self, Handover},
+    hub::Now,
+    parking::Parking,
+    writer::Unwritten,
+};
+
+impl Server {
+    /// Goes on with what an earlier process left: `config` is the one in effect, as TOML.
+    #[must_use]
+    pub fn with_handover(mut self, config: String, handover: Option<Handover>) -> Self {
+        self.config = config;
+        self.handover = handover;
+        self
+    }
+
+    /// Makes sure that there is a place where all can be left; where there is none, stops.
+    pub(super) fn begin_handover(&mut self, now: Now) {
+        if self.parking.is_some() {
+            return;
+        }
+        match handover::prepare() {
+            Ok(parking) => self.parking = Some(parking),
+            Err(why) => {
+                warn!("SIGUSR2: clients cannot be handed over, stopping as for SIGTERM: {why}");
+                self.begin_stop(now);
+            }
+        }
+    }
+
+    /// Leaves everything to the next process.
+    pub(super) fn hand_over(mut self, parking: Parking, now: Now) {
+        let clients = count(self.hub.present() as u64, "client");
+        info!("handing over {clients}");
+        self.notifier.status(format!("handing over {clients}"));
+        let mut unwritten = Vec::new();
+        for (socket, writer) in self.writers.drain(..) {
+            let name = writer.name.clone();
+            let lines = writer.take_back(self.drain_timeout);
+            if lines.is_none() {
+                warn!(
+                    "record {name}: a write has not returned for {:?}, the lines that were to follow it are lost",
+                    self.drain_timeout
+                );
+            }
+            unwritten.push((socket, lines.unwrap_or_default()));
+        }
+        let mut endpoints = self.door.park();
+        let (mut state, links) = self.hub.park(now);
+        state.config = self.config;
+        for (socket, Unwritten { lines, begun }) in unwritten {
+            if let Some(record) = &mut state.sockets[socket].record {
+                (record.lines, record.begun) = (lines, begun);
+            }
+        }
+        handover::leave(parking, state, links, &mut endpoints);
+    }
+}

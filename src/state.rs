@@ -1,0 +1,320 @@
+//! What a process hands to the next one beside descriptors: every client, queue, count and unfinished
+//! message, as plain data; and its form in bytes.
+//!
+//! A first line of fixed length has the version and a checksum; behind it stands one JSON document.
+//! Fields may be added without a new version, as long as what is missing means what was before. Times
+//! are spans that had passed when the process ended: while nobody listened, nobody was silent. Times
+//! come from one clock and are told as ages.
+
+use std::{fmt, io, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    connection::{Awaits, Gap},
+    counters::Counters,
+    datagram,
+    input::Input,
+    octets,
+    peer::{ClientId, Peer},
+    queue::Queue,
+};
+
+/// The version that this binary writes, and the only one it reads.
+const VERSION: u32 = 1;
+/// What the first line begins with.
+const MAGIC: &str = "udsd-state";
+/// Bytes of the first line: magic, version, checksum, line feed.
+pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
+
+/// A daemon without its descriptors.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// The file under which all of this was said, in effect, as TOML.
+    pub config: String,
+    /// The number of the last client that came.
+    pub ids: u64,
+    /// In the order of the config, then those that it no longer had.
+    pub sockets: Vec<Socket>,
+    /// All clients.
+    pub clients: Vec<Client>,
+    /// Places in `clients` of those that await a quota, in their order.
+    pub starved: Vec<usize>,
+}
+
+/// One socket.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Socket {
+    /// NAME
+    pub name: String,
+    /// What happened on it.
+    pub counters: Counters,
+    /// Places in `clients` of the senders that wait for room in the record or with receivers, in
+    /// their order.
+    pub line: Vec<usize>,
+    /// Of a relay that stamps: the number of the last message.
+    pub stamped: u64,
+    /// Of a relay: the room in its queue at which a receiver holds up nobody any more, bytes.
+    pub enough: usize,
+    /// Its record, where it has one.
+    pub record: Option<Record>,
+    /// What waits for and from those who sent it datagrams.
+    pub mail: datagram::Parked,
+    /// Its descriptors: the one at which clients come, and earlier ones.
+    pub endpoints: Vec<Endpoint>,
+    /// Of a seqpacket socket, how long packets may be that come and that are sent, bytes.
+    pub packets: Option<(usize, usize)>,
+}
+
+/// A socket's record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The number of the last line.
+    pub seq: u64,
+    /// Whole lines that are not, or not wholly, written.
+    #[serde(with = "octets")]
+    pub lines: Vec<u8>,
+    /// Bytes of the first one that stand at the end of the file.
+    pub begun: usize,
+}
+
+/// A socket's descriptor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Endpoint {
+    /// SO_COOKIE (`socket(7)`).
+    pub cookie: u64,
+    /// Its file, where this daemon has bound it to one.
+    pub file: Option<BoundFile>,
+    /// The manager has given it.
+    pub inherited: bool,
+}
+
+/// A socket file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BoundFile {
+    /// Its path.
+    #[serde(with = "octets")]
+    pub path: Vec<u8>,
+    /// Its device and inode.
+    pub inode: (u64, u64),
+    /// Those of its lock file.
+    pub lock: (u64, u64),
+}
+
+/// One client.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Client {
+    /// SO_COOKIE of its descriptor (`socket(7)`); 0 where it has none.
+    pub cookie: u64,
+    /// Its place in `sockets`.
+    pub socket: usize,
+    /// Its number.
+    pub id: ClientId,
+    /// Its sender.
+    pub peer: Peer,
+    /// Since bytes last went either way.
+    pub silent: Duration,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<Awaits>,
+    /// It gets what others send.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub receiver: bool,
+    /// It was a receiver, and takes nothing more.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub deaf: bool,
+    /// Senders wait for it to read.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub holds_up: bool,
+    /// Nothing more is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// Its queue stands full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<Full>,
+    /// What it sent and nobody has taken yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Box<Input>>,
+    /// What it is owed.
+    #[serde(default, skip_serializing_if = "Queue::is_empty")]
+    pub queue: Queue,
+    /// What was dropped for it and not yet told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Box<Gap>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_not(flag: &bool) -> bool {
+    !flag
+}
+
+/// Why a client will be closed once it has what it is owed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Ending {
+    /// It has finished.
+    Done,
+    /// It is gone.
+    HangUp,
+    /// It sent a message longer than this many bytes.
+    MessageTooLong(usize),
+}
+
+/// A queue that is full.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Full {
+    /// For so long.
+    pub since: Duration,
+    /// Bytes the client has taken in that time.
+    pub taken: usize,
+    /// The log has a line of it.
+    pub told: bool,
+}
+
+/// A state that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// It is of this version, which this binary does not know.
+    Version(u32),
+    /// It is not what was written.
+    Content(String),
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damaged::Version(version) => write!(
+                f,
+                "it is of version {version}, and this udsd knows version {VERSION} alone"
+            ),
+            Damaged::Content(what) => write!(f, "it is damaged: {what}"),
+        }
+    }
+}
+
+impl State {
+    /// Writes it behind `HEAD` bytes that the caller leaves free; returns what belongs there.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn encode(&self, out: impl io::Write) -> io::Result<[u8; HEAD]> {
+        let mut summed = Summed {
+            out: io::BufWriter::with_capacity(1 << 18, out),
+            sum: Checksum::default(),
+        };
+        serde_json::to_writer(&mut summed, self)?;
+        io::Write::flush(&mut summed.out)?;
+        Ok(head(VERSION, summed.sum.value()))
+    }
+
+    /// Reads what `encode` wrote, with its head before it.
+    ///
+    /// # Errors
+    /// What stands in the way of using it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let damaged = |what: &str| Damaged::Content(what.to_owned());
+        let (head_bytes, body) = bytes
+            .split_at_checked(HEAD)
+            .ok_or_else(|| damaged("it is too short"))?;
+        let words = std::str::from_utf8(head_bytes).unwrap_or_default();
+        let mut words = words.split_ascii_whitespace();
+        if words.next() != Some(MAGIC) {
+            return Err(damaged("it does not begin as a state does"));
+        }
+        let version = words.next().and_then(|word| word.parse().ok());
+        match version {
+            Some(VERSION) => {}
+            Some(other) => return Err(Damaged::Version(other)),
+            None => return Err(damaged("it has no version")),
+        }
+        let mut sum = Checksum::default();
+        sum.add(body);
+        if *head_bytes != head(VERSION, sum.value()) {
+            return Err(damaged("its checksum is another"));
+        }
+        serde_json::from_slice(body).map_err(|error| Damaged::Content(error.to_string()))
+    }
+}
+
+fn head(version: u32, sum: u64) -> [u8; HEAD] {
+    let text = format!("{MAGIC} {version:04} {sum:016x}\n");
+    let mut head = [b' '; HEAD];
+    let length = text.len().min(HEAD);
+    head[..length].copy_from_slice(&text.as_bytes()[..length]);
+    head
+}
+
+/// FNV-1a over words of 8 bytes: it is to find what was cut or damaged, not what somebody forged.
+#[derive(Debug)]
+struct Checksum {
+    sum: u64,
+    /// The bytes of an unfinished word, and how many they are.
+    word: [u8; 8],
+    filled: usize,
+    length: u64,
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Checksum {
+            sum: 0xcbf2_9ce4_8422_2325,
+            word: [0; 8],
+            filled: 0,
+            length: 0,
+        }
+    }
+}
+
+impl Checksum {
+    fn add(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        while self.filled > 0 && !bytes.is_empty() {
+            self.word[self.filled] = bytes[0];
+            self.filled = (self.filled + 1) % 8;
+            bytes = &bytes[1..];
+            if self.filled == 0 {
+                self.mix(u64::from_le_bytes(self.word));
+            }
+        }
+        let (words, rest) = bytes.as_chunks();
+        for word in words {
+            self.mix(u64::from_le_bytes(*word));
+        }
+        self.word[self.filled..self.filled + rest.len()].copy_from_slice(rest);
+        self.filled += rest.len();
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.sum = (self.sum ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        // A product has nothing of its upper bits in its lower ones.
+        self.sum ^= self.sum >> 32;
+    }
+
+    fn value(mut self) -> u64 {
+        self.word[self.filled..].fill(0);
+        self.mix(u64::from_le_bytes(self.word));
+        self.mix(self.length);
+        self.sum
+    }
+}
+
+struct Summed<W: io::Write> {
+    out: io::BufWriter<W>,
+    sum: Checksum,
+}
+
+impl<W: io::Write> io::Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.sum.add(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

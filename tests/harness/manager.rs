@@ -1,0 +1,80 @@
+//! What a service manager does for a daemon: passes sockets, and keeps descriptors from one process to
+//! the next.
+
+use std::{
+    io::{self, IoSliceMut},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+};
+
+use rustix::{
+    cmsg_space,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+};
+
+use super::{Daemon, Setup, Signal};
+
+/// As the manager passes sockets: descriptors from 3 on, LISTEN_FDS, LISTEN_PID, and LISTEN_FDNAMES
+/// where there are names. A process of safe code cannot place descriptors in its child, a shell can.
+pub fn passing(setup: Setup, descriptors: &[BorrowedFd<'_>], names: Option<&str>) -> Setup {
+    let duplicate = |i: usize| -> OwnedFd { descriptors[i].try_clone_to_owned().unwrap() };
+    let (setup, moves) = match descriptors.len() {
+        1 => (setup.stdin(duplicate(0)), "3<&0 </dev/null"),
+        2 => (
+            setup.stdin(duplicate(0)).stdout(duplicate(1)),
+            "3<&0 4<&1 </dev/null >/dev/null",
+        ),
+        _ => panic!("a shell has two descriptors to spare"),
+    };
+    let script = format!("exec {moves}; export LISTEN_PID=$$; exec \"$@\"");
+    let setup = setup
+        .wrapper(&["sh", "-c", &script, "sh"])
+        .variable("LISTEN_FDS", &descriptors.len().to_string());
+    match names {
+        Some(names) => setup.variable("LISTEN_FDNAMES", names),
+        None => setup,
+    }
+}
+
+/// The name of what udsd has the manager keep.
+pub const STORED: &str = "udsd.parked";
+
+/// What came on NOTIFY_SOCKET, and the descriptors with it.
+pub(super) fn receive_note(socket: &UnixDatagram) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut buffer = vec![0; 4096];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(16))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let bytes = recvmsg(socket, &mut parts, &mut control, flags)?.bytes;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    buffer.truncate(bytes);
+    Ok((buffer, descriptors))
+}
+
+impl Daemon {
+    /// SIGUSR2, its end after a handover, and what it left.
+    pub fn park(&mut self) -> OwnedFd {
+        self.signal(Signal::USR2);
+        let code = self.wait().code();
+        assert_eq!(code, Some(75), "it ended otherwise than after a handover");
+        let mut stored = self.stored();
+        assert_eq!(stored.len(), 1, "it left something else than one descriptor");
+        stored.remove(0)
+    }
+
+    /// The process that goes on as `setup` says with what this one leaves.
+    pub fn restart(mut self, setup: impl FnOnce(Setup) -> Setup) -> Self {
+        let near = self.park();
+        let next = Setup::within(self.folder().clone()).keeping();
+        passing(setup(next), &[near.as_fd()], Some(STORED)).start()
+    }
+}
