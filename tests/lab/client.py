@@ -12,6 +12,9 @@
                        the first heard
     knock PATH         connects, says a word, hears it and leaves, over and over, until told to stop by a
                        line on standard input; says how often, and how often the answer never came
+    keep PATH PACKETS COUNT   COUNT clients of an echo socket of lines and COUNT of one of seqpackets, each
+                       with an answer it has not read and a line it has not ended, say "talking"; then,
+                       told so by a line on standard input, go on, and hear each byte, and the end
 
 The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
 or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
@@ -165,6 +168,37 @@ def knock(path):
     say(f"knocked {times} times, cut off {cut_off} times")
 
 
+def keep(path, packets, count):
+    clients = []
+    for place, kind in ((path, socket.SOCK_STREAM), (packets, socket.SOCK_SEQPACKET)):
+        for n in range(int(count)):
+            client = socket.socket(socket.AF_UNIX, kind)
+            client.connect(place)
+            words = [b"%d heard\n" % n, b"%d not read\n" % n, b"%d half a " % n, b"line\n"]
+            if kind == socket.SOCK_SEQPACKET:
+                words[2:] = [b"".join(words[2:])]
+            for word in words[:-1]:
+                client.sendall(word)
+            while (heard := client.recv(len(words[0]), socket.MSG_PEEK)) != words[0]:
+                if not words[0].startswith(heard) or not heard:
+                    raise OSError(0, f"{n} heard {heard} at first")
+            client.recv(len(words[0]))
+            clients.append((client, words))
+    say("talking")
+    sys.stdin.readline()
+    for client, words in clients:
+        client.sendall(words[-1])
+        client.shutdown(socket.SHUT_WR)
+    for client, words in clients:
+        heard = b""
+        while chunk := client.recv(65536):
+            heard += chunk
+        if heard != b"".join(words[1:]):
+            say(f"in place of {words[1:]}: {heard}")
+            sys.exit(1)
+    say(f"kept {len(clients)}")
+
+
 def out_of_patience(*_):
     say("timed out")
     sys.exit(1)
@@ -182,6 +216,7 @@ try:
         "packet": packet,
         "relay": relay,
         "knock": knock,
+        "keep": keep,
     }[sys.argv[1]](*sys.argv[2:])
 except OSError as error:
     say(error.strerror)

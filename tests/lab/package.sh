@@ -6,6 +6,7 @@
 PACKAGE_CHECKS=(
   package_installs_and_serves
   package_upgrade_restarts_the_service_alone
+  package_upgrade_keeps_clients
   package_upgrade_starts_nothing_that_was_stopped
   package_keeps_what_the_administrator_disabled
   package_removal_stops_and_disables_all
@@ -123,6 +124,32 @@ EOF
   # The administrator's file.
   in_vm grep --quiet lab-b /etc/udsd/udsd.toml || fail "the config was overwritten"
   serves udsd b
+}
+
+check_package_upgrade_keeps_clients() {
+  local pid keeping_to keeping_from
+  installed <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+framing = "lines"
+[socket.packets]
+path = "%t/lab-packets.sock"
+type = "seqpacket"
+EOF
+  client keep "$SOCKET" /run/lab-packets.sock 200
+  hear talking
+  keeping_to=$to_client keeping_from=$from_client
+  client knock "$SOCKET"
+  hear knocking
+  pid=$(main_pid)
+  package --install "$NEW"
+  is_not "$pid" MainPID || fail "the old process still runs"
+  tell stop
+  # Whoever was just being served is served.
+  hear "knocked * times, cut off 0 times"
+  to_client=$keeping_to from_client=$keeping_from
+  tell "go on"
+  hear "kept 400"
 }
 
 check_package_upgrade_starts_nothing_that_was_stopped() {
