@@ -25,9 +25,12 @@ const DOCUMENTS: &str = "/usr/share/doc/udsd";
 
 /// What it takes to make a package; where it is missing, the tests are passed over.
 fn has_tools() -> bool {
-    ["cargo-deb", "dpkg-shlibdeps", "dpkg-deb", "strip"]
-        .into_iter()
-        .all(has_program)
+    // cargo finds its own also where they are not in the PATH.
+    let mut cargo = Command::new(env!("CARGO"));
+    let probe = cargo.args(["deb", "--version"]).output();
+    let has_cargo_deb = probe.is_ok_and(|output| output.status.success());
+    let others = ["dpkg-shlibdeps", "dpkg-deb", "strip"];
+    (has_cargo_deb || has_program("cargo-deb")) && others.into_iter().all(has_program)
 }
 
 fn script(name: &str) -> Command {
@@ -126,6 +129,28 @@ fn the_package_has_what_is_installed_from_source() {
     let shipped = format!("-rw-r--r-- {DOCUMENTS}/udsd.toml");
     assert!(packed.remove(&copyright) && installed.remove(&shipped));
     assert_eq!(packed, installed);
+}
+
+#[test]
+fn what_cannot_be_built_is_said() {
+    if !has_tools() {
+        return;
+    }
+    let folder = Folder::new();
+    let missing = folder.join("missing");
+    let [missing, empty] = [missing.as_path(), folder.path()].map(|path| path.to_str().unwrap());
+    for (arguments, reason) in [
+        (vec!["--binaries", missing], "missing is no folder"),
+        (vec!["--binaries", empty], "/udsd is missing"),
+        (vec!["--version"], "--version needs a value"),
+        (vec!["--unknown"], "unknown argument --unknown"),
+    ] {
+        let output = script("build-deb").args(&arguments).output().unwrap();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complained}");
+        assert!(complained.contains(reason), "{arguments:?}: {complained}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the Debian package promises to who installs, upgrades, removes and purges it, and packaging/install
 # to who does without; run where nothing of udsd is installed. Part of tests/lab/checks.sh, whose words
-# it uses, with those of units.sh and users.sh.
+# it uses, with those of units.sh, users.sh and hardening.sh.
 
 PACKAGE_CHECKS=(
   package_installs_and_serves
@@ -294,7 +294,7 @@ EOF
 }
 
 check_source_installs_below_another_prefix() {
-  local commands said left
+  local commands said left pid
   nothing_there
   commands=$(readme_block packaging/install)
   # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
@@ -315,6 +315,13 @@ EOF
   [ "$said" = /usr/local/bin/udsd ] || fail "what runs is $said"
   said=$(in_vm systemd-analyze verify --man=no udsd.service udsd.socket 2>&1)
   [ -z "$said" ] || fail "systemd-analyze verify: $said"
+  # An upgrade, over a program that runs.
+  pid=$(main_pid)
+  in_vm env PREFIX=/usr/local "$SOURCE/packaging/install" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  in_vm systemctl daemon-reload
+  in_vm systemctl try-restart udsd.service
+  is_not "$pid" MainPID || fail "the old process still runs"
+  must_serve /run/lab-b.sock
   commands=$(readme_block "systemctl disable --now udsd.socket")
   # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
   in_vm sh -c 'export PREFIX=/usr/local && cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands" \
