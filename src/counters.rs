@@ -38,6 +38,44 @@ pub struct Counters {
     pub undelivered: u64,
 }
 
+/// More than anything can be counted to.
+pub const UNCOUNTABLE: u64 = 1 << 62;
+
+impl Counters {
+    /// Whether they can be counted on from.
+    #[must_use]
+    pub fn are_sound(&self) -> bool {
+        let Counters {
+            clients,
+            refused,
+            closed,
+            messages,
+            bytes,
+            truncated,
+            oversized,
+            dropped,
+            unbound,
+            unreachable,
+            untaken,
+            unfinished,
+            unread,
+            undelivered,
+        } = self;
+        let life = [clients, refused, closed];
+        let taken = [messages, bytes, truncated, oversized, dropped];
+        let lost = [
+            unbound,
+            unreachable,
+            untaken,
+            unfinished,
+            unread,
+            undelivered,
+        ];
+        let mut all = life.into_iter().chain(taken).chain(lost);
+        all.all(|&count| count < UNCOUNTABLE)
+    }
+}
+
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counters {

@@ -126,8 +126,12 @@ fn start(
             fault,
         })?;
         raise_files();
-        let handover = Handover::find(passed.stored);
-        prepare(&config, passed.sockets, handover, signals)
+        let mut handover = Handover::find(passed.stored);
+        let server = prepare(&config, passed.sockets, &mut handover, signals);
+        if let (Err(_), Some(handover)) = (&server, &handover) {
+            handover.postpone();
+        }
+        server
     });
     server.map_err(|fatal| report(&fatal))
 }
@@ -207,7 +211,7 @@ fn log_to_stderr(filter: &str) {
 fn prepare(
     config: &Config,
     passed: Vec<Inherited>,
-    mut handover: Option<Handover>,
+    handover: &mut Option<Handover>,
     signals: Signals,
 ) -> Result<Server, Fatal> {
     let limits = limits(config);
@@ -231,7 +235,7 @@ fn prepare(
     }
     let endpoints = endpoints(config, passed, handover.as_mut())?;
     let mailboxes = mailboxes(config, &endpoints)?;
-    let hub = match &mut handover {
+    let hub = match handover {
         None => Hub::new(sockets, limits),
         Some(handover) => {
             let streams = handover.streams();
@@ -257,7 +261,7 @@ fn prepare(
     .map(|server| {
         server
             .with_exit_on_idle(config.daemon.exit_on_idle)
-            .with_handover(config.to_toml(), handover)
+            .with_handover(config.to_toml(), handover.take())
     })
     .map_err(|source| Fatal::System {
         doing: "setting up the event loop",

@@ -210,7 +210,10 @@ impl Endpoint {
         if there != Ok(kind(socket.kind)) {
             return Err(Fatal::Socket {
                 socket: describe(socket),
-                fault: format!("it was another type of socket until now, and is {} in the config file", socket.kind),
+                fault: format!(
+                    "it was another type of socket until now, and is {} in the config file",
+                    socket.kind
+                ),
             });
         }
         let bound = parked.file.as_ref().zip(lock);

@@ -128,7 +128,8 @@ impl Handover {
                 Err(why) => end(&why, |end| parked.give_up(end)),
             }
         }
-        let handover = found.and_then(|(parked, state, config)| Self::gather(parked, state, config));
+        let handover =
+            found.and_then(|(parked, state, config)| Self::gather(parked, state, config));
         if handover.is_none() && any {
             forget();
         }
@@ -147,7 +148,10 @@ impl Handover {
         let config = Config::parse(&state.config, None, &Places::current());
         let config = config.map_err(|faults| {
             let first = faults.first().map(ToString::to_string);
-            format!("its config is not understood: {}", first.unwrap_or_default())
+            format!(
+                "its config is not understood: {}",
+                first.unwrap_or_default()
+            )
         })?;
         Ok((state, config))
     }

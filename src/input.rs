@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     batch::Batch,
+    counters::UNCOUNTABLE,
     error::Close,
     frame::{Cut, Framing, Skip},
     octets,
@@ -67,7 +68,10 @@ impl Input {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let taken_and_whole = self.start.checked_add(self.whole);
+        let at_rest = self.start == 0 && !self.truncated;
         taken_and_whole.is_some_and(|bytes| bytes <= self.held.len())
+            && (self.whole > 0 || at_rest)
+            && self.refused < UNCOUNTABLE
     }
 
     /// Whether whole messages wait for the service.

@@ -1,7 +1,12 @@
 //! Bytes in a text: base64, where serde writes what is no text. For `#[serde(with = "octets")]`.
 
+use std::{fmt, marker::PhantomData};
+
 use base64::{Engine, display::Base64Display, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use serde::{
+    Deserializer, Serializer,
+    de::{Error, Visitor},
+};
 
 /// Writes bytes.
 ///
@@ -18,8 +23,19 @@ pub fn serialize<S: Serializer>(bytes: impl AsRef<[u8]>, serializer: S) -> Resul
 pub fn deserialize<'de, T: From<Vec<u8>>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    // Base64 has no character that a JSON text would escape, so this borrows.
-    let text = <&str>::deserialize(deserializer)?;
-    let bytes = BASE64.decode(text).map_err(D::Error::custom)?;
-    Ok(bytes.into())
+    deserializer.deserialize_str(Text(PhantomData))
+}
+
+struct Text<T>(PhantomData<T>);
+
+impl<T: From<Vec<u8>>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("base64")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        BASE64.decode(text).map(T::from).map_err(E::custom)
+    }
 }

@@ -318,3 +318,104 @@ impl<W: io::Write> io::Write for Summed<W> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn encoded(state: &State) -> Vec<u8> {
+        let mut bytes = vec![0; HEAD];
+        let head = state.encode(&mut bytes).unwrap();
+        bytes[..HEAD].copy_from_slice(&head);
+        bytes
+    }
+
+    fn some() -> State {
+        let mut queue = Queue::default();
+        queue.push(b"\0\xff\"queue\\");
+        State {
+            config: "[socket.s]\npath = \"/run/s\"\n".into(),
+            ids: 9,
+            sockets: vec![Socket::default()],
+            clients: vec![Client {
+                cookie: 77,
+                socket: 0,
+                id: ClientId(9),
+                peer: Peer {
+                    pid: 1,
+                    uid: 2,
+                    gid: 3,
+                },
+                silent: Duration::from_nanos(1_000_000_001),
+                awaits: Some(Awaits::Quota),
+                receiver: true,
+                deaf: false,
+                holds_up: false,
+                ending: Some(Ending::MessageTooLong(5)),
+                full: None,
+                input: None,
+                queue,
+                gap: Some(Box::default()),
+            }],
+            starved: vec![0],
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_as_it_was() {
+        let state = some();
+        let back = State::decode(&encoded(&state)).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{state:?}"));
+    }
+
+    #[test]
+    fn one_that_was_cut_anywhere_is_refused() {
+        let bytes = encoded(&some());
+        for length in 0..bytes.len() {
+            assert!(State::decode(&bytes[..length]).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn one_with_any_bit_flipped_is_refused() {
+        let bytes = encoded(&some());
+        for bit in 0..8 * bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(State::decode(&bytes).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = encoded(&some());
+        bytes[MAGIC.len() + 4] = b'2';
+        assert_eq!(State::decode(&bytes).unwrap_err(), Damaged::Version(2));
+    }
+
+    #[test]
+    fn a_later_one_may_have_more_and_an_earlier_one_less() {
+        let body = br#"{"ids":3,"new":[1,{"x":null}],"sockets":[{"name":"s"}]}"#;
+        let mut sum = Checksum::default();
+        sum.add(body);
+        let state = State::decode(&[&head(VERSION, sum.value())[..], body].concat()).unwrap();
+        assert_eq!((state.ids, state.sockets[0].name.as_str()), (3, "s"));
+    }
+
+    #[test]
+    fn a_checksum_is_the_same_however_the_bytes_come() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let mut whole = Checksum::default();
+        whole.add(&bytes);
+        let whole = whole.value();
+        for split in 0..bytes.len() {
+            let mut parts = Checksum::default();
+            parts.add(&bytes[..split]);
+            parts.add(&bytes[split..split + (bytes.len() - split) / 3]);
+            parts.add(&bytes[split + (bytes.len() - split) / 3..]);
+            assert_eq!(parts.value(), whole, "split at {split}");
+        }
+    }
+}

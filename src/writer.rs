@@ -174,7 +174,10 @@ impl Writer {
         inbox.wanted_back = true;
         self.shared.work.notify_all();
         let waiting = |inbox: &mut Inbox| inbox.back.is_none();
-        let waited = self.shared.work.wait_timeout_while(inbox, patience, waiting);
+        let waited = self
+            .shared
+            .work
+            .wait_timeout_while(inbox, patience, waiting);
         inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
         let back = inbox.back.take()?;
         drop(inbox);

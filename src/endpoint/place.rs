@@ -90,7 +90,8 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if !self.parked
             && self.is_there()
-            && let Err(error) = fs::remove_file(&self.path) {
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             warn!("cannot remove {}: {error}", self.path.display());
         }
     }

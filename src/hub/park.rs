@@ -6,6 +6,7 @@ use std::{collections::HashSet, mem};
 use super::{Hub, Now, STALL, Socket, Timer, set};
 use crate::{
     connection::{Awaits, Connection, Full, Stream, Watch},
+    counters::UNCOUNTABLE,
     error::Close,
     limits::Limits,
     state::{self, Ending, State},
@@ -112,6 +113,10 @@ impl<S: Stream> Hub<S> {
             Some(relay) if client.receiver => relay.join(key, uid),
             _ => (client.receiver, client.holds_up) = (false, false),
         }
+        if !(client.receiver && socket.service.stamps()) {
+            // There is nothing to tell it by.
+            client.gap = None;
+        }
         socket.present += 1;
         self.limits.keep(uid);
         client.held = client.weight();
@@ -120,7 +125,9 @@ impl<S: Stream> Hub<S> {
             let due = client.active + timeout;
             set(&mut self.timers, &mut client, key, Timer::Idle, due);
         }
-        if let Some(full) = &client.full {
+        if let Some(full) = &mut client.full {
+            // From half of it on it is enough.
+            full.taken = full.taken.min(socket.queue_size);
             // Sooner than it may be over: the log may still have to be told.
             let due = full.since + socket.slow_timeout.min(STALL);
             set(&mut self.timers, &mut client, key, Timer::Slow, due);
@@ -230,6 +237,14 @@ fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static s
     if state.clients.len() != streams {
         return Err("it has another number of clients than streams");
     }
+    if state.ids >= UNCOUNTABLE
+        || !state
+            .sockets
+            .iter()
+            .all(|socket| socket.counters.are_sound())
+    {
+        return Err("a count is beyond counting");
+    }
     let mut ids = HashSet::new();
     for client in &state.clients {
         if client.socket >= sockets {
@@ -237,6 +252,10 @@ fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static s
         }
         if client.id.0 > state.ids || !ids.insert(client.id) {
             return Err("the number of a client is not its own");
+        }
+        let gap = client.gap.as_deref().copied().unwrap_or_default();
+        if gap.count.max(gap.bytes) >= UNCOUNTABLE {
+            return Err("a gap is beyond counting");
         }
         if client.input.as_ref().is_some_and(|input| !input.is_sound()) {
             return Err("a client's input is not as long as it says");

@@ -67,8 +67,18 @@ impl Daemon {
         let code = self.wait().code();
         assert_eq!(code, Some(75), "it ended otherwise than after a handover");
         let mut stored = self.stored();
-        assert_eq!(stored.len(), 1, "it left something else than one descriptor");
+        assert_eq!(
+            stored.len(),
+            1,
+            "it left something else than one descriptor"
+        );
         stored.remove(0)
+    }
+
+    /// Waits until it has built all it goes on with, and only the manager keeps it from serving.
+    pub fn wait_restored(&self) {
+        self.wait_note("FDSTOREREMOVE=1");
+        self.wait_note("BARRIER=1");
     }
 
     /// The process that goes on as `setup` says with what this one leaves.

@@ -232,6 +232,7 @@ pub struct Setup {
     stdout: Option<Stdio>,
     journal: bool,
     keeps: bool,
+    answers: bool,
 }
 
 impl Setup {
@@ -251,12 +252,19 @@ impl Setup {
             stdout: None,
             journal: false,
             keeps: false,
+            answers: true,
         }
     }
 
     /// Under a manager that keeps descriptors.
     pub fn keeping(mut self) -> Self {
         self.keeps = true;
+        self
+    }
+
+    /// Under a manager that is told all and does nothing.
+    pub fn stuck(mut self) -> Self {
+        self.answers = false;
         self
     }
 
@@ -353,7 +361,8 @@ impl Setup {
         (status.code(), daemon.log())
     }
 
-    fn spawn(self) -> Daemon {
+    /// Starts the daemon, and does not wait for it.
+    pub fn spawn(self) -> Daemon {
         let Setup {
             folder,
             wrapper,
@@ -363,6 +372,7 @@ impl Setup {
             stdout,
             journal,
             keeps,
+            answers,
         } = self;
         // Its own, also where another daemon is or was in the same folder.
         let notify = folder.join(&format!("notify-{}", next_number()));
@@ -412,7 +422,10 @@ impl Setup {
         drop(command);
 
         let ears = Arc::new(Ears::default());
-        let mut threads = vec![ears.follow(log, take_log), follow_notes(&ears, notes, keeps)];
+        let mut threads = vec![
+            ears.follow(log, take_log),
+            follow_notes(&ears, notes, keeps, answers),
+        ];
         match output {
             Some(output) => threads.push(ears.follow(output, take_output)),
             None => ears.said().output_ended = true,
@@ -428,16 +441,25 @@ impl Setup {
     }
 }
 
-fn follow_notes(ears: &Arc<Ears>, socket: UnixDatagram, keeps: bool) -> JoinHandle<()> {
+fn follow_notes(
+    ears: &Arc<Ears>,
+    socket: UnixDatagram,
+    keeps: bool,
+    answers: bool,
+) -> JoinHandle<()> {
     let ears = Arc::clone(ears);
     thread::spawn(move || {
+        // Not closed, they are not answered.
+        let mut unanswered = Vec::new();
         while let Ok((note, descriptors)) = manager::receive_note(&socket) {
             if note == END_OF_NOTES {
                 return;
             }
             let note = String::from_utf8_lossy(&note).into_owned();
             ears.hear(|said| {
-                if has_line(&note, "FDSTOREREMOVE=1") {
+                if !answers {
+                    unanswered.extend(descriptors);
+                } else if has_line(&note, "FDSTOREREMOVE=1") {
                     said.stored.clear();
                 } else if keeps && has_line(&note, "FDSTORE=1") {
                     said.stored.extend(descriptors);
