@@ -30,6 +30,15 @@ pub trait Stream {
     /// `WouldBlock` where nothing fits; any other error ends the client.
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Packets may be so long from now on: `message` bytes of those that come, `longest` of those that
+    /// are sent. A stream of bytes has none.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; the client is then ended.
+    fn resize(&mut self, _message: usize, _longest: usize) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
     /// and not ECONNRESET. Returns the bytes that were read away.
     fn hang_up(&mut self) -> usize;
@@ -169,10 +178,16 @@ impl<S: Stream> Connection<S> {
         self.queue.len() + self.input.as_ref().map_or(0, |input| input.waiting())
     }
 
-    /// Whether whole messages of it wait for the service.
+    /// Whether whole messages of it wait for the service. Those of a dismissed one wait for nothing.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.input.as_ref().is_some_and(|input| input.is_blocked())
+        !self.is_dismissed() && self.input.as_ref().is_some_and(|input| input.is_blocked())
+    }
+
+    /// Whether what it connected to is no more: it only gets what it is owed.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        matches!(self.ending, Some(Close::Changed(_)))
     }
 
     /// Whether others wait for it, or it waits for a quota: what the log tells before it is closed.

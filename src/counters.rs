@@ -74,6 +74,40 @@ impl Counters {
         let mut all = life.into_iter().chain(taken).chain(lost);
         all.all(|&count| count < UNCOUNTABLE)
     }
+
+    /// Adds what happened on another socket.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            clients,
+            refused,
+            closed,
+            messages,
+            bytes,
+            truncated,
+            oversized,
+            dropped,
+            unbound,
+            unreachable,
+            untaken,
+            unfinished,
+            unread,
+            undelivered,
+        } = other;
+        self.clients += clients;
+        self.refused += refused;
+        self.closed += closed;
+        self.messages += messages;
+        self.bytes += bytes;
+        self.truncated += truncated;
+        self.oversized += oversized;
+        self.dropped += dropped;
+        self.unbound += unbound;
+        self.unreachable += unreachable;
+        self.untaken += untaken;
+        self.unfinished += unfinished;
+        self.unread += unread;
+        self.undelivered += undelivered;
+    }
 }
 
 impl fmt::Display for Counters {

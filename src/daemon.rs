@@ -1,5 +1,8 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
+mod log;
+mod reload;
+
 use std::{
     io::{self, Write},
     mem,
@@ -10,7 +13,7 @@ use std::{
 };
 
 use clap::Parser;
-use log::{Level, error, info, warn};
+use ::log::{error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
@@ -81,7 +84,8 @@ pub fn main() -> ExitCode {
         .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
         Ok(arguments) if arguments.check => return check(load(&arguments)),
-        Ok(arguments) => start(&arguments, passed, signals),
+        Ok(arguments) => start(&arguments, passed, signals)
+            .map(|(server, config)| (server, config, arguments)),
         Err(message) => {
             // Where standard error is closed there is nobody to tell.
             let _ = message.print();
@@ -91,8 +95,8 @@ pub fn main() -> ExitCode {
             Err(ExitCode::FAILURE)
         }
     };
-    let server = match started {
-        Ok(server) => server,
+    let (mut server, mut config, arguments) = match started {
+        Ok(started) => started,
         Err(code) => {
             if activated {
                 thread::sleep(FAILED_START);
@@ -100,11 +104,17 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    match server.run() {
-        Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Unwritten) => ExitCode::FAILURE,
-        Ok(Ended::HandedOver) => HANDED_OVER.into(),
-        Err(fatal) => report(&fatal),
+    loop {
+        server = match server.run() {
+            Ok(Ended::Reload(mut server)) => {
+                reload::reload(&mut server, &arguments, &mut config);
+                *server
+            }
+            Ok(Ended::Stopped) => return ExitCode::SUCCESS,
+            Ok(Ended::Unwritten) => return ExitCode::FAILURE,
+            Ok(Ended::HandedOver) => return HANDED_OVER.into(),
+            Err(fatal) => return report(&fatal),
+        }
     }
 }
 
@@ -113,9 +123,9 @@ fn start(
     arguments: &Arguments,
     passed: Result<Passed, String>,
     signals: io::Result<Signals>,
-) -> Result<Server, ExitCode> {
+) -> Result<(Server, Config), ExitCode> {
     let config = load(arguments);
-    log_to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
+    log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
     let server = config.and_then(|config| {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
@@ -131,7 +141,7 @@ fn start(
         if let (Err(_), Some(handover)) = (&server, &handover) {
             handover.postpone();
         }
-        server
+        Ok((server?, config))
     });
     server.map_err(|fatal| report(&fatal))
 }
@@ -182,28 +192,6 @@ fn report(fatal: &Fatal) -> ExitCode {
         error!("{line}");
     }
     fatal.exit_code().into()
-}
-
-/// Lines for people carry the time and level, lines for the journal its priority
-/// (`sd-daemon(3)`); RUST_LOG wins over `filter`.
-fn log_to_stderr(filter: &str) {
-    let journal = systemd::is_journal(std::io::stderr());
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
-        .format(move |out, record| {
-            if journal {
-                let priority = match record.level() {
-                    Level::Error => 3,
-                    Level::Warn => 4,
-                    Level::Info => 6,
-                    Level::Debug | Level::Trace => 7,
-                };
-                writeln!(out, "<{priority}>{}", record.args())
-            } else {
-                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-                writeln!(out, "{time} {:<5} {}", record.level(), record.args())
-            }
-        })
-        .init();
 }
 
 /// Opens everything that the config file names: the records first, since whoever connects to a
@@ -323,7 +311,8 @@ fn endpoints(
             ),
         });
     }
-    check_exit_on_idle(config, &inherited)?;
+    let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
+    check_exit_on_idle(config, &are_inherited)?;
     let sockets = config.sockets.iter().zip(inherited);
     sockets
         .map(|(socket, inherited)| {
@@ -375,9 +364,9 @@ fn endpoints(
 
 /// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
 /// would start it again for those who come there.
-fn check_exit_on_idle(config: &Config, inherited: &[Option<Inherited>]) -> Result<(), Fatal> {
+fn check_exit_on_idle(config: &Config, inherited: &[bool]) -> Result<(), Fatal> {
     let mut sockets = config.sockets.iter().zip(inherited);
-    let Some((bound, _)) = sockets.find(|(_, inherited)| inherited.is_none()) else {
+    let Some((bound, _)) = sockets.find(|(_, inherited)| !**inherited) else {
         return Ok(());
     };
     if config.daemon.exit_on_idle.is_none() {
@@ -395,25 +384,9 @@ fn check_exit_on_idle(config: &Config, inherited: &[Option<Inherited>]) -> Resul
 fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mailbox)>, Fatal> {
     let mut mailboxes = Vec::new();
     for (i, (socket, endpoint)) in config.sockets.iter().zip(endpoints).enumerate() {
-        if endpoint.listens() {
-            continue;
+        if let Some(mailbox) = mailbox(config, socket, endpoint)? {
+            mailboxes.push((i, mailbox));
         }
-        let ready = endpoint.mailbox().and_then(|mailbox| {
-            let longest = mailbox.longest()?;
-            Ok((mailbox, longest))
-        });
-        let (mailbox, longest) = ready.map_err(|source| Fatal::System {
-            doing: "setting up a datagram socket",
-            source,
-        })?;
-        if socket.service == ServiceKind::Echo && socket.message_size > longest {
-            let key = format!("socket.{}.message-size", socket.name);
-            let message = format!(
-                "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
-            );
-            return Err(Fatal::Config(vec![config.fault(&key, message)]));
-        }
-        mailboxes.push((i, mailbox));
     }
     if !mailboxes.is_empty()
         && let Some(length) = mailbox::queue_length()
@@ -424,6 +397,33 @@ fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mail
         );
     }
     Ok(mailboxes)
+}
+
+/// The mailbox of a datagram socket; `None` where clients connect.
+fn mailbox(
+    config: &Config,
+    socket: &config::Socket,
+    endpoint: &Endpoint,
+) -> Result<Option<Mailbox>, Fatal> {
+    if endpoint.listens() {
+        return Ok(None);
+    }
+    let ready = endpoint.mailbox().and_then(|mailbox| {
+        let longest = mailbox.longest()?;
+        Ok((mailbox, longest))
+    });
+    let (mailbox, longest) = ready.map_err(|source| Fatal::System {
+        doing: "setting up a datagram socket",
+        source,
+    })?;
+    if socket.service == ServiceKind::Echo && socket.message_size > longest {
+        let key = format!("socket.{}.message-size", socket.name);
+        let message = format!(
+            "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
+        );
+        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+    }
+    Ok(Some(mailbox))
 }
 
 /// Raises the soft limit of open files to the hard one.

@@ -21,6 +21,7 @@ use log::warn;
 use rustix::{
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+    process::{getegid, geteuid},
 };
 
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     state, sys,
     systemd::Inherited,
 };
-use place::{Bound, Lock, bind_file, clear, in_use, owner_of};
+use place::{Bound, Lock, Permissions, bind_file, clear, in_use, owner_of};
 
 /// A socket that listens, or takes datagrams.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ pub struct Endpoint {
     /// Of a seqpacket socket.
     packets: Option<Sizes>,
     listens: bool,
+}
+
+/// What another config file changes of a socket that stays.
+#[derive(Debug)]
+pub struct Adjustment {
+    packets: Option<Sizes>,
+    backlog: u32,
+    permissions: Option<Permissions>,
 }
 
 /// Where a listening socket comes from.
@@ -63,6 +72,19 @@ impl Endpoint {
     /// `Fatal::Socket` with what stands in the way, `Fatal::Config` for a user or group that does
     /// not exist, or a `message-size` that no packet can have.
     pub fn bind(socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
+        Self::bind_over(None, socket, config)
+    }
+
+    /// As `bind`; where `old`, a socket of this process, stands at the path, it makes way. It comes back
+    /// if this one is dropped before `settle`.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn bind_over(
+        old: Option<&Endpoint>,
+        socket: &config::Socket,
+        config: &Config,
+    ) -> Result<Self, Fatal> {
         let fault = |fault: String| Fatal::Socket {
             socket: describe(socket),
             fault,
@@ -94,10 +116,17 @@ impl Endpoint {
                 None
             }
             Address::Path(path) => {
-                let lock = Lock::take(path).map_err(&fault)?;
                 let address = SocketAddrUnix::new(path).map_err(|error| system(error.into()))?;
-                clear(path, &address).map_err(&fault)?;
-                Some(bind_file(&fd, path, &address, lock, socket, owner).map_err(&fault)?)
+                let (lock, aside) = match old.and_then(Endpoint::file) {
+                    Some(old) => old.make_way().map_err(&fault)?,
+                    None => {
+                        let lock = Lock::take(path).map_err(&fault)?;
+                        clear(path, &address).map_err(&fault)?;
+                        (Rc::new(lock), None)
+                    }
+                };
+                let bound = bind_file(&fd, path, &address, (lock, aside), socket, owner);
+                Some(bound.map_err(&fault)?)
             }
         };
         if listens {
@@ -248,6 +277,94 @@ impl Endpoint {
             };
             link.hang_up();
         }
+    }
+
+    /// The file of a socket that this process bound.
+    fn file(&self) -> Option<&Bound> {
+        match &self.origin {
+            Origin::Bound(file) => file.as_ref(),
+            Origin::Inherited => None,
+        }
+    }
+
+    /// Whether the manager passed it.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        matches!(self.origin, Origin::Inherited)
+    }
+
+    /// Makes ready for what `new` says otherwise than `old`, of the same address and type: the file has
+    /// its mode and owner from here on, and gets the old ones back if this is dropped before `adjust`.
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub fn prepare(
+        &self,
+        old: &config::Socket,
+        new: &config::Socket,
+        config: &Config,
+    ) -> Result<Adjustment, Fatal> {
+        let fault = |fault: String| Fatal::Socket {
+            socket: describe(new),
+            fault,
+        };
+        let packets = packets(new, config)?;
+        let (user, group) = accounts::owner(new, config)?;
+        let mut permissions = None;
+        let is_changed = (old.mode, &old.user, &old.group) != (new.mode, &new.user, &new.group);
+        if is_changed && let Some(file) = self.file() {
+            // "" is as the daemon runs.
+            let user = (old.user != new.user).then(|| user.unwrap_or(geteuid().as_raw()));
+            let group = (old.group != new.group).then(|| group.unwrap_or(getegid().as_raw()));
+            let changed = Permissions::change(file, new.mode, (user, group));
+            permissions = Some(changed.map_err(fault)?);
+        }
+        Ok(Adjustment {
+            packets,
+            backlog: new.backlog,
+            permissions,
+        })
+    }
+
+    /// Does what `prepare` made ready.
+    pub fn adjust(&mut self, adjustment: Adjustment) {
+        let Adjustment {
+            packets,
+            backlog,
+            permissions,
+        } = adjustment;
+        self.packets = packets;
+        if let Some(permissions) = permissions {
+            permissions.settle();
+        }
+        // Of one that the manager keeps, its unit says how many may wait.
+        if self.backlog != backlog && self.listens && !self.is_inherited() {
+            let most = i32::try_from(backlog).unwrap_or(i32::MAX);
+            if let Err(error) = net::listen(&self.fd, most) {
+                warn!("cannot change the backlog of a socket: {}", io::Error::from(error));
+            }
+        }
+        self.backlog = backlog;
+    }
+
+    /// It stays: the socket that made way for it is gone for good.
+    pub fn settle(&mut self) {
+        if let Origin::Bound(Some(file)) = &mut self.origin {
+            file.settle();
+        }
+    }
+
+    /// The file of a bound socket goes; who waits can still be accepted.
+    pub fn unlink(&mut self) {
+        if let Origin::Bound(file) = &mut self.origin {
+            *file = None;
+        }
+    }
+
+    /// How many may wait to be accepted.
+    #[must_use]
+    pub fn backlog(&self) -> u32 {
+        self.backlog
     }
 
     /// Whether clients connect to it; else datagrams come.

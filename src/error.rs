@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Over;
 
 /// Ends the daemon. Its text names the path or key at fault and what would be right.
@@ -116,8 +118,34 @@ pub enum Close {
     OverQuota(Over),
     /// The daemon stops.
     Stopping,
+    /// The config file no longer has what it connected to.
+    Changed(Changed),
     /// The kernel refused to go on with it.
     Io(io::Error),
+}
+
+/// What of a socket is not as it was when its clients came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// The file has no socket of that name any more.
+    Gone,
+    /// `type`
+    Type,
+    /// `service`
+    Service,
+    /// `framing`
+    Framing,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Changed::Gone => "its socket is gone from the config file",
+            Changed::Type => "the type of its socket changed in the config file",
+            Changed::Service => "the service of its socket changed in the config file",
+            Changed::Framing => "the framing of its socket changed in the config file",
+        })
+    }
 }
 
 impl fmt::Display for Close {
@@ -139,6 +167,7 @@ impl fmt::Display for Close {
                 write!(f, "no room for its bytes under {key} = {limit} bytes")
             }
             Close::Stopping => f.write_str("the daemon stops"),
+            Close::Changed(what) => write!(f, "{what}"),
             Close::Io(error) => write!(f, "{error}"),
         }
     }

@@ -12,6 +12,7 @@
 mod datagrams;
 mod log;
 mod park;
+mod reload;
 mod socket;
 mod take;
 mod turn;
@@ -25,7 +26,8 @@ use std::{
 use slab::Slab;
 
 pub use park::Unusable;
-pub use socket::Socket;
+pub use reload::{Renewal, Trail};
+pub use socket::{Nature, Socket};
 
 pub use crate::{connection::Now, counters::Counters};
 
@@ -70,6 +72,8 @@ pub struct Hub<S> {
     /// A client left since the last turn: the stop may go on with those who waited for it.
     left: bool,
     mail: Mail,
+    /// Sockets are retired and have clients.
+    retiring: bool,
 }
 
 /// Clients that are to have a turn without an event.
@@ -105,6 +109,7 @@ impl<S: Stream> Hub<S> {
             stopping: false,
             left: false,
             mail: Mail::default(),
+            retiring: false,
         }
     }
 
@@ -126,7 +131,8 @@ impl<S: Stream> Hub<S> {
         self.limits.held_for(uid)
     }
 
-    /// The sockets, in the order of `new`.
+    /// The sockets, in the order of `new`; later ones stand where `places` said, and retired ones
+    /// between them.
     #[must_use]
     pub fn sockets(&self) -> &[Socket] {
         &self.sockets
@@ -246,6 +252,9 @@ impl<S: Stream> Hub<S> {
         if self.stopping {
             self.left = false;
             self.quieten();
+        }
+        if self.retiring {
+            self.clear_retired();
         }
     }
 
@@ -440,6 +449,7 @@ impl<S: Stream> Hub<S> {
             self.close(key, &Close::Stopping, now);
         }
         self.abandon_datagrams();
+        self.clear_retired();
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Input {
     whole: usize,
     /// The waiting bytes are the kept part of a truncated message.
     truncated: bool,
+    /// The `message-size` under which `held` came: a smaller one is for the messages behind.
+    limit: usize,
     skip: Option<Skip>,
     /// Messages passed over since `take_refused`.
     refused: u64,
@@ -130,10 +132,10 @@ impl Input {
     ) -> Result<Fed, Close> {
         debug_assert!(!self.is_blocked(), "fed while messages wait");
         let Rule {
-            framing,
-            message_size: limit,
-            too_long,
+            framing, too_long, ..
         } = *rule;
+        let mut limit = self.limit_under(rule);
+        self.limit = limit;
         loop {
             if let Some(skip) = self.skip.take() {
                 let (passed, rest) = framing.skip(skip, bytes);
@@ -184,6 +186,8 @@ impl Input {
                         self.held = Vec::new();
                         self.skip = Some(skip);
                         bytes = &mut bytes[n..];
+                        limit = rule.message_size;
+                        self.limit = limit;
                         continue;
                     }
                     self.held.extend_from_slice(&bytes[..n]);
@@ -201,6 +205,18 @@ impl Input {
             }
             self.held = Vec::new();
             self.start = 0;
+            limit = rule.message_size;
+            self.limit = limit;
+        }
+    }
+
+    /// The greatest length of the message that comes next: one that was begun under a larger
+    /// `message-size` keeps that.
+    fn limit_under(&self, rule: &Rule) -> usize {
+        if self.held.is_empty() {
+            rule.message_size
+        } else {
+            rule.message_size.max(self.limit)
         }
     }
 
@@ -219,9 +235,14 @@ impl Input {
         if self.deliver_whole(rule.framing, deliver)? == Fed::Blocked {
             return Ok(Fed::Blocked);
         }
+        // All of it came before.
+        let rule = Rule {
+            message_size: self.limit_under(rule),
+            ..*rule
+        };
         let mut held = mem::take(&mut self.held);
         let start = mem::take(&mut self.start);
-        self.feed(&mut held[start..], rule, deliver)
+        self.feed(&mut held[start..], &rule, deliver)
     }
 
     /// At end of stream: what is left becomes a message, where the framing lets it.
@@ -235,7 +256,7 @@ impl Input {
     ) -> Result<Fed, Close> {
         let too_long = || {
             matches!(
-                rule.framing.cut(&[], &self.held, rule.message_size),
+                rule.framing.cut(&[], &self.held, self.limit_under(rule)),
                 Cut::TooLong { .. }
             )
         };
@@ -509,6 +530,46 @@ mod tests {
                         assert_eq!(bodies, expected, "{framing} cut at {i} and {j}");
                         assert_eq!(refused, *count, "{framing} cut at {i} and {j}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_under_a_larger_limit_is_judged_by_that_and_the_next_message_by_the_new() {
+        for too_long in [TooLong::Close, TooLong::Refuse, TooLong::Keep] {
+            let with = |message_size| Rule {
+                framing: Framing::Lines,
+                message_size,
+                too_long,
+            };
+            let mut input = Input::default();
+            let mut taker = Taker::new(0);
+            let mut feed = |input: &mut Input, taker: &mut Taker, bytes: &[u8], size| {
+                let rule = with(size);
+                input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch))
+            };
+            // Whole ones that wait, one behind them that was not cut, and a part.
+            let fed = feed(&mut input, &mut taker, b"abcde\nfghij\nklm", 6).unwrap();
+            assert_eq!(fed, Fed::Blocked);
+            taker.quota = usize::MAX;
+            let fed = input.resume(&with(2), &mut |batch| taker.take(batch));
+            assert_eq!(fed.unwrap(), Fed::All);
+            let fed = feed(&mut input, &mut taker, b"no\npq\n", 2).unwrap();
+            assert_eq!(fed, Fed::All);
+            let bodies: Vec<&[u8]> = taker.bodies.iter().map(|(body, _)| &body[..]).collect();
+            assert_eq!(bodies, [&b"abcde"[..], b"fghij", b"klmno", b"pq"]);
+            let fed = feed(&mut input, &mut taker, b"rst\nuv\n", 2);
+            match too_long {
+                TooLong::Close => assert!(matches!(fed, Err(Close::MessageTooLong { limit: 2 }))),
+                TooLong::Refuse => {
+                    assert_eq!((fed.unwrap(), input.take_refused()), (Fed::All, 1));
+                    assert_eq!(taker.bodies.last().unwrap().0, b"uv");
+                }
+                TooLong::Keep => {
+                    assert_eq!(fed.unwrap(), Fed::All);
+                    let last = &taker.bodies[4..];
+                    assert_eq!(last, [(b"rs".to_vec(), true), (b"uv".to_vec(), false)]);
                 }
             }
         }

@@ -93,6 +93,16 @@ impl Limits {
         }
     }
 
+    /// Takes the limits of `other` for its own, and keeps what it has counted.
+    pub fn adopt(&mut self, other: &Limits) {
+        self.clients = other.clients;
+        self.clients_per_user = other.clients_per_user;
+        self.queue_per_user = other.queue_per_user;
+        self.queue_total = other.queue_total;
+        // There may be room now for who found none.
+        self.released = true;
+    }
+
     /// Counts a newcomer of user `uid` on a socket that has `on_socket` clients and allows
     /// `socket_limit` (0: any number).
     ///

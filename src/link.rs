@@ -88,6 +88,13 @@ impl Stream for Link {
         Ok(written)
     }
 
+    fn resize(&mut self, message: usize, longest: usize) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Stream(_) => Ok(()),
+            Kind::Packets(packets) => packets.resize(message, longest),
+        }
+    }
+
     fn hang_up(&mut self) -> usize {
         let fd = match &mut self.0 {
             Kind::Stream(fd) => fd,

@@ -13,9 +13,10 @@ mod door;
 mod handing;
 mod idle;
 mod mail;
+mod reload;
 
 use std::{
-    io,
+    io, mem,
     os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -26,6 +27,8 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
+
+pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket};
 
 use door::Door;
 use idle::Idle;
@@ -61,13 +64,14 @@ const EVENTS: usize = 1024;
 const STATUS_SPAN: Duration = Duration::from_secs(5);
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Every record is written. Clients that did not take what they were owed in `drain-timeout`,
     /// or until a second signal, were closed without it.
     Stopped,
     /// Messages that were taken into a record could not be written in that time.
     Unwritten,
+    /// It has not: SIGHUP asks for a reload, and the next call of `run` goes on.
+    Reload(Box<Server>),
     /// Everything is left to the next process.
     HandedOver,
 }
@@ -89,6 +93,9 @@ pub struct Server {
     mail: Mail,
     /// The records' threads, with their sockets' places.
     writers: Vec<(usize, Writer)>,
+    /// Those of records that are no more, until all is written.
+    parting: Vec<Writer>,
+    waker: Arc<Waker>,
     signals: Signals,
     notifier: Notifier,
     drain_timeout: Duration,
@@ -101,6 +108,10 @@ pub struct Server {
     /// The stop: it has begun, and ends at this time at the latest.
     stop: Option<Instant>,
     stop_now: bool,
+    /// A reload was asked for.
+    reload: bool,
+    /// Why the last one changed nothing.
+    unchanged: Option<String>,
     /// `exit-on-idle`, where there is one.
     idle: Option<Idle>,
     /// The config in effect, as TOML.
@@ -136,23 +147,18 @@ impl Server {
         let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
         for (socket, target) in targets {
-            let waker = Arc::clone(&waker);
-            let wake = move || {
-                if let Err(error) = waker.wake() {
-                    warn!("cannot wake the event loop: {error}");
-                }
-            };
-            writers.push((socket, Writer::start(target, wake)?));
+            writers.push((socket, reload::start_writer(target, &waker)?));
         }
-        let stamps = |socket: &Socket| socket.stamps();
         Ok(Server {
-            tells_time: !writers.is_empty() || hub.sockets().iter().any(stamps),
+            tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
             alarm,
             hub,
             door,
             mail,
             writers,
+            parting: Vec::new(),
+            waker,
             signals,
             notifier: Notifier::default(),
             drain_timeout,
@@ -161,6 +167,8 @@ impl Server {
             stale: false,
             stop: None,
             stop_now: false,
+            reload: false,
+            unchanged: None,
             idle: None,
             config: String::new(),
             parking: None,
@@ -168,7 +176,7 @@ impl Server {
         })
     }
 
-    /// Serves until a signal ends it.
+    /// Serves until a signal ends it, or asks for a reload.
     ///
     /// # Errors
     /// What the daemon cannot go on with.
@@ -218,7 +226,7 @@ impl Server {
                     }
                     Token(token) if token >= DATAGRAMS => {
                         self.stale = true;
-                        self.hub.receive(token - DATAGRAMS, now);
+                        self.mail.event(token - DATAGRAMS, &mut self.hub, now);
                     }
                     Token(token) => {
                         self.stale = true;
@@ -246,6 +254,10 @@ impl Server {
             self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
                 return Ok(ended);
+            }
+            // Last: nothing of this turn is left, and no event of it comes to who is new in a place.
+            if mem::take(&mut self.reload) && self.stop.is_none() {
+                return Ok(Ended::Reload(Box::new(self)));
             }
         }
     }
@@ -280,7 +292,7 @@ impl Server {
     fn take_signals(&mut self, now: Now) {
         for signal in self.signals.pending().collect::<Vec<_>>() {
             match signal {
-                SIGHUP => warn!("SIGHUP: reload is not available yet; systemctl restart udsd"),
+                SIGHUP => self.reload = true,
                 SIGTERM | SIGINT | SIGUSR2 if self.stop.is_some() => self.stop_now = true,
                 SIGUSR2 => self.begin_handover(now),
                 _ => self.begin_stop(now),
@@ -290,6 +302,7 @@ impl Server {
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
+        self.part()?;
         let to_be_idle = self.awaits_idleness();
         for (socket, writer) in &mut self.writers {
             let awaited = self.hub.awaits_record(*socket) || to_be_idle;
@@ -322,7 +335,7 @@ impl Server {
 
     /// The last lines of the log: what happened on each socket.
     fn sum_up(&self) {
-        for socket in self.hub.sockets() {
+        for socket in self.hub.sockets().iter().filter(|of| !of.is_retired()) {
             info!("{}: {}", socket.name(), socket.counters());
         }
     }
@@ -343,18 +356,19 @@ impl Server {
     }
 
     fn status(&self) -> String {
-        let messages: u64 = self
-            .hub
-            .sockets()
-            .iter()
-            .map(|socket| socket.counters().messages)
-            .sum();
-        format!(
+        let sockets = self.hub.sockets().iter().filter(|of| !of.is_retired());
+        let counts = sockets.map(|socket| (1, socket.counters().messages));
+        let (sockets, messages) = counts.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        let counts = format!(
             "{}, {}, {}",
             count(self.hub.present() as u64, "client"),
             count(messages, "message"),
-            count(self.hub.sockets().len() as u64, "socket")
-        )
+            count(sockets, "socket")
+        );
+        match &self.unchanged {
+            Some(fault) => format!("reload failed: {fault}; serving as before: {counts}"),
+            None => counts,
+        }
     }
 
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
@@ -372,6 +386,7 @@ impl Server {
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
         let unwritten: usize = self.hub.records().map(|record| record.waiting()).sum();
+        let unwritten = unwritten + self.parting.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
         let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
         if !clean && !self.stop_now && now.instant < deadline {
@@ -390,7 +405,8 @@ impl Server {
             self.hub.abandon(now);
         }
         if unwritten == 0 {
-            for (_, writer) in self.writers.drain(..) {
+            let writers = self.writers.drain(..).map(|(_, writer)| writer);
+            for writer in writers.chain(self.parting.drain(..)) {
                 writer.finish();
             }
         }

@@ -14,6 +14,7 @@ use crate::{
     connection::{Awaits, Gap},
     counters::Counters,
     datagram,
+    error::Changed,
     input::Input,
     octets,
     peer::{ClientId, Peer},
@@ -162,6 +163,8 @@ pub enum Ending {
     HangUp,
     /// It sent a message longer than this many bytes.
     MessageTooLong(usize),
+    /// What it connected to is no more.
+    Changed(Changed),
 }
 
 /// A queue that is full.

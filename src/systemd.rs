@@ -117,6 +117,18 @@ impl Notifier {
         }
     }
 
+    /// The service takes over a new configuration, until the next `ready`. With the time, as
+    /// `Type=notify-reload` wants it (`sd_notify(3)`).
+    pub fn reloading(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => {
+                warn!("cannot read the clock: {error}");
+                tell(&[NotifyState::Reloading]);
+            }
+        }
+    }
+
     /// The service stops.
     pub fn stopping(&mut self, status: String) {
         tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);

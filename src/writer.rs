@@ -2,11 +2,13 @@
 //!
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
-//! output that nobody reads any more ends the thread.
+//! output that nobody reads any more ends the thread. A record may move to another target: what was
+//! handed over before still goes to the old one, and first.
 
 mod target;
 
 use std::{
+    collections::VecDeque,
     io::{self, Write},
     mem,
     sync::{
@@ -23,10 +25,12 @@ use rustix::{
     io::Errno,
 };
 
-pub use target::{Target, Unopened};
+pub use target::{FileId, Target, Unopened};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
+/// Targets that a record may be about to move to.
+const TARGETS: usize = 8;
 /// How often a writer that waits for a reader looks whether its lines are wanted back.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
@@ -48,6 +52,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     lines: Vec<u8>,
+    /// Where the record goes once `lines` are written, and what was handed over for there; and so on.
+    next: VecDeque<(Target, Vec<u8>)>,
     done: bool,
     /// What is not written is wanted back.
     wanted_back: bool,
@@ -74,6 +80,9 @@ impl Shared {
         let start = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
         lines.drain(..start);
         lines.append(&mut inbox.lines);
+        for (_, mut waiting) in mem::take(&mut inbox.next) {
+            lines.append(&mut waiting);
+        }
         inbox.back = Some(Unwritten {
             lines: mem::take(lines),
             begun: written - start,
@@ -101,6 +110,10 @@ pub struct Writer {
     shared: Arc<Shared>,
     /// As the log names the record.
     pub name: String,
+    /// The file that lines go to which are handed over now; `None` for standard output.
+    pub file: Option<FileId>,
+    /// Bytes that were handed over.
+    handed: u64,
     /// Bytes of `written` that the event loop has heard of.
     heard: u64,
     thread: Option<JoinHandle<()>>,
@@ -113,7 +126,7 @@ impl Writer {
     /// Where no thread can be started.
     pub fn start(target: Target, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let name = target.name.clone();
+        let (name, file) = (target.name.clone(), target.id);
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("record".into())
@@ -126,21 +139,50 @@ impl Writer {
         Ok(Writer {
             shared,
             name,
+            file,
+            handed: 0,
             heard: 0,
             thread: Some(thread),
         })
     }
 
     /// Hands over whole lines; `lines` is empty afterwards.
-    pub fn append(&self, lines: &mut Vec<u8>) {
-        let mut inbox = self.shared.inbox();
-        if inbox.lines.is_empty() {
-            mem::swap(&mut inbox.lines, lines);
+    pub fn append(&mut self, lines: &mut Vec<u8>) {
+        self.handed += lines.len() as u64;
+        let mut guard = self.shared.inbox();
+        let inbox = &mut *guard;
+        let waiting = match inbox.next.back_mut() {
+            Some((_, waiting)) => waiting,
+            None => &mut inbox.lines,
+        };
+        if waiting.is_empty() {
+            mem::swap(waiting, lines);
         } else {
-            inbox.lines.append(lines);
+            waiting.append(lines);
         }
-        drop(inbox);
+        drop(guard);
         self.shared.work.notify_one();
+    }
+
+    /// Lines that are handed over from now on go to `target`, after those that were before have gone
+    /// where they were to go. Not to be called while it `is_stuck`.
+    pub fn move_to(&mut self, target: Target) {
+        self.name.clone_from(&target.name);
+        self.file = target.id;
+        self.shared.inbox().next.push_back((target, Vec::new()));
+        self.shared.work.notify_one();
+    }
+
+    /// Whether so many targets wait for lines to be written before them that there may be no more.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.shared.inbox().next.len() >= TARGETS
+    }
+
+    /// Bytes that were handed over and are not written.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        (self.handed - self.shared.written.load(Ordering::SeqCst)) as usize
     }
 
     /// Bytes written since the last call.
@@ -188,6 +230,18 @@ impl Writer {
         Some(back)
     }
 
+    /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
+    /// bytes that are not written.
+    pub fn finish_within(self, patience: Duration) -> usize {
+        let mut inbox = self.shared.inbox();
+        inbox.done = true;
+        self.shared.work.notify_all();
+        let working = |inbox: &mut Inbox| inbox.back.is_none();
+        // How it ended shows in what is unwritten.
+        drop(self.shared.work.wait_timeout_while(inbox, patience, working));
+        self.unwritten()
+    }
+
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
     /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
@@ -204,7 +258,7 @@ impl Writer {
 fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()> {
     let Target {
         mut file,
-        name,
+        mut name,
         torn,
         ..
     } = target;
@@ -219,11 +273,19 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
         }
         let mut inbox = shared.inbox();
         while inbox.lines.is_empty() {
-            if inbox.wanted_back {
-                inbox.back = Some(Unwritten::default());
-                shared.work.notify_all();
+            if let Some((target, waiting)) = inbox.next.pop_front() {
+                inbox.lines = waiting;
+                drop(inbox);
+                // Closing a file may take long; nobody is to wait for the lock meanwhile.
+                file = target.file;
+                name = target.name;
+                owed = usize::from(target.torn);
+                inbox = shared.inbox();
+                continue;
             }
             if inbox.done || inbox.wanted_back {
+                inbox.back = Some(Unwritten::default());
+                shared.work.notify_all();
                 return Ok(());
             }
             inbox = shared

@@ -2,6 +2,7 @@
 //! itself and its end.
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Seek, Write},
@@ -14,11 +15,12 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
+    rc::Rc,
 };
 
 use log::warn;
 use rustix::{
-    fs::{self as rfs, AtFlags, FlockOperation, Mode, OFlags},
+    fs::{self as rfs, AtFlags, FlockOperation, Mode, OFlags, RenameFlags},
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
     process::umask,
@@ -32,8 +34,10 @@ pub(super) struct Bound {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Held for as long as the socket lives; removed last.
-    lock: Lock,
+    /// What stood there before, until this one is to stay.
+    aside: Option<Aside>,
+    /// Held for as long as a socket lives there; removed last.
+    lock: Rc<Lock>,
     /// The next process has it, and removes it.
     parked: bool,
 }
@@ -42,7 +46,8 @@ impl Bound {
     /// Leaves the file to the next process, which is to have the lock's descriptor too.
     pub(super) fn park(&mut self) -> io::Result<BoundFile> {
         let lock = self.lock.file.metadata()?;
-        (self.parked, self.lock.parked) = (true, true);
+        self.parked = true;
+        self.lock.parked.set(true);
         Ok(BoundFile {
             path: self.path.as_os_str().as_bytes().to_vec(),
             inode: (self.device, self.inode),
@@ -56,7 +61,7 @@ impl Bound {
         let mut lock = Lock {
             path: lock_path(&path),
             file: lock,
-            parked: false,
+            parked: Cell::new(false),
         };
         if let Err(error) = lock.fill() {
             warn!("lock file {}: {error}", lock.path.display());
@@ -66,7 +71,8 @@ impl Bound {
             path,
             device,
             inode,
-            lock,
+            aside: None,
+            lock: Rc::new(lock),
             parked: false,
         }
     }
@@ -84,6 +90,160 @@ impl Bound {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode))
     }
+
+    /// Makes way for another socket of this process at the same path: its lock is shared, and its file
+    /// stands aside.
+    pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Option<Aside>), String> {
+        let aside = match self.is_there() {
+            true => Some(Aside::new(&self.path)?),
+            false => None,
+        };
+        Ok((Rc::clone(&self.lock), aside))
+    }
+
+    /// It stays.
+    pub(super) fn settle(&mut self) {
+        if let Some(aside) = self.aside.take() {
+            aside.settle();
+        }
+    }
+}
+
+/// The file of a socket that made way for another: it goes back unless that one stays.
+#[derive(Debug)]
+pub(super) struct Aside {
+    path: PathBuf,
+    /// Where it is; `None` once it is gone for good.
+    aside: Option<PathBuf>,
+}
+
+impl Aside {
+    fn new(path: &Path) -> Result<Self, String> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".replaced");
+        let aside = PathBuf::from(name);
+        rfs::renameat_with(rfs::CWD, path, rfs::CWD, &aside, RenameFlags::NOREPLACE).map_err(
+            |error| {
+                let error = io::Error::from(error);
+                format!("cannot move it aside to {}: {error}", aside.display())
+            },
+        )?;
+        Ok(Aside {
+            path: path.into(),
+            aside: Some(aside),
+        })
+    }
+
+    fn settle(mut self) {
+        if let Some(aside) = self.aside.take()
+            && let Err(error) = fs::remove_file(&aside)
+        {
+            warn!("cannot remove {}: {error}", aside.display());
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(aside) = &self.aside
+            && let Err(error) = fs::rename(aside, &self.path)
+        {
+            let (from, to) = (aside.display(), self.path.display());
+            warn!("cannot move {from} back to {to}: {error}");
+        }
+    }
+}
+
+/// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    /// Holds the file by its inode, whatever becomes of the path.
+    file: OwnedFd,
+    before: Option<Rights>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    mode: u32,
+    user: u32,
+    group: u32,
+}
+
+impl Permissions {
+    /// Gives the file of `bound` this mode and, where they are named, user and group.
+    pub(super) fn change(
+        bound: &Bound,
+        mode: u32,
+        (user, group): (Option<u32>, Option<u32>),
+    ) -> Result<Self, String> {
+        let path = &bound.path;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rfs::open(path, flags, Mode::empty())
+            .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))?;
+        let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
+        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
+            return Err(
+                "something else is at its path now, and was left untouched: restart udsd".into(),
+            );
+        }
+        let before = Rights {
+            mode: stat.st_mode & 0o777,
+            user: stat.st_uid,
+            group: stat.st_gid,
+        };
+        let after = Rights {
+            mode,
+            user: user.unwrap_or(before.user),
+            group: group.unwrap_or(before.group),
+        };
+        let changed = Permissions {
+            file,
+            before: Some(before),
+        };
+        // A failure drops `changed`, which takes back what was done.
+        changed.set(before.mode, after).map_err(|error| {
+            format!(
+                "cannot give it mode {mode:04o}, user {}, group {}: {error}; run as root, or let a socket unit create it",
+                after.user, after.group
+            )
+        })?;
+        Ok(changed)
+    }
+
+    /// No moment in which somebody may enter whom neither the old nor the new rights let in: while the
+    /// owner changes, the file has only the bits that both give.
+    fn set(&self, now: u32, to: Rights) -> io::Result<()> {
+        chmod(&self.file, now & to.mode)?;
+        let uid = rustix::process::Uid::from_raw(to.user);
+        let gid = rustix::process::Gid::from_raw(to.group);
+        let stat = rfs::fstat(&self.file)?;
+        if (stat.st_uid, stat.st_gid) != (to.user, to.group) {
+            rfs::chownat(&self.file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        }
+        chmod(&self.file, to.mode)
+    }
+
+    /// They stay.
+    pub(super) fn settle(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Permissions {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let now = rfs::fstat(&self.file).map_or(0, |stat| stat.st_mode & 0o777);
+            if let Err(error) = self.set(now, before) {
+                warn!("cannot give a socket's file its mode and owner back: {error}");
+            }
+        }
+    }
+}
+
+/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
+fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)
 }
 
 impl Drop for Bound {
@@ -106,12 +266,12 @@ pub(super) struct Lock {
     path: PathBuf,
     file: File,
     /// The next process has it, and removes it.
-    parked: bool,
+    parked: Cell<bool>,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.parked {
+        if !self.parked.get() {
             // Still locked: nobody else can have taken it for theirs.
             let _ = fs::remove_file(&self.path);
         }
@@ -178,7 +338,7 @@ impl Lock {
             let mut taken = Lock {
                 path: lock.clone(),
                 file,
-                parked: false,
+                parked: Cell::new(false),
             };
             taken.fill().map_err(refused)?;
             return Ok(taken);
@@ -279,7 +439,7 @@ pub(super) fn bind_file(
     fd: &OwnedFd,
     path: &Path,
     address: &SocketAddrUnix,
-    lock: Lock,
+    (lock, aside): (Rc<Lock>, Option<Aside>),
     socket: &config::Socket,
     (user, group): (Option<u32>, Option<u32>),
 ) -> Result<Bound, String> {
@@ -299,6 +459,7 @@ pub(super) fn bind_file(
         path: path.into(),
         device: stat.st_dev,
         inode: stat.st_ino,
+        aside,
         lock,
         parked: false,
     };
@@ -314,14 +475,7 @@ pub(super) fn bind_file(
             )
         })?;
     }
-    // chmod(2) knows no descriptor of this kind, but follows its name in /proc.
-    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rfs::chmod(name, Mode::from_raw_mode(socket.mode)).map_err(|error| {
-        format!(
-            "cannot set mode {:04o}: {}",
-            socket.mode,
-            io::Error::from(error)
-        )
-    })?;
+    chmod(&file, socket.mode)
+        .map_err(|error| format!("cannot set mode {:04o}: {error}", socket.mode))?;
     Ok(bound)
 }

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slab::Slab;
+
 use super::{Hub, Now, Socket, log::Lines};
 use crate::{
     connection::Stream,
@@ -37,7 +39,7 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     /// Each with the number of its socket.
-    exchanges: Vec<(usize, Exchange)>,
+    exchanges: Slab<(usize, Exchange)>,
     buffer: Vec<u8>,
     envelopes: Vec<Envelope>,
     notes: Notes,
@@ -49,7 +51,7 @@ impl Mail {
     /// Lets go of all sockets, and returns what waited at each.
     pub(super) fn park(self, now: Instant) -> impl Iterator<Item = (usize, Parked)> {
         let exchanges = self.exchanges.into_iter();
-        exchanges.map(move |(socket, exchange)| (socket, exchange.park(now)))
+        exchanges.map(move |(_, (socket, exchange))| (socket, exchange.park(now)))
     }
 
     /// What waited at this socket in an earlier process, to go on once it is open.
@@ -58,9 +60,58 @@ impl Mail {
     }
 
     fn of_socket(&mut self, socket: usize) -> Option<&mut Exchange> {
-        self.exchanges
-            .iter_mut()
-            .find_map(|(of, exchange)| (*of == socket).then_some(exchange))
+        let number = self.number(socket)?;
+        Some(&mut self.exchanges[number].1)
+    }
+
+    fn number(&self, socket: usize) -> Option<usize> {
+        let mut all = self.exchanges.iter();
+        all.find_map(|(number, (of, _))| (*of == socket).then_some(number))
+    }
+
+    /// Whether a socket has a mailbox.
+    pub(super) fn has(&self, socket: usize) -> bool {
+        self.number(socket).is_some()
+    }
+
+    /// Gives the exchange of one socket to another, which receives no more; what its senders are owed
+    /// is still tried. Returns the bytes that were read away, and the datagrams that were received
+    /// and not taken.
+    pub(super) fn retire(
+        &mut self,
+        socket: usize,
+        to: usize,
+        limits: &mut Limits,
+    ) -> Option<(u64, u64)> {
+        let number = self.number(socket)?;
+        let (of, exchange) = &mut self.exchanges[number];
+        *of = to;
+        exchange.ending = true;
+        let unread = exchange.mailbox.hang_up() as u64;
+        Some((unread, drain(exchange, limits)))
+    }
+
+    /// Gives up what the record of a socket had no room for; returns how many datagrams.
+    pub(super) fn give_up_held(&mut self, socket: usize, limits: &mut Limits) -> u64 {
+        self.of_socket(socket)
+            .map_or(0, |exchange| drain(exchange, limits))
+    }
+
+    /// Lets go of the exchanges of a retired socket that owe nothing; whether one is left.
+    pub(super) fn clear_retired(&mut self, socket: usize) -> bool {
+        self.exchanges.retain(|_, (of, exchange)| {
+            *of != socket || exchange.held() > 0 || exchange.replies.waiting() > 0
+        });
+        self.number(socket).is_some()
+    }
+
+    /// Makes room in the buffer for a batch of this socket's.
+    pub(super) fn make_room(&mut self, socket: &Socket) {
+        let slot = slot(socket);
+        let needed = slot.saturating_mul(BATCH).min(BUFFER).max(slot);
+        if self.buffer.len() < needed {
+            self.buffer = vec![0; needed];
+        }
     }
 
     /// The record of this socket has room.
@@ -71,14 +122,16 @@ impl Mail {
     }
 
     pub(super) fn has_ready(&self) -> bool {
-        self.exchanges.iter().any(|(_, exchange)| exchange.called)
+        self.exchanges
+            .iter()
+            .any(|(_, (_, exchange))| exchange.called)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadlines = self
             .exchanges
             .iter()
-            .map(|(_, exchange)| exchange.deadline());
+            .map(|(_, (_, exchange))| exchange.deadline());
         deadlines.flatten().min()
     }
 }
@@ -86,19 +139,14 @@ impl Mail {
 impl<S: Stream> Hub<S> {
     /// Serves socket number `socket` by datagrams; returns the number that events have.
     pub fn open(&mut self, socket: usize, mailbox: Box<dyn Datagrams>, now: Instant) -> usize {
-        let slot = slot(&self.sockets[socket]);
-        let needed = slot.saturating_mul(BATCH).min(BUFFER).max(slot);
-        if self.mail.buffer.len() < needed {
-            self.mail.buffer = vec![0; needed];
-        }
+        self.mail.make_room(&self.sockets[socket]);
         let mut exchange = Exchange::new(mailbox);
         let mut parked = self.mail.parked.iter();
         if let Some(place) = parked.position(|(of, _)| *of == socket) {
             let (_, parked) = self.mail.parked.swap_remove(place);
             exchange.resume(parked, &mut self.limits, now);
         }
-        self.mail.exchanges.push((socket, exchange));
-        self.mail.exchanges.len() - 1
+        self.mail.exchanges.insert((socket, exchange))
     }
 
     /// Whether the event loop is to watch datagram socket `number` for reading.
@@ -112,7 +160,7 @@ impl<S: Stream> Hub<S> {
     pub fn undelivered(&self) -> usize {
         let exchanges = self.mail.exchanges.iter();
         exchanges
-            .map(|(_, exchange)| exchange.held() + exchange.replies.waiting())
+            .map(|(_, (_, exchange))| exchange.held() + exchange.replies.waiting())
             .sum()
     }
 
@@ -165,7 +213,7 @@ impl<S: Stream> Hub<S> {
 
     /// Goes on with what was held, where there is room in the record again.
     pub(super) fn turn_datagrams(&mut self, now: Now) {
-        for (socket, exchange) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.mail.exchanges {
             if !exchange.called {
                 continue;
             }
@@ -189,7 +237,7 @@ impl<S: Stream> Hub<S> {
 
     /// Tries again what receivers had no room for.
     pub(super) fn expire_datagrams(&mut self, now: Now) {
-        for (socket, exchange) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.mail.exchanges {
             exchange.rest = exchange.rest.filter(|&until| until > now.instant);
             let socket = &mut self.sockets[*socket];
             let notes = &mut self.mail.notes;
@@ -205,7 +253,7 @@ impl<S: Stream> Hub<S> {
 
     /// Begins the stop: nothing more is received.
     pub(super) fn stop_datagrams(&mut self) {
-        for (socket, exchange) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.mail.exchanges {
             exchange.ending = true;
             let counters = &mut self.sockets[*socket].counters;
             counters.unread += exchange.mailbox.hang_up() as u64;
@@ -214,15 +262,23 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: gives up what waits.
     pub(super) fn abandon_datagrams(&mut self) {
-        for (socket, exchange) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.mail.exchanges {
             let counters = &mut self.sockets[*socket].counters;
-            while exchange.next_held(&mut self.limits).is_some() {
-                counters.untaken += 1;
-            }
+            counters.untaken += drain(exchange, &mut self.limits);
             counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;
             exchange.called = false;
         }
     }
+}
+
+/// Gives up what is held; returns how many datagrams.
+fn drain(exchange: &mut Exchange, limits: &mut Limits) -> u64 {
+    let mut datagrams = 0;
+    while exchange.next_held(limits).is_some() {
+        datagrams += 1;
+    }
+    exchange.called = false;
+    datagrams
 }
 
 /// Bytes of the buffer that one datagram may fill.

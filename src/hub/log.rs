@@ -82,7 +82,7 @@ impl Lines {
             Close::Done => !loss.unfinished && loss.untaken == 0,
             // It did not wait for its own answers.
             Close::HangUp => !loss.unfinished,
-            Close::Stopping => loss.is_none(),
+            Close::Stopping | Close::Changed(_) => loss.is_none(),
             _ => false,
         };
         let (throttle, level) = if ordinary {

@@ -154,6 +154,7 @@ impl<S> Connection<S> {
                 Close::Done => Some(Ending::Done),
                 Close::HangUp => Some(Ending::HangUp),
                 Close::MessageTooLong { limit } => Some(Ending::MessageTooLong(limit)),
+                Close::Changed(what) => Some(Ending::Changed(what)),
                 // No client is here that ends for another reason.
                 _ => None,
             }),
@@ -185,6 +186,7 @@ impl<S: Stream> Connection<S> {
                 Ending::Done => Close::Done,
                 Ending::HangUp => Close::HangUp,
                 Ending::MessageTooLong(limit) => Close::MessageTooLong { limit },
+                Ending::Changed(what) => Close::Changed(what),
             }),
             full: parked.full.map(|full| {
                 Box::new(Full {

@@ -11,7 +11,7 @@ use crate::{
     config::{self, ServiceKind, SlowClient, SocketType},
     connection::{Connection, Stream},
     counters::Counters,
-    error::Close,
+    error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format},
@@ -92,10 +92,57 @@ impl Counters {
     }
 }
 
+/// What the clients of a socket rely on for as long as they are connected: a socket that differs in it
+/// is another one to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nature {
+    /// `type`
+    pub kind: SocketType,
+    /// `service`
+    pub service: ServiceKind,
+    /// `framing`, as the file says.
+    pub framing: Framing,
+}
+
+impl Nature {
+    /// As the config file has it.
+    #[must_use]
+    pub fn of(config: &config::Socket) -> Self {
+        Nature {
+            kind: config.kind,
+            service: config.service,
+            framing: config.framing,
+        }
+    }
+
+    /// What is different under `other`, if anything.
+    #[must_use]
+    pub fn change(&self, other: &Nature) -> Option<Changed> {
+        if self.kind != other.kind {
+            Some(Changed::Type)
+        } else if self.service != other.service {
+            Some(Changed::Service)
+        } else {
+            (self.framing != other.framing).then_some(Changed::Framing)
+        }
+    }
+}
+
+/// A socket that the config file no longer has, or not so: it stays for the clients that it had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retired {
+    /// The socket that now has its name, and gets its counts.
+    pub(super) heir: Option<usize>,
+    /// Nobody is left; its place is free.
+    pub(super) is_vacant: bool,
+}
+
 /// One socket's rules, service and counts.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) name: String,
+    pub(super) nature: Nature,
+    pub(super) retired: Option<Retired>,
     pub(super) access: Access,
     pub(super) rule: Rule,
     /// Bytes that a client may send in a turn.
@@ -121,6 +168,9 @@ pub struct Socket {
     /// There is a record, or there are receivers, to wait for.
     pub(super) lines_up: bool,
     pub(super) counters: Counters,
+    /// The number of the last message, as it stood at the last reload: numbers go on from there where
+    /// nothing counted in between.
+    pub(super) numbered: u64,
 }
 
 impl Socket {
@@ -165,6 +215,8 @@ impl Socket {
         };
         Socket {
             name: config.name.clone(),
+            nature: Nature::of(config),
+            retired: None,
             access,
             rule,
             read_size: READ_BUFFER + packet,
@@ -183,6 +235,7 @@ impl Socket {
             line: Line::default(),
             lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
+            numbered: 0,
         }
     }
 
@@ -196,6 +249,24 @@ impl Socket {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its type, service and framing.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        self.nature
+    }
+
+    /// Whether the config file no longer has it, or not so: nobody comes in by it.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.is_some()
+    }
+
+    /// Whether it was retired and the last of its clients is gone.
+    #[must_use]
+    pub fn is_vacant(&self) -> bool {
+        self.retired.is_some_and(|retired| retired.is_vacant)
     }
 
     /// Whether a newcomer's supplementary groups can make a difference.

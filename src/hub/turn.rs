@@ -182,7 +182,10 @@ impl<S: Stream> Hub<S> {
             }
         }
         // Who half-closed may take its time; who was cut off may not.
-        let cut_off = matches!(client.ending, Some(Close::MessageTooLong { .. }));
+        let cut_off = matches!(
+            client.ending,
+            Some(Close::MessageTooLong { .. } | Close::Changed(_))
+        );
         let full = client.holds_up
             || cut_off && client.is_owed()
             || match client.awaits {
@@ -401,7 +404,10 @@ impl<S: Stream> Hub<S> {
             unfinished,
         };
         socket.counters.lost(&loss);
-        let ended = matches!(reason, Close::Done | Close::HangUp | Close::Stopping);
+        let ended = matches!(
+            reason,
+            Close::Done | Close::HangUp | Close::Stopping | Close::Changed(_)
+        );
         socket.counters.closed += u64::from(!ended);
         socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
         self.lines[client.socket as usize].closed(socket, &client, reason, &loss, now.instant);

@@ -139,6 +139,12 @@ impl Stream for Packets {
         })
     }
 
+    fn resize(&mut self, message: usize, longest: usize) -> io::Result<()> {
+        self.message_size = u32::try_from(message).unwrap_or(u32::MAX);
+        sys::make_room(&self.fd, longest)?;
+        Ok(())
+    }
+
     fn hang_up(&mut self) -> usize {
         // After this the peer can send no more, so the loop ends with what its buffer held.
         if net::shutdown(&self.fd, Shutdown::Both).is_err() {

@@ -32,7 +32,8 @@ const REST: Duration = Duration::from_millis(100);
 
 /// All listening sockets.
 pub(super) struct Door {
-    listeners: Vec<Listener>,
+    /// In the places of the hub's sockets; `None` for those that are retired.
+    listeners: Vec<Option<Listener>>,
     /// Kept open, to be given up for a moment when descriptors run out.
     reserve: Option<File>,
     /// Accepting rests until then.
@@ -51,19 +52,11 @@ impl Door {
     /// Watches `endpoints`, which are the hub's sockets in their order.
     pub(super) fn new(endpoints: Vec<Endpoint>, registry: &Registry) -> io::Result<Self> {
         for (i, endpoint) in endpoints.iter().enumerate() {
-            if !endpoint.listens() {
-                continue;
-            }
-            let fd = endpoint.as_raw_fd();
-            registry.register(&mut SourceFd(&fd), Token(LISTENERS + i), Interest::READABLE)?;
+            register(endpoint, i, registry)?;
         }
         let listeners = endpoints.into_iter();
-        let listeners = listeners.map(|endpoint| Listener {
-            pending: endpoint.listens(),
-            endpoint,
-        });
         Ok(Door {
-            listeners: listeners.collect(),
+            listeners: listeners.map(|of| Some(Listener::new(of))).collect(),
             reserve: reserve(),
             rest: None,
             failed: Throttle::default(),
@@ -73,21 +66,22 @@ impl Door {
 
     /// An event for listener number `listener`.
     pub(super) fn event(&mut self, listener: usize) {
-        if let Some(listener) = self.listeners.get_mut(listener) {
+        if let Some(Some(listener)) = self.listeners.get_mut(listener) {
             listener.pending = true;
         }
     }
 
     /// Somebody may wait at any listener, also where no event has told so.
     pub(super) fn expect(&mut self) {
-        for listener in &mut self.listeners {
+        for listener in self.listeners.iter_mut().flatten() {
             listener.pending = listener.endpoint.listens();
         }
     }
 
     /// Whether somebody may wait who can be accepted at once.
     pub(super) fn is_pending(&self) -> bool {
-        self.rest.is_none() && self.listeners.iter().any(|listener| listener.pending)
+        let mut listeners = self.listeners.iter().flatten();
+        self.rest.is_none() && listeners.any(|listener| listener.pending)
     }
 
     /// When accepting goes on.
@@ -103,13 +97,16 @@ impl Door {
         self.rest = None;
         for socket in 0..self.listeners.len() {
             for _ in 0..TURN_ACCEPTS {
-                if !self.listeners[socket].pending {
+                let Some(listener) = &mut self.listeners[socket] else {
+                    break;
+                };
+                if !listener.pending {
                     break;
                 }
-                match self.listeners[socket].endpoint.accept() {
+                match listener.endpoint.accept() {
                     Ok((link, peer)) => self.enter(socket, link, peer, hub, registry, now),
                     Err(error) => match Errno::from_io_error(&error) {
-                        Some(Errno::AGAIN) => self.listeners[socket].pending = false,
+                        Some(Errno::AGAIN) => listener.pending = false,
                         // The client is gone already, or the call was interrupted.
                         Some(Errno::CONNABORTED | Errno::INTR) => {}
                         Some(Errno::MFILE | Errno::NFILE) => {
@@ -165,7 +162,9 @@ impl Door {
     /// accepting rests.
     fn turn_away(&mut self, socket: usize, hub: &mut Hub<Link>, now: Now) {
         self.reserve = None;
-        if let Ok((mut link, peer)) = self.listeners[socket].endpoint.accept() {
+        if let Some(Some(listener)) = self.listeners.get(socket)
+            && let Ok((mut link, peer)) = listener.endpoint.accept()
+        {
             let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
             hub.refuse(
                 socket,
@@ -197,22 +196,101 @@ impl Door {
         let listeners = self.listeners.drain(..);
         listeners
             .enumerate()
-            .map(|(socket, listener)| (socket, listener.endpoint))
+            .filter_map(|(socket, listener)| Some((socket, listener?.endpoint)))
             .collect()
     }
 
     /// Lets nobody in any more.
     pub(super) fn close(&mut self, registry: &Registry) {
-        for listener in self.listeners.drain(..) {
-            // The manager keeps its copy of an inherited one open, and with it the registration.
-            let fd = listener.endpoint.as_raw_fd();
-            if listener.endpoint.listens()
-                && let Err(error) = registry.deregister(&mut SourceFd(&fd))
-            {
-                warn!("cannot stop watching a socket: {error}");
-            }
+        for listener in self.listeners.drain(..).flatten() {
+            deregister(&listener.endpoint, registry);
             listener.endpoint.close();
         }
+    }
+
+    /// How many places there are.
+    pub(super) fn places(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// The endpoint of socket number `socket`.
+    pub(super) fn endpoint(&self, socket: usize) -> Option<&Endpoint> {
+        let listener = self.listeners.get(socket)?.as_ref()?;
+        Some(&listener.endpoint)
+    }
+
+    /// The same, to change it.
+    pub(super) fn endpoint_mut(&mut self, socket: usize) -> Option<&mut Endpoint> {
+        let listener = self.listeners.get_mut(socket)?.as_mut()?;
+        Some(&mut listener.endpoint)
+    }
+
+    /// Puts a registered endpoint into the place of socket number `socket`; returns the one that was
+    /// there.
+    pub(super) fn put(&mut self, socket: usize, endpoint: Endpoint) -> Option<Endpoint> {
+        if self.listeners.len() <= socket {
+            self.listeners.resize_with(socket + 1, || None);
+        }
+        let old = self.listeners[socket].replace(Listener::new(endpoint));
+        old.map(|listener| listener.endpoint)
+    }
+
+    /// Takes out the endpoint of socket number `socket`.
+    pub(super) fn take(&mut self, socket: usize) -> Option<Endpoint> {
+        let listener = self.listeners.get_mut(socket)?.take()?;
+        Some(listener.endpoint)
+    }
+
+    /// Lets nobody in by `old` any more, whose socket number `socket` listens elsewhere now: who waits
+    /// there comes in first.
+    pub(super) fn drain(
+        &mut self,
+        mut old: Endpoint,
+        socket: usize,
+        hub: &mut Hub<Link>,
+        registry: &Registry,
+        now: Now,
+    ) {
+        old.unlink();
+        // Not until nobody waits: clients that hold the address may come faster than this.
+        for _ in 0..=old.backlog() {
+            let Ok((link, peer)) = old.accept() else {
+                break;
+            };
+            self.enter(socket, link, peer, hub, registry, now);
+        }
+        deregister(&old, registry);
+        old.close();
+    }
+}
+
+impl Listener {
+    fn new(endpoint: Endpoint) -> Self {
+        Listener {
+            pending: endpoint.listens(),
+            endpoint,
+        }
+    }
+}
+
+/// Watches an endpoint that is to be that of socket number `socket`, if clients connect to it.
+pub(super) fn register(endpoint: &Endpoint, socket: usize, registry: &Registry) -> io::Result<()> {
+    let fd = endpoint.as_raw_fd();
+    let token = Token(LISTENERS + socket);
+    match endpoint.listens() {
+        true => registry.register(&mut SourceFd(&fd), token, Interest::READABLE),
+        false => Ok(()),
+    }
+}
+
+/// Watches it no more. The manager keeps its copy of an inherited one open, and with it the
+/// registration.
+pub(super) fn deregister(endpoint: &Endpoint, registry: &Registry) {
+    let fd = endpoint.as_raw_fd();
+    if endpoint.listens()
+        && let Err(error) = registry.deregister(&mut SourceFd(&fd))
+    {
+        warn!("cannot stop watching a socket: {error}");
     }
 }
 

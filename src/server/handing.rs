@@ -39,6 +39,13 @@ impl Server {
         let clients = count(self.hub.present() as u64, "client");
         info!("handing over {clients}");
         self.notifier.status(format!("handing over {clients}"));
+        for writer in self.parting.drain(..) {
+            let name = writer.name.clone();
+            let bytes = writer.finish_within(self.drain_timeout);
+            if bytes > 0 {
+                warn!("record {name}: {bytes} bytes of lines are not written and are lost");
+            }
+        }
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
             let name = writer.name.clone();

@@ -25,11 +25,21 @@ impl Server {
     /// `None`: never.
     #[must_use]
     pub fn with_exit_on_idle(mut self, span: Option<Duration>) -> Self {
+        self.set_exit_on_idle(span);
+        self
+    }
+
+    /// `exit-on-idle` as it is now.
+    pub(super) fn exit_on_idle(&self) -> Option<Duration> {
+        self.idle.as_ref().map(|idle| idle.span)
+    }
+
+    /// The same, of a server at work: the time begins anew.
+    pub(super) fn set_exit_on_idle(&mut self, span: Option<Duration>) {
         self.idle = span.map(|span| Idle {
             span,
             since: Some(Instant::now()),
         });
-        self
     }
 
     /// When the time without anything to do is over.
@@ -52,9 +62,7 @@ impl Server {
         let mut came = events.iter().any(|event| event.token().0 >= LISTENERS);
         if self.idle_is_over(now) {
             self.door.expect();
-            for number in 0..self.mail.len() {
-                came |= self.hub.receive(number, now);
-            }
+            came |= self.mail.receive(&mut self.hub, now);
             self.stale |= came;
         }
         came
@@ -93,5 +101,6 @@ impl Server {
             && !self.door.is_pending()
             && self.door.rest().is_none()
             && self.hub.records().all(|record| record.waiting() == 0)
+            && self.parting.is_empty()
     }
 }

@@ -3,17 +3,25 @@
 
 use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
 
+use log::warn;
 use mio::Registry;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::DATAGRAMS;
-use crate::{hub::Hub, link::Link, mailbox::Mailbox};
+use crate::{
+    hub::{Hub, Now},
+    link::Link,
+    mailbox::Mailbox,
+};
 
-/// All datagram sockets, in the order of their numbers in the hub.
-pub(super) struct Mail(Vec<Watched>);
+/// All datagram sockets, in the places of the hub's sockets.
+#[derive(Default)]
+pub(super) struct Mail(Vec<Option<Watched>>);
 
 struct Watched {
     fd: Rc<OwnedFd>,
+    /// The hub's number.
+    number: usize,
     watched: bool,
 }
 
@@ -26,37 +34,88 @@ impl Mail {
         registry: &Registry,
         now: Instant,
     ) -> io::Result<Self> {
-        let mut all = Vec::new();
+        let mut all = Mail::default();
         for (socket, mailbox) in mailboxes {
             let fd = mailbox.socket();
+            register(&fd, socket, registry)?;
             let number = hub.open(socket, Box::new(mailbox), now);
-            epoll::add(registry, &fd, data(number), EventFlags::empty())?;
-            all.push(Watched { fd, watched: false });
+            all.put(socket, fd, number);
         }
-        Ok(Mail(all))
+        Ok(all)
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Takes in a registered mailbox that has this number in the hub.
+    pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>, number: usize) {
+        if self.0.len() <= socket {
+            self.0.resize_with(socket + 1, || None);
+        }
+        self.0[socket] = Some(Watched {
+            fd,
+            number,
+            watched: false,
+        });
+    }
+
+    /// Lets go of the mailbox of socket number `socket`, if there is one.
+    pub(super) fn remove(&mut self, socket: usize, registry: &Registry) {
+        if let Some(old) = self.0.get_mut(socket).and_then(Option::take) {
+            deregister(&old.fd, registry);
+        }
+    }
+
+    /// An event for socket number `socket`.
+    pub(super) fn event(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+        if let Some(Some(of)) = self.0.get(socket) {
+            hub.receive(of.number, now);
+        }
+    }
+
+    /// Receives what is there on all of them; whether anything came.
+    pub(super) fn receive(&self, hub: &mut Hub<Link>, now: Now) -> bool {
+        let mut came = false;
+        for of in self.0.iter().flatten() {
+            came |= hub.receive(of.number, now);
+        }
+        came
     }
 
     /// Watches those that the hub receives from, and no others: an event that nobody acts on would
     /// come again at once.
     pub(super) fn watch(&mut self, hub: &Hub<Link>, registry: &Registry) -> io::Result<()> {
-        for (number, socket) in self.0.iter_mut().enumerate() {
-            let wanted = hub.receives(number);
-            if wanted != socket.watched {
+        for (socket, of) in self.0.iter_mut().enumerate() {
+            let Some(of) = of else { continue };
+            let wanted = hub.receives(of.number);
+            if wanted != of.watched {
                 let mut flags = EventFlags::empty();
                 flags.set(EventFlags::IN, wanted);
-                epoll::modify(registry, &socket.fd, data(number), flags)?;
-                socket.watched = wanted;
+                epoll::modify(registry, &of.fd, data(socket), flags)?;
+                of.watched = wanted;
             }
         }
         Ok(())
     }
 }
 
-fn data(number: usize) -> EventData {
-    EventData::new_u64((DATAGRAMS + number) as u64)
+/// Registers the mailbox that is to be that of socket number `socket`, watched for nothing yet.
+pub(super) fn register(fd: &OwnedFd, socket: usize, registry: &Registry) -> io::Result<()> {
+    Ok(epoll::add(
+        registry,
+        fd,
+        data(socket),
+        EventFlags::empty(),
+    )?)
+}
+
+/// Takes it out again.
+pub(super) fn deregister(fd: &OwnedFd, registry: &Registry) {
+    if let Err(error) = epoll::delete(registry, fd) {
+        warn!(
+            "cannot stop watching a datagram socket: {}",
+            io::Error::from(error)
+        );
+    }
+}
+
+fn data(socket: usize) -> EventData {
+    EventData::new_u64((DATAGRAMS + socket) as u64)
 }

@@ -14,7 +14,15 @@ pub(super) fn receive<S: Stream>(
     while sent < batch.bytes.len() {
         let (queue, quota) = (out.queue_room(from.key), out.quota(from.key));
         let room = queue.min(quota.saturating_add(out.credit));
-        let end = batch.fit(sent, room);
+        let mut end = batch.fit(sent, room);
+        if end == sent && out.clients[from.key].queue.is_empty() {
+            // It may be longer than `queue-size`: see `Outbox::fits`.
+            let next = batch.behind(sent).next();
+            let next = next.map_or(sent, |message| message.end);
+            if next - sent > queue && next - sent <= quota.saturating_add(out.credit) {
+                end = next;
+            }
+        }
         if end == sent {
             if room < queue {
                 out.over = Some(out.limits.over(from.peer.uid));

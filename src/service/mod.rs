@@ -149,6 +149,14 @@ impl<'a, S: Stream> Outbox<'a, S> {
         self.clients[to].queue.room(self.queue_size)
     }
 
+    /// Whether the queue of client `to` has room for one message of so many bytes. One that is longer
+    /// than `queue-size` may wait alone: it came before a reload that lowered the key.
+    #[must_use]
+    pub fn fits(&self, to: usize, bytes: usize) -> bool {
+        let queue = &self.clients[to].queue;
+        queue.is_empty() || queue.room(self.queue_size) >= bytes
+    }
+
     /// Bytes that may still be held for the user of client `to`; where that is more than its queue
     /// could take, perhaps less than all.
     #[must_use]
@@ -200,14 +208,20 @@ impl<'a, S: Stream> Outbox<'a, S> {
         let client = &mut self.clients[to];
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
-        if client.queue.is_empty() {
+        let alone = client.queue.is_empty();
+        if alone {
             written = client.write(slices, self.now.instant)?;
         }
         let rest = bytes - written;
         if rest == 0 {
             return Ok(true);
         }
-        if self.room(to) < rest {
+        let room = if alone && bytes > self.queue_size {
+            self.quota(to)
+        } else {
+            self.room(to)
+        };
+        if room < rest {
             return match written {
                 0 => Ok(false),
                 _ => Err(Close::OverQuota(

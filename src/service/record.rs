@@ -44,6 +44,20 @@ impl Record {
         }
     }
 
+    /// From now on lines are made by `encoder`, and `queue_size` bytes may wait; numbers go on from
+    /// `seq`, or from where they stand if that is further.
+    pub fn renew(&mut self, encoder: Encoder, queue_size: usize, seq: u64) {
+        self.encoder = encoder;
+        self.queue_size = queue_size;
+        self.go_on_from(seq);
+        self.full = false;
+    }
+
+    /// Numbers go on from `seq`, or from where they stand if that is further.
+    pub fn go_on_from(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+    }
+
     /// Goes on from where an earlier process stood: at its last number, with whole lines that it had
     /// taken and not written, however many they are.
     pub fn resume(&mut self, seq: u64, lines: Vec<u8>) {

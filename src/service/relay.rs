@@ -92,6 +92,38 @@ impl Relay {
         }
     }
 
+    /// Takes over `slow-client` and `stamp` of `new`, which is of the same framing and has no clients.
+    /// Nothing may be in the log. Who holds up senders is found anew when these go on.
+    pub fn renew<S: Stream>(
+        &mut self,
+        new: Relay,
+        clients: &mut Slab<Connection<S>>,
+        touched: &mut Vec<usize>,
+    ) {
+        debug_assert!(self.log.is_empty(), "renewed in mid-turn");
+        self.slow_client = new.slow_client;
+        self.stamp = new.stamp;
+        for member in &self.members {
+            if mem::take(&mut clients[member.key].holds_up) {
+                touched.push(member.key);
+            }
+        }
+        self.holding_up = 0;
+    }
+
+    /// The number of the last message that was stamped; 0 where messages are not.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.stamp.as_ref().map_or(0, Stamp::seq)
+    }
+
+    /// Numbers of messages go on from `seq`, or from where they stand if that is further.
+    pub fn go_on_from(&mut self, seq: u64) {
+        if let Some(stamp) = &mut self.stamp {
+            stamp.go_on_from(seq);
+        }
+    }
+
     /// Whether messages carry the time.
     #[must_use]
     pub fn stamps(&self) -> bool {
@@ -288,11 +320,11 @@ impl Relay {
         self.enough = if quota {
             out.queue_size
         } else {
-            needed.max(out.queue_size / 2)
+            needed.max(out.queue_size / 2).min(out.queue_size)
         };
         for member in &self.members {
+            let full = !out.fits(member.key, needed);
             let client = &mut out.clients[member.key];
-            let full = client.queue.room(out.queue_size) < needed;
             let over = quota && !client.queue.is_empty();
             if member.key != from && (full || over) && !client.holds_up {
                 client.holds_up = true;
@@ -344,11 +376,11 @@ impl Relay {
         let before = self.members.len();
         let mut members = mem::take(&mut self.members);
         members.retain(|member| {
-            if member.key == from || out.queue_room(member.key) >= needed {
+            if member.key == from || out.fits(member.key, needed) {
                 return true;
             }
             let reason = match out.flush(member.key) {
-                Ok(()) if out.queue_room(member.key) >= needed => return true,
+                Ok(()) if out.fits(member.key, needed) => return true,
                 Ok(()) => {
                     let waiting = out.clients[member.key].queue.len();
                     Close::SlowReader { waiting }

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::{
         fd::AsFd,
-        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
+        unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::Path,
 };
@@ -22,10 +22,15 @@ use crate::record;
 /// What is read at once of a file whose last number is looked for.
 const WINDOW: usize = 64 * 1024;
 
+/// Device and inode of a file.
+pub type FileId = (u64, u64);
+
 /// Where a record goes.
 #[derive(Debug)]
 pub struct Target {
     pub(super) file: File,
+    /// Which file that is; `None` for standard output.
+    pub(super) id: Option<FileId>,
     /// As the log names it.
     pub(super) name: String,
     /// The number of the last whole JSON record that is there; 0 where there is none.
@@ -81,6 +86,7 @@ impl Target {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Target {
             file,
+            id: None,
             name: "standard output".into(),
             last_seq: 0,
             torn: false,
@@ -122,10 +128,18 @@ impl Target {
         }
         Ok(Target {
             file,
+            id: Some((found.dev(), found.ino())),
             name,
             last_seq,
             torn,
         })
+    }
+
+    /// Which file is at `path` now, if any.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<FileId> {
+        let there = fs::symlink_metadata(path).ok()?;
+        Some((there.dev(), there.ino()))
     }
 }
 

@@ -31,6 +31,11 @@ impl Stamp {
         self.seq
     }
 
+    /// Numbers go on from `seq`, unless they are further.
+    pub(super) fn go_on_from(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+    }
+
     /// Adds the record of the next message to `out`; it counts once `pass` is told.
     pub(super) fn put(
         &mut self,

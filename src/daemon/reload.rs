@@ -1,0 +1,276 @@
+//! SIGHUP: the config file is read again, and what it changes is made ready and put into force, all of
+//! it or nothing.
+//!
+//! Here the file is compared with the one in force, and everything that it names is opened: what is
+//! dropped before the server takes it over is undone. What becomes of clients is the hub's to say.
+
+use ::log::{error, info, warn};
+use rustix::process::geteuid;
+
+use super::{
+    Arguments, check_exit_on_idle, limits, load, log as lines, mailbox, open_record, report,
+};
+use crate::{
+    accounts,
+    config::{self, Config},
+    endpoint::{self, Endpoint},
+    error::{Fatal, Fault},
+    hub::Socket,
+    record::Encoder,
+    server::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Server},
+    service::Record,
+    systemd,
+    writer::{Target, Writer},
+};
+
+/// Serves by what the file says now; where that is not possible, goes on as before, and the log and
+/// the status say why. `serving` is what is in force.
+pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut Config) {
+    server.reloading();
+    if arguments.socket.is_some() {
+        warn!("SIGHUP: nothing to reload, --socket has no config file");
+        return;
+    }
+    let applied = load(arguments).and_then(|config| {
+        let plan = plan(server, serving, &config)?;
+        server.apply(plan)?;
+        Ok(config)
+    });
+    match applied {
+        Ok(config) => {
+            lines::to_stderr(&config.daemon.log);
+            let file = config.file.as_ref();
+            let file = file.map_or("the built-in file".into(), |file| file.display().to_string());
+            info!("reloaded {file}");
+            note_changes(serving, &config);
+            *serving = config;
+        }
+        Err(fatal) => {
+            // The exit code is that of a start.
+            let _ = report(&fatal);
+            let text = fatal.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            error!("reload failed, serving as before");
+            server.unchanged(first.to_owned());
+        }
+    }
+}
+
+/// Makes ready what `config` changes of what is in force.
+fn plan(server: &Server, serving: &Config, config: &Config) -> Result<Plan, Fatal> {
+    accounts::check(config)?;
+    let inherits = |socket: &config::Socket| {
+        endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited)
+    };
+    if serving.sockets.iter().any(inherits) {
+        leave_to_units(serving, config)?;
+    }
+    let inherited: Vec<bool> = config.sockets.iter().map(inherits).collect();
+    check_exit_on_idle(config, &inherited)?;
+    let access = config.sockets.iter().map(|socket| accounts::access(socket, config));
+    let access = access.collect::<Result<Vec<_>, _>>()?;
+    let records = records(server, config)?;
+    let endpoints = endpoints(server, serving, config)?;
+    let parts = config.sockets.iter().zip(access).zip(records).zip(endpoints);
+    let sockets = parts.map(|(((socket, access), record), endpoint)| PlannedSocket {
+        socket: Socket::new(socket, access, None),
+        endpoint,
+        record,
+    });
+    Ok(Plan {
+        sockets: sockets.collect(),
+        limits: limits(config),
+        drain_timeout: config.daemon.drain_timeout,
+        exit_on_idle: config.daemon.exit_on_idle,
+        config: config.to_toml(),
+    })
+}
+
+fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
+    server.endpoint(server.place(name)?)
+}
+
+fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::Socket> {
+    config.sockets.iter().find(|socket| socket.name == name)
+}
+
+/// Refuses what only the socket units can do: which sockets there are, where they are, and whose.
+fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
+    let user = !geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_some();
+    let systemctl = if user {
+        "systemctl --user"
+    } else {
+        "systemctl"
+    };
+    let remedy = format!("{systemctl} daemon-reload && {systemctl} restart udsd.socket");
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut refuse = |key: String, what: &str| {
+        let message =
+            format!("{what}, which the socket units have to follow; nothing was changed: {remedy}");
+        faults.push(config.fault(&key, message));
+    };
+    for old in &serving.sockets {
+        if named(config, &old.name).is_none() {
+            refuse(format!("socket.{}", old.name), "is gone");
+        }
+    }
+    for new in &config.sockets {
+        let Some(old) = named(serving, &new.name) else {
+            refuse(format!("socket.{}", new.name), "is new");
+            continue;
+        };
+        for (key, is_changed) in [
+            ("path", old.address != new.address),
+            ("type", old.kind != new.kind),
+            ("mode", old.mode != new.mode),
+            ("user", old.user != new.user),
+            ("group", old.group != new.group),
+        ] {
+            if is_changed {
+                refuse(format!("socket.{}.{key}", new.name), "has changed");
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Fatal::Config(faults));
+    }
+    for new in &config.sockets {
+        if named(serving, &new.name).is_some_and(|old| old.backlog != new.backlog) {
+            let key = format!("socket.{}.backlog", new.name);
+            let message = format!("the socket unit says how many may wait: {remedy}");
+            warn!("{}", config.fault(&key, message));
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of the records. A file that is still the one at its path stays open, whichever socket
+/// writes it from now on: opened again, its own lock would be in the way.
+fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal> {
+    let writers = server.writers();
+    let mut taken = vec![false; writers.len()];
+    let mut take = |fits: &dyn Fn(usize, &Writer) -> bool| {
+        let mut all = writers.iter().enumerate();
+        let (i, (of, writer)) =
+            all.find(|(i, (of, writer))| !taken[*i] && fits(*of, writer))?;
+        taken[i] = true;
+        Some((*of, writer))
+    };
+    let mut kept = Vec::new();
+    for socket in &config.sockets {
+        let place = server.place(&socket.name);
+        kept.push(socket.record.as_ref().and_then(|keys| match &keys.file {
+            Some(path) => {
+                let there = Target::at(path)?;
+                take(&|_, writer| writer.file == Some(there))
+            }
+            None => take(&|of, writer| Some(of) == place && writer.file.is_none()),
+        }));
+    }
+    let mut all = Vec::new();
+    for (socket, kept) in config.sockets.iter().zip(kept) {
+        let Some(keys) = &socket.record else {
+            all.push(PlannedRecord::None);
+            continue;
+        };
+        let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
+        let encoder = Encoder::new(keys.format, journal, &socket.name);
+        let queue_size = keys.queue_size;
+        if let Some((of, _)) = kept {
+            all.push(PlannedRecord::Kept {
+                of,
+                encoder,
+                queue_size,
+                target: None,
+            });
+            continue;
+        }
+        let target = open_record(config, socket, keys)?;
+        let place = server.place(&socket.name);
+        all.push(match take(&|of, _| Some(of) == place) {
+            Some((_, writer)) if writer.is_stuck() => {
+                return Err(Fatal::Record {
+                    record: writer.name.clone(),
+                    source: std::io::Error::other(
+                        "the lines of several reloads still wait to be written",
+                    ),
+                });
+            }
+            Some((of, _)) => PlannedRecord::Kept {
+                of,
+                encoder,
+                queue_size,
+                target: Some(target),
+            },
+            None => {
+                let record = Record::new(encoder, queue_size, target.last_seq);
+                PlannedRecord::New(target, record)
+            }
+        });
+    }
+    Ok(all)
+}
+
+/// Where clients come from: sockets that are new, elsewhere or of another type are bound, then those
+/// that stay get their modes and owners.
+fn endpoints(
+    server: &Server,
+    serving: &Config,
+    config: &Config,
+) -> Result<Vec<PlannedEndpoint>, Fatal> {
+    let stays = |new: &config::Socket| {
+        let old = named(serving, &new.name)?;
+        let endpoint = endpoint_of(server, &new.name)?;
+        (old.address == new.address && old.kind == new.kind).then_some((old, endpoint))
+    };
+    let bind = |new: &config::Socket| {
+        let mut sockets = serving.sockets.iter();
+        let there = sockets.find(|old| old.address == new.address);
+        let there = there.and_then(|old| endpoint_of(server, &old.name));
+        let endpoint = Endpoint::bind_over(there, new, config)?;
+        let mailbox = mailbox(config, new, &endpoint)?;
+        Ok::<_, Fatal>(PlannedEndpoint::New(endpoint, mailbox))
+    };
+    let mut bound = Vec::new();
+    for new in &config.sockets {
+        let is_bound = stays(new).is_none();
+        bound.push(is_bound.then(|| bind(new)).transpose()?);
+    }
+    let mut all = Vec::new();
+    for (new, bound) in config.sockets.iter().zip(bound) {
+        all.push(match (bound, stays(new)) {
+            (None, Some((old, endpoint))) => {
+                // A longer datagram may be more than can be sent back.
+                mailbox(config, new, endpoint)?;
+                PlannedEndpoint::Kept(endpoint.prepare(old, new, config)?)
+            }
+            (Some(bound), _) => bound,
+            (None, None) => bind(new)?,
+        });
+    }
+    Ok(all)
+}
+
+/// One line for each socket that came, went or moved.
+fn note_changes(before: &Config, after: &Config) {
+    for old in &before.sockets {
+        if named(after, &old.name).is_none() {
+            info!("{}: removed", endpoint::describe(old));
+        }
+    }
+    for new in &after.sockets {
+        match named(before, &new.name) {
+            None => info!(
+                "{}: bound, {}, {}",
+                endpoint::describe(new),
+                new.kind,
+                new.service
+            ),
+            Some(old) if (&old.address, old.kind) != (&new.address, new.kind) => {
+                let (was, is) = (endpoint::describe(old), endpoint::describe(new));
+                info!("{is}: bound, {}, in place of {was}, {}", new.kind, old.kind);
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! A new config file under a server at work. All that may fail has been done before, or is done first;
+//! what is then put into force cannot.
+//!
+//! Reading the file, opening what it names and saying what is wrong with it are the daemon's: `run`
+//! returns for that, and the next call goes on.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use log::warn;
+use mio::Waker;
+
+use super::{Server, door, mail, watch};
+use crate::{
+    endpoint::{Adjustment, Endpoint},
+    error::Fatal,
+    hub::{Now, Renewal, Socket, Trail},
+    limits::Limits,
+    link::Link,
+    mailbox::Mailbox,
+    record::Encoder,
+    service::Record,
+    writer::{Target, Writer},
+};
+
+/// Writers of records that are no more and not yet written.
+const PARTING: usize = 64;
+
+/// What a config file makes of a server: everything is open, nothing is in force.
+#[derive(Debug)]
+pub struct Plan {
+    /// All sockets of the file.
+    pub sockets: Vec<PlannedSocket>,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `drain-timeout`
+    pub drain_timeout: Duration,
+    /// `exit-on-idle`
+    pub exit_on_idle: Option<Duration>,
+    /// All of the file as TOML.
+    pub config: String,
+}
+
+/// One socket of a plan.
+#[derive(Debug)]
+pub struct PlannedSocket {
+    /// Its rules, without its record.
+    pub socket: Socket,
+    /// Where its clients come from.
+    pub endpoint: PlannedEndpoint,
+    /// Its record.
+    pub record: PlannedRecord,
+}
+
+/// Where the clients of a planned socket come from.
+#[derive(Debug)]
+pub enum PlannedEndpoint {
+    /// From where they come now.
+    Kept(Adjustment),
+    /// From elsewhere; with a mailbox where datagrams come.
+    New(Endpoint, Option<Mailbox>),
+}
+
+/// What becomes of the record of a planned socket.
+#[derive(Debug)]
+pub enum PlannedRecord {
+    /// There is none, or no longer.
+    None,
+    /// It is a new one.
+    New(Target, Record),
+    /// The one of socket number `of` goes on.
+    Kept {
+        /// Whose it is so far.
+        of: usize,
+        /// What makes its lines.
+        encoder: Encoder,
+        /// Bytes that may wait for the disk.
+        queue_size: usize,
+        /// Where it goes from now on, if that is another file than before.
+        target: Option<Target>,
+    },
+}
+
+/// Starts a record's thread, which wakes the event loop.
+pub(super) fn start_writer(target: Target, waker: &Arc<Waker>) -> io::Result<Writer> {
+    let waker = Arc::clone(waker);
+    let wake = move || {
+        if let Err(error) = waker.wake() {
+            warn!("cannot wake the event loop: {error}");
+        }
+    };
+    Writer::start(target, wake)
+}
+
+/// A plan of which nothing can fail any more; the sockets by their numbers in the hub.
+#[derive(Default)]
+struct Ready {
+    renewals: Vec<Renewal>,
+    endpoints: Vec<(usize, Source)>,
+    writers: Vec<(usize, Thread)>,
+}
+
+enum Source {
+    Kept(Adjustment),
+    New(Endpoint, Option<Rc<OwnedFd>>),
+}
+
+enum Thread {
+    New(Writer),
+    Kept { of: usize, target: Option<Target> },
+}
+
+impl Server {
+    /// The manager is told that a reload has begun.
+    pub fn reloading(&mut self) {
+        self.notifier.reloading();
+    }
+
+    /// The reload changed nothing, for this reason: the status says so until one succeeds.
+    pub fn unchanged(&mut self, fault: String) {
+        self.unchanged = Some(fault);
+    }
+
+    /// The number of the socket `name`.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.hub.place(name)
+    }
+
+    /// Where the clients of socket number `place` come from.
+    #[must_use]
+    pub fn endpoint(&self, place: usize) -> Option<&Endpoint> {
+        self.door.endpoint(place)
+    }
+
+    /// The writers of all records, with the numbers of their sockets.
+    #[must_use]
+    pub fn writers(&self) -> &[(usize, Writer)] {
+        &self.writers
+    }
+
+    /// Puts a plan into force.
+    ///
+    /// # Errors
+    /// What stands in the way; nothing has changed then.
+    pub fn apply(&mut self, plan: Plan) -> Result<(), Fatal> {
+        let Plan {
+            sockets,
+            limits,
+            drain_timeout,
+            exit_on_idle,
+            config,
+        } = plan;
+        if self.parting.len() >= PARTING {
+            return Err(Fatal::Record {
+                record: self.parting[0].name.clone(),
+                source: io::Error::other(
+                    "too many records that earlier reloads ended still wait to be written",
+                ),
+            });
+        }
+        let places = self
+            .hub
+            .places(sockets.iter().map(|planned| planned.socket.name()));
+        let mut ready = Ready::default();
+        for (&place, planned) in places.iter().zip(sockets) {
+            if let Err(source) = self.make_ready(place, planned, &mut ready) {
+                for (_, thread) in ready.writers {
+                    if let Thread::New(writer) = thread {
+                        writer.finish();
+                    }
+                }
+                return Err(Fatal::System {
+                    doing: "setting up what the file has changed",
+                    source,
+                });
+            }
+        }
+        let now = Now {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        self.put_into_force(&places, ready, &limits, now);
+        self.config = config;
+        self.drain_timeout = drain_timeout;
+        if self.exit_on_idle() != exit_on_idle {
+            self.set_exit_on_idle(exit_on_idle);
+        }
+        self.unchanged = None;
+        Ok(())
+    }
+
+    /// What may fail: watching, and starting threads. What was watched is forgotten where it is
+    /// dropped (`epoll(7)`).
+    fn make_ready(
+        &self,
+        place: usize,
+        planned: PlannedSocket,
+        ready: &mut Ready,
+    ) -> io::Result<()> {
+        let PlannedSocket {
+            socket,
+            endpoint,
+            record,
+        } = planned;
+        let registry = self.poll.registry();
+        let mut mailbox = None;
+        let source = match endpoint {
+            PlannedEndpoint::Kept(adjustment) => Source::Kept(adjustment),
+            PlannedEndpoint::New(endpoint, new) => {
+                door::register(&endpoint, place, registry)?;
+                let fd = new.as_ref().map(Mailbox::socket);
+                if let Some(fd) = &fd {
+                    mail::register(fd, place, registry)?;
+                }
+                mailbox = new;
+                Source::New(endpoint, fd)
+            }
+        };
+        let trail = match record {
+            PlannedRecord::None => Trail::None,
+            PlannedRecord::New(target, record) => {
+                let writer = start_writer(target, &self.waker)?;
+                ready.writers.push((place, Thread::New(writer)));
+                Trail::New(record)
+            }
+            PlannedRecord::Kept {
+                of,
+                encoder,
+                queue_size,
+                target,
+            } => {
+                let seq = target.as_ref().map_or(0, |target| target.last_seq);
+                ready.writers.push((place, Thread::Kept { of, target }));
+                Trail::Kept {
+                    of,
+                    encoder,
+                    queue_size,
+                    seq,
+                }
+            }
+        };
+        ready.endpoints.push((place, source));
+        ready.renewals.push(Renewal {
+            socket,
+            trail,
+            mailbox: mailbox.map(|mailbox| Box::new(mailbox) as _),
+        });
+        Ok(())
+    }
+
+    fn put_into_force(&mut self, places: &[usize], ready: Ready, limits: &Limits, now: Now) {
+        let Ready {
+            renewals,
+            endpoints,
+            writers,
+        } = ready;
+        let registry = self.poll.registry();
+        let goes_on = |renewal: &Renewal| {
+            let socket = &renewal.socket;
+            self.hub.place_of(socket.name(), &socket.nature()).is_ok()
+        };
+        let go_on: Vec<bool> = renewals.iter().map(goes_on).collect();
+        let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
+        let opened = self.hub.apply(renewals, limits, now, &mut watch);
+        for place in 0..self.door.places() {
+            if !places.contains(&place)
+                && let Some(old) = self.door.take(place)
+            {
+                self.mail.remove(place, registry);
+                door::deregister(&old, registry);
+                old.close();
+            }
+        }
+        for ((place, source), goes_on) in endpoints.into_iter().zip(go_on) {
+            let (mut endpoint, fd) = match source {
+                Source::New(endpoint, fd) => (endpoint, fd),
+                Source::Kept(adjustment) => {
+                    if let Some(endpoint) = self.door.endpoint_mut(place) {
+                        endpoint.adjust(adjustment);
+                    }
+                    continue;
+                }
+            };
+            endpoint.settle();
+            let old = self.door.put(place, endpoint);
+            self.mail.remove(place, registry);
+            if let Some(fd) = fd
+                && let Some(&(_, number)) = opened.iter().find(|(of, _)| *of == place)
+            {
+                self.mail.put(place, fd, number);
+            }
+            match old {
+                Some(old) if goes_on && old.listens() => {
+                    self.door.drain(old, place, &mut self.hub, registry, now);
+                }
+                Some(old) => {
+                    door::deregister(&old, registry);
+                    old.close();
+                }
+                None => {}
+            }
+        }
+        let mut before: HashMap<usize, Writer> = self.writers.drain(..).collect();
+        for (place, thread) in writers {
+            let writer = match thread {
+                Thread::New(writer) => Some(writer),
+                Thread::Kept { of, target } => before.remove(&of).map(|mut writer| {
+                    if let Some(target) = target {
+                        writer.move_to(target);
+                    }
+                    writer
+                }),
+            };
+            self.writers.extend(writer.map(|writer| (place, writer)));
+        }
+        self.parting.extend(before.into_values());
+        let stamps = self.hub.sockets().iter().any(Socket::stamps);
+        self.tells_time = !self.writers.is_empty() || stamps;
+    }
+
+    /// Lets go of the writers of records that are no more, once all is written.
+    pub(super) fn part(&mut self) -> Result<(), Fatal> {
+        let mut all = std::mem::take(&mut self.parting);
+        for writer in &all {
+            writer.want_progress();
+            if let Some(source) = writer.failure() {
+                let record = writer.name.clone();
+                return Err(Fatal::Record { record, source });
+            }
+        }
+        for writer in all.extract_if(.., |writer| writer.unwritten() == 0) {
+            writer.finish();
+        }
+        self.parting = all;
+        Ok(())
+    }
+}
