@@ -202,7 +202,7 @@ fn report(fatal: &Fatal) -> ExitCode {
 /// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
-    let (sockets, targets) = rules(config)?;
+    let (sockets, targets) = rules(config)?.into_iter().unzip();
     let endpoints = endpoints(config, passed)?;
     serve(
         config,
@@ -213,26 +213,26 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     )
 }
 
-/// The sockets of the config file as the hub has them, and where their records go, by their places.
-fn rules(config: &Config) -> Result<(Vec<Socket>, Vec<(usize, Target)>), Fatal> {
+/// The sockets of the config file as the hub has them, each with where its record goes.
+fn rules(config: &Config) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
     let access = config
         .sockets
         .iter()
         .map(|socket| accounts::access(socket, config))
         .collect::<Result<Vec<_>, _>>()?;
-    let (mut sockets, mut targets) = (Vec::new(), Vec::new());
-    for (i, (socket, access)) in config.sockets.iter().zip(access).enumerate() {
-        let mut record = None;
+    let mut all = Vec::new();
+    for (socket, access) in config.sockets.iter().zip(access) {
+        let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            let target = open_record(config, socket, keys)?;
+            let opened = open_record(config, socket, keys)?;
             let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
             let encoder = Encoder::new(keys.format, journal, &socket.name);
-            record = Some(Record::new(encoder, keys.queue_size, target.last_seq));
-            targets.push((i, target));
+            record = Some(Record::new(encoder, keys.queue_size, opened.last_seq));
+            target = Some(opened);
         }
-        sockets.push(Socket::new(socket, access, record));
+        all.push((Socket::new(socket, access, record), target));
     }
-    Ok((sockets, targets))
+    Ok(all)
 }
 
 /// A server of `hub`, by `endpoints` and with `targets` in the order of the hub's sockets.
@@ -240,7 +240,7 @@ fn serve(
     config: &Config,
     hub: Hub<Link>,
     endpoints: Vec<Option<Endpoint>>,
-    targets: Vec<(usize, Target)>,
+    targets: Vec<Option<Target>>,
     signals: Signals,
 ) -> Result<Server, Fatal> {
     let mailboxes = mailboxes(config, &hub, &endpoints)?;

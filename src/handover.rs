@@ -79,9 +79,9 @@ pub fn leave(
     };
     let kept = sent.saturating_sub(own.len());
     match why {
-        None => info!("handed over: {kept} clients"),
+        None => info!("clients left to the next process: {kept}"),
         Some(why) => error!(
-            "handed over: {kept} clients; {} others are closed: {why}",
+            "clients left to the next process: {kept}; {} others are closed: {why}",
             links.len() - kept
         ),
     }
@@ -201,7 +201,7 @@ impl Handover {
             streams.push(link);
         }
         if missing > 0 {
-            error!("{missing} clients did not come along with what was handed over and are closed");
+            error!("clients that did not come along with what was handed over: {missing}");
         }
         streams
     }
@@ -213,7 +213,7 @@ impl Handover {
             link.hang_up();
             clients += 1;
         }
-        error!("what was handed over cannot be used, {clients} clients are closed: {why}");
+        error!("what was handed over cannot be used ({why}); clients closed: {clients}");
     }
 
     /// The descriptor of a socket that was served, and that of its file's lock.
@@ -260,7 +260,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             link.hang_up();
         }
     });
-    error!("what was handed over cannot be used, {clients} clients are closed: {why}");
+    error!("what was handed over cannot be used ({why}); clients closed: {clients}");
 }
 
 /// There is nothing to go on with.

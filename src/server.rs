@@ -121,8 +121,8 @@ pub struct Server {
 
 impl Server {
     /// A server of `endpoints`, which are the hub's sockets in their order where they could be had,
-    /// receiving datagrams from
-    /// `mailboxes` and writing to `targets` the records of the sockets at these places.
+    /// receiving datagrams from `mailboxes`, each of the socket with this number, and writing the
+    /// sockets' records to `targets`.
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like, and of starting threads.
@@ -130,7 +130,7 @@ impl Server {
         mut hub: Hub<Link>,
         endpoints: Vec<Option<Endpoint>>,
         mailboxes: Vec<(usize, Mailbox)>,
-        targets: Vec<(usize, Target)>,
+        targets: Vec<Option<Target>>,
         mut signals: Signals,
         drain_timeout: Duration,
     ) -> io::Result<Self> {
@@ -144,8 +144,10 @@ impl Server {
         let now = Instant::now();
         let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
-        for (socket, target) in targets {
-            writers.push((socket, reload::start_writer(target, &waker)?));
+        for (socket, target) in targets.into_iter().enumerate() {
+            if let Some(target) = target {
+                writers.push((socket, reload::start_writer(target, &waker)?));
+            }
         }
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),

@@ -145,7 +145,7 @@ fn what_three_processes_did_not_survive_is_given_up() {
     let mut daemon = next(&daemon, &near).start();
     assert_eq!(read_all(&client), b"unread\n");
     let line = daemon.wait_log(&["ERROR", "cannot be used", "3 processes"]);
-    assert!(line.contains(" 1 clients are closed"), "{line}");
+    assert!(line.contains("clients closed: 1"), "{line}");
     round_trip(&daemon.connect("echo"), b"served\n");
     assert!(daemon.stop().success());
 }
@@ -167,7 +167,8 @@ fn a_start_that_fails_in_good_order_is_no_attempt() {
 
 #[test]
 fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("version 2", |bytes| bytes[14] = b'2'),
         ("checksum", |bytes| *bytes.last_mut().unwrap() ^= 1),
         ("checksum", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -188,7 +189,7 @@ fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
         let mut daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
         drop(near);
         let line = daemon.wait_log(&["ERROR", "handed over cannot be used", why]);
-        assert!(line.contains(" 1 clients are closed"), "{line}");
+        assert!(line.contains("clients closed: 1"), "{line}");
         assert_eq!(read_all(&theirs), b"");
         daemon.wait_note("FDSTOREREMOVE=1");
         round_trip(&daemon.connect("echo"), b"served\n");

@@ -26,7 +26,6 @@ use crate::{
     server::{PlannedEndpoint, Server},
     state,
     systemd::Inherited,
-    writer::Target,
 };
 
 /// Goes on with `handover`; `config` is the file that is there now.
@@ -39,7 +38,7 @@ pub(super) fn go_on(
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
         Ok(Ok((server, unwritten))) => {
-            Ok(adopt(server, unwritten, serving, handover, config, passed))
+            Ok(adopt(server, unwritten, &serving, handover, config, passed))
         }
         Ok(Err(signals)) => {
             handover.commit();
@@ -71,23 +70,21 @@ fn resume(
     serving: &Config,
     signals: Signals,
 ) -> Result<Result<(Server, Vec<Unwritten>), Signals>, Fatal> {
-    let (sockets, targets) = rules(serving)?;
-    let mut sockets: Vec<Option<Socket>> = sockets.into_iter().map(Some).collect();
-    let mut targets: Vec<Option<Target>> = in_places(targets, sockets.len());
-    let (mut all, mut endpoints, mut all_targets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+    let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let mut unwritten = Vec::new();
     let mut parked = mem::take(&mut handover.state);
-    for (place, before) in parked.sockets.iter_mut().enumerate() {
+    for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
         let of_file = names.position(|socket| socket.name == before.name && !before.retired);
-        let Some((i, rules)) = of_file.and_then(|i| Some((i, sockets[i].take()?))) else {
-            all.push(Socket::retired(&before.name));
+        let Some((i, (rules, mut target))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
+        else {
+            sockets.push(Socket::retired(&before.name));
             endpoints.push(None);
+            targets.push(None);
             continue;
         };
-        all.push(rules);
-        endpoints.push(endpoint(handover, before, &serving.sockets[i], serving)?);
-        if let (Some(mut target), Some(record)) = (targets[i].take(), &mut before.record) {
+        if let (Some(target), Some(record)) = (&mut target, &mut before.record) {
             let lines = mem::take(&mut record.lines);
             let written = target.resume(&lines, record.begun).unwrap_or_else(|error| {
                 warn!(
@@ -101,8 +98,10 @@ fn resume(
                 lines,
                 written,
             });
-            all_targets.push((place, target));
         }
+        sockets.push(rules);
+        endpoints.push(endpoint(handover, before, &serving.sockets[i], serving)?);
+        targets.push(target);
     }
     let now = Now {
         instant: Instant::now(),
@@ -110,10 +109,10 @@ fn resume(
     };
     let streams = handover.streams(&parked);
     let clients = parked.clients.len();
-    match Hub::restore(all, limits(serving), parked, streams, now) {
+    match Hub::restore(sockets, limits(serving), parked, streams, now) {
         Ok((hub, _)) => {
-            info!("going on with {clients} clients");
-            let server = serve(serving, hub, endpoints, all_targets, signals)?;
+            info!("clients taken over: {clients}");
+            let server = serve(serving, hub, endpoints, targets, signals)?;
             Ok(Ok((server, unwritten)))
         }
         Err((why, streams)) => {
@@ -121,14 +120,6 @@ fn resume(
             Ok(Err(signals))
         }
     }
-}
-
-fn in_places<T>(all: Vec<(usize, T)>, places: usize) -> Vec<Option<T>> {
-    let mut placed: Vec<Option<T>> = (0..places).map(|_| None).collect();
-    for (place, one) in all {
-        placed[place] = Some(one);
-    }
-    placed
 }
 
 /// Where the clients of a socket came from.
@@ -152,13 +143,13 @@ fn endpoint(
 fn adopt(
     mut server: Server,
     unwritten: Vec<Unwritten>,
-    serving: Config,
+    serving: &Config,
     handover: Handover,
     config: Result<Config, Fatal>,
     passed: Vec<Inherited>,
 ) -> (Server, Config) {
     let plan = config.and_then(|config| {
-        let endpoints = endpoints(&mut server, &serving, &config, passed)?;
+        let endpoints = endpoints(&mut server, serving, &config, passed)?;
         let plan = reload::plan(&server, &config, endpoints)?;
         Ok((plan, config))
     });
@@ -194,7 +185,7 @@ fn adopt(
     } in going_on
     {
         let file = |config| record(config, &socket).map(|record| record.file);
-        let goes_on = file(&config) == file(&serving);
+        let goes_on = file(&config) == file(serving);
         server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
     }
     if let Some(fatal) = fatal {
