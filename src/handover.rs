@@ -30,6 +30,9 @@ use crate::{
     systemd,
 };
 
+/// Descriptors that are left for the daemon itself where there are too few.
+const SPARE: usize = 64;
+
 /// Has the manager keep a pair in which everything can be left behind.
 ///
 /// # Errors
@@ -157,7 +160,7 @@ impl Handover {
     }
 
     fn gather(parked: Parked, state: State, config: Config) -> Option<Self> {
-        let (descriptors, lacking) = match parked.descriptors() {
+        let (mut descriptors, lacking) = match parked.descriptors() {
             Ok(descriptors) => descriptors,
             Err(error) => {
                 end(&error.to_string(), |end| parked.give_up(end));
@@ -165,7 +168,11 @@ impl Handover {
             }
         };
         if lacking {
-            error!("not all that was handed over could be taken: raise LimitNOFILE=");
+            error!(
+                "this process may have fewer open files than the one before it: clients that do not fit are closed; raise LimitNOFILE="
+            );
+            // The daemon needs some itself. The last are clients.
+            descriptors.truncate(descriptors.len().saturating_sub(SPARE));
         }
         let (mut sockets, mut locks) = (HashMap::new(), HashMap::new());
         for fd in descriptors {
