@@ -580,3 +580,25 @@ fn a_stop_that_comes_with_it_is_a_stop() {
     assert!(status.success(), "{status}\n{}", daemon.log());
     read_all(&client);
 }
+
+#[test]
+fn a_manager_that_forgets_nothing_keeps_nobody_connected() {
+    let mut daemon = start(TWO);
+    let (ends, stays) = (client_of(&daemon, "a"), client_of(&daemon, "b"));
+    let near = daemon.park();
+    let setup = Setup::within(Arc::clone(daemon.folder()))
+        .config(TWO)
+        .stuck();
+    let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
+    daemon.wait_log(&["WARN", "service manager does not say"]);
+    round_trip(&stays, b"after\n");
+    ends.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&ends), b"");
+    // Nor is anything there to be used twice.
+    let folder = Arc::clone(daemon.folder());
+    drop(daemon);
+    let setup = Setup::within(folder).keeping().config(TWO);
+    let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
+    assert!(!daemon.log().contains("taken over"), "{}", daemon.log());
+    assert_eq!(read_all(&stays), b"");
+}
