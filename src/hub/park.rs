@@ -14,8 +14,8 @@ use crate::{
     state::{self, Ending, State},
 };
 
-/// A state that this daemon did not write, and the streams that came with it.
-pub type Unusable<S> = (&'static str, Vec<Option<S>>);
+/// Why a state is not one that was parked, and what was to go on with it.
+pub type Unusable<S> = (&'static str, Vec<Socket>, Vec<Option<S>>);
 
 impl<S: Stream> Hub<S> {
     /// Ends the hub between two turns: gives out what was said, writes what the kernel takes at once,
@@ -81,7 +81,7 @@ impl<S: Stream> Hub<S> {
         now: Now,
     ) -> Result<(Self, Vec<Option<usize>>), Unusable<S>> {
         if let Err(why) = check(&state, sockets.len(), streams.len()) {
-            return Err((why, streams));
+            return Err((why, sockets, streams));
         }
         let mut hub = Hub::new(sockets, limits);
         hub.ids = state.ids;

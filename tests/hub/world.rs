@@ -434,7 +434,7 @@ impl World {
         let sockets = self.sockets.iter().map(socket).collect();
         let streams = streams.into_iter().map(Some).collect();
         let (hub, keys) = Hub::restore(sockets, limits, state, streams, now)
-            .unwrap_or_else(|(why, _)| panic!("{why}"));
+            .unwrap_or_else(|(why, ..)| panic!("{why}"));
         self.hub = hub;
         let mut became = BTreeMap::new();
         let clients = mem::take(&mut self.clients);
