@@ -2,10 +2,10 @@
 
 mod log;
 mod reload;
+mod restart;
 
 use std::{
     io::{self, Write},
-    mem,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -23,8 +23,9 @@ use crate::{
     endpoint::{self, Endpoint},
     error::Fatal,
     handover::Handover,
-    hub::{Hub, Now, Socket},
+    hub::{Hub, Socket},
     limits::Limits,
+    link::Link,
     mailbox::{self, Mailbox},
     record::Encoder,
     server::{self, Ended, Server},
@@ -127,7 +128,7 @@ fn start(
 ) -> Result<(Server, Config), ExitCode> {
     let config = load(arguments);
     log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
-    let server = config.and_then(|config| {
+    let start = || {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
             source,
@@ -137,14 +138,16 @@ fn start(
             fault,
         })?;
         raise_files();
-        let mut handover = Handover::find(passed.stored);
-        let server = prepare(&config, passed.sockets, &mut handover, signals);
-        if let (Err(_), Some(handover)) = (&server, &handover) {
-            handover.postpone();
+        match Handover::find(passed.stored) {
+            Some(handover) => restart::go_on(handover, config, passed.sockets, signals),
+            None => {
+                let config = config?;
+                let server = prepare(&config, passed.sockets, signals)?;
+                Ok((server, config))
+            }
         }
-        Ok((server?, config))
-    });
-    server.map_err(|fatal| report(&fatal))
+    };
+    start().map_err(|fatal| report(&fatal))
 }
 
 fn load(arguments: &Arguments) -> Result<Config, Fatal> {
@@ -197,65 +200,61 @@ fn report(fatal: &Fatal) -> ExitCode {
 
 /// Opens everything that the config file names: the records first, since whoever connects to a
 /// socket that listens is to be served.
-fn prepare(
-    config: &Config,
-    passed: Vec<Inherited>,
-    handover: &mut Option<Handover>,
-    signals: Signals,
-) -> Result<Server, Fatal> {
+fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
+    let (sockets, targets) = rules(config)?.into_iter().unzip();
+    let endpoints = endpoints(config, passed)?;
+    serve(
+        config,
+        Hub::new(sockets, limits),
+        endpoints,
+        targets,
+        signals,
+    )
+}
+
+/// The sockets of the config file as the hub has them, each with where its record goes.
+fn rules(config: &Config) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
     let access = config
         .sockets
         .iter()
         .map(|socket| accounts::access(socket, config))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut sockets = Vec::new();
-    let mut targets = Vec::new();
-    for (i, (socket, access)) in config.sockets.iter().zip(access).enumerate() {
-        let mut record = None;
+    let mut all = Vec::new();
+    for (socket, access) in config.sockets.iter().zip(access) {
+        let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            let target = open_record(config, socket, keys)?;
+            let opened = open_record(config, socket, keys)?;
             let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
             let encoder = Encoder::new(keys.format, journal, &socket.name);
-            record = Some(Record::new(encoder, keys.queue_size, target.last_seq));
-            targets.push((i, target));
+            record = Some(Record::new(encoder, keys.queue_size, opened.last_seq));
+            target = Some(opened);
         }
-        sockets.push(Socket::new(socket, access, record));
+        all.push((Socket::new(socket, access, record), target));
     }
-    let endpoints = endpoints(config, passed, handover.as_mut())?;
-    let mailboxes = mailboxes(config, &endpoints)?;
-    let hub = match handover {
-        None => Hub::new(sockets, limits),
-        Some(handover) => {
-            let streams = handover.streams();
-            let state = mem::take(&mut handover.state);
-            let now = Now {
-                instant: std::time::Instant::now(),
-                wall: std::time::SystemTime::now(),
-            };
-            match Hub::restore(sockets, limits, state, streams, now) {
-                Ok((hub, _)) => hub,
-                Err((why, _)) => todo!("{why}"),
-            }
-        }
-    };
-    Server::new(
-        hub,
-        endpoints,
-        mailboxes,
-        targets,
-        signals,
-        config.daemon.drain_timeout,
-    )
-    .map(|server| {
-        server
-            .with_exit_on_idle(config.daemon.exit_on_idle)
-            .with_handover(config.to_toml(), handover.take())
-    })
-    .map_err(|source| Fatal::System {
-        doing: "setting up the event loop",
-        source,
-    })
+    Ok(all)
+}
+
+/// A server of `hub`, by `endpoints` and with `targets` in the order of the hub's sockets.
+fn serve(
+    config: &Config,
+    hub: Hub<Link>,
+    endpoints: Vec<Option<Endpoint>>,
+    targets: Vec<Option<Target>>,
+    signals: Signals,
+) -> Result<Server, Fatal> {
+    let mailboxes = mailboxes(config, &hub, &endpoints)?;
+    let drain_timeout = config.daemon.drain_timeout;
+    Server::new(hub, endpoints, mailboxes, targets, signals, drain_timeout)
+        .map(|server| {
+            server
+                .with_exit_on_idle(config.daemon.exit_on_idle)
+                .with_config(config.to_toml())
+        })
+        .map_err(|source| Fatal::System {
+            doing: "setting up the event loop",
+            source,
+        })
 }
 
 fn open_record(
@@ -282,12 +281,32 @@ fn open_record(
 }
 
 /// The sockets of the config file in its order: each inherited where the manager passed it, else
-/// bound.
-fn endpoints(
-    config: &Config,
-    passed: Vec<Inherited>,
-    mut handover: Option<&mut Handover>,
-) -> Result<Vec<Endpoint>, Fatal> {
+/// bound. Where the manager passes any, one that cannot be had costs only itself.
+fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Endpoint>>, Fatal> {
+    let inherited = assign(config, passed)?;
+    let is_managed = inherited.iter().any(Option::is_some);
+    let sockets = config.sockets.iter().zip(inherited);
+    sockets
+        .map(|(socket, inherited)| {
+            let (how, endpoint) = match inherited {
+                Some(passed) => ("inherited", Endpoint::inherit(passed, socket, config)?),
+                None => match Endpoint::bind(socket, config) {
+                    Ok(endpoint) => ("bound", endpoint),
+                    Err(fatal) if is_managed => {
+                        note_unserved(socket, &fatal);
+                        return Ok(None);
+                    }
+                    Err(fatal) => return Err(fatal),
+                },
+            };
+            note_served(socket, how);
+            Ok(Some(endpoint))
+        })
+        .collect()
+}
+
+/// Which of the sockets that the manager passed is which of the config file.
+fn assign(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Inherited>>, Fatal> {
     let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
     for passed in passed {
         let place = endpoint::matching(&passed, &config.sockets);
@@ -314,53 +333,38 @@ fn endpoints(
     }
     let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
     check_exit_on_idle(config, &are_inherited)?;
-    let sockets = config.sockets.iter().zip(inherited);
-    sockets
-        .map(|(socket, inherited)| {
-            let how = if inherited.is_some() {
-                "inherited"
-            } else {
-                "bound"
-            };
-            let endpoint = match inherited {
-                Some(passed) => Endpoint::inherit(passed, socket, config)?,
-                None => {
-                    let mut parked = None;
-                    if let Some(handover) = handover.as_deref_mut() {
-                        let mut sockets = handover.state.sockets.iter();
-                        let before = sockets.find(|before| before.name == socket.name);
-                        let before = before.and_then(|before| before.endpoints.first()).cloned();
-                        parked = before.and_then(|before| {
-                            let (fd, lock) = handover.endpoint(&before)?;
-                            Some((before, fd, lock))
-                        });
-                    }
-                    match parked {
-                        Some((before, fd, lock)) => {
-                            Endpoint::resume(&before, fd, lock, socket, config)?
-                        }
-                        None => Endpoint::bind(socket, config)?,
-                    }
-                }
-            };
-            info!(
-                "{}: {how}, {}, {}",
-                endpoint::describe(socket),
-                socket.kind,
-                socket.service
-            );
-            if matches!(socket.address, Address::Abstract(_))
-                && socket.allow_users.is_empty()
-                && socket.allow_groups.is_empty()
-            {
-                warn!(
-                    "{}: an abstract socket has no file mode, anyone on this machine may enter",
-                    endpoint::describe(socket)
-                );
-            }
-            Ok(endpoint)
-        })
-        .collect()
+    Ok(inherited)
+}
+
+/// The line of a socket at which clients may come.
+fn note_served(socket: &config::Socket, how: &str) {
+    info!(
+        "{}: {how}, {}, {}",
+        endpoint::describe(socket),
+        socket.kind,
+        socket.service
+    );
+    if matches!(socket.address, Address::Abstract(_))
+        && socket.allow_users.is_empty()
+        && socket.allow_groups.is_empty()
+    {
+        warn!(
+            "{}: an abstract socket has no file mode, anyone on this machine may enter",
+            endpoint::describe(socket)
+        );
+    }
+}
+
+/// The lines of one that could not be had.
+fn note_unserved(socket: &config::Socket, why: &Fatal) {
+    for line in why.to_string().lines() {
+        error!("{line}");
+    }
+    error!(
+        "{}: nobody can reach it, the others are served: {}",
+        endpoint::describe(socket),
+        reload::units_remedy()
+    );
 }
 
 /// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
@@ -381,12 +385,19 @@ fn check_exit_on_idle(config: &Config, inherited: &[bool]) -> Result<(), Fatal> 
     Err(Fatal::Config(vec![fault]))
 }
 
-/// The mailboxes of the datagram sockets, with their places.
-fn mailboxes(config: &Config, endpoints: &[Endpoint]) -> Result<Vec<(usize, Mailbox)>, Fatal> {
+/// The mailboxes of the datagram sockets, with their places in the hub.
+fn mailboxes(
+    config: &Config,
+    hub: &Hub<Link>,
+    endpoints: &[Option<Endpoint>],
+) -> Result<Vec<(usize, Mailbox)>, Fatal> {
     let mut mailboxes = Vec::new();
-    for (i, (socket, endpoint)) in config.sockets.iter().zip(endpoints).enumerate() {
-        if let Some(mailbox) = mailbox(config, socket, endpoint)? {
-            mailboxes.push((i, mailbox));
+    for socket in &config.sockets {
+        if let Some(place) = hub.place(&socket.name)
+            && let Some(Some(endpoint)) = endpoints.get(place)
+            && let Some(mailbox) = mailbox(config, socket, endpoint)?
+        {
+            mailboxes.push((place, mailbox));
         }
     }
     if !mailboxes.is_empty()

@@ -20,7 +20,7 @@ use std::{
 use log::warn;
 use rustix::{
     io::Errno,
-    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+    net::{self, AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt},
     process::{getegid, geteuid},
 };
 
@@ -267,6 +267,8 @@ impl Endpoint {
             return;
         };
         drop(file);
+        // Somebody else may hold it open: nobody is to wait there any more.
+        let _ = net::shutdown(&self.fd, Shutdown::Both);
         if !self.listens {
             return;
         }
@@ -285,6 +287,28 @@ impl Endpoint {
             Origin::Bound(file) => file.as_ref(),
             Origin::Inherited => None,
         }
+    }
+
+    /// From now on it is this process that removes its file.
+    pub fn own(&mut self) {
+        if let Origin::Bound(Some(file)) = &mut self.origin {
+            file.own();
+        }
+    }
+
+    /// The manager has it no longer, or for nothing: it goes when it is closed.
+    pub fn disown(&mut self) {
+        if self.is_inherited() {
+            self.origin = Origin::Bound(None);
+        }
+    }
+
+    /// SO_COOKIE (`socket(7)`), by which it is known.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub fn cookie(&self) -> io::Result<u64> {
+        Ok(sockopt::socket_cookie(&self.fd)?)
     }
 
     /// Whether the manager passed it.

@@ -54,7 +54,7 @@ pub fn leave(
 ) {
     for (socket, endpoint) in &mut *endpoints {
         match endpoint.park() {
-            Ok(parked) => state.sockets[*socket].endpoints.push(parked),
+            Ok(parked) => state.sockets[*socket].endpoint = Some(parked),
             Err(error) => warn!("cannot hand over a listening socket: {error}"),
         }
     }
@@ -79,9 +79,9 @@ pub fn leave(
     };
     let kept = sent.saturating_sub(own.len());
     match why {
-        None => info!("handed over: {kept} clients"),
+        None => info!("clients left to the next process: {kept}"),
         Some(why) => error!(
-            "handed over: {kept} clients; {} others are closed: {why}",
+            "clients left to the next process: {kept}; {} others are closed: {why}",
             links.len() - kept
         ),
     }
@@ -189,11 +189,11 @@ impl Handover {
 
     /// The clients' streams in the order of the state's clients; `None` for those that did not come
     /// along.
-    pub fn streams(&mut self) -> Vec<Option<Link>> {
-        let sizes: Vec<Option<Sizes>> = self.state.sockets.iter().map(sizes).collect();
+    pub fn streams(&mut self, state: &State) -> Vec<Option<Link>> {
+        let sizes: Vec<Option<Sizes>> = state.sockets.iter().map(sizes).collect();
         let mut missing = 0;
-        let mut streams = Vec::with_capacity(self.state.clients.len());
-        for client in &self.state.clients {
+        let mut streams = Vec::with_capacity(state.clients.len());
+        for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
             let link = fd.and_then(|fd| Link::resume(fd, sizes).ok());
@@ -201,9 +201,19 @@ impl Handover {
             streams.push(link);
         }
         if missing > 0 {
-            error!("{missing} clients did not come along with what was handed over and are closed");
+            error!("clients that did not come along with what was handed over: {missing}");
         }
         streams
+    }
+
+    /// Ends clients that nobody can go on with.
+    pub fn end(why: &str, streams: Vec<Option<Link>>) {
+        let mut clients = 0;
+        for mut link in streams.into_iter().flatten() {
+            link.hang_up();
+            clients += 1;
+        }
+        error!("what was handed over cannot be used ({why}); clients closed: {clients}");
     }
 
     /// The descriptor of a socket that was served, and that of its file's lock.
@@ -250,7 +260,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             link.hang_up();
         }
     });
-    error!("what was handed over cannot be used, {clients} clients are closed: {why}");
+    error!("what was handed over cannot be used ({why}); clients closed: {clients}");
 }
 
 /// There is nothing to go on with.

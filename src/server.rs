@@ -39,7 +39,6 @@ use crate::{
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
-    handover::Handover,
     hub::{Hub, Now, Socket},
     link::Link,
     mailbox::Mailbox,
@@ -118,21 +117,20 @@ pub struct Server {
     config: String,
     /// Where all is to be left at the end of this turn.
     parking: Option<Parking>,
-    /// What this process goes on with, until it serves.
-    handover: Option<Handover>,
 }
 
 impl Server {
-    /// A server of `endpoints`, which are the hub's sockets in their order, receiving datagrams from
-    /// `mailboxes` and writing to `targets` the records of the sockets at these places.
+    /// A server of `endpoints`, which are the hub's sockets in their order where they could be had,
+    /// receiving datagrams from `mailboxes`, each of the socket with this number, and writing the
+    /// sockets' records to `targets`.
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like, and of starting threads.
     pub fn new(
         mut hub: Hub<Link>,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<Option<Endpoint>>,
         mailboxes: Vec<(usize, Mailbox)>,
-        targets: Vec<(usize, Target)>,
+        targets: Vec<Option<Target>>,
         mut signals: Signals,
         drain_timeout: Duration,
     ) -> io::Result<Self> {
@@ -146,8 +144,10 @@ impl Server {
         let now = Instant::now();
         let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
         let mut writers = Vec::new();
-        for (socket, target) in targets {
-            writers.push((socket, reload::start_writer(target, &waker)?));
+        for (socket, target) in targets.into_iter().enumerate() {
+            if let Some(target) = target {
+                writers.push((socket, reload::start_writer(target, &waker)?));
+            }
         }
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
@@ -172,7 +172,6 @@ impl Server {
             idle: None,
             config: String::new(),
             parking: None,
-            handover: None,
         })
     }
 
@@ -181,9 +180,6 @@ impl Server {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
-        if let Some(handover) = self.handover.take() {
-            handover.commit();
-        }
         self.notifier.ready(self.status());
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {

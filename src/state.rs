@@ -50,6 +50,8 @@ pub struct State {
 pub struct Socket {
     /// NAME
     pub name: String,
+    /// The config no longer has it, or not so: it is there for the clients that it had.
+    pub retired: bool,
     /// What happened on it.
     pub counters: Counters,
     /// Places in `clients` of the senders that wait for room in the record or with receivers, in
@@ -63,8 +65,8 @@ pub struct Socket {
     pub record: Option<Record>,
     /// What waits for and from those who sent it datagrams.
     pub mail: datagram::Parked,
-    /// Its descriptors: the one at which clients come, and earlier ones.
-    pub endpoints: Vec<Endpoint>,
+    /// Its descriptor.
+    pub endpoint: Option<Endpoint>,
     /// Of a seqpacket socket, how long packets may be that come and that are sent, bytes.
     pub packets: Option<(usize, usize)>,
 }

@@ -7,18 +7,22 @@ mod harness;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::Shutdown,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{fs::MetadataExt, net::UnixStream},
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net::{UnixDatagram, UnixListener, UnixStream},
+        },
     },
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use harness::{
-    Daemon, Setup, Signal,
+    Daemon, HANG, Setup, Signal,
     manager::{STORED, passing},
     packets::Packets,
     read_all, read_n, round_trip, write_until_full,
@@ -141,7 +145,7 @@ fn what_three_processes_did_not_survive_is_given_up() {
     let mut daemon = next(&daemon, &near).start();
     assert_eq!(read_all(&client), b"unread\n");
     let line = daemon.wait_log(&["ERROR", "cannot be used", "3 processes"]);
-    assert!(line.contains(" 1 clients are closed"), "{line}");
+    assert!(line.contains("clients closed: 1"), "{line}");
     round_trip(&daemon.connect("echo"), b"served\n");
     assert!(daemon.stop().success());
 }
@@ -163,7 +167,8 @@ fn a_start_that_fails_in_good_order_is_no_attempt() {
 
 #[test]
 fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("version 2", |bytes| bytes[14] = b'2'),
         ("checksum", |bytes| *bytes.last_mut().unwrap() ^= 1),
         ("checksum", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -184,7 +189,7 @@ fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
         let mut daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
         drop(near);
         let line = daemon.wait_log(&["ERROR", "handed over cannot be used", why]);
-        assert!(line.contains(" 1 clients are closed"), "{line}");
+        assert!(line.contains("clients closed: 1"), "{line}");
         assert_eq!(read_all(&theirs), b"");
         daemon.wait_note("FDSTOREREMOVE=1");
         round_trip(&daemon.connect("echo"), b"served\n");
@@ -285,4 +290,237 @@ fn nobody_was_silent_while_nobody_listened() {
     round_trip(&client, b"still here");
     assert_eq!(read_all(&client), b"");
     next.wait_log(&["client 1 ", "idle-timeout"]);
+}
+
+const ONE: &str = "[socket.a]\npath = \"{dir}/a\"\nframing = \"lines\"\n";
+const TWO: &str = "[socket.a]\npath = \"{dir}/a\"\nframing = \"lines\"\n\
+                   [socket.b]\npath = \"{dir}/b\"\nframing = \"lines\"\n";
+
+/// A listener as the manager makes it.
+fn listener(setup: &Setup, name: &str) -> UnixListener {
+    let path = setup.folder().join(name);
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o660)).unwrap();
+    listener
+}
+
+/// One with a listener `a` of the manager's.
+fn managed(config: &str) -> (Daemon, UnixListener) {
+    let setup = Setup::new().keeping().config(config);
+    let a = listener(&setup, "a");
+    (passing(setup, &[a.as_fd()], Some("a")).start(), a)
+}
+
+fn is_refused(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn a_listener_that_the_manager_passes_again_is_the_same() {
+    let (daemon, a) = managed(ONE);
+    let client = daemon.connect("a");
+    round_trip(&client, b"before\n");
+    let mut daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(ONE));
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("a"), b"new\n");
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+    // It is the manager's.
+    assert!(daemon.path("a").exists());
+    UnixStream::connect(daemon.path("a")).unwrap();
+}
+
+#[test]
+fn one_that_the_manager_passes_no_more_is_served_on() {
+    let (daemon, a) = managed(ONE);
+    let client = daemon.connect("a");
+    round_trip(&client, b"before\n");
+    drop(a);
+    // After an edit of its path, too.
+    let moved = ONE.replace("{dir}/a", "{dir}/moved");
+    let mut daemon = restart(daemon, &moved);
+    daemon.wait_log(&[
+        "WARN",
+        "socket a",
+        "systemctl daemon-reload && systemctl restart udsd.socket",
+    ]);
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("a"), b"new\n");
+    daemon = restart(daemon, &moved);
+    round_trip(&client, b"again\n");
+    round_trip(&daemon.connect("a"), b"new\n");
+}
+
+#[test]
+fn who_waits_at_a_listener_that_another_replaces_comes_in_first() {
+    let (mut daemon, _a) = managed(ONE);
+    let client = daemon.connect("a");
+    round_trip(&client, b"before\n");
+    let near = daemon.park();
+    let waiting = daemon.connect("a");
+    (&waiting).write_all(b"waited\n").unwrap();
+    let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+    let setup = setup.config(&ONE.replace("{dir}/a", "{dir}/new"));
+    let new = listener(&setup, "new");
+    let names = format!("{STORED}:a");
+    let daemon = passing(setup, &[near.as_fd(), new.as_fd()], Some(&names)).start();
+    drop(near);
+    assert_eq!(read_n(&waiting, 7), b"waited\n");
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("new"), b"new\n");
+    assert!(is_refused(&daemon.path("a")));
+}
+
+#[test]
+fn clients_of_a_socket_that_is_gone_get_what_they_are_owed_and_nobody_comes_after_them() {
+    let (mut daemon, a) = managed(TWO);
+    let gone = daemon.connect("a");
+    round_trip(&gone, b"before\n");
+    (&gone).write_all(b"owed\nhalf").unwrap();
+    let stays = daemon.connect("b");
+    round_trip(&stays, b"before\n");
+    let near = daemon.park();
+    let config = TWO.split_once("[socket.b]").unwrap().1;
+    let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+    let setup = setup.config(&format!("[socket.b]{config}"));
+    let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
+    drop(near);
+    assert_eq!(read_all(&gone), b"owed\n");
+    daemon.wait_log(&["WARN", "a: client 1 ", "its socket is gone", "unfinished"]);
+    round_trip(&stays, b"after\n");
+    assert!(is_refused(&daemon.path("a")));
+    drop(a);
+}
+
+#[test]
+fn clients_of_a_changed_service_get_what_they_are_owed_and_the_others_stay() {
+    let daemon = start(TWO);
+    let (changed, stays) = (daemon.connect("a"), daemon.connect("b"));
+    round_trip(&changed, b"before\n");
+    round_trip(&stays, b"before\n");
+    (&changed).write_all(b"owed\n").unwrap();
+    let relay = TWO.replacen("framing", "service = \"relay\"\nframing", 1);
+    let daemon = restart(daemon, &relay);
+    assert_eq!(read_all(&changed), b"owed\n");
+    round_trip(&stays, b"after\n");
+    let (mut one, other) = (daemon.connect("a"), daemon.connect("a"));
+    (&other).write_all(b"here\n").unwrap();
+    assert_eq!(read_n(&one, 5), b"here\n");
+    one.write_all(b"too\n").unwrap();
+    assert_eq!(read_n(&other, 4), b"too\n");
+}
+
+#[test]
+fn a_file_that_is_wrong_costs_nobody() {
+    let daemon = start(TWO);
+    let client = client_of(&daemon, "a");
+    let wrong = TWO.replacen("framing", "frming", 1);
+    let daemon = restart(daemon, &wrong);
+    daemon.wait_log(&["ERROR", "frming"]);
+    daemon.wait_log(&["ERROR", "serving as before the restart"]);
+    daemon.wait_note("STATUS=");
+    assert!(
+        daemon.notes().iter().any(|note| note.contains("frming")),
+        "{:?}",
+        daemon.notes()
+    );
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("b"), b"new\n");
+    // What the file said before is not forgotten.
+    let daemon = restart(daemon, &wrong);
+    round_trip(&client, b"again\n");
+    let daemon = restart(daemon, TWO);
+    round_trip(&client, b"mended\n");
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
+#[test]
+fn a_socket_may_move_come_and_go() {
+    let daemon = start(TWO);
+    let (moved, gone) = (client_of(&daemon, "a"), client_of(&daemon, "b"));
+    let third = TWO
+        .replace("{dir}/a", "{dir}/moved")
+        .replace("socket.b", "socket.c")
+        .replace("{dir}/b", "{dir}/c");
+    let mut daemon = restart(daemon, &third);
+    round_trip(&moved, b"after\n");
+    assert_eq!(read_all(&gone), b"");
+    for name in ["moved", "c"] {
+        round_trip(&daemon.connect(name), b"new\n");
+    }
+    for name in ["a", "a.lock", "b", "b.lock"] {
+        assert!(!daemon.path(name).exists(), "{name} stays behind");
+    }
+    assert!(daemon.stop().success());
+    assert!(!daemon.path("moved").exists());
+}
+
+fn client_of(daemon: &Daemon, socket: &str) -> UnixStream {
+    let client = daemon.connect(socket);
+    round_trip(&client, b"here\n");
+    client
+}
+
+#[test]
+fn limits_that_shrink_close_nobody() {
+    let config = |keys: &str| format!("[limits]\n{keys}\n{ONE}");
+    let daemon = start(&config(""));
+    let clients: Vec<UnixStream> = (0..5).map(|_| client_of(&daemon, "a")).collect();
+    let daemon = restart(daemon, &config("clients = 2"));
+    for client in &clients {
+        round_trip(client, b"after\n");
+    }
+    assert_eq!(read_all(&daemon.connect("a")), b"");
+    daemon.wait_log(&["WARN", "refused", "limits.clients = 2"]);
+}
+
+#[test]
+fn datagrams_wait_and_their_senders_keep_their_numbers() {
+    const MAIL: &str = "[socket.a]\npath = \"{dir}/a\"\ntype = \"datagram\"\n\
+                        [socket.a.record]\nfile = \"{dir}/record\"\n";
+    let mut daemon = start(MAIL);
+    let bind = |name: &str| {
+        let socket = UnixDatagram::bind(daemon.path(name)).unwrap();
+        socket.connect(daemon.path("a")).unwrap();
+        socket.set_read_timeout(Some(HANG)).unwrap();
+        socket
+    };
+    let (slow, other) = (bind("slow"), bind("other"));
+    let answer = |socket: &UnixDatagram| {
+        let mut buffer = [0; 100];
+        let n = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+    other.send(b"first").unwrap();
+    assert_eq!(answer(&other), "first");
+    // More than its queue in the kernel holds: the rest waits here.
+    let most = 1000;
+    for n in 0..most {
+        slow.send(format!("{n}").as_bytes()).unwrap();
+    }
+    other.send(b"second").unwrap();
+    assert_eq!(answer(&other), "second");
+    let near = daemon.park();
+    other.send(b"while nobody listened").unwrap();
+    let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+    let mut daemon = passing(setup.config(MAIL), &[near.as_fd()], Some(STORED)).start();
+    drop(near);
+    assert_eq!(answer(&other), "while nobody listened");
+    for n in 0..most {
+        assert_eq!(answer(&slow), format!("{n}"));
+    }
+    assert!(daemon.stop().success());
+    let text = fs::read_to_string(daemon.path("record")).unwrap();
+    let mut seqs = 0;
+    for line in text.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        seqs += 1;
+        assert_eq!(record["seq"], seqs);
+        let is_other = record["message"]
+            .as_str()
+            .unwrap()
+            .contains(char::is_alphabetic);
+        assert_eq!(record["client"], if is_other { 1 } else { 2 });
+    }
+    assert_eq!(seqs, most + 3);
 }

@@ -5,6 +5,8 @@
 #
 #   tests/lab.sh UDSD UDSC GENERATOR [CHECK...]    runs all checks, or those named
 #   tests/lab.sh UDSD UDSC GENERATOR --shell       installs everything and gives a shell inside
+#   tests/lab.sh UDSD UDSC GENERATOR --packages OLD NEW [CHECK...]    runs the checks of
+#       tests/lab/package.sh, or those named, where nothing is installed, with two Debian packages
 #
 # Exit code: 0 all well, 1 a check failed or the lab did not come up, 77 this machine cannot run it.
 set -uo pipefail
@@ -29,8 +31,18 @@ main() {
   . "$here/lab/reload.sh"
   # shellcheck source=tests/lab/users.sh
   . "$here/lab/users.sh"
+  # shellcheck source=tests/lab/hardening.sh
+  . "$here/lab/hardening.sh"
+  # shellcheck source=tests/lab/package.sh
+  . "$here/lab/package.sh"
   boot
-  prepare "$udsd" "$udsc" "$generator"
+  if [ "${1-}" = --packages ]; then
+    CHECKS=("${PACKAGE_CHECKS[@]}")
+    prepare_packages "$udsd" "$udsc" "$generator" "$2" "$3"
+    shift 3
+  else
+    prepare "$udsd" "$udsc" "$generator"
+  fi
   if [ "${1-}" = --shell ]; then
     in_vm bash -i
     exit
@@ -224,20 +236,29 @@ put() {
 readonly SOURCE=/root/udsd # of the lab: what README.md's commands find around them
 
 prepare() {
-  { put 0755 "$1" "$SOURCE/target/release/udsd" &&
-    put 0755 "$2" "$SOURCE/target/release/udsc" &&
-    put 0755 "$3" "$SOURCE/target/release/udsd-generator" &&
-    tar -C "$repo" -c packaging config | in_vm tar -C "$SOURCE" -x &&
-    put 0755 "$here/lab/client.py" /usr/bin/lab-client &&
+  { put_source "$@" &&
     install_udsd &&
     in_vm useradd --no-create-home --groups udsd member &&
     in_vm useradd --no-create-home outsider; } >"$stage/installation" 2>&1 ||
     { cat "$stage/installation"; echo "lab: udsd could not be installed"; exit 1; } >&2
 }
 
-# By README.md's own commands, as they stand: those for the system, and those that root gives for users.
+# put_source UDSD UDSC GENERATOR: what a build leaves, and the program that the checks speak by.
+put_source() {
+  put 0755 "$1" "$SOURCE/target/release/udsd" &&
+    put 0755 "$2" "$SOURCE/target/release/udsc" &&
+    put 0755 "$3" "$SOURCE/target/release/udsd-generator" &&
+    tar -C "$repo" -c packaging config README.md CHANGELOG.md | in_vm tar -C "$SOURCE" -x &&
+    put 0755 "$here/lab/client.py" /usr/bin/lab-client
+}
+
+# By README.md's own commands, as they stand.
 install_udsd() {
-  install_by "install -D -m 755" && install_by "install -D -m 644"
+  install_by packaging/install
+}
+
+uninstall_udsd() {
+  install_by "systemctl disable --now udsd.socket"
 }
 
 install_by() {

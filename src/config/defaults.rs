@@ -61,7 +61,8 @@ impl Default for Limits {
 
 impl Socket {
     /// A socket of which only name and address are known.
-    pub(super) fn new(name: String, address: Address) -> Self {
+    #[must_use]
+    pub fn new(name: String, address: Address) -> Self {
         Self {
             name,
             address,

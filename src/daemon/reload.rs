@@ -32,8 +32,8 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         return;
     }
     let applied = load(arguments).and_then(|config| {
-        let plan = plan(server, serving, &config)?;
-        server.apply(plan)?;
+        let endpoints = endpoints(server, serving, &config)?;
+        server.apply(plan(server, &config, endpoints)?)?;
         Ok(config)
     });
     match applied {
@@ -48,34 +48,34 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             *serving = config;
         }
         Err(fatal) => {
-            // The exit code is that of a start.
-            let _ = report(&fatal);
-            let text = fatal.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            error!("reload failed, serving as before");
-            server.unchanged(first.to_owned());
+            note_unchanged(server, &fatal, "reload failed, serving as before");
         }
     }
 }
 
-/// Makes ready what `config` changes of what is in force.
-fn plan(server: &Server, serving: &Config, config: &Config) -> Result<Plan, Fatal> {
+/// Says why the file is not in force.
+pub(super) fn note_unchanged(server: &mut Server, fatal: &Fatal, so: &str) {
+    // The exit code is that of a start.
+    let _ = report(fatal);
+    error!("{so}");
+    let text = fatal.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    server.unchanged(first.to_owned());
+}
+
+/// Makes ready what `config` changes of what is in force; clients are to come from `endpoints`.
+pub(super) fn plan(
+    server: &Server,
+    config: &Config,
+    endpoints: Vec<PlannedEndpoint>,
+) -> Result<Plan, Fatal> {
     accounts::check(config)?;
-    let inherits = |socket: &config::Socket| {
-        endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited)
-    };
-    if serving.sockets.iter().any(inherits) {
-        leave_to_units(serving, config)?;
-    }
-    let inherited: Vec<bool> = config.sockets.iter().map(inherits).collect();
-    check_exit_on_idle(config, &inherited)?;
     let access = config
         .sockets
         .iter()
         .map(|socket| accounts::access(socket, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
     let records = records(server, config)?;
-    let endpoints = endpoints(server, serving, config)?;
     let parts = config
         .sockets
         .iter()
@@ -96,23 +96,28 @@ fn plan(server: &Server, serving: &Config, config: &Config) -> Result<Plan, Fata
     })
 }
 
-fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
+pub(super) fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
     server.endpoint(server.place(name)?)
 }
 
-fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::Socket> {
+pub(super) fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::Socket> {
     config.sockets.iter().find(|socket| socket.name == name)
 }
 
-/// Refuses what only the socket units can do: which sockets there are, where they are, and whose.
-fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
+/// What makes the socket units follow the file.
+pub(super) fn units_remedy() -> String {
     let user = !geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_some();
     let systemctl = if user {
         "systemctl --user"
     } else {
         "systemctl"
     };
-    let remedy = format!("{systemctl} daemon-reload && {systemctl} restart udsd.socket");
+    format!("{systemctl} daemon-reload && {systemctl} restart udsd.socket")
+}
+
+/// Refuses what only the socket units can do: which sockets there are, where they are, and whose.
+fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
+    let remedy = units_remedy();
     let mut faults: Vec<Fault> = Vec::new();
     let mut refuse = |key: String, what: &str| {
         let message =
@@ -227,37 +232,70 @@ fn endpoints(
     serving: &Config,
     config: &Config,
 ) -> Result<Vec<PlannedEndpoint>, Fatal> {
-    let stays = |new: &config::Socket| {
-        let old = named(serving, &new.name)?;
-        let endpoint = endpoint_of(server, &new.name)?;
-        (old.address == new.address && old.kind == new.kind).then_some((old, endpoint))
+    let inherits = |socket: &config::Socket| {
+        endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited)
     };
-    let bind = |new: &config::Socket| {
-        let mut sockets = serving.sockets.iter();
-        let there = sockets.find(|old| old.address == new.address);
-        let there = there.and_then(|old| endpoint_of(server, &old.name));
-        let endpoint = Endpoint::bind_over(there, new, config)?;
-        let mailbox = mailbox(config, new, &endpoint)?;
-        Ok::<_, Fatal>(PlannedEndpoint::New(endpoint, mailbox))
-    };
+    if serving.sockets.iter().any(inherits) {
+        leave_to_units(serving, config)?;
+    }
+    let inherited: Vec<bool> = config.sockets.iter().map(inherits).collect();
+    check_exit_on_idle(config, &inherited)?;
     let mut bound = Vec::new();
     for new in &config.sockets {
-        let is_bound = stays(new).is_none();
-        bound.push(is_bound.then(|| bind(new)).transpose()?);
+        let stays = stays(server, serving, new).is_some();
+        bound.push(
+            (!stays)
+                .then(|| bind(server, serving, new, config))
+                .transpose()?,
+        );
     }
     let mut all = Vec::new();
     for (new, bound) in config.sockets.iter().zip(bound) {
-        all.push(match (bound, stays(new)) {
-            (None, Some((old, endpoint))) => {
-                // A longer datagram may be more than can be sent back.
-                mailbox(config, new, endpoint)?;
-                PlannedEndpoint::Kept(endpoint.prepare(old, new, config)?)
-            }
+        all.push(match (bound, stays(server, serving, new)) {
+            (None, Some((old, endpoint))) => keep(endpoint, old, new, config)?,
             (Some(bound), _) => bound,
-            (None, None) => bind(new)?,
+            (None, None) => bind(server, serving, new, config)?,
         });
     }
     Ok(all)
+}
+
+/// The socket and its endpoint that can stay as they are, but for permissions.
+pub(super) fn stays<'a>(
+    server: &'a Server,
+    serving: &'a Config,
+    new: &config::Socket,
+) -> Option<(&'a config::Socket, &'a Endpoint)> {
+    let old = named(serving, &new.name)?;
+    let endpoint = endpoint_of(server, &new.name)?;
+    (old.address == new.address && old.kind == new.kind).then_some((old, endpoint))
+}
+
+/// Binds a socket; one of this process that stands in its place makes way.
+pub(super) fn bind(
+    server: &Server,
+    serving: &Config,
+    new: &config::Socket,
+    config: &Config,
+) -> Result<PlannedEndpoint, Fatal> {
+    let mut sockets = serving.sockets.iter();
+    let there = sockets.find(|old| old.address == new.address);
+    let there = there.and_then(|old| endpoint_of(server, &old.name));
+    let endpoint = Endpoint::bind_over(there, new, config)?;
+    let mailbox = mailbox(config, new, &endpoint)?;
+    Ok(PlannedEndpoint::New(endpoint, mailbox))
+}
+
+/// Keeps an endpoint of socket `old` for `new`.
+pub(super) fn keep(
+    endpoint: &Endpoint,
+    old: &config::Socket,
+    new: &config::Socket,
+    config: &Config,
+) -> Result<PlannedEndpoint, Fatal> {
+    // A longer datagram may be more than can be sent back.
+    mailbox(config, new, endpoint)?;
+    Ok(PlannedEndpoint::Kept(endpoint.prepare(old, new, config)?))
 }
 
 /// One line for each socket that came, went or moved.

@@ -38,7 +38,7 @@ pub(super) struct Bound {
     aside: Option<Aside>,
     /// Held for as long as a socket lives there; removed last.
     lock: Rc<Lock>,
-    /// The next process has it, and removes it.
+    /// Another process has it, and removes it.
     parked: bool,
 }
 
@@ -55,13 +55,13 @@ impl Bound {
         })
     }
 
-    /// Takes over from an earlier process.
+    /// Takes over from an earlier process; until `own` both files stay whatever becomes of this one.
     pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
         let path = PathBuf::from(OsStr::from_bytes(&parked.path));
         let mut lock = Lock {
             path: lock_path(&path),
             file: lock,
-            parked: Cell::new(false),
+            parked: Cell::new(true),
         };
         if let Err(error) = lock.fill() {
             warn!("lock file {}: {error}", lock.path.display());
@@ -73,12 +73,14 @@ impl Bound {
             inode,
             aside: None,
             lock: Rc::new(lock),
-            parked: false,
+            parked: true,
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// From now on it is this process that removes them.
+    pub(super) fn own(&mut self) {
+        self.parked = false;
+        self.lock.parked.set(false);
     }
 
     pub(super) fn lock(&self) -> BorrowedFd<'_> {
@@ -265,7 +267,7 @@ const LOCK_SIZE: usize = 32;
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
-    /// The next process has it, and removes it.
+    /// Another process has it, and removes it.
     parked: Cell<bool>,
 }
 

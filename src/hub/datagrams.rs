@@ -262,7 +262,19 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: gives up what waits.
     pub(super) fn abandon_datagrams(&mut self) {
+        self.abandon_where(|_| true);
+    }
+
+    /// Gives up what waits for those whose socket is no more.
+    pub(super) fn abandon_retired(&mut self) {
+        self.abandon_where(Socket::is_retired);
+    }
+
+    fn abandon_where(&mut self, is_meant: impl Fn(&Socket) -> bool) {
         for (_, (socket, exchange)) in &mut self.mail.exchanges {
+            if !is_meant(&self.sockets[*socket]) {
+                continue;
+            }
             let counters = &mut self.sockets[*socket].counters;
             counters.untaken += drain(exchange, &mut self.limits);
             counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;

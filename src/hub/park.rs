@@ -3,8 +3,10 @@
 
 use std::{collections::HashSet, mem};
 
-use super::{Hub, Now, STALL, Socket, Timer, set};
+use super::{Hub, Now, STALL, Socket, Timer, set, socket::Retired};
 use crate::{
+    access::Access,
+    config::{self, Address, ServiceKind},
     connection::{Awaits, Connection, Full, Stream, Watch},
     counters::UNCOUNTABLE,
     error::Close,
@@ -24,6 +26,18 @@ impl<S: Stream> Hub<S> {
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
             if let Err(reason) = self.flush(key, now) {
                 self.close(key, &reason, now);
+            }
+        }
+        self.abandon_retired();
+        for (_, client) in &mut self.clients {
+            // What it sent is for nobody.
+            if client.is_dismissed()
+                && let Some(input) = client.input.take()
+            {
+                let socket = &mut self.sockets[client.socket as usize];
+                let (untaken, unfinished) = input.loss(socket.rule.framing);
+                socket.counters.untaken += untaken;
+                socket.counters.unfinished += u64::from(unfinished);
             }
         }
         let mut sockets: Vec<state::Socket> = self.sockets.iter_mut().map(Socket::park).collect();
@@ -62,7 +76,7 @@ impl<S: Stream> Hub<S> {
     pub fn restore(
         sockets: Vec<Socket>,
         limits: Limits,
-        mut state: State,
+        state: State,
         streams: Vec<Option<S>>,
         now: Now,
     ) -> Result<(Self, Vec<Option<usize>>), Unusable<S>> {
@@ -71,7 +85,8 @@ impl<S: Stream> Hub<S> {
         }
         let mut hub = Hub::new(sockets, limits);
         hub.ids = state.ids;
-        for (socket, parked) in hub.sockets.iter_mut().zip(&mut state.sockets) {
+        hub.retiring = hub.sockets.iter().any(Socket::is_retired);
+        for (socket, parked) in hub.sockets.iter_mut().zip(&state.sockets) {
             socket.resume(parked);
         }
         let mut keys = Vec::with_capacity(streams.len());
@@ -204,10 +219,26 @@ impl<S: Stream> Connection<S> {
 }
 
 impl Socket {
+    /// An entry for clients whose socket is no more, until they have what they are owed.
+    #[must_use]
+    pub fn retired(name: &str) -> Self {
+        let config = config::Socket {
+            service: ServiceKind::Collect,
+            ..config::Socket::new(name.into(), Address::Abstract(Vec::new()))
+        };
+        let mut socket = Socket::new(&config, Access::new(Vec::new(), Vec::new()), None);
+        socket.retired = Some(Retired {
+            heir: None,
+            is_vacant: false,
+        });
+        socket
+    }
+
     fn park(&mut self) -> state::Socket {
         let (stamped, enough) = self.service.relay().map_or((0, 0), |relay| relay.park());
         state::Socket {
             name: self.name.clone(),
+            retired: self.is_retired(),
             counters: self.counters,
             stamped,
             enough,
@@ -220,13 +251,14 @@ impl Socket {
         }
     }
 
-    fn resume(&mut self, parked: &mut state::Socket) {
+    fn resume(&mut self, parked: &state::Socket) {
         self.counters = parked.counters;
         if let Some(relay) = self.service.relay() {
             relay.resume((parked.stamped, parked.enough));
         }
-        if let (Some(record), Some(parked)) = (&mut self.record, &mut parked.record) {
-            record.resume(parked.seq, mem::take(&mut parked.lines));
+        if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
+            record.resume(parked.seq);
+            record.take_lines(&parked.lines);
         }
     }
 }

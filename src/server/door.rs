@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// All listening sockets.
 pub(super) struct Door {
-    /// In the places of the hub's sockets; `None` for those that are retired.
+    /// In the places of the hub's sockets; `None` for those that are retired, or could not be had.
     listeners: Vec<Option<Listener>>,
     /// Kept open, to be given up for a moment when descriptors run out.
     reserve: Option<File>,
@@ -49,14 +49,16 @@ struct Listener {
 }
 
 impl Door {
-    /// Watches `endpoints`, which are the hub's sockets in their order.
-    pub(super) fn new(endpoints: Vec<Endpoint>, registry: &Registry) -> io::Result<Self> {
+    /// Watches `endpoints`, which are the hub's sockets in their order; at some nobody may come in.
+    pub(super) fn new(endpoints: Vec<Option<Endpoint>>, registry: &Registry) -> io::Result<Self> {
         for (i, endpoint) in endpoints.iter().enumerate() {
-            register(endpoint, i, registry)?;
+            if let Some(endpoint) = endpoint {
+                register(endpoint, i, registry)?;
+            }
         }
         let listeners = endpoints.into_iter();
         Ok(Door {
-            listeners: listeners.map(|of| Some(Listener::new(of))).collect(),
+            listeners: listeners.map(|of| of.map(Listener::new)).collect(),
             reserve: reserve(),
             rest: None,
             failed: Throttle::default(),

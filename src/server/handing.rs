@@ -4,19 +4,13 @@
 use log::{info, warn};
 
 use super::{Server, count};
-use crate::{
-    handover::{self, Handover},
-    hub::Now,
-    parking::Parking,
-    writer::Unwritten,
-};
+use crate::{handover, hub::Now, parking::Parking, writer::Unwritten};
 
 impl Server {
-    /// Goes on with what an earlier process left: `config` is the one in effect, as TOML.
+    /// By this config, as TOML.
     #[must_use]
-    pub fn with_handover(mut self, config: String, handover: Option<Handover>) -> Self {
+    pub fn with_config(mut self, config: String) -> Self {
         self.config = config;
-        self.handover = handover;
         self
     }
 

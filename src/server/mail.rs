@@ -14,6 +14,9 @@ use crate::{
     mailbox::Mailbox,
 };
 
+/// Batches that may be received of a socket before another takes its place.
+const LAST_BATCHES: usize = 1024;
+
 /// All datagram sockets, in the places of the hub's sockets.
 #[derive(Default)]
 pub(super) struct Mail(Vec<Option<Watched>>);
@@ -67,6 +70,17 @@ impl Mail {
     pub(super) fn event(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
         if let Some(Some(of)) = self.0.get(socket) {
             hub.receive(of.number, now);
+        }
+    }
+
+    /// Receives what is there for socket number `socket`, but not without end.
+    pub(super) fn receive_all(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+        if let Some(Some(of)) = self.0.get(socket) {
+            for _ in 0..LAST_BATCHES {
+                if !hub.receive(of.number, now) {
+                    return;
+                }
+            }
         }
     }
 

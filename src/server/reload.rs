@@ -65,6 +65,8 @@ pub enum PlannedEndpoint {
     Kept(Adjustment),
     /// From elsewhere; with a mailbox where datagrams come.
     New(Endpoint, Option<Mailbox>),
+    /// From nowhere: it could not be had.
+    None,
 }
 
 /// What becomes of the record of a planned socket.
@@ -107,6 +109,7 @@ struct Ready {
 }
 
 enum Source {
+    None,
     Kept(Adjustment),
     New(Endpoint, Option<Rc<OwnedFd>>),
 }
@@ -125,6 +128,30 @@ impl Server {
     /// The reload changed nothing, for this reason: the status says so until one succeeds.
     pub fn unchanged(&mut self, fault: String) {
         self.unchanged = Some(fault);
+    }
+
+    /// Lines that an earlier process took into the record of the socket `name`: they are written first.
+    pub fn take_lines(&mut self, name: &str, lines: &[u8]) {
+        let place = self.hub.place(name);
+        if let Some(record) = place.and_then(|place| self.hub.record(place)) {
+            record.take_lines(lines);
+        }
+    }
+
+    /// What was handed over is this process' own from now on.
+    pub fn own(&mut self) {
+        for place in 0..self.door.places() {
+            if let Some(endpoint) = self.door.endpoint_mut(place) {
+                endpoint.own();
+            }
+        }
+    }
+
+    /// The manager no longer passes this socket: once it is let go, nobody can connect to it.
+    pub fn disown(&mut self, place: usize) {
+        if let Some(endpoint) = self.door.endpoint_mut(place) {
+            endpoint.disown();
+        }
     }
 
     /// The number of the socket `name`.
@@ -186,6 +213,7 @@ impl Server {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
+        self.receive_the_last(&ready, now)?;
         self.put_into_force(&places, ready, &limits, now);
         self.config = config;
         self.drain_timeout = drain_timeout;
@@ -212,6 +240,7 @@ impl Server {
         let registry = self.poll.registry();
         let mut mailbox = None;
         let source = match endpoint {
+            PlannedEndpoint::None => Source::None,
             PlannedEndpoint::Kept(adjustment) => Source::Kept(adjustment),
             PlannedEndpoint::New(endpoint, new) => {
                 door::register(&endpoint, place, registry)?;
@@ -255,6 +284,16 @@ impl Server {
         Ok(())
     }
 
+    /// What waits at datagram sockets that others take the places of is received first.
+    fn receive_the_last(&mut self, ready: &Ready, now: Now) -> Result<(), Fatal> {
+        for (place, source) in &ready.endpoints {
+            if matches!(source, Source::New(..)) {
+                self.mail.receive_all(*place, &mut self.hub, now);
+            }
+        }
+        self.record(now)
+    }
+
     fn put_into_force(&mut self, places: &[usize], ready: Ready, limits: &Limits, now: Now) {
         let Ready {
             renewals,
@@ -280,6 +319,7 @@ impl Server {
         }
         for ((place, source), goes_on) in endpoints.into_iter().zip(go_on) {
             let (mut endpoint, fd) = match source {
+                Source::None => continue,
                 Source::New(endpoint, fd) => (endpoint, fd),
                 Source::Kept(adjustment) => {
                     if let Some(endpoint) = self.door.endpoint_mut(place) {

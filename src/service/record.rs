@@ -58,11 +58,14 @@ impl Record {
         self.seq = self.seq.max(seq);
     }
 
-    /// Goes on from where an earlier process stood: at its last number, with whole lines that it had
-    /// taken and not written, however many they are.
-    pub fn resume(&mut self, seq: u64, lines: Vec<u8>) {
+    /// Goes on from the last number of an earlier process.
+    pub fn resume(&mut self, seq: u64) {
         self.seq = seq;
-        self.pending = lines;
+    }
+
+    /// Takes whole lines that an earlier process had taken and not written, however many they are.
+    pub fn take_lines(&mut self, lines: &[u8]) {
+        self.pending.extend_from_slice(lines);
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.

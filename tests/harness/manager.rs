@@ -81,6 +81,18 @@ impl Daemon {
         self.wait_note("BARRIER=1");
     }
 
+    /// As `restart`, with a socket that the manager passes under this name.
+    pub fn restart_passing(
+        mut self,
+        (name, socket): (&str, BorrowedFd<'_>),
+        setup: impl FnOnce(Setup) -> Setup,
+    ) -> Self {
+        let near = self.park();
+        let next = setup(Setup::within(self.folder().clone()).keeping());
+        let names = format!("{STORED}:{name}");
+        passing(next, &[near.as_fd(), socket], Some(&names)).start()
+    }
+
     /// The process that goes on as `setup` says with what this one leaves.
     pub fn restart(mut self, setup: impl FnOnce(Setup) -> Setup) -> Self {
         let near = self.park();

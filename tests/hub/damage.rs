@@ -115,7 +115,7 @@ fn damage(value: &mut Value, random: &mut Random) {
         other => {
             *other = random
                 .pick(&[&json!(null), &json!(true), &json!(7), &json!("Room")])
-                .clone()
+                .clone();
         }
     }
 }

@@ -189,6 +189,12 @@ tell() {
   echo "$1" >&"$to_client"
 }
 
+# All files and folders of udsd in the system's places, but for what is a user's or lies around it.
+udsds_files() {
+  in_vm find /etc /opt /run /srv /usr /var \( -path /run/user -o -path /var/tmp -o -path /var/cache \
+    -o -path "$repo" \) -prune -o \( -name 'udsd*' -o -name udsc \) -print
+}
+
 # Begins `systemctl stop` of both units, returns once systemd is at it.
 begin_stop() {
   in_vm systemctl stop udsd.socket udsd.service &
@@ -221,14 +227,14 @@ check_units_are_sound() {
 }
 
 check_readme_installs() {
-  local user answer
+  local user answer left
   # As on a machine that never had it, but for the user.
-  in_vm systemctl disable --quiet --now udsd.socket 2>/dev/null
-  in_vm systemctl stop udsd.service
-  in_vm rm -r /usr/bin/udsd /usr/bin/udsc /etc/udsd /usr/lib/sysusers.d/udsd.conf \
-    /usr/lib/systemd/system/udsd.service /usr/lib/systemd/system/udsd.socket \
-    /usr/lib/systemd/{system,user}-generators/udsd-generator
-  in_vm systemctl daemon-reload
+  in_vm rm -rf /run/systemd/system/udsd.service.d
+  uninstall_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  left=$(udsds_files | grep -v -e '^/etc/udsd' -e '^/var/lib/udsd' -e '^/var/log/udsd') || true
+  [ -z "$left" ] || fail "after the removal by README.md's commands: $left"
+  ! in_vm pgrep --exact udsd || fail "a udsd runs after its removal"
+  in_vm rm -r /etc/udsd
   install_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
   in_vm systemctl is-enabled --quiet udsd.socket || fail "udsd.socket does not start at boot"
   is active ActiveState udsd.socket || fail "udsd.socket is $(property ActiveState udsd.socket)"

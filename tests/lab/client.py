@@ -7,12 +7,21 @@
     flood PATH         sends until neither udsd nor the kernel takes more, says "sent N"; then as owe
     half PATH          sends half a line, waits until udsd has read it, says "sent"; reads until the end
     send PATH          sends standard input, closes its writing side, reads until the end
+    packet PATH OWN    sends a datagram from a socket file OWN, open to all, and waits for its echo
+    relay PATH [TYPE]  two clients of a relay, stream or seqpacket, speak to each other in lines; says what
+                       the first heard
+    knock PATH         connects, says a word, hears it and leaves, over and over, until told to stop by a
+                       line on standard input; says how often, and how often the answer never came
+    keep PATH PACKETS COUNT   COUNT clients of an echo socket of lines and COUNT of one of seqpackets, each
+                       with an answer it has not read and a line it has not ended, say "talking"; then,
+                       told so by a line on standard input, go on, and hear each byte, and the end
 
 The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
 or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
 "timed out". Exit code 0 for end of file or an answer.
 """
 
+import os
 import select
 import signal
 import socket
@@ -115,6 +124,81 @@ def send(path):
     read_to_end(client)
 
 
+def packet(path, own):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    os.umask(0)
+    client.bind(own)
+    try:
+        client.sendto(b"hello", path)
+        say(client.recv(100).decode())
+    finally:
+        os.unlink(own)
+
+
+def relay(path, kind="stream"):
+    kind = {"stream": socket.SOCK_STREAM, "seqpacket": socket.SOCK_SEQPACKET}[kind]
+    first, second = socket.socket(socket.AF_UNIX, kind), socket.socket(socket.AF_UNIX, kind)
+    first.connect(path)
+    second.connect(path)
+    # Whoever was heard is a member; until then what it is told may come before it.
+    while not select.select([second], [], [], 0.05)[0]:
+        first.sendall(b"are you there\n")
+    second.sendall(b"from the second\n")
+    say(first.recv(65536).decode().rstrip("\n"))
+
+
+def knock(path):
+    times = cut_off = 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        client = connect(path)
+        word = b"%d\n" % times
+        try:
+            client.sendall(word)
+            heard = client.recv(100)
+        except OSError:
+            heard = b""
+        if heard not in (word, b""):
+            say(f"garbled at knock {times}")
+            sys.exit(1)
+        cut_off += not heard
+        client.close()
+        times += 1
+        if times == 1:
+            say("knocking")
+    say(f"knocked {times} times, cut off {cut_off} times")
+
+
+def keep(path, packets, count):
+    clients = []
+    for place, kind in ((path, socket.SOCK_STREAM), (packets, socket.SOCK_SEQPACKET)):
+        for n in range(int(count)):
+            client = socket.socket(socket.AF_UNIX, kind)
+            client.connect(place)
+            words = [b"%d heard\n" % n, b"%d not read\n" % n, b"%d half a " % n, b"line\n"]
+            if kind == socket.SOCK_SEQPACKET:
+                words[2:] = [b"".join(words[2:])]
+            for word in words[:-1]:
+                client.sendall(word)
+            while (heard := client.recv(len(words[0]), socket.MSG_PEEK)) != words[0]:
+                if not words[0].startswith(heard) or not heard:
+                    raise OSError(0, f"{n} heard {heard} at first")
+            client.recv(len(words[0]))
+            clients.append((client, words))
+    say("talking")
+    sys.stdin.readline()
+    for client, words in clients:
+        client.sendall(words[-1])
+        client.shutdown(socket.SHUT_WR)
+    for client, words in clients:
+        heard = b""
+        while chunk := client.recv(65536):
+            heard += chunk
+        if heard != b"".join(words[1:]):
+            say(f"in place of {words[1:]}: {heard}")
+            sys.exit(1)
+    say(f"kept {len(clients)}")
+
+
 def out_of_patience(*_):
     say("timed out")
     sys.exit(1)
@@ -123,7 +207,17 @@ def out_of_patience(*_):
 signal.signal(signal.SIGALRM, out_of_patience)
 signal.alarm(PATIENCE)
 try:
-    {"echo": echo, "owe": owe, "flood": flood, "half": half, "send": send}[sys.argv[1]](*sys.argv[2:])
+    {
+        "echo": echo,
+        "owe": owe,
+        "flood": flood,
+        "half": half,
+        "send": send,
+        "packet": packet,
+        "relay": relay,
+        "knock": knock,
+        "keep": keep,
+    }[sys.argv[1]](*sys.argv[2:])
 except OSError as error:
     say(error.strerror)
     sys.exit(1)

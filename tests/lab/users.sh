@@ -144,7 +144,7 @@ check_readme_installs_for_one_user() {
   config <"$repo/config/udsd.toml"
   as_resident systemctl --user daemon-reload
   user_must_be not-found LoadState udsd.socket
-  install_by "install -D -m 644" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  install_udsd >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
   commands=$(readme_block "systemctl --user")
   as_resident sh -exc "$commands" >"$stage/installation" 2>&1 ||
     fail "$(cat "$stage/installation")"
@@ -303,9 +303,9 @@ check_users_service_is_confined() {
   everything="privileges open-files inet netlink priority code suid chown personality namespaces"
   permitted=$(as_resident lab-confined)
   [ "$permitted" = "$everything" ] || fail "a shell was permitted no more than: $permitted"
-  # The same in the place of udsd.
+  # The same in the place of udsd. A unit that is through once its program is takes no restarts.
   printf '%s\n' '[Service]' Type=oneshot ExecStart= ExecStart=/usr/bin/lab-confined Restart=no \
-    StandardOutput=file:%t/lab-permitted | own_drop_in
+    RestartForceExitStatus= StandardOutput=file:%t/lab-permitted | own_drop_in
   as_resident systemctl --user start udsd.service
   permitted=$(in_vm cat "$runtime/lab-permitted")
   [ -z "$permitted" ] || fail "it was permitted: $permitted"

@@ -1,0 +1,269 @@
+//! The start of a process that goes on where another ended.
+//!
+//! First everything is as it was, by the file of the process that ended. Then the file that is there
+//! now is put into force as by a reload, with what the manager passes to this process; where that is
+//! not possible, this one serves as the other did, and the log and the status say why: no fault in a
+//! file costs a client.
+
+use std::{
+    mem,
+    time::{Instant, SystemTime},
+};
+
+use ::log::{error, info, warn};
+use signal_hook_mio::v1_0::Signals;
+
+use super::{
+    assign, limits, log as lines, mailbox, note_served, note_unserved, prepare, reload, rules,
+    serve,
+};
+use crate::{
+    config::{self, Config},
+    endpoint::{self, Endpoint},
+    error::Fatal,
+    handover::Handover,
+    hub::{Hub, Now, Socket},
+    server::{PlannedEndpoint, Server},
+    state,
+    systemd::Inherited,
+};
+
+/// Goes on with `handover`; `config` is the file that is there now.
+pub(super) fn go_on(
+    mut handover: Handover,
+    config: Result<Config, Fatal>,
+    passed: Vec<Inherited>,
+    signals: Signals,
+) -> Result<(Server, Config), Fatal> {
+    let serving = handover.config.clone();
+    match resume(&mut handover, &serving, signals) {
+        Ok(Ok((server, unwritten))) => {
+            Ok(adopt(server, unwritten, &serving, handover, config, passed))
+        }
+        Ok(Err(signals)) => {
+            handover.commit();
+            let config = config?;
+            let server = prepare(&config, passed, signals)?;
+            Ok((server, config))
+        }
+        Err(fatal) => {
+            handover.postpone();
+            Err(fatal)
+        }
+    }
+}
+
+/// Lines that the process before had taken into a record and not written.
+struct Unwritten {
+    /// Of which socket.
+    socket: String,
+    /// Whole lines.
+    lines: Vec<u8>,
+    /// Bytes of them that stand at the end of the file that it wrote.
+    written: usize,
+}
+
+/// All as it was, but for lines of records; the signals come back where that is not to be had from
+/// what was left.
+fn resume(
+    handover: &mut Handover,
+    serving: &Config,
+    signals: Signals,
+) -> Result<Result<(Server, Vec<Unwritten>), Signals>, Fatal> {
+    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+    let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unwritten = Vec::new();
+    let mut parked = mem::take(&mut handover.state);
+    for before in &mut parked.sockets {
+        let mut names = serving.sockets.iter();
+        let of_file = names.position(|socket| socket.name == before.name && !before.retired);
+        let Some((i, (rules, mut target))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
+        else {
+            sockets.push(Socket::retired(&before.name));
+            endpoints.push(None);
+            targets.push(None);
+            continue;
+        };
+        if let (Some(target), Some(record)) = (&mut target, &mut before.record) {
+            let lines = mem::take(&mut record.lines);
+            let written = target.resume(&lines, record.begun).unwrap_or_else(|error| {
+                warn!(
+                    "{}: the end of its record cannot be read: {error}",
+                    before.name
+                );
+                0
+            });
+            unwritten.push(Unwritten {
+                socket: before.name.clone(),
+                lines,
+                written,
+            });
+        }
+        sockets.push(rules);
+        endpoints.push(endpoint(handover, before, &serving.sockets[i], serving)?);
+        targets.push(target);
+    }
+    let now = Now {
+        instant: Instant::now(),
+        wall: SystemTime::now(),
+    };
+    let streams = handover.streams(&parked);
+    let clients = parked.clients.len();
+    match Hub::restore(sockets, limits(serving), parked, streams, now) {
+        Ok((hub, _)) => {
+            info!("clients taken over: {clients}");
+            let server = serve(serving, hub, endpoints, targets, signals)?;
+            Ok(Ok((server, unwritten)))
+        }
+        Err((why, streams)) => {
+            Handover::end(why, streams);
+            Ok(Err(signals))
+        }
+    }
+}
+
+/// Where the clients of a socket came from.
+fn endpoint(
+    handover: &mut Handover,
+    before: &state::Socket,
+    socket: &config::Socket,
+    config: &Config,
+) -> Result<Option<Endpoint>, Fatal> {
+    let Some(parked) = &before.endpoint else {
+        return Ok(None);
+    };
+    let Some((fd, lock)) = handover.endpoint(parked) else {
+        error!("{}: it did not come along", endpoint::describe(socket));
+        return Ok(None);
+    };
+    Endpoint::resume(parked, fd, lock, socket, config).map(Some)
+}
+
+/// Puts the file that is there now into force, and lets the manager forget what was left.
+fn adopt(
+    mut server: Server,
+    unwritten: Vec<Unwritten>,
+    serving: &Config,
+    handover: Handover,
+    config: Result<Config, Fatal>,
+    passed: Vec<Inherited>,
+) -> (Server, Config) {
+    let plan = config.and_then(|config| {
+        let endpoints = endpoints(&mut server, serving, &config, passed)?;
+        let plan = reload::plan(&server, &config, endpoints)?;
+        Ok((plan, config))
+    });
+    // Nobody can begin anew from here on: whom it serves, it may serve.
+    handover.commit();
+    server.own();
+    // A record that ends gets its last lines before, one that goes elsewhere has them there.
+    let record = |config: &Config, name: &str| reload::named(config, name)?.record.clone();
+    let (ending, going_on): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
+        let file = plan.as_ref().ok();
+        file.is_some_and(|(_, file)| record(file, &unwritten.socket).is_none())
+    });
+    for Unwritten {
+        socket,
+        lines,
+        written,
+    } in ending
+    {
+        server.take_lines(&socket, &lines[written..]);
+    }
+    let applied = plan.and_then(|(plan, config)| {
+        server.apply(plan)?;
+        Ok(config)
+    });
+    let (fatal, config) = match applied {
+        Ok(config) => (None, config),
+        Err(fatal) => (Some(fatal), serving.clone()),
+    };
+    for Unwritten {
+        socket,
+        lines,
+        written,
+    } in going_on
+    {
+        let file = |config| record(config, &socket).map(|record| record.file);
+        let goes_on = file(&config) == file(serving);
+        server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
+    }
+    if let Some(fatal) = fatal {
+        reload::note_unchanged(&mut server, &fatal, "serving as before the restart");
+    } else {
+        lines::to_stderr(&config.daemon.log);
+    }
+    (server, config)
+}
+
+/// Where clients come from now: what the manager passes comes first. What it no longer passes, which
+/// is so once it has read its units anew after an edit, this process has all the same, and serves on.
+fn endpoints(
+    server: &mut Server,
+    serving: &Config,
+    config: &Config,
+    passed: Vec<Inherited>,
+) -> Result<Vec<PlannedEndpoint>, Fatal> {
+    let passed = assign(config, passed)?;
+    let is_inherited = |socket: &config::Socket| {
+        let endpoint = reload::endpoint_of(server, &socket.name);
+        endpoint.is_some_and(Endpoint::is_inherited)
+    };
+    let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
+    let mut all = Vec::new();
+    let mut kept = Vec::new();
+    for (new, passed) in config.sockets.iter().zip(passed) {
+        let there = reload::endpoint_of(server, &new.name);
+        let before = reload::named(serving, &new.name).zip(there);
+        let (how, endpoint) = match (passed, before) {
+            (Some(passed), before) => {
+                let inherited = Endpoint::inherit(passed, new, config)?;
+                match before {
+                    Some((old, there)) if there.cookie().ok() == inherited.cookie().ok() => {
+                        kept.push(new.name.as_str());
+                        ("inherited", reload::keep(there, old, new, config)?)
+                    }
+                    _ => {
+                        let mailbox = mailbox(config, new, &inherited)?;
+                        ("inherited", PlannedEndpoint::New(inherited, mailbox))
+                    }
+                }
+            }
+            (None, Some((old, there))) if there.is_inherited() && old.kind == new.kind => {
+                warn!(
+                    "{}: the service manager no longer has it; served on as it was until the units follow the file: {}",
+                    endpoint::describe(new),
+                    reload::units_remedy()
+                );
+                kept.push(new.name.as_str());
+                ("kept", reload::keep(there, old, new, config)?)
+            }
+            (None, _) => {
+                let had = match reload::stays(server, serving, new) {
+                    Some((old, there)) => reload::keep(there, old, new, config),
+                    None => reload::bind(server, serving, new, config),
+                };
+                match had {
+                    Ok(endpoint) => ("bound", endpoint),
+                    Err(fatal) if is_managed => {
+                        note_unserved(new, &fatal);
+                        all.push(PlannedEndpoint::None);
+                        continue;
+                    }
+                    Err(fatal) => return Err(fatal),
+                }
+            }
+        };
+        note_served(new, how);
+        all.push(endpoint);
+    }
+    // Those that go, go for good: nobody is to wait there.
+    for old in &serving.sockets {
+        if !kept.contains(&old.name.as_str())
+            && let Some(place) = server.place(&old.name)
+        {
+            server.disown(place);
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,192 @@
+# shellcheck shell=bash
+# That what udsd.service takes away is all that udsd does not need: the score holds with whatever the
+# generator adds to the unit, and each feature works under it. Part of tests/lab/checks.sh, whose words
+# it uses, with those of units.sh.
+
+CHECKS+=(
+  score_holds_with_every_kind_of_socket_and_record
+  every_type_echoes_under_the_hardened_unit
+  relays_work_under_the_hardened_unit
+  records_are_written_under_the_hardened_unit
+  access_is_judged_under_the_hardened_unit
+)
+
+readonly RECORDS=/srv/lab-kept
+
+# One of each, in one file: every type, service, kind of address, of record and of access.
+everything() {
+  in_vm install -d -o udsd -m 750 "$RECORDS"
+  fresh <<'EOF'
+[socket.stream]
+path = "%t/lab-stream.sock"
+[socket.packets]
+path = "%t/lab-packets.sock"
+type = "seqpacket"
+[socket.datagrams]
+path = "%t/lab-datagrams.sock"
+type = "datagram"
+[socket.abstract]
+path = "@lab-hardened"
+allow-users = ["root"]
+[socket.abstract-packets]
+path = "@lab-hardened-packets"
+type = "seqpacket"
+allow-users = ["root"]
+[socket.abstract-datagrams]
+path = "@lab-hardened-datagrams"
+type = "datagram"
+allow-users = ["root"]
+[socket.audited]
+path = "%t/lab-audited.sock"
+framing = "lines"
+record.file = "/srv/lab-kept/audit.json"
+[socket.relay]
+path = "%t/lab-relay.sock"
+service = "relay"
+framing = "lines"
+record.file = "/srv/lab-kept/relay.txt"
+record.format = "text"
+[socket.stamped]
+path = "%t/lab-stamped.sock"
+type = "seqpacket"
+service = "relay"
+stamp = true
+[socket.journal]
+path = "%t/lab-journal.sock"
+service = "collect"
+framing = "nul"
+[socket.state]
+path = "%t/lab-state.sock"
+service = "collect"
+framing = "length-prefixed"
+record.file = "%S/udsd/lab.json"
+[socket.logs]
+path = "%t/lab-logs.sock"
+type = "seqpacket"
+service = "collect"
+record.file = "%L/udsd/lab.raw"
+record.format = "raw"
+[socket.syslog]
+path = "%t/lab-syslog.sock"
+type = "datagram"
+mode = "0666"
+service = "collect"
+framing = "syslog"
+record.file = "/srv/lab-kept/syslog.json"
+[socket.temporary]
+path = "%t/lab-temporary.sock"
+service = "collect"
+framing = "lines"
+record.file = "/var/tmp/lab.json"
+[socket.guarded]
+path = "%t/lab-guarded.sock"
+mode = "0666"
+framing = "lines"
+allow-groups = ["udsd"]
+[socket.guarded-datagrams]
+path = "%t/lab-guarded-datagrams.sock"
+type = "datagram"
+mode = "0666"
+allow-groups = ["udsd"]
+record.file = "/srv/lab-kept/guarded.json"
+EOF
+}
+
+# recorded TEXT FILE
+recorded() {
+  wait_until "$1 in $2" in_vm grep --quiet --fixed-strings -e "$1" "$2"
+}
+
+# sends SOCKET TEXT
+sends() {
+  local said
+  said=$(in_vm udsc --system --socket "$1" send "$2" 2>&1) || fail "$1: $said"
+}
+
+# Nothing that udsd warns of but what the machine is to blame for.
+no_complaints() {
+  local complaints
+  complaints=$(journal --priority=warning --output=cat | grep --invert-match max_dgram_qlen) || complaints=
+  [ -z "$complaints" ] || fail "$complaints"
+}
+
+check_score_holds_with_every_kind_of_socket_and_record() {
+  local complaints unit=/usr/lib/systemd/system/udsd.service
+  # The generator's, or there is nothing to see here. --offline looks for no drop-ins of its own accord.
+  local path=SYSTEMD_UNIT_PATH=/run/systemd/generator:/usr/lib/systemd/system
+  everything
+  in_vm grep --quiet --fixed-strings -e "$RECORDS" /run/systemd/generator/udsd.service.d/00-udsd.conf ||
+    fail "the generator has not opened $RECORDS"
+  complaints=$(in_vm sh -c 'systemd-analyze verify --man=no udsd.service udsd.socket /run/systemd/generator/udsd-*.socket' 2>&1)
+  [ -z "$complaints" ] || fail "systemd-analyze verify: $complaints"
+  in_vm systemd-analyze security --no-pager --threshold=4 udsd.service >"$stage/security" ||
+    fail "as loaded: $(tail -n 1 "$stage/security")"
+  tail -n 1 "$stage/security"
+  in_vm env "$path" systemd-analyze security --no-pager --offline=true --threshold=4 "$unit" >"$stage/security" ||
+    fail "offline: $(tail -n 1 "$stage/security")"
+  # It must have seen the drop-ins: with one that gives something away it fails.
+  printf '[Service]\nPrivateNetwork=no\nProtectSystem=no\n' |
+    put 0644 /dev/stdin /run/systemd/generator/udsd.service.d/99-lab.conf
+  ! in_vm env "$path" systemd-analyze security --no-pager --offline=true --threshold=4 "$unit" >"$stage/security" ||
+    fail "offline, drop-ins count for nothing"
+  in_vm rm /run/systemd/generator/udsd.service.d/99-lab.conf
+}
+
+check_every_type_echoes_under_the_hardened_unit() {
+  local said
+  everything
+  serves stream packets datagrams abstract abstract-packets abstract-datagrams
+  # Answers go to a socket file too, which the unit sees, though read-only.
+  said=$(in_vm lab-client packet /run/lab-datagrams.sock /run/lab-own.sock) || fail "from a socket file: $said"
+  [ "$said" = hello ] || fail "from a socket file: $said"
+  [ "$(echo audited | in_vm nc -NU -w "$WAIT" /run/lab-audited.sock)" = audited ] || fail "the audited echo"
+  recorded '"message":"audited"' "$RECORDS/audit.json"
+  no_complaints
+}
+
+check_relays_work_under_the_hardened_unit() {
+  local said
+  everything
+  said=$(in_vm lab-client relay /run/lab-relay.sock) || fail "relay: $said"
+  [ "$said" = "from the second" ] || fail "relay: $said"
+  said=$(in_vm lab-client relay /run/lab-stamped.sock seqpacket) || fail "stamped: $said"
+  [[ $said == *'"uid":0'*'"message'*'from the second'* ]] || fail "stamped: $said"
+  recorded "uid=0 from the second" "$RECORDS/relay.txt"
+  no_complaints
+}
+
+check_records_are_written_under_the_hardened_unit() {
+  local folder
+  everything
+  sends journal "kept in the journal"
+  sends state "kept as state"
+  sends logs "kept as log"
+  sends temporary "kept for a while"
+  sends syslog "<13>Nov 22 05:49:01 app: kept as syslog"
+  wait_until "the record in the journal" journal_has 1 '"message":"kept in the journal"'
+  recorded '"message":"kept as state"' /var/lib/udsd/lab.json
+  recorded "kept as log" /var/log/udsd/lab.raw
+  recorded 'app: kept as syslog"' "$RECORDS/syslog.json"
+  # The service's own /var/tmp, which nobody else sees.
+  recorded '"message":"kept for a while"' "/proc/$(main_pid)/root/var/tmp/lab.json"
+  in_vm test ! -e /var/tmp/lab.json || fail "the record in /var/tmp is no private one"
+  for folder in /var/lib/udsd /var/log/udsd; do
+    [ "$(in_vm stat --format='%a %U %G' "$folder")" = "750 udsd udsd" ] || fail "$(in_vm ls -ld "$folder")"
+  done
+  no_complaints
+}
+
+check_access_is_judged_under_the_hardened_unit() {
+  local said uid
+  everything
+  said=$(in_vm runuser --user member -- lab-client echo /run/lab-guarded.sock) || fail "member: $said"
+  ! said=$(in_vm runuser --user outsider -- lab-client echo /run/lab-guarded.sock) || fail "outsider got in: $said"
+  wait_until "a line that names the key" journal_has 1 "allow-groups"
+  in_vm runuser --user outsider -- udsc --system --socket guarded-datagrams send "from outside"
+  in_vm runuser --user member -- udsc --system --socket guarded-datagrams send "from a member"
+  uid=$(in_vm id -u member)
+  recorded '"message":"from a member"' "$RECORDS/guarded.json"
+  in_vm grep --quiet "\"uid\":$uid,.*from a member" "$RECORDS/guarded.json" || fail "$(in_vm cat "$RECORDS/guarded.json")"
+  # In the order they came, so it would stand there already.
+  ! in_vm grep "from outside" "$RECORDS/guarded.json" || fail "outsider's datagram was taken"
+}
