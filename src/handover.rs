@@ -30,6 +30,9 @@ use crate::{
     systemd,
 };
 
+/// Descriptors that are left for the daemon itself where there are too few.
+const SPARE: usize = 64;
+
 /// Has the manager keep a pair in which everything can be left behind.
 ///
 /// # Errors
@@ -157,7 +160,7 @@ impl Handover {
     }
 
     fn gather(parked: Parked, state: State, config: Config) -> Option<Self> {
-        let (descriptors, lacking) = match parked.descriptors() {
+        let (mut descriptors, lacking) = match parked.descriptors() {
             Ok(descriptors) => descriptors,
             Err(error) => {
                 end(&error.to_string(), |end| parked.give_up(end));
@@ -165,7 +168,11 @@ impl Handover {
             }
         };
         if lacking {
-            error!("not all that was handed over could be taken: raise LimitNOFILE=");
+            error!(
+                "this process may have fewer open files than the one before it: clients that do not fit are closed; raise LimitNOFILE="
+            );
+            // The daemon needs some itself. The last are clients.
+            descriptors.truncate(descriptors.len().saturating_sub(SPARE));
         }
         let (mut sockets, mut locks) = (HashMap::new(), HashMap::new());
         for fd in descriptors {
@@ -227,9 +234,8 @@ impl Handover {
     pub fn commit(self) {
         if let Err(error) = systemd::empty_store() {
             warn!("the service manager does not say that it forgot what was handed over: {error}");
-            if let Err(error) = self.parked.spend() {
-                warn!("what was handed over is not marked as used: {error}");
-            }
+            // What it may still keep is to hold no client open, and nothing that could be used again.
+            self.parked.give_up(drop);
         }
     }
 

@@ -6,8 +6,7 @@
 //! Payloads of a byte or more, for an empty one looks like the end.
 //!
 //! The next process looks without taking (MSG_PEEK, SO_PEEK_OFF in `socket(7)`): until it lets the near
-//! end go, another can look again. Each one that looks leaves a mark in the other direction, and so
-//! does the one that began to serve: what was used must not be used again.
+//! end go, another can look again. Each one that looks leaves a mark in the other direction.
 
 use std::{
     fs::File,
@@ -159,8 +158,7 @@ impl Parked {
         }
     }
 
-    /// How many marks others have left: processes that looked, and more than `ATTEMPTS` once one has
-    /// begun to serve.
+    /// How many others have looked, and left their marks.
     ///
     /// # Errors
     /// Those of `ioctl(2)`.
@@ -173,19 +171,14 @@ impl Parked {
     /// # Errors
     /// Those of `send(2)`.
     pub fn mark(&self) -> io::Result<()> {
-        self.leave(1)
+        send(&self.near, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 
     /// Takes the mark back: this process ends in good order, and a later one may look as often.
     pub fn unmark(&self) {
         // At worst there is one attempt less.
         let _ = rustix::net::recv(&self.far, &mut [0; 8][..], RecvFlags::DONTWAIT);
-    }
-
-    fn leave(&self, marks: usize) -> io::Result<()> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        send(&self.near, &[0; 8][..marks], flags)?;
-        Ok(())
     }
 
     /// The bytes that were left.
@@ -208,14 +201,6 @@ impl Parked {
             lacking |= message.lacking;
         }
         Ok((all, lacking))
-    }
-
-    /// What was left is in use from now on: whoever finds it later must not use it.
-    ///
-    /// # Errors
-    /// Those of `send(2)`.
-    pub fn spend(&self) -> io::Result<()> {
-        self.leave(ATTEMPTS as usize)
     }
 
     /// Takes the descriptors out for good, a few at a time, and gives each to `end`.
@@ -344,8 +329,6 @@ mod tests {
             let found = find(&near);
             found.unmark();
             assert_eq!(found.marks().unwrap(), 2);
-            found.spend().unwrap();
-            assert!(found.marks().unwrap() >= ATTEMPTS);
             let mut ended = 0;
             found.give_up(|_| ended += 1);
             assert_eq!(ended, count);

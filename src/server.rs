@@ -369,6 +369,8 @@ impl Server {
 
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
     fn begin_stop(&mut self, now: Now) {
+        // Whoever stops the service does not want another process.
+        self.parking = None;
         let clients = count(self.hub.present() as u64, "client");
         let span = self.drain_timeout;
         info!("stopping: {clients}, up to {span:?} to deliver what they are owed");

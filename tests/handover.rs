@@ -152,17 +152,35 @@ fn what_three_processes_did_not_survive_is_given_up() {
 
 #[test]
 fn a_start_that_fails_in_good_order_is_no_attempt() {
-    let mut daemon = start(SOCKETS);
-    let client = client(&daemon);
+    let config = RECORD.replace("FILE", "{dir}/record");
+    let mut daemon = start(&config);
+    let client = daemon.connect("log");
+    (&client).write_all(b"one\nhalf").unwrap();
     let near = daemon.park();
+    let start = || {
+        let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+        passing(setup.config(&config), &[near.as_fd()], Some(STORED))
+    };
+    // Somebody else writes the record.
+    let record = fs::File::open(daemon.path("record")).unwrap();
+    record.lock().unwrap();
     for _ in 0..5 {
-        // Out of descriptors before it can serve.
-        let (code, log) = next(&daemon, &near).open_files(12).fail();
+        let (code, log) = start().fail();
         assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("another process writes it"), "{log}");
     }
-    let mut daemon = next(&daemon, &near).start();
-    assert_eq!(read_n(&client, 7), b"unread\n");
-    assert!(daemon.stop().success());
+    record.unlock().unwrap();
+    let mut next = start().start();
+    drop(near);
+    (&client).write_all(b" a line\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    read_all(&client);
+    assert!(next.stop().success());
+    let text = fs::read_to_string(daemon.path("record")).unwrap();
+    assert!(
+        text.contains("\"half a line\"") && text.lines().count() == 2,
+        "{text}"
+    );
 }
 
 #[test]
@@ -523,4 +541,64 @@ fn datagrams_wait_and_their_senders_keep_their_numbers() {
         assert_eq!(record["client"], if is_other { 1 } else { 2 });
     }
     assert_eq!(seqs, most + 3);
+}
+
+#[test]
+fn who_does_not_fit_into_the_next_process_is_closed_and_the_others_stay() {
+    let mut daemon = start(TWO);
+    let clients: Vec<UnixStream> = (0..200).map(|_| client_of(&daemon, "a")).collect();
+    let near = daemon.park();
+    let setup = Setup::within(Arc::clone(daemon.folder()))
+        .keeping()
+        .config(TWO);
+    let setup = passing(setup.open_files(150), &[near.as_fd()], Some(STORED));
+    let daemon = setup.start();
+    drop(near);
+    daemon.wait_log(&["ERROR", "LimitNOFILE="]);
+    let mut kept = 0;
+    for mut client in &clients {
+        client.write_all(b"after\n").unwrap_or_default();
+        let mut answer = [0; 6];
+        kept += usize::from(client.read_exact(&mut answer).is_ok());
+    }
+    assert!((50..150).contains(&kept), "{kept} of 200 were kept");
+    let lost = format!("{}", 200 - kept);
+    daemon.wait_log(&["ERROR", "did not come along", &lost]);
+}
+
+#[test]
+fn a_stop_that_comes_with_it_is_a_stop() {
+    let mut daemon = start(TWO);
+    let client = client_of(&daemon, "a");
+    daemon.halt();
+    (&client).write_all(b"never read\n").unwrap();
+    daemon.signal(Signal::USR2);
+    daemon.signal(Signal::TERM);
+    daemon.resume();
+    // Whichever comes first: the client sees the end, and nothing is handed over.
+    let status = daemon.wait();
+    assert!(status.success(), "{status}\n{}", daemon.log());
+    read_all(&client);
+}
+
+#[test]
+fn a_manager_that_forgets_nothing_keeps_nobody_connected() {
+    let mut daemon = start(TWO);
+    let (ends, stays) = (client_of(&daemon, "a"), client_of(&daemon, "b"));
+    let near = daemon.park();
+    let setup = Setup::within(Arc::clone(daemon.folder()))
+        .config(TWO)
+        .stuck();
+    let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
+    daemon.wait_log(&["WARN", "service manager does not say"]);
+    round_trip(&stays, b"after\n");
+    ends.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&ends), b"");
+    // Nor is anything there to be used twice.
+    let folder = Arc::clone(daemon.folder());
+    drop(daemon);
+    let setup = Setup::within(folder).keeping().config(TWO);
+    let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
+    assert!(!daemon.log().contains("taken over"), "{}", daemon.log());
+    assert_eq!(read_all(&stays), b"");
 }

@@ -42,11 +42,11 @@ impl Server {
         }
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
-            let name = writer.name.clone();
+            let (name, bytes) = (writer.name.clone(), writer.unwritten());
             let lines = writer.take_back(self.drain_timeout);
             if lines.is_none() {
                 warn!(
-                    "record {name}: a write has not returned for {:?}, the lines that were to follow it are lost",
+                    "record {name}: a write has not returned for {:?}, {bytes} bytes of lines are lost with it",
                     self.drain_timeout
                 );
             }
