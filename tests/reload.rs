@@ -10,9 +10,10 @@ use std::{
     net::Shutdown,
     os::{
         fd::AsFd,
+        linux::net::SocketAddrExt,
         unix::{
             fs::{MetadataExt, PermissionsExt},
-            net::{UnixDatagram, UnixListener, UnixStream},
+            net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
         },
     },
     sync::atomic::{AtomicBool, Ordering},
@@ -20,8 +21,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, HANG, Random, Setup, Signal, connect, is_root, manager::passing, packets::Packets, read_all, read_n,
-    round_trip, write_until_full,
+    Daemon, HANG, Random, Setup, Signal, connect, is_root, manager::passing, packets::Packets,
+    read_all, read_n, round_trip, write_until_full,
 };
 
 /// A socket of this name at its path in the folder.
@@ -208,6 +209,26 @@ fn two_sockets_may_change_places() {
         "b has a client already"
     );
     assert_eq!(files(&daemon), ["x", "x.lock", "y", "y.lock"]);
+}
+
+#[test]
+fn an_abstract_name_passes_to_another_socket_by_a_restart_alone() {
+    let name = format!("udsd-reload-{}", std::process::id());
+    let text = |socket: &str| format!("[socket.{socket}]\npath = \"@{name}\"\n");
+    let daemon = Daemon::start(&text("a"));
+    let client = || {
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        UnixStream::connect_addr(&address).unwrap()
+    };
+    let here = client();
+    round_trip(&here, b"before");
+    let status = daemon.fail_to_reload(&text("b"));
+    assert!(status.contains("restart udsd to pass it on"), "{status}");
+    round_trip(&here, b"after");
+    daemon.reload_with(&(text("a") + "type = \"seqpacket\"\n"));
+    assert_eq!(read_all(&here), b"");
+    let refused = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap());
+    assert!(refused.is_err());
 }
 
 #[test]
