@@ -202,6 +202,7 @@ fn report(fatal: &Fatal) -> ExitCode {
 /// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
+    info!("room for {limits}");
     let (sockets, targets) = rules(config)?.into_iter().unzip();
     let endpoints = endpoints(config, passed)?;
     serve(
@@ -471,7 +472,6 @@ fn limits(config: &Config) -> Limits {
         0 => clients.div_ceil(2),
         per_user => per_user,
     };
-    info!("room for {clients} clients, {per_user} of one user");
     let config::Limits {
         queue_per_user,
         queue_total,

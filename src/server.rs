@@ -10,7 +10,7 @@
 //! registered in the same way.
 
 mod door;
-mod handing;
+mod handover;
 mod idle;
 mod mail;
 mod reload;
