@@ -272,8 +272,13 @@ impl Endpoint {
             return;
         };
         drop(file);
-        // Somebody else may hold it open: nobody is to wait there any more.
-        let _ = net::shutdown(&self.fd, Shutdown::Both);
+        // Somebody else may hold it open: nobody is to wait there any more. By a datagram socket
+        // answers still go out.
+        let ended = match self.listens {
+            true => Shutdown::Both,
+            false => Shutdown::Read,
+        };
+        let _ = net::shutdown(&self.fd, ended);
         if !self.listens {
             return;
         }
