@@ -70,7 +70,18 @@ fn resume(
     serving: &Config,
     signals: Signals,
 ) -> Result<Result<(Server, Vec<Unwritten>), Signals>, Fatal> {
-    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+    // A record may be out of reach now, as where the units have followed the file already: until a file
+    // is in force with which it is not, lines gather, and senders wait when that is full.
+    let out_of_reach = |fatal: Fatal| match fatal {
+        Fatal::Config(_) => {
+            warn!("{fatal}");
+            Ok(())
+        }
+        // A later attempt may succeed.
+        other => Err(other),
+    };
+    let rules = rules(serving, out_of_reach)?.into_iter();
+    let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let mut unwritten = Vec::new();
     let mut parked = mem::take(&mut handover.state);
@@ -84,13 +95,15 @@ fn resume(
             targets.push(None);
             continue;
         };
-        if let (Some(target), Some(record)) = (&mut target, &mut before.record) {
+        if let Some(record) = &mut before.record {
             let lines = mem::take(&mut record.lines);
-            let written = target.resume(&lines, record.begun).unwrap_or_else(|error| {
-                warn!(
-                    "{}: the end of its record cannot be read: {error}",
-                    before.name
-                );
+            let written = match &mut target {
+                Some(target) => target.resume(&lines, record.begun),
+                None => Ok(0),
+            };
+            let written = written.unwrap_or_else(|error| {
+                let name = &before.name;
+                warn!("{name}: the end of its record cannot be read: {error}");
                 0
             });
             unwritten.push(Unwritten {

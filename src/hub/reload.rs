@@ -176,7 +176,13 @@ impl<S: Stream> Hub<S> {
                     record.renew(encoder, queue_size, seq);
                     Some(record)
                 }
-                (Trail::New(record), _) => Some(record),
+                (Trail::New(mut record), _) => {
+                    // Lines of one that could not be written at all.
+                    if let Some(Some(before)) = records.get_mut(place) {
+                        record.take_lines(before.hand_over());
+                    }
+                    Some(record)
+                }
                 (Trail::Kept { .. } | Trail::None, _) => None,
             };
             let seq = before.max(record.as_ref().map_or(0, Record::seq));
