@@ -318,9 +318,9 @@ impl<S: Stream> Hub<S> {
         let is_idle_changed = socket.idle_timeout != new.idle_timeout;
         let is_slow_changed =
             socket.slow_timeout != new.slow_timeout || socket.queue_size != new.queue_size;
-        let is_policy_changed = socket.slow_client != new.slow_client
-            || socket.queue_size != new.queue_size
-            || socket.stamps() != new.stamps();
+        let are_gaps_over =
+            socket.slow_client != new.slow_client || socket.stamps() != new.stamps();
+        let is_policy_changed = are_gaps_over || socket.queue_size != new.queue_size;
         socket.access = new.access;
         socket.rule = new.rule;
         socket.read_size = new.read_size;
@@ -341,8 +341,7 @@ impl<S: Stream> Hub<S> {
         let all = self.clients.iter_mut();
         let mut failed = Vec::new();
         for (key, client) in all.filter(|(_, client)| client.socket as usize == place) {
-            if is_policy_changed
-                && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
+            if are_gaps_over && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
             {
                 // In place of what was lost, and before what comes.
                 let told = relay.tell(gap);

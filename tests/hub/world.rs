@@ -456,13 +456,17 @@ impl World {
 
     pub fn reload_with(&mut self, sockets: &str, limits: &Limits) {
         let config = Config::parse(sockets, None, &Places::system()).unwrap();
-        let renewals = config.sockets.iter().map(|of| self.renewal(of)).collect();
+        self.reload_as(config.sockets, limits);
+    }
+
+    pub fn reload_as(&mut self, sockets: Vec<config::Socket>, limits: &Limits) {
+        let renewals = sockets.iter().map(|of| self.renewal(of)).collect();
         let now = self.now();
         let opened = self.hub.apply(renewals, limits, now, &mut watch);
         assert_eq!(opened, []);
         let places = self.hub.sockets().len();
         self.records.resize_with(places, Vec::new);
-        self.sockets = config.sockets;
+        self.sockets = sockets;
     }
 
     fn renewal(&mut self, config: &config::Socket) -> Renewal {
