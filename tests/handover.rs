@@ -657,3 +657,20 @@ fn round_trip_of_record(daemon: &Daemon) {
     visit.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&visit), b"");
 }
+
+#[test]
+fn who_connects_while_nobody_runs_is_served() {
+    let mut daemon = start(SOCKETS);
+    let near = daemon.park();
+    let clients: Vec<UnixStream> = (0..50).map(|_| daemon.connect("echo")).collect();
+    let packets = Packets::connect(&daemon.path("packets"));
+    packets.send(b"a packet");
+    for (n, client) in clients.iter().enumerate() {
+        (&*client).write_all(format!("{n:2}\n").as_bytes()).unwrap();
+    }
+    let _next = next(&daemon, &near).start();
+    for (n, client) in clients.iter().enumerate() {
+        assert_eq!(read_n(client, 3), format!("{n:2}\n").as_bytes());
+    }
+    assert_eq!(packets.receive().as_deref(), Some(&b"a packet"[..]));
+}
