@@ -65,6 +65,14 @@ struct User {
     held: usize,
 }
 
+/// As the log tells of them.
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (clients, per_user) = (self.clients, self.clients_per_user);
+        write!(f, "{clients} clients, {per_user} of one user")
+    }
+}
+
 impl Limits {
     /// Both limits in clients, 1 or more; bytes that wait are not limited.
     #[must_use]

@@ -12,7 +12,7 @@ use std::{fmt, io, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    connection::{Awaits, Gap},
+    connection::Gap,
     counters::Counters,
     datagram,
     error::Changed,
@@ -126,9 +126,6 @@ pub struct Client {
     pub peer: Peer,
     /// Since bytes last went either way.
     pub silent: Duration,
-    /// What it waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub awaits: Option<Awaits>,
     /// It gets what others send.
     #[serde(default, skip_serializing_if = "is_not")]
     pub receiver: bool,
@@ -392,7 +389,6 @@ mod tests {
                     gid: 3,
                 },
                 silent: Duration::from_nanos(1_000_000_001),
-                awaits: Some(Awaits::Quota),
                 receiver: true,
                 deaf: false,
                 holds_up: false,

@@ -87,9 +87,11 @@ pub(super) fn plan(
         endpoint,
         record,
     });
+    let limits = limits(config);
+    info!("room for {limits}");
     Ok(Plan {
         sockets: sockets.collect(),
-        limits: limits(config),
+        limits,
         drain_timeout: config.daemon.drain_timeout,
         exit_on_idle: config.daemon.exit_on_idle,
         config: config.to_toml(),

@@ -14,8 +14,7 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, limits, log as lines, mailbox, note_served, note_unserved, prepare, reload, rules,
-    serve,
+    assign, limits, log as lines, mailbox, note_served, note_unserved, reload, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -37,15 +36,7 @@ pub(super) fn go_on(
 ) -> Result<(Server, Config), Fatal> {
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
-        Ok(Ok((server, unwritten))) => {
-            Ok(adopt(server, unwritten, &serving, handover, config, passed))
-        }
-        Ok(Err(signals)) => {
-            handover.commit();
-            let config = config?;
-            let server = prepare(&config, passed, signals)?;
-            Ok((server, config))
-        }
+        Ok((server, unwritten)) => Ok(adopt(server, unwritten, &serving, handover, config, passed)),
         Err(fatal) => {
             handover.postpone();
             Err(fatal)
@@ -63,14 +54,24 @@ struct Unwritten {
     written: usize,
 }
 
-/// All as it was, but for lines of records; the signals come back where that is not to be had from
-/// what was left.
+/// All as it was, but for lines of records.
 fn resume(
     handover: &mut Handover,
     serving: &Config,
     signals: Signals,
-) -> Result<Result<(Server, Vec<Unwritten>), Signals>, Fatal> {
-    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+) -> Result<(Server, Vec<Unwritten>), Fatal> {
+    // A record may be out of reach now, as where the units have followed the file already: until a file
+    // is in force with which it is not, lines gather, and senders wait when that is full.
+    let out_of_reach = |fatal: Fatal| match fatal {
+        Fatal::Config(_) => {
+            warn!("{fatal}");
+            Ok(())
+        }
+        // A later attempt may succeed.
+        other => Err(other),
+    };
+    let rules = rules(serving, out_of_reach)?.into_iter();
+    let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let mut unwritten = Vec::new();
     let mut parked = mem::take(&mut handover.state);
@@ -84,13 +85,15 @@ fn resume(
             targets.push(None);
             continue;
         };
-        if let (Some(target), Some(record)) = (&mut target, &mut before.record) {
+        if let Some(record) = &mut before.record {
             let lines = mem::take(&mut record.lines);
-            let written = target.resume(&lines, record.begun).unwrap_or_else(|error| {
-                warn!(
-                    "{}: the end of its record cannot be read: {error}",
-                    before.name
-                );
+            let written = match &mut target {
+                Some(target) => target.resume(&lines, record.begun),
+                None => Ok(0),
+            };
+            let written = written.unwrap_or_else(|error| {
+                let name = &before.name;
+                warn!("{name}: the end of its record cannot be read: {error}");
                 0
             });
             unwritten.push(Unwritten {
@@ -109,17 +112,18 @@ fn resume(
     };
     let streams = handover.streams(&parked);
     let clients = parked.clients.len();
-    match Hub::restore(sockets, limits(serving), parked, streams, now) {
+    let hub = match Hub::restore(sockets, limits(serving), parked, streams, now) {
         Ok((hub, _)) => {
             info!("clients taken over: {clients}");
-            let server = serve(serving, hub, endpoints, targets, signals)?;
-            Ok(Ok((server, unwritten)))
+            hub
         }
-        Err((why, streams)) => {
+        Err((why, sockets, streams)) => {
             Handover::end(why, streams);
-            Ok(Err(signals))
+            Hub::new(sockets, limits(serving))
         }
-    }
+    };
+    let server = serve(serving, hub, endpoints, targets, signals)?;
+    Ok((server, unwritten))
 }
 
 /// Where the clients of a socket came from.
@@ -149,9 +153,9 @@ fn adopt(
     passed: Vec<Inherited>,
 ) -> (Server, Config) {
     let plan = config.and_then(|config| {
-        let endpoints = endpoints(&mut server, serving, &config, passed)?;
+        let (endpoints, gone) = endpoints(&server, serving, &config, passed)?;
         let plan = reload::plan(&server, &config, endpoints)?;
-        Ok((plan, config))
+        Ok((plan, gone, config))
     });
     // Nobody can begin anew from here on: whom it serves, it may serve.
     handover.commit();
@@ -160,7 +164,7 @@ fn adopt(
     let record = |config: &Config, name: &str| reload::named(config, name)?.record.clone();
     let (ending, going_on): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
         let file = plan.as_ref().ok();
-        file.is_some_and(|(_, file)| record(file, &unwritten.socket).is_none())
+        file.is_some_and(|(.., file)| record(file, &unwritten.socket).is_none())
     });
     for Unwritten {
         socket,
@@ -170,7 +174,8 @@ fn adopt(
     {
         server.take_lines(&socket, &lines[written..]);
     }
-    let applied = plan.and_then(|(plan, config)| {
+    let applied = plan.and_then(|(plan, gone, config)| {
+        server.disown(&gone);
         server.apply(plan)?;
         Ok(config)
     });
@@ -198,12 +203,13 @@ fn adopt(
 
 /// Where clients come from now: what the manager passes comes first. What it no longer passes, which
 /// is so once it has read its units anew after an edit, this process has all the same, and serves on.
+/// Returns with it the numbers of the sockets that go for good: nobody is to wait there.
 fn endpoints(
-    server: &mut Server,
+    server: &Server,
     serving: &Config,
     config: &Config,
     passed: Vec<Inherited>,
-) -> Result<Vec<PlannedEndpoint>, Fatal> {
+) -> Result<(Vec<PlannedEndpoint>, Vec<usize>), Fatal> {
     let passed = assign(config, passed)?;
     let is_inherited = |socket: &config::Socket| {
         let endpoint = reload::endpoint_of(server, &socket.name);
@@ -257,13 +263,8 @@ fn endpoints(
         note_served(new, how);
         all.push(endpoint);
     }
-    // Those that go, go for good: nobody is to wait there.
-    for old in &serving.sockets {
-        if !kept.contains(&old.name.as_str())
-            && let Some(place) = server.place(&old.name)
-        {
-            server.disown(place);
-        }
-    }
-    Ok(all)
+    let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str());
+    let gone = serving.sockets.iter().filter(goes);
+    let gone = gone.filter_map(|old| server.place(&old.name)).collect();
+    Ok((all, gone))
 }

@@ -1,6 +1,8 @@
 //! Handover in the event loop: SIGUSR2 ends this process at the end of the turn, and the next one goes
 //! on.
 
+use std::{mem, time::Instant};
+
 use log::{info, warn};
 
 use super::{Server, count};
@@ -33,9 +35,11 @@ impl Server {
         let clients = count(self.hub.present() as u64, "client");
         info!("handing over {clients}");
         self.notifier.status(format!("handing over {clients}"));
+        let end = Instant::now() + self.drain_timeout;
+        let patience = || end.saturating_duration_since(Instant::now());
         for writer in self.parting.drain(..) {
             let name = writer.name.clone();
-            let bytes = writer.finish_within(self.drain_timeout);
+            let bytes = writer.finish_within(patience());
             if bytes > 0 {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
             }
@@ -43,14 +47,23 @@ impl Server {
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
             let (name, bytes) = (writer.name.clone(), writer.unwritten());
-            let lines = writer.take_back(self.drain_timeout);
+            let lines = writer.take_back(patience());
             if lines.is_none() {
                 warn!(
-                    "record {name}: a write has not returned for {:?}, {bytes} bytes of lines are lost with it",
+                    "record {name}: a write has not returned within {:?}, {bytes} bytes of lines are lost with it",
                     self.drain_timeout
                 );
             }
             unwritten.push((socket, lines.unwrap_or_default()));
+        }
+        for socket in 0..self.hub.sockets().len() {
+            // Of a record that could not be opened.
+            if let Some(record) = self.hub.record(socket)
+                && record.unwritten() > record.waiting()
+            {
+                let lines = mem::take(record.hand_over());
+                unwritten.push((socket, Unwritten { lines, begun: 0 }));
+            }
         }
         let mut endpoints = self.door.park();
         let (mut state, links) = self.hub.park(now);
