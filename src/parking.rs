@@ -107,17 +107,6 @@ impl Memory {
         fcntl_add_seals(&file, seals)?;
         Ok(Memory(file))
     }
-
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.0.metadata()?.len()).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(length)
-            .map_err(|_| io::ErrorKind::OutOfMemory)?;
-        bytes.resize(length, 0);
-        self.0.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
 }
 
 /// What waits at a near end that the manager kept.
@@ -181,12 +170,12 @@ impl Parked {
         let _ = rustix::net::recv(&self.far, &mut [0; 8][..], RecvFlags::DONTWAIT);
     }
 
-    /// The bytes that were left.
+    /// The bytes that were left, where they are: a copy could be as large as all queues together.
     ///
     /// # Errors
-    /// Those of `read(2)`, and too little memory.
-    pub fn bytes(&self) -> io::Result<Vec<u8>> {
-        self.memory.read()
+    /// Those of `sys::Mapping`.
+    pub fn bytes(&self) -> io::Result<sys::Mapping> {
+        sys::Mapping::new(&self.memory.0)
     }
 
     /// Copies of all descriptors; and whether some could not be had, for want of room in this process.
@@ -323,7 +312,7 @@ mod tests {
                 let found = find(&near);
                 assert_eq!(found.marks().unwrap(), look);
                 found.mark().unwrap();
-                assert_eq!(found.bytes().unwrap(), b"headbytes");
+                assert_eq!(*found.bytes().unwrap(), *b"headbytes");
                 assert_eq!(cookies(&found), parked);
             }
             let found = find(&near);

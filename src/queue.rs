@@ -3,10 +3,6 @@
 
 use std::{collections::VecDeque, io::IoSlice};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::octets;
-
 /// Bytes in the order in which they will be written.
 #[derive(Debug, Default)]
 pub struct Queue(VecDeque<u8>);
@@ -49,23 +45,6 @@ impl Queue {
         } else {
             self.0.drain(..written);
         }
-    }
-}
-
-impl Serialize for Queue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (first, second) = self.0.as_slices();
-        if second.is_empty() {
-            return octets::serialize(first, serializer);
-        }
-        octets::serialize([first, second].concat(), serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Queue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes: Vec<u8> = octets::deserialize(deserializer)?;
-        Ok(Queue(bytes.into()))
     }
 }
 

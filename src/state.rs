@@ -1,14 +1,15 @@
 //! What a process hands to the next one beside descriptors: every client, queue, count and unfinished
 //! message, as plain data; and its form in bytes.
 //!
-//! A first line of fixed length has the version and a checksum; behind it stands one JSON document.
+//! A first line of fixed length has the version and a checksum; behind it stand one JSON document,
+//! another that says how long the clients' queues are, and these, as they are: they may be most of it.
 //! Fields may be added without a new version, as long as what is missing means what was before. Times
 //! are spans that had passed when the process ended: while nobody listened, nobody was silent. Times
 //! come from one clock and are told as ages.
 
 use std::{fmt, io, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     connection::Gap,
@@ -27,6 +28,9 @@ const VERSION: u32 = 1;
 const MAGIC: &str = "udsd-state";
 /// Bytes of the first line: magic, version, checksum, line feed.
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
+
+/// Places in `State::clients`, and how many bytes their queues have.
+type Owed = Vec<(usize, usize)>;
 
 /// A daemon without its descriptors.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -141,7 +145,7 @@ pub struct Client {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<Input>>,
     /// What it is owed.
-    #[serde(default, skip_serializing_if = "Queue::is_empty")]
+    #[serde(skip)]
     pub queue: Queue,
     /// What was dropped for it and not yet told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,11 +209,24 @@ impl State {
     /// Those of `out`.
     pub fn encode(&self, out: impl io::Write) -> io::Result<[u8; HEAD]> {
         let mut summed = Summed {
-            out: io::BufWriter::with_capacity(1 << 18, out),
+            out,
             sum: Checksum::default(),
         };
-        serde_json::to_writer(&mut summed, self)?;
-        io::Write::flush(&mut summed.out)?;
+        // Much at a time: the checksum of a few bytes takes as long as that of many.
+        let mut buffered = io::BufWriter::with_capacity(1 << 18, &mut summed);
+        serde_json::to_writer(&mut buffered, self)?;
+        let queues = self.clients.iter().map(|client| &client.queue).enumerate();
+        let queues: Vec<_> = queues.filter(|(_, queue)| !queue.is_empty()).collect();
+        let owed: Owed = queues
+            .iter()
+            .map(|(of, queue)| (*of, queue.len()))
+            .collect();
+        serde_json::to_writer(&mut buffered, &owed)?;
+        for part in queues.iter().flat_map(|(_, queue)| queue.parts()) {
+            io::Write::write_all(&mut buffered, &part)?;
+        }
+        io::Write::flush(&mut buffered)?;
+        drop(buffered);
         Ok(head(VERSION, summed.sum.value()))
     }
 
@@ -238,8 +255,29 @@ impl State {
         if *head_bytes != head(VERSION, sum.value()) {
             return Err(damaged("its checksum is another"));
         }
-        serde_json::from_slice(body).map_err(|error| Damaged::Content(error.to_string()))
+        let mut rest = body;
+        let mut state: State = next(&mut rest)?;
+        let owed: Owed = next(&mut rest)?;
+        for (place, bytes) in owed {
+            let client = state.clients.get_mut(place);
+            let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
+            let queue = rest.split_off(..bytes);
+            client
+                .queue
+                .push(queue.ok_or_else(|| damaged("a queue is cut"))?);
+        }
+        Ok(state)
     }
+}
+
+/// The JSON document at the start of `bytes`, which then begin behind it.
+fn next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, Damaged> {
+    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter();
+    let found = documents.next();
+    *bytes = &bytes[documents.byte_offset()..];
+    found
+        .ok_or_else(|| Damaged::Content("it ends too early".to_owned()))?
+        .map_err(|error| Damaged::Content(error.to_string()))
 }
 
 fn head(version: u32, sum: u64) -> [u8; HEAD] {
@@ -305,7 +343,7 @@ impl Checksum {
 }
 
 struct Summed<W: io::Write> {
-    out: io::BufWriter<W>,
+    out: W,
     sum: Checksum,
 }
 
@@ -368,6 +406,7 @@ mod tests {
     fn a_state_comes_back_as_it_was() {
         let state = some();
         let back = State::decode(&encoded(&state)).unwrap();
+        assert_eq!(back.clients[0].queue.len(), 9);
         assert_eq!(format!("{back:?}"), format!("{state:?}"));
     }
 
@@ -398,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_later_one_may_have_more_and_an_earlier_one_less() {
-        let body = br#"{"ids":3,"new":[1,{"x":null}],"sockets":[{"name":"s"}]}"#;
+        let body = br#"{"ids":3,"new":[1,{"x":null}],"sockets":[{"name":"s"}]}[]later"#;
         let mut sum = Checksum::default();
         sum.add(body);
         let state = State::decode(&[&head(VERSION, sum.value())[..], body].concat()).unwrap();

@@ -358,12 +358,16 @@ impl Relay {
         }
         let waiting = line.waiting();
         if waiting.len() < 2 && !line.is_served() {
-            for member in &self.members {
-                let alone = waiting.front().is_none_or(|&first| first == member.key);
-                if alone && mem::take(&mut clients[member.key].holds_up) {
+            let mut release = |key: usize| {
+                if mem::take(&mut clients[key].holds_up) {
                     self.holding_up -= 1;
-                    touched.push(member.key);
+                    touched.push(key);
                 }
+            };
+            match waiting.front() {
+                // No look at all members: this is asked in every turn of a client.
+                Some(&alone) => release(alone),
+                None => self.members.iter().for_each(|member| release(member.key)),
             }
         }
         // What the first does not read itself, others sent.

@@ -6,6 +6,7 @@
 //! It runs as a process of its own, so that its CPU time is read the same way as the daemon's.
 
 use crate::program::Work;
+use crate::restart;
 use crate::server::tell_ready;
 use crate::setup::{MAX_EVENTS, Outcome};
 use rustix::buffer::spare_capacity;
@@ -38,6 +39,7 @@ pub(crate) fn run(work: &str, socket: &Path, record: &Path) -> Outcome<()> {
         Some(Work::Echo) => serve(socket, |clients, from, bytes| {
             Ok(send_all(&clients[from], bytes)?)
         }),
+        Some(Work::Restart) => restart::serve(socket),
         Some(Work::Relay) => serve(socket, |clients, from, bytes| {
             for (key, client) in clients {
                 if key != from {

@@ -5,7 +5,7 @@
 
 use crate::Goal;
 use crate::load::{Echo, Load};
-use crate::program::Program;
+use crate::program::{Program, Work};
 use crate::server::Server;
 use crate::setup::{Options, Outcome, check_interrupted, open_files};
 use std::env;
@@ -19,7 +19,7 @@ const GREETING: usize = 4096;
 /// More than the 208 KiB that the kernel by default holds for a reader, less than queue-size.
 const FILL: usize = 320 * 1024;
 /// What a process has open beside its clients.
-const SPARE_FILES: usize = 200;
+pub(crate) const SPARE_FILES: usize = 200;
 const MOST: usize = 19_000;
 const TRIAL: usize = 500;
 
@@ -33,7 +33,7 @@ struct Cost {
 
 pub(crate) fn run(options: &Options, daemon: &Program, _: &Program) -> Outcome<Vec<Goal>> {
     let clients = clients(options.trial);
-    let server = daemon.start_for(clients + 100)?;
+    let server = daemon.start_for(Work::Echo, clients + 100)?;
     let cost = measure(&server, clients)
         .map_err(|error| server.blame(&format!("is at fault: {error}")))?;
     server.stop()?;
@@ -65,7 +65,7 @@ fn measure(server: &Server, clients: usize) -> Outcome<Cost> {
 
     let mut groups = Vec::new();
     for part in parts(clients) {
-        groups.push(Group::start(&server.socket(), part)?);
+        groups.push(Group::start("--idle-clients", &server.socket(), part)?);
     }
     all(&mut groups, "greet")?;
     let greeted = share(server.resident()?);
@@ -84,15 +84,17 @@ fn parts(clients: usize) -> Vec<usize> {
         .collect()
 }
 
-struct Group {
+/// A process of the benchmark's own that holds clients.
+pub(crate) struct Group {
     process: Child,
     answers: BufReader<std::process::ChildStdout>,
 }
 
 impl Group {
-    fn start(socket: &Path, clients: usize) -> Outcome<Group> {
+    /// `flag` says which.
+    pub(crate) fn start(flag: &str, socket: &Path, clients: usize) -> Outcome<Group> {
         let mut process = Command::new(env::current_exe()?)
-            .arg("--idle-clients")
+            .arg(flag)
             .args([socket.as_os_str(), clients.to_string().as_ref()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -127,7 +129,8 @@ impl Drop for Group {
     }
 }
 
-fn all(groups: &mut [Group], word: &str) -> Outcome<()> {
+/// Gives all of them an order, and waits until they have obeyed.
+pub(crate) fn all(groups: &mut [Group], word: &str) -> Outcome<()> {
     for group in &mut *groups {
         group.order(word)?;
     }

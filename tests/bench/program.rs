@@ -11,6 +11,8 @@ use std::{env, fs};
 pub(crate) enum Work {
     /// What a client sends goes back to it.
     Echo,
+    /// So do lines, from one process to the next.
+    Restart,
     /// Lines go to all other clients.
     Relay,
     /// Lines go to the file `folder.record()`.
@@ -20,8 +22,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) const ALL: [Work; 4] = [
+    pub(crate) const ALL: [Work; 5] = [
         Work::Echo,
+        Work::Restart,
         Work::Relay,
         Work::Collect,
         Work::CollectDatagrams,
@@ -30,6 +33,7 @@ impl Work {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Work::Echo => "echo",
+            Work::Restart => "restart",
             Work::Relay => "relay",
             Work::Collect => "collect",
             Work::CollectDatagrams => "datagrams",
@@ -40,6 +44,7 @@ impl Work {
     fn keys(self) -> &'static str {
         match self {
             Work::Echo => "service = \"echo\"\n",
+            Work::Restart => "service = \"echo\"\nframing = \"lines\"\n",
             Work::Relay => "service = \"relay\"\nframing = \"lines\"\n",
             Work::Collect => "service = \"collect\"\nframing = \"lines\"\n",
             Work::CollectDatagrams => {
@@ -103,44 +108,38 @@ impl Program {
     }
 
     pub(crate) fn start(&self, work: Work) -> Outcome<Server> {
-        Server::start(|folder| {
-            let mut command = Command::new(self.path()?);
-            match self {
-                Program::Floor => command
-                    .args(["--floor", work.name()])
-                    .arg(folder.socket())
-                    .arg(folder.record()),
-                Program::Daemon(_) if work == Work::Echo => command
-                    .arg("--socket")
-                    .arg(folder.socket())
-                    .args(["--service", "echo"]),
-                Program::Daemon(_) => command.arg("--config").arg(config(folder, work, 0)?),
-                // No snapshots, no log, and no end for a subscriber that is behind.
-                Program::Redis => command
-                    .args(["--port", "0", "--supervised", "systemd", "--save", ""])
-                    .args(["--appendonly", "no", "--loglevel", "warning"])
-                    .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
-                    .arg("--unixsocket")
-                    .arg(folder.socket())
-                    .arg("--dir")
-                    .arg(folder.path()),
-            };
-            Ok(command)
-        })
+        self.start_for(work, 0)
     }
 
-    /// For more clients than one user may have by default.
-    pub(crate) fn start_for(&self, clients: usize) -> Outcome<Server> {
-        if !matches!(self, Program::Daemon(_)) {
-            return self.start(Work::Echo);
-        }
-        Server::start(|folder| {
-            let mut command = Command::new(self.path()?);
-            command
-                .arg("--config")
-                .arg(config(folder, Work::Echo, clients)?);
-            Ok(command)
-        })
+    /// For `clients`, which may be more than one user may have by default (0: that many).
+    pub(crate) fn start_for(&self, work: Work, clients: usize) -> Outcome<Server> {
+        Server::start(|folder| self.command(work, clients, folder))
+    }
+
+    /// What starts it in `folder`.
+    pub(crate) fn command(&self, work: Work, clients: usize, folder: &Folder) -> Outcome<Command> {
+        let mut command = Command::new(self.path()?);
+        match self {
+            Program::Floor => command
+                .args(["--floor", work.name()])
+                .arg(folder.socket())
+                .arg(folder.record()),
+            Program::Daemon(_) if work == Work::Echo && clients == 0 => command
+                .arg("--socket")
+                .arg(folder.socket())
+                .args(["--service", "echo"]),
+            Program::Daemon(_) => command.arg("--config").arg(config(folder, work, clients)?),
+            // No snapshots, no log, and no end for a subscriber that is behind.
+            Program::Redis => command
+                .args(["--port", "0", "--supervised", "systemd", "--save", ""])
+                .args(["--appendonly", "no", "--loglevel", "warning"])
+                .args(["--client-output-buffer-limit", "pubsub 0 0 0"])
+                .arg("--unixsocket")
+                .arg(folder.socket())
+                .arg("--dir")
+                .arg(folder.path()),
+        };
+        Ok(command)
     }
 }
 

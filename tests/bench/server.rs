@@ -3,6 +3,10 @@
 //! The same for udsd and for the floor: a process of its own in a fresh folder, with a
 //! NOTIFY_SOCKET of the benchmark's own. Nothing of it outlives this value.
 
+mod restart;
+
+pub(crate) use restart::Restart;
+
 use crate::setup::{Folder, Outcome, check_interrupted};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -28,9 +32,14 @@ const FOREIGN: [&str; 7] = [
     "WATCHDOG_PID",
 ];
 
+/// The socket in its folder that a server tells its manager by.
+const NOTES: &str = "notify";
+
 pub(crate) struct Server {
     child: Child,
     folder: Folder,
+    /// Where it tells what it does.
+    notes: UnixDatagram,
     ready_after: Duration,
 }
 
@@ -38,17 +47,9 @@ impl Server {
     /// `command` is given the folder, in which the server is to listen on `folder.socket()`.
     pub(crate) fn start(command: impl FnOnce(&Folder) -> Outcome<Command>) -> Outcome<Server> {
         let folder = Folder::new()?;
-        let notify = folder.path().join("notify");
-        let receiver = UnixDatagram::bind(&notify)?;
+        let notes = UnixDatagram::bind(folder.path().join(NOTES))?;
         let mut command = command(&folder)?;
-        for name in FOREIGN {
-            command.env_remove(name);
-        }
-        command
-            .env("NOTIFY_SOCKET", &notify)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.path().join("log"))?);
+        surround(&mut command, &folder)?;
 
         let begin = Instant::now();
         let child = command
@@ -57,19 +58,21 @@ impl Server {
         let mut server = Server {
             child,
             folder,
+            notes,
             ready_after: Duration::ZERO,
         };
-        server.await_ready(&receiver, begin)?;
+        server.await_ready(begin)?;
         server.ready_after = begin.elapsed();
         Ok(server)
     }
 
-    fn await_ready(&mut self, receiver: &UnixDatagram, begin: Instant) -> Outcome<()> {
+    fn await_ready(&mut self, begin: Instant) -> Outcome<()> {
         // Only so that a dead child is noticed: a message wakes it at once.
-        receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
+        self.notes
+            .set_read_timeout(Some(Duration::from_millis(100)))?;
         let mut message = [0; 4096];
         loop {
-            match receiver.recv(&mut message) {
+            match self.notes.recv(&mut message) {
                 Ok(length) => {
                     if message[..length]
                         .split(|b| *b == b'\n')
@@ -100,6 +103,10 @@ impl Server {
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(20)..].join("\n  ");
         format!("the server {fault}; its log ends:\n  {tail}")
+    }
+
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -183,6 +190,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a measured server has around it.
+fn surround(command: &mut Command, folder: &Folder) -> Outcome<()> {
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(folder.path().join("log"))?;
+    command
+        .env("NOTIFY_SOCKET", folder.path().join(NOTES))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    Ok(())
 }
 
 /// For servers of the benchmark's own: what udsd tells its manager.

@@ -3,8 +3,9 @@
 //! Sections, chosen by WORD: `echo` (messages per second, per second of server CPU, and p99, as
 //! ratios to the floor), `relay` (deliveries per second of server CPU, beside a bare fan-out and
 //! beside Redis), `collect` (messages stored per second of server CPU), `fairness` (p99 of a ping
-//! beside a client that sends without end), `idle` (resident bytes a client), `binary` (its size),
-//! `ready` (from exec to READY=1). Nothing but a wrong answer fails the run: figures are reported
+//! beside a client that sends without end), `restart` (how long clients wait while one process takes
+//! the place of another), `idle` (resident bytes a client), `binary` (its size), `ready` (from exec to
+//! READY=1). Nothing but a wrong answer fails the run: figures are reported
 //! beside their goals.
 //!
 //! - UDSD_BENCH_SECONDS (1), UDSD_BENCH_PAIRS (5): time for each server in a pair, and pairs.
@@ -22,6 +23,7 @@ mod idle;
 mod load;
 mod program;
 mod relay;
+mod restart;
 mod server;
 mod setup;
 mod start;
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
             .parse()
             .map_err(Into::into)
             .and_then(|count| idle::hold(Path::new(path), count)),
+        ["--restarting-clients", path, count] => count
+            .parse()
+            .map_err(Into::into)
+            .and_then(|count| restart::hold(Path::new(path), count)),
         _ => Options::read(&arguments).and_then(|options| run(&options)),
     };
     // An interruption shows first as whatever broke by it.
@@ -67,18 +73,20 @@ fn run(options: &Options) -> Outcome<()> {
     }
 
     type Section = fn(&Options, &Program, &Program) -> Outcome<Vec<Goal>>;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("echo", echo::run),
         ("relay", relay::run),
         ("collect", collect::run),
         ("fairness", fairness::run),
+        ("restart", restart::run),
         ("idle", idle::run),
         ("binary", start::binary),
         ("ready", start::ready),
     ];
     if !sections.iter().any(|(name, _)| options.wants(name)) {
         return Err(
-            "no such section: echo, relay, collect, fairness, idle, binary or ready".into(),
+            "no such section: echo, relay, collect, fairness, restart, idle, binary or ready"
+                .into(),
         );
     }
     let mut goals = Vec::new();

@@ -131,9 +131,15 @@ fn a_state_that_nobody_parked_is_refused_or_served_but_never_a_panic() {
         for _ in 0..=random.below(3) {
             damage(&mut value, &mut random);
         }
-        let Ok(state) = serde_json::from_value::<State>(value) else {
+        let Ok(mut state) = serde_json::from_value::<State>(value) else {
             continue;
         };
+        // Queues stand behind the document.
+        for client in &mut state.clients {
+            if random.one_in(3) {
+                client.queue.push(&vec![b'q'; random.below(9000) as usize]);
+            }
+        }
         let mut world = World::of(&config.sockets, Limits::new(1000, 1000));
         // Streams that nobody else has: those of clients of a hub that is let go.
         let clients: Vec<_> = state.clients.iter().map(|_| world.enter(0)).collect();
