@@ -52,6 +52,8 @@ pub struct Socket {
     pub name: String,
     /// The config no longer has it, or not so: it is there for the clients that it had.
     pub retired: bool,
+    /// It is retired, and of no use any more but for the numbers of those behind it.
+    pub vacant: bool,
     /// What happened on it.
     pub counters: Counters,
     /// Places in `clients` of the senders that wait for room in the record or with receivers, in

@@ -239,6 +239,7 @@ impl Socket {
         state::Socket {
             name: self.name.clone(),
             retired: self.is_retired(),
+            vacant: self.is_vacant(),
             counters: self.counters,
             stamped,
             enough,
@@ -253,6 +254,9 @@ impl Socket {
 
     fn resume(&mut self, parked: &state::Socket) {
         self.counters = parked.counters;
+        if let Some(retired) = &mut self.retired {
+            retired.is_vacant = parked.vacant;
+        }
         if let Some(relay) = self.service.relay() {
             relay.resume((parked.stamped, parked.enough));
         }
