@@ -14,8 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, limits, log as lines, mailbox, note_served, note_unserved, prepare, reload, rules,
-    serve,
+    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, prepare,
+    reload, report, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -23,7 +23,7 @@ use crate::{
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
-    server::{PlannedEndpoint, Server},
+    server::{Plan, PlannedEndpoint, Server},
     state,
     systemd::Inherited,
 };
@@ -35,11 +35,10 @@ pub(super) fn go_on(
     passed: Vec<Inherited>,
     signals: Signals,
 ) -> Result<(Server, Config), Fatal> {
+    handover.add(&passed);
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
-        Ok(Ok((server, unwritten))) => {
-            Ok(adopt(server, unwritten, &serving, handover, config, passed))
-        }
+        Ok(Ok(resumed)) => Ok(adopt(resumed, &serving, handover, config, passed)),
         Ok(Err(signals)) => {
             handover.commit();
             let config = config?;
@@ -51,6 +50,14 @@ pub(super) fn go_on(
             Err(fatal)
         }
     }
+}
+
+/// All as it was.
+struct Resumed {
+    server: Server,
+    unwritten: Vec<Unwritten>,
+    /// The sockets that are the manager's alone, by their names: it may have passed them.
+    left: Vec<String>,
 }
 
 /// Lines that the process before had taken into a record and not written.
@@ -69,10 +76,10 @@ fn resume(
     handover: &mut Handover,
     serving: &Config,
     signals: Signals,
-) -> Result<Result<(Server, Vec<Unwritten>), Signals>, Fatal> {
+) -> Result<Result<Resumed, Signals>, Fatal> {
     let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut unwritten = Vec::new();
+    let (mut unwritten, mut left) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
     for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
@@ -100,7 +107,11 @@ fn resume(
             });
         }
         sockets.push(rules);
-        endpoints.push(endpoint(handover, before, &serving.sockets[i], serving)?);
+        let endpoint = endpoint(handover, before, &serving.sockets[i], serving)?;
+        if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
+            left.push(before.name.clone());
+        }
+        endpoints.push(endpoint);
         targets.push(target);
     }
     let now = Now {
@@ -113,7 +124,11 @@ fn resume(
         Ok((hub, _)) => {
             info!("clients taken over: {clients}");
             let server = serve(serving, hub, endpoints, targets, signals)?;
-            Ok(Ok((server, unwritten)))
+            Ok(Ok(Resumed {
+                server,
+                unwritten,
+                left,
+            }))
         }
         Err((why, streams)) => {
             Handover::end(why, streams);
@@ -133,7 +148,10 @@ fn endpoint(
         return Ok(None);
     };
     let Some((fd, lock)) = handover.endpoint(parked) else {
-        error!("{}: it did not come along", endpoint::describe(socket));
+        // The manager's own is for the manager to pass; what becomes of it is said where it is not.
+        if !parked.inherited {
+            error!("{}: it did not come along", endpoint::describe(socket));
+        }
         return Ok(None);
     };
     Endpoint::resume(parked, fd, lock, socket, config).map(Some)
@@ -141,18 +159,27 @@ fn endpoint(
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
 fn adopt(
-    mut server: Server,
-    unwritten: Vec<Unwritten>,
+    resumed: Resumed,
     serving: &Config,
     handover: Handover,
     config: Result<Config, Fatal>,
     passed: Vec<Inherited>,
 ) -> (Server, Config) {
-    let plan = config.and_then(|config| {
-        let endpoints = endpoints(&mut server, serving, &config, passed)?;
-        let plan = reload::plan(&server, &config, endpoints)?;
-        Ok((plan, config))
-    });
+    let Resumed {
+        mut server,
+        unwritten,
+        left,
+    } = resumed;
+    let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
+    let (plan, spare) = match config {
+        Ok(config) => {
+            let spare = passed.iter().filter_map(|of| of.try_clone().ok());
+            let spare: Vec<Inherited> = spare.collect();
+            let plan = plan(&server, (serving, &left), &config, passed);
+            (plan.map(|plan| (plan, config)), spare)
+        }
+        Err(fatal) => (Err(fatal), passed),
+    };
     // Nobody can begin anew from here on: whom it serves, it may serve.
     handover.commit();
     server.own();
@@ -171,12 +198,17 @@ fn adopt(
         server.take_lines(&socket, &lines[written..]);
     }
     let applied = plan.and_then(|(plan, config)| {
-        server.apply(plan)?;
+        apply(&mut server, plan)?;
         Ok(config)
     });
     let (fatal, config) = match applied {
         Ok(config) => (None, config),
-        Err(fatal) => (Some(fatal), serving.clone()),
+        Err(fatal) => {
+            if let Err(why) = take_anew(&mut server, (serving, &left), spare) {
+                let _ = report(&why);
+            }
+            (Some(fatal), serving.clone())
+        }
     };
     for Unwritten {
         socket,
@@ -188,6 +220,11 @@ fn adopt(
         let goes_on = file(&config) == file(serving);
         server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
     }
+    if server.has_unmanaged(&managed) && server.stay() {
+        warn!(
+            "exit-on-idle is not in force until the units follow the file: nobody would start udsd again"
+        );
+    }
     if let Some(fatal) = fatal {
         reload::note_unchanged(&mut server, &fatal, "serving as before the restart");
     } else {
@@ -196,19 +233,82 @@ fn adopt(
     (server, config)
 }
 
-/// Where clients come from now: what the manager passes comes first. What it no longer passes, which
-/// is so once it has read its units anew after an edit, this process has all the same, and serves on.
-fn endpoints(
-    server: &mut Server,
-    serving: &Config,
+/// What is to be put into force, and the names of the sockets that go with what was before.
+type Step = (Plan, Vec<String>);
+
+/// Makes ready what `config` changes of what was served, where sockets were `left` to the manager alone.
+fn plan(
+    server: &Server,
+    (serving, left): (&Config, &[String]),
     config: &Config,
     passed: Vec<Inherited>,
-) -> Result<Vec<PlannedEndpoint>, Fatal> {
+) -> Result<Step, Fatal> {
+    let (endpoints, gone) = endpoints(server, (serving, left), config, passed)?;
+    Ok((reload::plan(server, config, endpoints)?, gone))
+}
+
+fn apply(server: &mut Server, (plan, gone): Step) -> Result<(), Fatal> {
+    // They go for good: nobody is to wait there.
+    for name in gone {
+        if let Some(place) = server.place(&name) {
+            server.disown(place);
+        }
+    }
+    server.apply(plan)
+}
+
+/// The file that is there cannot be put into force, and that of before stays: of what the manager
+/// passes, takes what stands anew where this process has served, and where else nobody would.
+fn take_anew(
+    server: &mut Server,
+    (serving, left): (&Config, &[String]),
+    passed: Vec<Inherited>,
+) -> Result<(), Fatal> {
+    let mut anew = false;
+    let mut fitting = Vec::new();
+    for passed in passed {
+        let mut sockets = serving.sockets.iter();
+        let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) else {
+            warn!(
+                "{}: the service manager has passed it, and nobody serves it",
+                endpoint::describe_inherited(&passed)
+            );
+            continue;
+        };
+        let there = reload::endpoint_of(server, &socket.name);
+        let there = there.and_then(|there| there.cookie().ok());
+        anew |= there.is_none() || there != passed.cookie().ok();
+        let name = Some(socket.name.clone());
+        fitting.push(Inherited { name, ..passed });
+    }
+    if anew {
+        let step = plan(server, (serving, left), serving, fitting)?;
+        apply(server, step)?;
+    }
+    Ok(())
+}
+
+/// Where clients come from now: what the manager passes comes first. What it no longer passes, which
+/// is so once it has read its units anew after an edit, this process has all the same, and serves on.
+///
+/// Returns also the names of those that go for good.
+fn endpoints(
+    server: &Server,
+    (serving, left): (&Config, &[String]),
+    config: &Config,
+    passed: Vec<Inherited>,
+) -> Result<(Vec<PlannedEndpoint>, Vec<String>), Fatal> {
+    let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let passed = assign(config, passed)?;
     let is_inherited = |socket: &config::Socket| {
         let endpoint = reload::endpoint_of(server, &socket.name);
         endpoint.is_some_and(Endpoint::is_inherited)
     };
+    let sockets = config.sockets.iter().zip(&passed);
+    let have_been: Vec<bool> = sockets
+        .map(|(socket, passed)| passed.is_some() || is_inherited(socket))
+        .collect();
+    check_exit_on_idle(config, &have_been)?;
     let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
     let mut all = Vec::new();
     let mut kept = Vec::new();
@@ -238,6 +338,13 @@ fn endpoints(
                 kept.push(new.name.as_str());
                 ("kept", reload::keep(there, old, new, config)?)
             }
+            (None, None) if left.contains(&new.name) => {
+                let fault = "the service manager no longer has it".into();
+                let socket = endpoint::describe(new);
+                note_unserved(new, &Fatal::Socket { socket, fault });
+                all.push(PlannedEndpoint::None);
+                continue;
+            }
             (None, _) => {
                 let had = match reload::stays(server, serving, new) {
                     Some((old, there)) => reload::keep(there, old, new, config),
@@ -257,13 +364,12 @@ fn endpoints(
         note_served(new, how);
         all.push(endpoint);
     }
-    // Those that go, go for good: nobody is to wait there.
-    for old in &serving.sockets {
-        if !kept.contains(&old.name.as_str())
-            && let Some(place) = server.place(&old.name)
-        {
-            server.disown(place);
-        }
-    }
-    Ok(all)
+    let gone = serving.sockets.iter().map(|old| old.name.clone());
+    let gone = gone.filter(|name| !kept.contains(&name.as_str()));
+    // Under another name it may be there all the same.
+    let gone = gone.filter(|name| {
+        let cookie = reload::endpoint_of(server, name).map(Endpoint::cookie);
+        !cookie.is_some_and(|of| of.is_ok_and(|cookie| cookies.contains(&cookie)))
+    });
+    Ok((all, gone.collect()))
 }
