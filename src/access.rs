@@ -21,6 +21,12 @@ impl Access {
         Access { users, groups }
     }
 
+    /// Lets in nobody.
+    #[must_use]
+    pub fn none() -> Self {
+        Access::new(vec![NOBODY], Vec::new())
+    }
+
     /// Whether a peer's supplementary groups can make a difference.
     #[must_use]
     pub fn asks_groups(&self) -> bool {
@@ -53,6 +59,13 @@ mod tests {
 
     fn access(users: &[u32], groups: &[u32]) -> Access {
         Access::new(users.into(), groups.into())
+    }
+
+    #[test]
+    fn by_none_nobody_enters() {
+        for uid in [0, 7, NOBODY] {
+            assert!(!Access::none().admits(&peer(uid, uid), &[uid]));
+        }
     }
 
     #[test]

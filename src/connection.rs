@@ -65,7 +65,7 @@ pub struct Watch {
 }
 
 /// What a client waits for before its messages are taken, or more is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaits {
     /// Room in its socket's record, and in the queues of those who are to get its messages.
     Room,

@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    access::Access,
     accounts,
     config::{self, AdHoc, Address, Config, Places, ServiceKind},
     endpoint::{self, Endpoint},
@@ -203,7 +204,7 @@ fn report(fatal: &Fatal) -> ExitCode {
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits(config);
     info!("room for {limits}");
-    let (sockets, targets) = rules(config)?.into_iter().unzip();
+    let (sockets, targets) = rules(config, Err)?.into_iter().unzip();
     let endpoints = endpoints(config, passed)?;
     serve(
         config,
@@ -214,22 +215,32 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     )
 }
 
-/// The sockets of the config file as the hub has them, each with where its record goes.
-fn rules(config: &Config) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
-    let access = config
-        .sockets
-        .iter()
-        .map(|socket| accounts::access(socket, config))
-        .collect::<Result<Vec<_>, _>>()?;
+/// The sockets of the config file as the hub has them, each with where its record goes. `refused` says
+/// whether one is to be had all the same whose record cannot be written, or whose lists name somebody
+/// unknown: nobody new comes in by that.
+fn rules(
+    config: &Config,
+    refused: impl Fn(Fatal) -> Result<(), Fatal>,
+) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
+    let mut lists = Vec::new();
+    for socket in &config.sockets {
+        lists.push(match accounts::access(socket, config) {
+            Ok(access) => access,
+            Err(fatal) => refused(fatal).map(|()| Access::none())?,
+        });
+    }
     let mut all = Vec::new();
-    for (socket, access) in config.sockets.iter().zip(access) {
+    for (socket, access) in config.sockets.iter().zip(lists) {
         let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = open_record(config, socket, keys)?;
+            match open_record(config, socket, keys) {
+                Ok(opened) => target = Some(opened),
+                Err(fatal) => refused(fatal)?,
+            }
             let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
             let encoder = Encoder::new(keys.format, journal, &socket.name);
-            record = Some(Record::new(encoder, keys.queue_size, opened.last_seq));
-            target = Some(opened);
+            let seq = target.as_ref().map_or(0, |target| target.last_seq);
+            record = Some(Record::new(encoder, keys.queue_size, seq));
         }
         all.push((Socket::new(socket, access, record), target));
     }

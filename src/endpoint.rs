@@ -110,6 +110,11 @@ impl Endpoint {
                 let address = SocketAddrUnix::new_abstract_name(name)
                     .map_err(|error| system(error.into()))?;
                 net::bind(&fd, &address).map_err(|error| match error {
+                    // A name cannot stand aside.
+                    Errno::ADDRINUSE if old.is_some() => fault(
+                        "another socket of this daemon has the name: restart udsd to pass it on"
+                            .into(),
+                    ),
                     Errno::ADDRINUSE => fault(in_use(owner_of(&address))),
                     other => system(other.into()),
                 })?;
@@ -277,8 +282,13 @@ impl Endpoint {
             return;
         };
         drop(file);
-        // Somebody else may hold it open: nobody is to wait there any more.
-        let _ = net::shutdown(&self.fd, Shutdown::Both);
+        // Somebody else may hold it open: nobody is to wait there any more. By a datagram socket
+        // answers still go out.
+        let ended = match self.listens {
+            true => Shutdown::Both,
+            false => Shutdown::Read,
+        };
+        let _ = net::shutdown(&self.fd, ended);
         if !self.listens {
             return;
         }

@@ -386,7 +386,7 @@ impl Server {
     /// Ends the stop, once nothing is owed or its time is over.
     fn stopped(&mut self, now: Now) -> Option<Ended> {
         let deadline = self.stop?;
-        let unwritten: usize = self.hub.records().map(|record| record.waiting()).sum();
+        let unwritten: usize = self.hub.records().map(|record| record.unwritten()).sum();
         let unwritten = unwritten + self.parting.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
         let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;

@@ -11,7 +11,7 @@ use std::{fmt, io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    connection::{Awaits, Gap},
+    connection::Gap,
     counters::Counters,
     datagram,
     error::Changed,
@@ -52,8 +52,6 @@ pub struct Socket {
     pub name: String,
     /// The config no longer has it, or not so: it is there for the clients that it had.
     pub retired: bool,
-    /// It is retired, and of no use any more but for the numbers of those behind it.
-    pub vacant: bool,
     /// What happened on it.
     pub counters: Counters,
     /// Places in `clients` of the senders that wait for room in the record or with receivers, in
@@ -124,9 +122,6 @@ pub struct Client {
     pub peer: Peer,
     /// Since bytes last went either way.
     pub silent: Duration,
-    /// What it waits for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub awaits: Option<Awaits>,
     /// It gets what others send.
     #[serde(default, skip_serializing_if = "is_not")]
     pub receiver: bool,
@@ -356,7 +351,6 @@ mod tests {
                     gid: 3,
                 },
                 silent: Duration::from_nanos(1_000_000_001),
-                awaits: Some(Awaits::Quota),
                 receiver: true,
                 deaf: false,
                 holds_up: false,

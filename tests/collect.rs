@@ -335,7 +335,7 @@ fn a_signal_while_a_non_blocking_output_stalls_changes_nothing() {
     let number = thread.file_name().unwrap().to_str().unwrap();
     let number = Pid::from_raw(number.parse().unwrap()).unwrap();
     kill_process(number, Signal::HUP).unwrap();
-    daemon.wait_log(&["SIGHUP"]);
+    daemon.wait_log(&["reloaded"]);
     thread::scope(|scope| {
         let (client, bytes) = (&client, &bytes);
         scope.spawn(move || {

@@ -711,3 +711,58 @@ fn a_manager_that_forgets_nothing_keeps_nobody_connected() {
     assert!(!daemon.log().contains("taken over"), "{}", daemon.log());
     assert_eq!(read_all(&stays), b"");
 }
+
+#[test]
+fn a_record_that_went_out_of_reach_goes_on_where_the_file_says() {
+    let folder = |name: &str| RECORD.replace("FILE", &format!("{{dir}}/{name}/log"));
+    let setup = Setup::new().keeping();
+    fs::create_dir(setup.folder().join("old")).unwrap();
+    let mut daemon = setup.config(&folder("old")).start();
+    let client = daemon.connect("log");
+    (&client).write_all(b"first\nhalf").unwrap();
+    let old = daemon.path("old");
+    let near = daemon.park();
+    fs::remove_dir_all(old).unwrap();
+    // Nor is there a new one yet: what is said waits.
+    let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+    let daemon = passing(setup.config(&folder("new")), &[near.as_fd()], Some(STORED)).start();
+    drop(near);
+    daemon.wait_log(&["WARN", "old/log"]);
+    daemon.wait_log(&["ERROR", "serving as before the restart"]);
+    (&client).write_all(b" a line\nsecond\n").unwrap();
+    round_trip_of_record(&daemon);
+    let daemon = restart(daemon, &folder("new"));
+    (&client).write_all(b"third\n").unwrap();
+    round_trip_of_record(&daemon);
+    fs::create_dir(daemon.path("new")).unwrap();
+    let mut daemon = restart(daemon, &folder("new"));
+    (&client).write_all(b"fourth\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    read_all(&client);
+    assert!(daemon.stop().success());
+    let text = fs::read_to_string(daemon.path("new/log")).unwrap();
+    let said = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        format!("{} {}", record["seq"], record["message"])
+    };
+    let mut said: Vec<String> = text.lines().map(said).collect();
+    // It may have been written before.
+    said.retain(|line| line != "1 \"first\"");
+    let expected = [
+        "2 \"half a line\"",
+        "3 \"second\"",
+        "4 \"visit\"",
+        "5 \"third\"",
+        "6 \"visit\"",
+        "7 \"fourth\"",
+    ];
+    assert_eq!(said, expected);
+}
+
+/// All that was sent before is taken.
+fn round_trip_of_record(daemon: &Daemon) {
+    let visit = daemon.connect("log");
+    (&visit).write_all(b"visit\n").unwrap();
+    visit.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&visit), b"");
+}

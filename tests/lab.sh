@@ -8,12 +8,15 @@
 #   tests/lab.sh UDSD UDSC GENERATOR --packages OLD NEW [CHECK...]    runs the checks of
 #       tests/lab/package.sh, or those named, where nothing is installed, with two Debian packages
 #
+# UDSD_LAB_CROWD=PROGRAM names the test executable of tests/systemd.rs, which the checks of
+# tests/lab/handover.sh need. UDSD_LAB_STREAMS=N: how many stream clients they have (5000).
+#
 # Exit code: 0 all well, 1 a check failed or the lab did not come up, 77 this machine cannot run it.
 set -uo pipefail
 
 readonly CANNOT=77
 readonly BOOT_SECONDS=60
-readonly RUN_SECONDS=300 # of all checks: what each waits for is bounded, so this ends only a fault of the lab
+readonly RUN_SECONDS=480 # of all checks: what each waits for is bounded, so this ends only a fault of the lab
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here repo=${here%/*}
@@ -33,6 +36,8 @@ main() {
   . "$here/lab/users.sh"
   # shellcheck source=tests/lab/hardening.sh
   . "$here/lab/hardening.sh"
+  # shellcheck source=tests/lab/handover.sh
+  . "$here/lab/handover.sh"
   # shellcheck source=tests/lab/package.sh
   . "$here/lab/package.sh"
   boot

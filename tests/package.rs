@@ -11,6 +11,10 @@ mod harness;
 #[path = "lab/run.rs"]
 mod run;
 
+mod lab {
+    pub(super) mod crowd;
+}
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -162,4 +166,11 @@ fn promises_of_the_package_hold_under_systemd() {
     let packages = [1, 2].map(|revision| package(folder.path(), revision));
     let [old, new] = packages.map(|path| path.into_os_string());
     run::run_lab(&["--packages".into(), old, new]);
+}
+
+/// This program inside the lab, where an upgrade must not cost the crowd a byte.
+#[test]
+#[ignore = "runs inside the lab"]
+fn crowd() {
+    lab::crowd::obey();
 }

@@ -8,17 +8,21 @@ use std::{
     fs,
     io::{Read, Write},
     net::Shutdown,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        net::{UnixDatagram, UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
+        },
     },
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use harness::{
-    Daemon, HANG, Random, Setup, Signal, connect, is_root, packets::Packets, read_all, read_n,
-    round_trip, write_until_full,
+    Daemon, HANG, Random, Setup, Signal, connect, is_root, manager::passing, packets::Packets,
+    read_all, read_n, round_trip, write_until_full,
 };
 
 /// A socket of this name at its path in the folder.
@@ -205,6 +209,26 @@ fn two_sockets_may_change_places() {
         "b has a client already"
     );
     assert_eq!(files(&daemon), ["x", "x.lock", "y", "y.lock"]);
+}
+
+#[test]
+fn an_abstract_name_passes_to_another_socket_by_a_restart_alone() {
+    let name = format!("udsd-reload-{}", std::process::id());
+    let text = |socket: &str| format!("[socket.{socket}]\npath = \"@{name}\"\n");
+    let daemon = Daemon::start(&text("a"));
+    let client = || {
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        UnixStream::connect_addr(&address).unwrap()
+    };
+    let here = client();
+    round_trip(&here, b"before");
+    let status = daemon.fail_to_reload(&text("b"));
+    assert!(status.contains("restart udsd to pass it on"), "{status}");
+    round_trip(&here, b"after");
+    daemon.reload_with(&(text("a") + "type = \"seqpacket\"\n"));
+    assert_eq!(read_all(&here), b"");
+    let refused = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap());
+    assert!(refused.is_err());
 }
 
 #[test]
@@ -626,20 +650,14 @@ fn a_reload_is_passed_over_while_the_daemon_stops() {
     assert!(!daemon.notes().concat().contains("RELOADING"));
 }
 
-/// Passes a listener at `a` in the folder as the manager does: descriptor 3.
+/// With a listener at `a` in the folder that the manager passes.
 fn inherited(text: &str) -> (Daemon, UnixListener) {
     let setup = Setup::new().config(text);
     let path = setup.folder().join("a");
     let listener = UnixListener::bind(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
-    let script = "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$@\"";
-    let stdin = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
-    let setup = setup
-        .stdin(stdin)
-        .wrapper(&["sh", "-c", script, "sh"])
-        .variable("LISTEN_FDS", "1")
-        .variable("LISTEN_FDNAMES", "a");
-    (setup.start(), listener)
+    let daemon = passing(setup, &[listener.as_fd()], Some("a")).start();
+    (daemon, listener)
 }
 
 #[test]
@@ -690,4 +708,52 @@ fn exit_on_idle_may_come_with_a_reload() {
     daemon.reload_with(&("[daemon]\nexit-on-idle = \"1s\"\n".to_owned() + &socket("a", "")));
     assert_eq!(daemon.wait().code(), Some(0));
     daemon.wait_log(&["idle for 1s"]);
+}
+
+#[test]
+fn a_restart_after_reloads_goes_on_with_all_of_them() {
+    let record = |name: &str| {
+        let keys = "service = \"collect\"\nframing = \"lines\"";
+        socket(name, keys) + &format!("[socket.{name}.record]\nfile = \"{{dir}}/record\"\n")
+    };
+    let first = socket("gone", "slow-timeout = \"1h\"")
+        + &socket("changed", "slow-timeout = \"1h\"")
+        + &socket("stays", "")
+        + &record("old");
+    let mut daemon = Setup::new().keeping().config(&first).start();
+    let bytes = Random::new(9).bytes(FLOOD);
+    let owed = ["gone", "changed"].map(|name| daemon.connect(name));
+    for client in &owed {
+        write_until_full(client, &bytes, LEAST);
+    }
+    let stays = daemon.connect("stays");
+    round_trip(&stays, b"before");
+    say(&daemon, "old", "0");
+    // Other sockets in other places, and clients of two that are no more.
+    let second = socket("new", "")
+        + &record("log")
+        + &socket("changed", "framing = \"nul\"")
+        + &socket("stays", "mode = \"0600\"");
+    daemon.reload_with(&second);
+    let new = daemon.connect("new");
+    round_trip(&new, b"before");
+    say(&daemon, "log", "1");
+    for n in 2..4 {
+        daemon = daemon.restart(|setup| setup.config(&second));
+        for client in [&stays, &new] {
+            round_trip(client, b"after");
+        }
+        say(&daemon, "log", &n.to_string());
+        daemon.reload_with(&second);
+    }
+    for client in &owed {
+        let came = read_all(client);
+        assert!(came.len() >= LEAST && bytes.starts_with(&came));
+    }
+    round_trip(&daemon.connect("new"), b"newcomer");
+    assert_eq!(mode(&daemon, "stays"), 0o600);
+    assert!(daemon.stop().success());
+    let expected: Vec<(u64, u64)> = (0..4).map(|n| (n + 1, n)).collect();
+    assert_eq!(numbers(&daemon, &["record"]), expected);
+    assert_eq!(files(&daemon), ["record"]);
 }

@@ -14,8 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, prepare,
-    reload, report, rules, serve,
+    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, reload,
+    report, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -38,13 +38,7 @@ pub(super) fn go_on(
     handover.add(&passed);
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
-        Ok(Ok(resumed)) => Ok(adopt(resumed, &serving, handover, config, passed)),
-        Ok(Err(signals)) => {
-            handover.commit();
-            let config = config?;
-            let server = prepare(&config, passed, signals)?;
-            Ok((server, config))
-        }
+        Ok(resumed) => Ok(adopt(resumed, &serving, handover, config, passed)),
         Err(fatal) => {
             handover.postpone();
             Err(fatal)
@@ -70,14 +64,20 @@ struct Unwritten {
     written: usize,
 }
 
-/// All as it was, but for lines of records; the signals come back where that is not to be had from
-/// what was left.
-fn resume(
-    handover: &mut Handover,
-    serving: &Config,
-    signals: Signals,
-) -> Result<Result<Resumed, Signals>, Fatal> {
-    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+/// All as it was, but for lines of records.
+fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
+    // A record may be out of reach now, as where the units have followed the file already: until a file
+    // is in force with which it is not, lines gather, and senders wait when that is full.
+    let out_of_reach = |fatal: Fatal| match fatal {
+        Fatal::Config(_) => {
+            warn!("{fatal}");
+            Ok(())
+        }
+        // A later attempt may succeed.
+        other => Err(other),
+    };
+    let rules = rules(serving, out_of_reach)?.into_iter();
+    let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let (mut unwritten, mut left) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
@@ -91,13 +91,15 @@ fn resume(
             targets.push(None);
             continue;
         };
-        if let (Some(target), Some(record)) = (&mut target, &mut before.record) {
+        if let Some(record) = &mut before.record {
             let lines = mem::take(&mut record.lines);
-            let written = target.resume(&lines, record.begun).unwrap_or_else(|error| {
-                warn!(
-                    "{}: the end of its record cannot be read: {error}",
-                    before.name
-                );
+            let written = match &mut target {
+                Some(target) => target.resume(&lines, record.begun),
+                None => Ok(0),
+            };
+            let written = written.unwrap_or_else(|error| {
+                let name = &before.name;
+                warn!("{name}: the end of its record cannot be read: {error}");
                 0
             });
             unwritten.push(Unwritten {
@@ -120,21 +122,22 @@ fn resume(
     };
     let streams = handover.streams(&parked);
     let clients = parked.clients.len();
-    match Hub::restore(sockets, limits(serving), parked, streams, now) {
+    let hub = match Hub::restore(sockets, limits(serving), parked, streams, now) {
         Ok((hub, _)) => {
             info!("clients taken over: {clients}");
-            let server = serve(serving, hub, endpoints, targets, signals)?;
-            Ok(Ok(Resumed {
-                server,
-                unwritten,
-                left,
-            }))
+            hub
         }
-        Err((why, streams)) => {
+        Err((why, sockets, streams)) => {
             Handover::end(why, streams);
-            Ok(Err(signals))
+            Hub::new(sockets, limits(serving))
         }
-    }
+    };
+    let server = serve(serving, hub, endpoints, targets, signals)?;
+    Ok(Resumed {
+        server,
+        unwritten,
+        left,
+    })
 }
 
 /// Where the clients of a socket came from.
@@ -187,7 +190,7 @@ fn adopt(
     let record = |config: &Config, name: &str| reload::named(config, name)?.record.clone();
     let (ending, going_on): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
         let file = plan.as_ref().ok();
-        file.is_some_and(|(_, file)| record(file, &unwritten.socket).is_none())
+        file.is_some_and(|(.., file)| record(file, &unwritten.socket).is_none())
     });
     for Unwritten {
         socket,
@@ -233,8 +236,8 @@ fn adopt(
     (server, config)
 }
 
-/// What is to be put into force, and the names of the sockets that go with what was before.
-type Step = (Plan, Vec<String>);
+/// What is to be put into force, and the numbers of the sockets that go for good with it.
+type Step = (Plan, Vec<usize>);
 
 /// Makes ready what `config` changes of what was served, where sockets were `left` to the manager alone.
 fn plan(
@@ -248,12 +251,7 @@ fn plan(
 }
 
 fn apply(server: &mut Server, (plan, gone): Step) -> Result<(), Fatal> {
-    // They go for good: nobody is to wait there.
-    for name in gone {
-        if let Some(place) = server.place(&name) {
-            server.disown(place);
-        }
-    }
+    server.disown(&gone);
     server.apply(plan)
 }
 
@@ -290,14 +288,13 @@ fn take_anew(
 
 /// Where clients come from now: what the manager passes comes first. What it no longer passes, which
 /// is so once it has read its units anew after an edit, this process has all the same, and serves on.
-///
-/// Returns also the names of those that go for good.
+/// Returns with it the numbers of the sockets that go for good: nobody is to wait there.
 fn endpoints(
     server: &Server,
     (serving, left): (&Config, &[String]),
     config: &Config,
     passed: Vec<Inherited>,
-) -> Result<(Vec<PlannedEndpoint>, Vec<String>), Fatal> {
+) -> Result<(Vec<PlannedEndpoint>, Vec<usize>), Fatal> {
     let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let passed = assign(config, passed)?;
     let is_inherited = |socket: &config::Socket| {
@@ -364,12 +361,13 @@ fn endpoints(
         note_served(new, how);
         all.push(endpoint);
     }
-    let gone = serving.sockets.iter().map(|old| old.name.clone());
-    let gone = gone.filter(|name| !kept.contains(&name.as_str()));
-    // Under another name it may be there all the same.
-    let gone = gone.filter(|name| {
-        let cookie = reload::endpoint_of(server, name).map(Endpoint::cookie);
-        !cookie.is_some_and(|of| of.is_ok_and(|cookie| cookies.contains(&cookie)))
-    });
-    Ok((all, gone.collect()))
+    // Under another name one may be there all the same.
+    let is_passed = |old: &config::Socket| {
+        let cookie = reload::endpoint_of(server, &old.name).map(Endpoint::cookie);
+        cookie.is_some_and(|of| of.is_ok_and(|cookie| cookies.contains(&cookie)))
+    };
+    let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str()) && !is_passed(old);
+    let gone = serving.sockets.iter().filter(goes);
+    let gone = gone.filter_map(|old| server.place(&old.name)).collect();
+    Ok((all, gone))
 }

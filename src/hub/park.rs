@@ -14,8 +14,8 @@ use crate::{
     state::{self, Ending, State},
 };
 
-/// A state that this daemon did not write, and the streams that came with it.
-pub type Unusable<S> = (&'static str, Vec<Option<S>>);
+/// Why a state is not one that was parked, and what was to go on with it.
+pub type Unusable<S> = (&'static str, Vec<Socket>, Vec<Option<S>>);
 
 impl<S: Stream> Hub<S> {
     /// Ends the hub between two turns: gives out what was said, writes what the kernel takes at once,
@@ -81,17 +81,23 @@ impl<S: Stream> Hub<S> {
         now: Now,
     ) -> Result<(Self, Vec<Option<usize>>), Unusable<S>> {
         if let Err(why) = check(&state, sockets.len(), streams.len()) {
-            return Err((why, streams));
+            return Err((why, sockets, streams));
         }
         let mut hub = Hub::new(sockets, limits);
         hub.ids = state.ids;
-        hub.retiring = hub.sockets.iter().any(Socket::is_retired);
         for (socket, parked) in hub.sockets.iter_mut().zip(&state.sockets) {
             socket.resume(parked);
         }
         let mut keys = Vec::with_capacity(streams.len());
         for (client, stream) in state.clients.into_iter().zip(streams) {
             keys.push(hub.keep(client, stream, now));
+        }
+        for socket in &mut hub.sockets {
+            let is_vacant = socket.present == 0;
+            if let Some(retired) = &mut socket.retired {
+                retired.is_vacant = is_vacant;
+                hub.retiring |= !is_vacant;
+            }
         }
         let key = |place: usize| keys.get(place).copied().flatten();
         for key in state.starved.into_iter().filter_map(key) {
@@ -161,7 +167,6 @@ impl<S> Connection<S> {
             id: self.id,
             peer: self.peer,
             silent: age(self.active),
-            awaits: self.awaits,
             receiver: self.receiver,
             deaf: self.is_deaf,
             holds_up: self.holds_up,
@@ -192,8 +197,6 @@ impl<S: Stream> Connection<S> {
         let socket = parked.socket as u32;
         Connection {
             watched: Watch::default(),
-            // Who waits for room stands in a line, or finds it in its turn.
-            awaits: None,
             receiver: parked.receiver,
             is_deaf: parked.deaf,
             holds_up: parked.holds_up,
@@ -239,7 +242,6 @@ impl Socket {
         state::Socket {
             name: self.name.clone(),
             retired: self.is_retired(),
-            vacant: self.is_vacant(),
             counters: self.counters,
             stamped,
             enough,
@@ -254,9 +256,6 @@ impl Socket {
 
     fn resume(&mut self, parked: &state::Socket) {
         self.counters = parked.counters;
-        if let Some(retired) = &mut self.retired {
-            retired.is_vacant = parked.vacant;
-        }
         if let Some(relay) = self.service.relay() {
             relay.resume((parked.stamped, parked.enough));
         }

@@ -176,7 +176,13 @@ impl<S: Stream> Hub<S> {
                     record.renew(encoder, queue_size, seq);
                     Some(record)
                 }
-                (Trail::New(record), _) => Some(record),
+                (Trail::New(mut record), _) => {
+                    // Lines of one that could not be written at all.
+                    if let Some(Some(before)) = records.get_mut(place) {
+                        record.take_lines(before.hand_over());
+                    }
+                    Some(record)
+                }
                 (Trail::Kept { .. } | Trail::None, _) => None,
             };
             let seq = before.max(record.as_ref().map_or(0, Record::seq));
@@ -312,9 +318,9 @@ impl<S: Stream> Hub<S> {
         let is_idle_changed = socket.idle_timeout != new.idle_timeout;
         let is_slow_changed =
             socket.slow_timeout != new.slow_timeout || socket.queue_size != new.queue_size;
-        let is_policy_changed = socket.slow_client != new.slow_client
-            || socket.queue_size != new.queue_size
-            || socket.stamps() != new.stamps();
+        let are_gaps_over =
+            socket.slow_client != new.slow_client || socket.stamps() != new.stamps();
+        let is_policy_changed = are_gaps_over || socket.queue_size != new.queue_size;
         socket.access = new.access;
         socket.rule = new.rule;
         socket.read_size = new.read_size;
@@ -335,8 +341,7 @@ impl<S: Stream> Hub<S> {
         let all = self.clients.iter_mut();
         let mut failed = Vec::new();
         for (key, client) in all.filter(|(_, client)| client.socket as usize == place) {
-            if is_policy_changed
-                && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
+            if are_gaps_over && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
             {
                 // In place of what was lost, and before what comes.
                 let told = relay.tell(gap);

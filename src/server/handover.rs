@@ -1,7 +1,7 @@
 //! Handover in the event loop: SIGUSR2 ends this process at the end of the turn, and the next one goes
 //! on.
 
-use std::time::Instant;
+use std::{mem, time::Instant};
 
 use log::{info, warn};
 
@@ -55,6 +55,15 @@ impl Server {
                 );
             }
             unwritten.push((socket, lines.unwrap_or_default()));
+        }
+        for socket in 0..self.hub.sockets().len() {
+            // Of a record that could not be opened.
+            if let Some(record) = self.hub.record(socket)
+                && record.unwritten() > record.waiting()
+            {
+                let lines = mem::take(record.hand_over());
+                unwritten.push((socket, Unwritten { lines, begun: 0 }));
+            }
         }
         let mut endpoints = self.door.park();
         let (mut state, links) = self.hub.park(now);

@@ -107,7 +107,7 @@ impl Server {
             && self.hub.undelivered() == 0
             && !self.door.is_pending()
             && self.door.rest().is_none()
-            && self.hub.records().all(|record| record.waiting() == 0)
+            && self.hub.records().all(|record| record.unwritten() == 0)
             && self.parting.is_empty()
     }
 }

@@ -147,10 +147,12 @@ impl Server {
         }
     }
 
-    /// The manager no longer passes this socket: once it is let go, nobody can connect to it.
-    pub fn disown(&mut self, place: usize) {
-        if let Some(endpoint) = self.door.endpoint_mut(place) {
-            endpoint.disown();
+    /// The manager no longer passes these sockets: once they are let go, nobody can connect there.
+    pub fn disown(&mut self, places: &[usize]) {
+        for &place in places {
+            if let Some(endpoint) = self.door.endpoint_mut(place) {
+                endpoint.disown();
+            }
         }
     }
 

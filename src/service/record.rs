@@ -116,6 +116,12 @@ impl Record {
         self.waiting
     }
 
+    /// Bytes that are not written, with those of this turn, or of all turns where there is no writer.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.waiting + self.pending.len()
+    }
+
     /// The writer has written `bytes` more.
     pub fn written(&mut self, bytes: usize) {
         self.waiting -= bytes;

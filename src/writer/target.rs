@@ -272,7 +272,7 @@ fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>>
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{fs, path::PathBuf, process, sync::mpsc};
+    use std::{fs, os::fd::OwnedFd, path::PathBuf, process, sync::mpsc, time::Duration};
 
     use super::*;
     use crate::writer::Writer;
@@ -331,6 +331,61 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let end = format!("y\n{torn}\n{}", line(8, ""));
         assert!(text.ends_with(&end), "a torn line stays alone");
+    }
+
+    #[test]
+    fn what_was_handed_over_before_a_move_goes_to_the_old_target_and_what_comes_after_to_the_new() {
+        let scratch = Scratch::new("move");
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let target = Target {
+            file: File::from(OwnedFd::from(pipe)),
+            id: None,
+            name: "a pipe".into(),
+            last_seq: 0,
+            torn: false,
+        };
+        let mut writer = Writer::start(target, || {}).unwrap();
+        // More than a pipe holds: the writer waits for the reader.
+        let first = "first\n".repeat(100_000);
+        writer.append(&mut first.clone().into_bytes());
+        for name in ["a", "b"] {
+            let target = open(&scratch.0.join(name)).unwrap();
+            assert_eq!(Target::at(&scratch.0.join(name)), target.id);
+            writer.move_to(target);
+            writer.append(&mut format!("to {name}\n").into_bytes());
+        }
+        let mut came = String::new();
+        reader.read_to_string(&mut came).unwrap();
+        assert!(came == first);
+        assert_eq!(writer.finish_within(Duration::from_secs(60)), 0);
+        for name in ["a", "b"] {
+            let text = fs::read_to_string(scratch.0.join(name)).unwrap();
+            assert_eq!(text, format!("to {name}\n"));
+        }
+    }
+
+    #[test]
+    fn only_so_many_targets_wait() {
+        let scratch = Scratch::new("stuck");
+        let (reader, pipe) = io::pipe().unwrap();
+        let target = Target {
+            file: File::from(OwnedFd::from(pipe)),
+            id: None,
+            name: "a pipe".into(),
+            last_seq: 0,
+            torn: false,
+        };
+        let mut writer = Writer::start(target, || {}).unwrap();
+        writer.append(&mut vec![b'\n'; 1 << 20]);
+        let mut moves = 0;
+        while !writer.is_stuck() {
+            writer.move_to(open(&scratch.0.join(format!("{moves}"))).unwrap());
+            moves += 1;
+        }
+        assert!(moves < 20);
+        assert_ne!(writer.unwritten(), 0);
+        // Its end lets the writer go, which fails.
+        drop(reader);
     }
 
     #[test]

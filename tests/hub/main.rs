@@ -22,6 +22,7 @@ mod fairness;
 mod held_up;
 mod limits;
 mod packets;
+mod park;
 mod quotas;
 mod relay;
 mod reload;

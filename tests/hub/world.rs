@@ -434,7 +434,7 @@ impl World {
         let sockets = self.sockets.iter().map(socket).collect();
         let streams = streams.into_iter().map(Some).collect();
         let (hub, keys) = Hub::restore(sockets, limits, state, streams, now)
-            .unwrap_or_else(|(why, _)| panic!("{why}"));
+            .unwrap_or_else(|(why, ..)| panic!("{why}"));
         self.hub = hub;
         let mut became = BTreeMap::new();
         let clients = mem::take(&mut self.clients);
@@ -456,13 +456,17 @@ impl World {
 
     pub fn reload_with(&mut self, sockets: &str, limits: &Limits) {
         let config = Config::parse(sockets, None, &Places::system()).unwrap();
-        let renewals = config.sockets.iter().map(|of| self.renewal(of)).collect();
+        self.reload_as(config.sockets, limits);
+    }
+
+    pub fn reload_as(&mut self, sockets: Vec<config::Socket>, limits: &Limits) {
+        let renewals = sockets.iter().map(|of| self.renewal(of)).collect();
         let now = self.now();
         let opened = self.hub.apply(renewals, limits, now, &mut watch);
         assert_eq!(opened, []);
         let places = self.hub.sockets().len();
         self.records.resize_with(places, Vec::new);
-        self.sockets = config.sockets;
+        self.sockets = sockets;
     }
 
     fn renewal(&mut self, config: &config::Socket) -> Renewal {

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # What the Debian package promises to who installs, upgrades, removes and purges it, and packaging/install
 # to who does without; run where nothing of udsd is installed. Part of tests/lab/checks.sh, whose words
-# it uses, with those of units.sh, users.sh and hardening.sh.
+# it uses, with those of units.sh, users.sh, hardening.sh and handover.sh.
 
 PACKAGE_CHECKS=(
   package_installs_and_serves
   package_upgrade_restarts_the_service_alone
   package_upgrade_keeps_clients
+  package_upgrade_keeps_the_crowd
   package_upgrade_starts_nothing_that_was_stopped
   package_keeps_what_the_administrator_disabled
   package_removal_stops_and_disables_all
@@ -150,6 +151,21 @@ EOF
   to_client=$keeping_to from_client=$keeping_from
   tell "go on"
   hear "kept 400"
+}
+
+check_package_upgrade_keeps_the_crowd() {
+  crowd_config | installed
+  with_crowd upgrade
+  # Which the crowd's start has put there.
+  in_vm rm -rf /run/systemd/system/udsd.service.d
+  in_vm systemctl daemon-reload
+}
+
+upgrade() {
+  local pid
+  pid=$(main_pid)
+  package --install "$NEW"
+  is_not "$pid" MainPID || fail "the old process still runs"
 }
 
 check_package_upgrade_starts_nothing_that_was_stopped() {

@@ -72,7 +72,7 @@ EOF
   pid=$(main_pid)
   config <<'EOF'
 [socket.udsd]
-path = "%t/lab-moved.sock"
+path = "%t/lab-reloaded.sock"
 message-size = "32KiB"
 EOF
   in_vm systemctl reload udsd.service || fail "systemctl reload failed"
@@ -83,10 +83,10 @@ EOF
   client owe "$SOCKET" 16
   hear sent
   answers
-  in_vm test ! -e /run/lab-moved.sock || fail "there is a new socket"
+  in_vm test ! -e /run/lab-reloaded.sock || fail "there is a new socket"
   apply
   serves udsd
-  in_vm test -S /run/lab-moved.sock || fail "the new socket is missing"
+  in_vm test -S /run/lab-reloaded.sock || fail "the new socket is missing"
   ! status_has 'reload failed' || fail "the status still says that a reload failed"
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn run_lab<A: AsRef<OsStr>>(arguments: &[A]) {
         .arg(env!("CARGO_BIN_EXE_udsc"))
         .arg(env!("CARGO_BIN_EXE_udsd-generator"))
         .args(arguments)
+        .env("UDSD_LAB_CROWD", env::current_exe().unwrap())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

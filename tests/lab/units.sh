@@ -337,7 +337,9 @@ record.file = "/srv/lab records \"%%d\\/log.json"
 EOF
   echo kept | in_vm nc -NU -w "$WAIT" /run/lab-log.sock
   wait_until "the record" in_vm grep --quiet '"message":"kept"' "$folder/log.json"
-  # A folder that is missing is a matter for udsd, which names it, not for systemd.
+  # A folder that is missing is a matter for udsd, which names it, not for systemd. At a start: a restart
+  # goes on as before.
+  in_vm systemctl stop udsd.service
   config <<'EOF'
 [socket.log]
 path = "%t/lab-log.sock"

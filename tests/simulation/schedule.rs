@@ -34,6 +34,8 @@ pub struct Schedule {
     pub abandoned: bool,
     /// After one of so many steps the next process takes over; never, where it is 0.
     restarts: u64,
+    /// Likewise, the file is put into force again.
+    reloads: u64,
     /// Prints what happens.
     told: bool,
 }
@@ -81,6 +83,7 @@ impl Schedule {
             (per_user, per_user * (1 + random.below(3) as usize))
         });
         let restarts = random.pick(&[0, 1, 3, 10, 30]);
+        let reloads = random.pick(&[0, 0, 1, 3, 10]);
         let rooms = plans.into_iter().enumerate();
         let mut schedule = Schedule {
             world: World::of(&sockets, limits(quotas)),
@@ -92,6 +95,7 @@ impl Schedule {
             stopped: false,
             abandoned: false,
             restarts,
+            reloads,
             told,
         };
         for room in &schedule.rooms {
@@ -118,6 +122,10 @@ impl Schedule {
             self.look();
             if !self.stopped && self.restarts > 0 && self.random.one_in(self.restarts) {
                 self.restart();
+                self.look();
+            }
+            if !self.stopped && self.reloads > 0 && self.random.one_in(self.reloads) {
+                self.reload();
                 self.look();
             }
         }
@@ -174,6 +182,26 @@ impl Schedule {
         for actor in self.actors.iter_mut().filter(|actor| actor.is_open()) {
             actor.client.key = became[&actor.client.key];
         }
+    }
+
+    /// The same file is put into force again; sometimes another one is in between, under which more
+    /// may wait.
+    fn reload(&mut self) {
+        let sockets = self.rooms.iter().map(|room| room.plan.socket.clone());
+        let sockets: Vec<_> = sockets.collect();
+        let between = self.random.one_in(3);
+        self.tell(|| format!("reload, another file between: {between}"));
+        if between {
+            let mut other = sockets.clone();
+            for socket in &mut other {
+                socket.queue_size *= 2;
+                if let Some(record) = &mut socket.record {
+                    record.queue_size *= 2;
+                }
+            }
+            self.world.reload_as(other, &limits(None));
+        }
+        self.world.reload_as(sockets, &limits(self.quotas));
     }
 
     /// One thing happens.
