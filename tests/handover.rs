@@ -483,6 +483,21 @@ fn a_file_that_is_wrong_costs_nobody_whom_the_manager_sends() {
 }
 
 #[test]
+fn an_edit_that_the_manager_was_not_told_of_costs_nobody() {
+    let (daemon, a) = managed(ONE);
+    let client = client_of(&daemon, "a");
+    let moved = ONE.replace("{dir}/a", "{dir}/moved");
+    let daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(&moved));
+    daemon.wait_log(&[
+        "ERROR",
+        "serving as before the restart",
+        "systemctl daemon-reload && systemctl restart udsd.socket",
+    ]);
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("a"), b"new\n");
+}
+
+#[test]
 fn a_listener_may_change_its_name() {
     let (daemon, a) = managed(ONE);
     let client = client_of(&daemon, "a");

@@ -229,7 +229,14 @@ fn adopt(
         );
     }
     if let Some(fatal) = fatal {
-        reload::note_unchanged(&mut server, &fatal, "serving as before the restart");
+        let mut so = "serving as before the restart".to_owned();
+        if !managed.is_empty() && matches!(fatal, Fatal::Socket { .. }) {
+            so = format!(
+                "{so} until the units follow the file: {}",
+                reload::units_remedy()
+            );
+        }
+        reload::note_unchanged(&mut server, &fatal, &so);
     } else {
         lines::to_stderr(&config.daemon.log);
     }
