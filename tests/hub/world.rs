@@ -402,9 +402,9 @@ impl World {
         panic!("the hub does not come to rest");
     }
 
-    /// Hands all over to a fresh hub, by way of bytes, as a restart does. What was handed to a record
+    /// Hands all over to a fresh hub as a restart does, by way of bytes if `in_bytes`. What was handed to a record
     /// and is not written is handed over too. Returns which key became which.
-    pub fn restart(&mut self, limits: Limits) -> BTreeMap<usize, usize> {
+    pub fn restart(&mut self, limits: Limits, in_bytes: bool) -> BTreeMap<usize, usize> {
         let now = self.now();
         let fresh = || Hub::new(Vec::new(), Limits::new(1, 1));
         let mut hub = mem::replace(&mut self.hub, fresh());
@@ -423,10 +423,12 @@ impl World {
                 record.lines = written.split_off(written.len() - unwritten);
             }
         }
-        let mut bytes = vec![0; HEAD];
-        let head = state.encode(&mut bytes).unwrap();
-        bytes[..HEAD].copy_from_slice(&head);
-        let state = State::decode(&bytes).unwrap();
+        if in_bytes {
+            let mut bytes = vec![0; HEAD];
+            let head = state.encode(&mut bytes).unwrap();
+            bytes[..HEAD].copy_from_slice(&head);
+            state = State::decode(&bytes).unwrap();
+        }
         let wires: Vec<_> = streams.iter().map(|end| Rc::clone(&end.0)).collect();
         for wire in &wires {
             wire.borrow_mut().watched = Watch::default();

@@ -82,7 +82,13 @@ impl Schedule {
             let per_user = longest * (8 + random.below(8) as usize);
             (per_user, per_user * (1 + random.below(3) as usize))
         });
-        let restarts = random.pick(&[0, 1, 3, 10, 30]);
+        // Each takes its time.
+        let restarts = match random.below(32) {
+            0 => 1,
+            1..4 => 10,
+            4..12 => 40,
+            _ => 0,
+        };
         let reloads = random.pick(&[0, 0, 1, 3, 10]);
         let rooms = plans.into_iter().enumerate();
         let mut schedule = Schedule {
@@ -178,7 +184,8 @@ impl Schedule {
     /// The next process goes on.
     fn restart(&mut self) {
         self.tell(|| "restart".into());
-        let became = self.world.restart(limits(self.quotas));
+        let in_bytes = self.random.one_in(8);
+        let became = self.world.restart(limits(self.quotas), in_bytes);
         for actor in self.actors.iter_mut().filter(|actor| actor.is_open()) {
             actor.client.key = became[&actor.client.key];
         }
