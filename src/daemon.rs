@@ -296,6 +296,8 @@ fn open_record(
 /// bound. Where the manager passes any, one that cannot be had costs only itself.
 fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Endpoint>>, Fatal> {
     let inherited = assign(config, passed)?;
+    let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
+    check_exit_on_idle(config, &are_inherited)?;
     let is_managed = inherited.iter().any(Option::is_some);
     let sockets = config.sockets.iter().zip(inherited);
     sockets
@@ -343,8 +345,6 @@ fn assign(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Inherite
             ),
         });
     }
-    let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
-    check_exit_on_idle(config, &are_inherited)?;
     Ok(inherited)
 }
 

@@ -8,7 +8,7 @@ mod place;
 
 use std::{
     fs::{self, File},
-    io, iter,
+    io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -219,13 +219,18 @@ impl Endpoint {
         })
     }
 
-    /// The descriptors of the socket and, where there is one, its lock.
+    /// The descriptors that the next process is to have: of the socket and, where there is one, its
+    /// lock. None of an abstract socket that the manager keeps: while anybody else has it, its name is
+    /// taken, and the manager could not make it anew (`unix(7)`).
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let lock = match &self.origin {
             Origin::Bound(Some(bound)) => Some(bound.lock()),
             _ => None,
         };
-        iter::once(self.fd.as_fd()).chain(lock)
+        let stays =
+            self.is_inherited() && matches!(address_of(&self.fd), Ok(Some(Address::Abstract(_))));
+        let own = (!stays).then(|| self.fd.as_fd());
+        own.into_iter().chain(lock)
     }
 
     /// Goes on with a socket that an earlier process served for `socket`. `lock`: of its file.
@@ -250,6 +255,11 @@ impl Endpoint {
                 ),
             });
         }
+        // The manager makes the sockets that it passes blocking, and this may be one of them.
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|error| Fatal::Socket {
+            socket: describe(socket),
+            fault: io::Error::from(error).to_string(),
+        })?;
         let bound = parked.file.as_ref().zip(lock);
         let origin = if parked.inherited {
             Origin::Inherited
@@ -445,6 +455,13 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
             .iter()
             .position(|socket| fits(&address, socket) && kind(socket.kind) == passed.kind)
     })
+}
+
+/// Whether an inherited socket is at the address of this one, and of its type.
+#[must_use]
+pub fn stands_for(passed: &Inherited, socket: &config::Socket) -> bool {
+    let address = address_of(&passed.fd).ok().flatten();
+    address.is_some_and(|there| fits(&there, socket)) && kind(socket.kind) == passed.kind
 }
 
 /// Whether an inherited socket's address is what the config file says.

@@ -27,7 +27,7 @@ use crate::{
     link::{Link, Sizes},
     parking::{self, ATTEMPTS, Memory, Parked, Parking},
     state::{self, State},
-    systemd,
+    systemd::{self, Inherited},
 };
 
 /// Descriptors that are left for the daemon itself where there are too few.
@@ -221,6 +221,25 @@ impl Handover {
             clients += 1;
         }
         error!("what was handed over cannot be used ({why}); clients closed: {clients}");
+    }
+
+    /// Adds what the earlier process left to the manager alone, and the manager passes.
+    pub fn add(&mut self, passed: &[Inherited]) {
+        let endpoints = self
+            .state
+            .sockets
+            .iter()
+            .filter_map(|of| of.endpoint.as_ref());
+        let cookies: Vec<u64> = endpoints.map(|endpoint| endpoint.cookie).collect();
+        for socket in passed {
+            if let Ok(cookie) = socket.cookie()
+                && cookies.contains(&cookie)
+                && !self.sockets.contains_key(&cookie)
+                && let Ok(fd) = socket.fd.try_clone()
+            {
+                self.sockets.insert(cookie, fd);
+            }
+        }
     }
 
     /// The descriptor of a socket that was served, and that of its file's lock.

@@ -113,6 +113,8 @@ pub struct Server {
     unchanged: Option<String>,
     /// `exit-on-idle`, where there is one.
     idle: Option<Idle>,
+    /// It does not apply to this process.
+    stays: bool,
     /// The config in effect, as TOML.
     config: String,
     /// Where all is to be left at the end of this turn.
@@ -170,6 +172,7 @@ impl Server {
             reload: false,
             unchanged: None,
             idle: None,
+            stays: false,
             config: String::new(),
             parking: None,
         })

@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 use log::warn;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{AddressFamily, SocketType},
+    net::{AddressFamily, SocketType, sockopt},
     pipe::{PipeFlags, pipe_with},
 };
 use sd_notify::NotifyState;
@@ -42,6 +42,28 @@ pub struct Inherited {
     pub kind: SocketType,
     /// The socket.
     pub fd: OwnedFd,
+}
+
+impl Inherited {
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// Those of `fcntl(2)`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            kind: self.kind,
+            fd: self.fd.try_clone()?,
+        })
+    }
+
+    /// SO_COOKIE (`socket(7)`), by which it is known.
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub fn cookie(&self) -> io::Result<u64> {
+        Ok(sockopt::socket_cookie(&self.fd)?)
+    }
 }
 
 /// Takes what the manager passed to this process; later calls find nothing.

@@ -221,6 +221,39 @@ fn an_abstract_socket_has_no_owner_and_no_mode() {
     }
 }
 
+#[test]
+fn an_abstract_socket_is_closed_before_the_others_and_bound_after_them() {
+    let written = generate(
+        "[socket.a]\npath = \"/run/a\"\n[socket.b]\npath = \"@b\"\n[socket.c]\npath = \"/run/c\"\n\
+         [socket.d]\npath = \"/run/d\"\n[socket.e]\npath = \"@e\"\n",
+    );
+    for name in ["b", "e"] {
+        let unit = &written[&format!("udsd-{name}.socket")];
+        assert_eq!(values(unit, "After"), ["udsd-c.socket udsd-d.socket"]);
+    }
+    for name in ["c", "d"] {
+        let unit = &written[&format!("udsd-{name}.socket")];
+        assert!(values(unit, "After").is_empty(), "{unit}");
+    }
+}
+
+#[test]
+fn a_stop_may_take_as_long_as_drain_timeout_says() {
+    for (drain, timeout) in [
+        ("5s", None),
+        ("60s", None),
+        ("60001ms", Some("91")),
+        ("5min", Some("330")),
+    ] {
+        let written = generate(&format!(
+            "[daemon]\ndrain-timeout = \"{drain}\"\n[socket.a]\npath = \"/run/a\"\n"
+        ));
+        let service = &written["udsd.service.d/00-udsd.conf"];
+        let found = values(service, "TimeoutStopSec");
+        assert_eq!(found, timeout.into_iter().collect::<Vec<_>>(), "{drain}");
+    }
+}
+
 /// Paths as TOML literals (''), and as the unit has them.
 const PATHS: [(&str, &str); 10] = [
     ("%t/a.sock", "/run/a.sock"),

@@ -11,9 +11,10 @@ use std::{
     net::Shutdown,
     os::{
         fd::{AsFd, OwnedFd},
+        linux::net::SocketAddrExt,
         unix::{
             fs::{MetadataExt, PermissionsExt},
-            net::{UnixDatagram, UnixListener, UnixStream},
+            net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
         },
     },
     path::Path,
@@ -450,6 +451,129 @@ fn a_file_that_is_wrong_costs_nobody() {
     let daemon = restart(daemon, TWO);
     round_trip(&client, b"mended\n");
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
+#[test]
+fn a_file_that_is_wrong_costs_nobody_whom_the_manager_sends() {
+    let (mut daemon, mut a) = managed(ONE);
+    let client = client_of(&daemon, "a");
+    let wrong = ONE.replacen("framing", "frming", 1);
+    for is_made_anew in [false, true, false] {
+        let near = daemon.park();
+        let next = Setup::within(Arc::clone(daemon.folder())).keeping();
+        if is_made_anew {
+            fs::remove_file(daemon.path("a")).unwrap();
+            a = listener(&next, "a");
+        }
+        // As systemd passes it.
+        a.set_nonblocking(false).unwrap();
+        let names = format!("{STORED}:a");
+        let next = passing(
+            next.config(&wrong),
+            &[near.as_fd(), a.as_fd()],
+            Some(&names),
+        );
+        daemon = next.start();
+        daemon.wait_log(&["ERROR", "serving as before the restart"]);
+        assert!(daemon.notes().iter().any(|note| note.contains("frming")));
+        round_trip(&client, b"after\n");
+        round_trip(&daemon.connect("a"), b"new\n");
+        round_trip(&client, b"again\n");
+    }
+}
+
+#[test]
+fn an_edit_that_the_manager_was_not_told_of_costs_nobody() {
+    let (daemon, a) = managed(ONE);
+    let client = client_of(&daemon, "a");
+    let moved = ONE.replace("{dir}/a", "{dir}/moved");
+    let daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(&moved));
+    daemon.wait_log(&[
+        "ERROR",
+        "serving as before the restart",
+        "systemctl daemon-reload && systemctl restart udsd.socket",
+    ]);
+    round_trip(&client, b"after\n");
+    round_trip(&daemon.connect("a"), b"new\n");
+}
+
+#[test]
+fn a_listener_may_change_its_name() {
+    let (daemon, a) = managed(ONE);
+    let client = client_of(&daemon, "a");
+    let renamed = ONE.replace("socket.a", "socket.b");
+    let daemon = daemon.restart_passing(("b", a.as_fd()), |setup| setup.config(&renamed));
+    // It knows its socket by the name.
+    assert_eq!(read_all(&client), b"");
+    round_trip(&daemon.connect("a"), b"new\n");
+}
+
+#[test]
+fn the_manager_can_make_an_abstract_socket_anew() {
+    let setup = Setup::new().keeping();
+    let name = setup.folder().join("abstract").display().to_string();
+    let config = format!("[socket.a]\npath = \"@{name}\"\nframing = \"lines\"\n");
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let connect = || {
+        let client = UnixStream::connect_addr(&address).unwrap();
+        client.set_read_timeout(Some(HANG)).unwrap();
+        client
+    };
+    let mut a = UnixListener::bind_addr(&address).unwrap();
+    let mut daemon = passing(setup.config(&config), &[a.as_fd()], Some("a")).start();
+    let client = connect();
+    round_trip(&client, b"before\n");
+    for is_made_anew in [false, true, false] {
+        let near = daemon.park();
+        let mut waiting = None;
+        if is_made_anew {
+            drop(a);
+            a = UnixListener::bind_addr(&address).unwrap();
+        } else {
+            waiting = Some(connect());
+        }
+        let next = Setup::within(Arc::clone(daemon.folder())).keeping();
+        let names = format!("{STORED}:a");
+        let next = passing(
+            next.config(&config),
+            &[near.as_fd(), a.as_fd()],
+            Some(&names),
+        );
+        daemon = next.start();
+        round_trip(&client, b"after\n");
+        round_trip(&waiting.unwrap_or_else(connect), b"waited\n");
+        assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    }
+    let mut daemon = restart(daemon, &config);
+    daemon.wait_log(&["ERROR", "socket a", "no longer has it"]);
+    round_trip(&client, b"at the end\n");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn who_has_a_socket_that_the_manager_lost_does_not_end_when_idle() {
+    let idle = format!("[daemon]\nexit-on-idle = \"1s\"\n{ONE}");
+    let (daemon, a) = managed(&idle);
+    drop(a);
+    let daemon = restart(daemon, &idle);
+    daemon.wait_log(&["WARN", "exit-on-idle"]);
+    daemon.signal(Signal::HUP);
+    daemon.wait_log(&["reloaded"]);
+    // The pause is the condition.
+    std::thread::sleep(Duration::from_millis(1500));
+    round_trip(&daemon.connect("a"), b"still here\n");
+}
+
+#[test]
+fn a_socket_that_is_gone_is_gone_once() {
+    let daemon = start(TWO);
+    let mut daemon = restart(daemon, ONE);
+    daemon.wait_log(&["b: gone"]);
+    for _ in 0..2 {
+        daemon = restart(daemon, ONE);
+        round_trip(&daemon.connect("a"), b"new\n");
+        assert!(!daemon.log().contains("b: gone"), "{}", daemon.log());
+    }
 }
 
 #[test]

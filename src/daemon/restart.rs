@@ -14,7 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, limits, log as lines, mailbox, note_served, note_unserved, reload, rules, serve,
+    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, reload,
+    report, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -22,7 +23,7 @@ use crate::{
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
-    server::{PlannedEndpoint, Server},
+    server::{Plan, PlannedEndpoint, Server},
     state,
     systemd::Inherited,
 };
@@ -34,14 +35,23 @@ pub(super) fn go_on(
     passed: Vec<Inherited>,
     signals: Signals,
 ) -> Result<(Server, Config), Fatal> {
+    handover.add(&passed);
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
-        Ok((server, unwritten)) => Ok(adopt(server, unwritten, &serving, handover, config, passed)),
+        Ok(resumed) => Ok(adopt(resumed, &serving, handover, config, passed)),
         Err(fatal) => {
             handover.postpone();
             Err(fatal)
         }
     }
+}
+
+/// All as it was.
+struct Resumed {
+    server: Server,
+    unwritten: Vec<Unwritten>,
+    /// The sockets that are the manager's alone, by their names: it may have passed them.
+    left: Vec<String>,
 }
 
 /// Lines that the process before had taken into a record and not written.
@@ -55,11 +65,7 @@ struct Unwritten {
 }
 
 /// All as it was, but for lines of records.
-fn resume(
-    handover: &mut Handover,
-    serving: &Config,
-    signals: Signals,
-) -> Result<(Server, Vec<Unwritten>), Fatal> {
+fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
     // A record may be out of reach now, as where the units have followed the file already: until a file
     // is in force with which it is not, lines gather, and senders wait when that is full.
     let out_of_reach = |fatal: Fatal| match fatal {
@@ -73,7 +79,7 @@ fn resume(
     let rules = rules(serving, out_of_reach)?.into_iter();
     let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    let mut unwritten = Vec::new();
+    let (mut unwritten, mut left) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
     for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
@@ -103,7 +109,11 @@ fn resume(
             });
         }
         sockets.push(rules);
-        endpoints.push(endpoint(handover, before, &serving.sockets[i], serving)?);
+        let endpoint = endpoint(handover, before, &serving.sockets[i], serving)?;
+        if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
+            left.push(before.name.clone());
+        }
+        endpoints.push(endpoint);
         targets.push(target);
     }
     let now = Now {
@@ -123,7 +133,11 @@ fn resume(
         }
     };
     let server = serve(serving, hub, endpoints, targets, signals)?;
-    Ok((server, unwritten))
+    Ok(Resumed {
+        server,
+        unwritten,
+        left,
+    })
 }
 
 /// Where the clients of a socket came from.
@@ -137,7 +151,10 @@ fn endpoint(
         return Ok(None);
     };
     let Some((fd, lock)) = handover.endpoint(parked) else {
-        error!("{}: it did not come along", endpoint::describe(socket));
+        // The manager's own is for the manager to pass; what becomes of it is said where it is not.
+        if !parked.inherited {
+            error!("{}: it did not come along", endpoint::describe(socket));
+        }
         return Ok(None);
     };
     Endpoint::resume(parked, fd, lock, socket, config).map(Some)
@@ -145,18 +162,27 @@ fn endpoint(
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
 fn adopt(
-    mut server: Server,
-    unwritten: Vec<Unwritten>,
+    resumed: Resumed,
     serving: &Config,
     handover: Handover,
     config: Result<Config, Fatal>,
     passed: Vec<Inherited>,
 ) -> (Server, Config) {
-    let plan = config.and_then(|config| {
-        let (endpoints, gone) = endpoints(&server, serving, &config, passed)?;
-        let plan = reload::plan(&server, &config, endpoints)?;
-        Ok((plan, gone, config))
-    });
+    let Resumed {
+        mut server,
+        unwritten,
+        left,
+    } = resumed;
+    let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
+    let (plan, spare) = match config {
+        Ok(config) => {
+            let spare = passed.iter().filter_map(|of| of.try_clone().ok());
+            let spare: Vec<Inherited> = spare.collect();
+            let plan = plan(&server, (serving, &left), &config, passed);
+            (plan.map(|plan| (plan, config)), spare)
+        }
+        Err(fatal) => (Err(fatal), passed),
+    };
     // Nobody can begin anew from here on: whom it serves, it may serve.
     handover.commit();
     server.own();
@@ -174,14 +200,18 @@ fn adopt(
     {
         server.take_lines(&socket, &lines[written..]);
     }
-    let applied = plan.and_then(|(plan, gone, config)| {
-        server.disown(&gone);
-        server.apply(plan)?;
+    let applied = plan.and_then(|(plan, config)| {
+        apply(&mut server, plan)?;
         Ok(config)
     });
     let (fatal, config) = match applied {
         Ok(config) => (None, config),
-        Err(fatal) => (Some(fatal), serving.clone()),
+        Err(fatal) => {
+            if let Err(why) = take_anew(&mut server, (serving, &left), spare) {
+                let _ = report(&why);
+            }
+            (Some(fatal), serving.clone())
+        }
     };
     for Unwritten {
         socket,
@@ -193,12 +223,74 @@ fn adopt(
         let goes_on = file(&config) == file(serving);
         server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
     }
+    if server.has_unmanaged(&managed) && server.stay() {
+        warn!(
+            "exit-on-idle is not in force until the units follow the file: nobody would start udsd again"
+        );
+    }
     if let Some(fatal) = fatal {
-        reload::note_unchanged(&mut server, &fatal, "serving as before the restart");
+        let mut so = "serving as before the restart".to_owned();
+        if !managed.is_empty() && matches!(fatal, Fatal::Socket { .. }) {
+            so = format!(
+                "{so} until the units follow the file: {}",
+                reload::units_remedy()
+            );
+        }
+        reload::note_unchanged(&mut server, &fatal, &so);
     } else {
         lines::to_stderr(&config.daemon.log);
     }
     (server, config)
+}
+
+/// What is to be put into force, and the numbers of the sockets that go for good with it.
+type Step = (Plan, Vec<usize>);
+
+/// Makes ready what `config` changes of what was served, where sockets were `left` to the manager alone.
+fn plan(
+    server: &Server,
+    (serving, left): (&Config, &[String]),
+    config: &Config,
+    passed: Vec<Inherited>,
+) -> Result<Step, Fatal> {
+    let (endpoints, gone) = endpoints(server, (serving, left), config, passed)?;
+    Ok((reload::plan(server, config, endpoints)?, gone))
+}
+
+fn apply(server: &mut Server, (plan, gone): Step) -> Result<(), Fatal> {
+    server.disown(&gone);
+    server.apply(plan)
+}
+
+/// The file that is there cannot be put into force, and that of before stays: of what the manager
+/// passes, takes what stands anew where this process has served, and where else nobody would.
+fn take_anew(
+    server: &mut Server,
+    (serving, left): (&Config, &[String]),
+    passed: Vec<Inherited>,
+) -> Result<(), Fatal> {
+    let mut anew = false;
+    let mut fitting = Vec::new();
+    for passed in passed {
+        let mut sockets = serving.sockets.iter();
+        let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) else {
+            warn!(
+                "{}: the service manager has passed it, and nobody serves it",
+                endpoint::describe_inherited(&passed)
+            );
+            continue;
+        };
+        let there = reload::endpoint_of(server, &socket.name);
+        let there = there.and_then(|there| there.cookie().ok());
+        anew |= there.is_none() || there != passed.cookie().ok();
+        let name = Some(socket.name.clone());
+        fitting.push(Inherited { name, ..passed });
+    }
+    if anew {
+        let step = plan(server, (serving, left), serving, fitting)?;
+        apply(server, step)?;
+    }
+    Ok(())
 }
 
 /// Where clients come from now: what the manager passes comes first. What it no longer passes, which
@@ -206,15 +298,21 @@ fn adopt(
 /// Returns with it the numbers of the sockets that go for good: nobody is to wait there.
 fn endpoints(
     server: &Server,
-    serving: &Config,
+    (serving, left): (&Config, &[String]),
     config: &Config,
     passed: Vec<Inherited>,
 ) -> Result<(Vec<PlannedEndpoint>, Vec<usize>), Fatal> {
+    let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let passed = assign(config, passed)?;
     let is_inherited = |socket: &config::Socket| {
         let endpoint = reload::endpoint_of(server, &socket.name);
         endpoint.is_some_and(Endpoint::is_inherited)
     };
+    let sockets = config.sockets.iter().zip(&passed);
+    let have_been: Vec<bool> = sockets
+        .map(|(socket, passed)| passed.is_some() || is_inherited(socket))
+        .collect();
+    check_exit_on_idle(config, &have_been)?;
     let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
     let mut all = Vec::new();
     let mut kept = Vec::new();
@@ -244,6 +342,13 @@ fn endpoints(
                 kept.push(new.name.as_str());
                 ("kept", reload::keep(there, old, new, config)?)
             }
+            (None, None) if left.contains(&new.name) => {
+                let fault = "the service manager no longer has it".into();
+                let socket = endpoint::describe(new);
+                note_unserved(new, &Fatal::Socket { socket, fault });
+                all.push(PlannedEndpoint::None);
+                continue;
+            }
             (None, _) => {
                 let had = match reload::stays(server, serving, new) {
                     Some((old, there)) => reload::keep(there, old, new, config),
@@ -263,7 +368,12 @@ fn endpoints(
         note_served(new, how);
         all.push(endpoint);
     }
-    let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str());
+    // Under another name one may be there all the same.
+    let is_passed = |old: &config::Socket| {
+        let cookie = reload::endpoint_of(server, &old.name).map(Endpoint::cookie);
+        cookie.is_some_and(|of| of.is_ok_and(|cookie| cookies.contains(&cookie)))
+    };
+    let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str()) && !is_passed(old);
     let gone = serving.sockets.iter().filter(goes);
     let gone = gone.filter_map(|old| server.place(&old.name)).collect();
     Ok((all, gone))

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     fmt::{Display, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::Scope;
@@ -30,6 +31,11 @@ const ABSTRACT_NAME: usize = 106;
 const OWN_FOLDER: &str = "udsd";
 /// Folders that PrivateTmp= makes writable.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// How long the manager waits for a stop by default (`systemd-system.conf(5)`, DefaultTimeoutStopSec=).
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a stop may take beside `drain-timeout`.
+const STOP_SPARE: Duration = Duration::from_secs(30);
 
 const HEADER: &str =
     "# Written by udsd-generator from udsd.toml, anew at each daemon-reload: edit that file.\n";
@@ -83,7 +89,12 @@ pub(super) fn entries(
             }
         };
         if i > 0 {
-            entries.extend(further_socket(socket, &source, &keys));
+            entries.extend(further_socket(
+                socket,
+                &source,
+                &after(socket, config),
+                &keys,
+            ));
         } else {
             // One reset forgets the addresses of all types (`systemd.socket(5)`).
             let text = format!("{HEADER}[Unit]\n{source}\n[Socket]\nListenStream=\n{keys}");
@@ -117,8 +128,24 @@ fn source(config: &Config) -> String {
     file.map_or_else(String::new, |file| format!("SourcePath={file}\n"))
 }
 
+/// After=, of an abstract socket, all others that have files. A name is free once nobody has the socket
+/// open, and while the manager gives files their owners it has processes that have all its sockets open:
+/// at a restart this one is to be closed before that begins, and bound again after it.
+fn after(socket: &Socket, config: &Config) -> String {
+    let mut after = String::new();
+    if matches!(socket.address, Address::Abstract(_)) {
+        let others = config.sockets.iter().enumerate().skip(1);
+        let others = others.filter(|(_, other)| matches!(other.address, Address::Path(_)));
+        let others: Vec<String> = others.map(|(i, other)| unit(i, other)).collect();
+        if !others.is_empty() {
+            line(&mut after, "After", &others.join(" "));
+        }
+    }
+    after
+}
+
 /// A unit like the static one, and the link by which udsd.socket brings it up.
-fn further_socket(socket: &Socket, source: &str, keys: &str) -> [Entry; 2] {
+fn further_socket(socket: &Socket, source: &str, after: &str, keys: &str) -> [Entry; 2] {
     let name = unit(1, socket);
     // The same start limit as udsd.socket has, for the same reason. Before=: who waits for
     // udsd.socket, as `systemctl restart` does, has waited for all.
@@ -129,6 +156,7 @@ fn further_socket(socket: &Socket, source: &str, keys: &str) -> [Entry; 2] {
          {source}\
          PartOf={FIRST}\n\
          Before={FIRST}\n\
+         {after}\
          StartLimitIntervalSec=10s\n\
          StartLimitBurst=100\n\
          \n\
@@ -260,6 +288,11 @@ fn service(config: &Config, places: &Places, scope: Scope) -> Result<String, Vec
     }
     text += "\n[Service]\n";
     line(&mut text, "Sockets", &units);
+    let drain = config.daemon.drain_timeout;
+    if drain + STOP_SPARE > STOP_TIMEOUT {
+        let seconds = (drain + STOP_SPARE).as_millis().div_ceil(1000);
+        line(&mut text, "TimeoutStopSec", &seconds);
+    }
     // A user's manager cannot protect the file system, so there is nothing to open up.
     if scope == Scope::System {
         for folder in record_folders(config, places)? {

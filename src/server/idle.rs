@@ -36,10 +36,17 @@ impl Server {
 
     /// The same, of a server at work: the time begins anew.
     pub(super) fn set_exit_on_idle(&mut self, span: Option<Duration>) {
-        self.idle = span.map(|span| Idle {
+        self.idle = span.filter(|_| !self.stays).map(|span| Idle {
             span,
             since: Some(Instant::now()),
         });
+    }
+
+    /// It does not end when it is idle, whatever a file says: the manager no longer has one of its
+    /// sockets, and would start nobody for who comes there. Returns whether it would have ended.
+    pub fn stay(&mut self) -> bool {
+        self.stays = true;
+        self.idle.take().is_some()
     }
 
     /// When the time without anything to do is over.

@@ -156,6 +156,16 @@ impl Server {
         }
     }
 
+    /// Whether one of its sockets was the manager's, and is not among those with these cookies.
+    #[must_use]
+    pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
+        let mut all = (0..self.door.places()).filter_map(|place| self.door.endpoint(place));
+        all.any(|endpoint| {
+            let cookie = endpoint.cookie();
+            endpoint.is_inherited() && !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
+        })
+    }
+
     /// The number of the socket `name`.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<usize> {

@@ -15,6 +15,12 @@
     keep PATH PACKETS COUNT   COUNT clients of an echo socket of lines and COUNT of one of seqpackets, each
                        with an answer it has not read and a line it has not ended, say "talking"; then,
                        told so by a line on standard input, go on, and hear each byte, and the end
+    stay NAME=PATH...  a client of each echo socket, which are of lines or, where PATH ends in "packets", of
+                       seqpackets; each with an answer it has not read and a line it has not ended: "here".
+                       Told so by a line on standard input, they go on and begin anew; it says of each who
+                       was left that it "goes on" or "got what it was owed"
+    visit PATH [SPAN]  as knock, but goes on where it is refused; says also how often that was, and how long
+                       the longest visit took. With a pause of up to SPAN ms between two visits
 
 The last line tells how it ended: "end of file after N bytes", which were compared with what it sent,
 or the kernel's words, as "Connection reset by peer after N bytes" or "connect: Permission denied", or
@@ -22,12 +28,14 @@ or the kernel's words, as "Connection reset by peer after N bytes" or "connect: 
 """
 
 import os
+import random
 import select
 import signal
 import socket
 import struct
 import sys
 import termios
+import time
 from fcntl import ioctl
 
 PATIENCE = 20  # seconds: above every wait of the checks, so that those report what was missing
@@ -199,6 +207,82 @@ def keep(path, packets, count):
     say(f"kept {len(clients)}")
 
 
+class Staying:
+    """A client in the middle of everything."""
+
+    def __init__(self, place):
+        self.name, path = place.split("=", 1)
+        self.packets = path.endswith("packets")
+        self.client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET if self.packets else socket.SOCK_STREAM)
+        self.client.connect(path)
+        self.begin()
+
+    def begin(self):
+        self.client.sendall(b"not read\n")
+        if not self.packets:
+            self.client.sendall(b"half a ")
+            wait_until_read(self.client)
+        select.select([self.client], [], [])
+
+    def hear(self, wanted):
+        """What comes, up to the length of what is wanted; the end may come before."""
+        heard = b""
+        while len(heard) < len(wanted) and (chunk := self.client.recv(len(wanted) - len(heard))):
+            heard += chunk
+        if heard not in (wanted, b""):
+            raise OSError(0, f"{self.name} heard {heard} in place of {wanted}")
+        return bool(heard)
+
+    def go_on(self):
+        """Whether it can; else it has had its answer, and the end."""
+        if not self.hear(b"not read\n"):
+            raise OSError(0, f"{self.name} did not get what it was owed")
+        try:
+            self.client.sendall(b"line\n")
+        except BrokenPipeError:
+            pass
+        return self.hear(b"line\n" if self.packets else b"half a line\n")
+
+
+def stay(*places):
+    clients = [Staying(place) for place in places]
+    say("here")
+    while clients and sys.stdin.readline():
+        going_on = [client.go_on() for client in clients]
+        said = [f"{client.name} {'goes on' if on else 'got what it was owed'}" for client, on in zip(clients, going_on)]
+        clients = [client for client, on in zip(clients, going_on) if on]
+        for client in clients:
+            client.begin()
+        say(", ".join(said))
+
+
+def visit(path, span=0):
+    times = refused = cut_off = longest = 0
+    while not select.select([sys.stdin], [], [], random.uniform(0, int(span)) / 1000)[0]:
+        begun = time.monotonic()
+        word = b"%d\n" % times
+        times += 1
+        heard = b""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            try:
+                client.connect(path)
+            except (ConnectionRefusedError, FileNotFoundError):
+                refused += 1
+                continue
+            try:
+                client.sendall(word)
+                heard = client.recv(100)
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+        if heard not in (word, b""):
+            raise OSError(0, f"garbled at visit {times}")
+        cut_off += not heard
+        longest = max(longest, time.monotonic() - begun)
+        if times == 1:
+            say("visiting")
+    say(f"visited {times} times, refused {refused} times, cut off {cut_off} times, longest {longest * 1000:.0f} ms")
+
+
 def out_of_patience(*_):
     say("timed out")
     sys.exit(1)
@@ -217,6 +301,8 @@ try:
         "relay": relay,
         "knock": knock,
         "keep": keep,
+        "stay": stay,
+        "visit": visit,
     }[sys.argv[1]](*sys.argv[2:])
 except OSError as error:
     say(error.strerror)

@@ -12,6 +12,11 @@ CHECKS+=(
   udsd_socket_is_the_only_switch
   a_bad_socket_costs_its_own_unit_alone
   records_may_lie_in_any_folder
+  clients_stay_while_sockets_move_come_and_go
+  a_bare_reload_and_a_restart_keep_everybody
+  a_socket_that_cannot_be_bound_costs_only_itself
+  a_broken_file_costs_no_client
+  nobody_falls_between_idle_ends_and_restarts
 )
 
 # All that an administrator does after an edit.
@@ -44,6 +49,35 @@ refuses() {
     "connect: Connection refused" | "connect: No such file or directory") ;;
     *) fail "$1: $said" ;;
   esac
+}
+
+# Clients that stay while others come: hears and tells by $staying.
+stay() {
+  client stay "$@"
+  hear here
+  staying=("$to_client" "$from_client")
+}
+
+# go_on PATTERN: those who stay go on with what they were in the middle of.
+go_on() {
+  to_client=${staying[0]} from_client=${staying[1]}
+  tell on
+  hear "$1"
+}
+
+# begin_visits PATH [SPAN]: somebody connects in a loop.
+begin_visits() {
+  client visit "$@"
+  hear visiting
+  visiting=("$to_client" "$from_client")
+}
+
+# end_visits PATTERN: what came of it.
+end_visits() {
+  to_client=${visiting[0]} from_client=${visiting[1]}
+  tell stop
+  hear "$1"
+  echo "$heard"
 }
 
 # Whether PID 1 has said so: it runs the generators under no unit.
@@ -316,4 +350,233 @@ EOF
   apply
   ! in_vm systemctl start udsd.service 2>/dev/null || fail "it started without a folder for its record"
   wait_until "the fault" journal_has 1 "cannot write /srv/lab-missing/log.json"
+}
+
+check_clients_stay_while_sockets_move_come_and_go() {
+  local said staying visiting _
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.moved]
+path = "%t/lab-before.sock"
+framing = "lines"
+[socket.gone]
+path = "%t/lab-gone.sock"
+framing = "lines"
+[socket.p]
+path = "%t/lab-packets"
+type = "seqpacket"
+[socket.d]
+path = "%t/lab-d.sock"
+type = "datagram"
+[socket.abstract]
+path = "@lab abstract"
+allow-users = ["root"]
+EOF
+  stay a=/run/lab-a.sock moved=/run/lab-before.sock gone=/run/lab-gone.sock p=/run/lab-packets
+  serves d abstract
+  begin_visits /run/lab-a.sock
+  config <<'EOF'
+[socket.new]
+path = "%t/lab-new.sock"
+mode = "0606"
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.moved]
+path = "%t/lab-after.sock"
+mode = "0600"
+user = "member"
+group = "outsider"
+framing = "lines"
+[socket.p]
+path = "%t/lab-packets"
+type = "seqpacket"
+mode = "0666"
+[socket.d]
+path = "%t/lab-moved.sock"
+type = "datagram"
+mode = "0622"
+[socket.new-packets]
+path = "%t/lab-new-packets"
+type = "seqpacket"
+[socket.abstract]
+path = "@lab other"
+allow-users = ["root"]
+EOF
+  apply
+  go_on "a goes on, moved goes on, gone got what it was owed, p goes on"
+  end_visits "visited * times, refused * times, cut off * times, longest * ms"
+  file_is "606 udsd udsd" /run/lab-new.sock
+  file_is "660 udsd udsd" /run/lab-a.sock
+  file_is "600 member outsider" /run/lab-after.sock
+  file_is "666 udsd udsd" /run/lab-packets
+  file_is "622 udsd udsd" /run/lab-moved.sock
+  file_is "660 udsd udsd" /run/lab-new-packets
+  serves new a moved p d new-packets abstract
+  refuses /run/lab-before.sock
+  refuses /run/lab-gone.sock
+  ! in_vm grep --quiet "@lab abstract" /proc/net/unix || fail "somebody listens at @lab abstract"
+  # Systemd forgets what the file no longer has.
+  in_vm systemctl stop udsd-gone.socket
+  is not-found LoadState udsd-gone.socket || fail "udsd-gone.socket is $(property LoadState udsd-gone.socket)"
+  is inactive ActiveState udsd-gone.socket || fail "udsd-gone.socket is $(property ActiveState udsd-gone.socket)"
+  go_on "a goes on, moved goes on, p goes on"
+  # The same without an edit. Between the end of a file and the next one there is none.
+  begin_visits /run/lab-a.sock
+  for _ in 1 2 3; do
+    in_vm systemctl restart udsd.socket
+    go_on "a goes on, moved goes on, p goes on"
+    in_vm systemctl restart udsd.service
+    go_on "a goes on, moved goes on, p goes on"
+  done
+  end_visits "visited * times, refused * times, cut off * times, longest * ms"
+  serves new a moved p d new-packets abstract
+  is 0 NRestarts || fail "NRestarts=$(property NRestarts)"
+  said=$(journal --priority=err --output=cat) || said=
+  [ -z "$said" ] || fail "$said"
+}
+
+check_a_bare_reload_and_a_restart_keep_everybody() {
+  local said staying visiting _
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.b]
+path = "%t/lab-b.sock"
+framing = "lines"
+EOF
+  stay a=/run/lab-a.sock b=/run/lab-b.sock
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-elsewhere.sock"
+framing = "lines"
+[socket.b]
+path = "%t/lab-b.sock"
+framing = "lines"
+EOF
+  in_vm systemctl daemon-reload
+  begin_visits /run/lab-a.sock
+  for _ in 1 2 3; do
+    in_vm systemctl restart udsd
+    go_on "a goes on, b goes on"
+  done
+  end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
+  journal_has 1 "systemctl daemon-reload && systemctl restart udsd.socket" --priority=warning..warning ||
+    fail "the log does not name the remedy"
+  # Somebody else's package once more.
+  in_vm systemctl daemon-reload
+  go_on "a goes on, b goes on"
+  said=$(in_vm lab-client echo /run/lab-a.sock) || fail "the old path: $said"
+  apply
+  go_on "a goes on, b goes on"
+  serves a b
+  file_is "660 udsd udsd" /run/lab-elsewhere.sock
+  refuses /run/lab-a.sock
+}
+
+check_a_socket_that_cannot_be_bound_costs_only_itself() {
+  local staying
+  in_vm sh -c 'echo a file >/run/lab-taken'
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+EOF
+  stay a=/run/lab-a.sock
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.bad]
+path = "%t/lab-taken/bad.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+EOF
+  apply
+  go_on "a goes on"
+  serves a b
+  is failed ActiveState udsd-bad.socket || fail "udsd-bad.socket is $(property ActiveState udsd-bad.socket)"
+  journal_has 1 "socket bad (/run/lab-taken/bad.sock): nobody can reach it, the others are served: systemctl daemon-reload && systemctl restart udsd.socket" \
+    --priority=err..err || fail "the log does not say what to run"
+  in_vm rm /run/lab-taken
+  apply
+  go_on "a goes on"
+  serves a b bad
+}
+
+check_a_broken_file_costs_no_client() {
+  local staying visiting path said
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.b]
+path = "%t/lab-b.sock"
+framing = "lines"
+EOF
+  stay a=/run/lab-a.sock b=/run/lab-b.sock
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+mode = "rw-rw----"
+[socket.b]
+path = "%t/lab-b.sock"
+framing = "lines"
+EOF
+  begin_visits /run/lab-b.sock
+  in_vm systemctl restart udsd
+  go_on "a goes on, b goes on"
+  end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
+  journal_has 1 "socket.a.mode" --priority=err..err || fail "the log does not name the key"
+  wait_until "the status names the key" status_has 'Status: ".*socket.a.mode'
+  # Systemd makes the same sockets anew; then, told of the file, the one of the default file.
+  for said in restart apply; do
+    [ "$said" = apply ] && apply || in_vm systemctl restart udsd.socket
+    go_on "a goes on, b goes on"
+    for path in /run/lab-a.sock /run/lab-b.sock; do
+      answer=$(in_vm lab-client echo "$path") || fail "after $said, $path: $answer"
+    done
+    wait_until "the status names the key" status_has 'Status: ".*socket.a.mode'
+  done
+  journal_has 1 "udsd at $SOCKET (stream): the service manager has passed it, and nobody serves it" ||
+    fail "the log does not name the socket of the default file"
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+mode = "0600"
+[socket.b]
+path = "%t/lab-b.sock"
+framing = "lines"
+EOF
+  apply
+  go_on "a goes on, b goes on"
+  serves a b
+  file_is "600 udsd udsd" /run/lab-a.sock
+}
+
+check_nobody_falls_between_idle_ends_and_restarts() {
+  local visiting n
+  fresh <<'EOF'
+[daemon]
+exit-on-idle = "1s"
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+EOF
+  # With pauses of more and less than that.
+  begin_visits /run/lab-a.sock 2000
+  for n in {1..4}; do
+    wait_until "idle end $n" is inactive ActiveState
+    in_vm systemctl restart udsd.service
+    serves b
+    in_vm systemctl restart udsd.service
+  done
+  end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
+  journal_has 4 "idle for 1s" || fail "it did not end for want of clients"
 }

@@ -10,6 +10,7 @@ CHECKS+=(
   users_quick_restarts_cost_no_socket
   users_own_file_and_records
   user_units_follow_the_users_file
+  users_restart_keeps_clients
   udsc_finds_the_users_daemon
   users_broken_config_costs_no_socket
   users_service_is_confined
@@ -246,6 +247,43 @@ END
   echoes "$runtime/lab-second.sock"
   echoes "$runtime/lab-first.sock"
   no_warnings
+}
+
+check_users_restart_keeps_clients() {
+  local staying visiting
+  fresh_resident
+  own_config <<'END'
+[socket.a]
+path = "%t/lab-a.sock"
+framing = "lines"
+[socket.p]
+path = "%t/lab-packets"
+type = "seqpacket"
+END
+  apply_resident
+  stay a="$runtime/lab-a.sock" p="$runtime/lab-packets"
+  begin_visits "$runtime/lab-a.sock"
+  for _ in 1 2 3; do
+    as_resident systemctl --user restart udsd
+    go_on "a goes on, p goes on"
+  done
+  end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
+  user_must_be 0 NRestarts
+  no_warnings
+  own_config <<'END'
+[socket.a]
+path = "%t/lab-moved.sock"
+mode = "0600"
+framing = "lines"
+[socket.p]
+path = "%t/lab-packets"
+type = "seqpacket"
+END
+  apply_resident
+  go_on "a goes on, p goes on"
+  file_is "600 resident resident" "$runtime/lab-moved.sock"
+  echoes "$runtime/lab-moved.sock"
+  refuses "$runtime/lab-a.sock"
 }
 
 check_udsc_finds_the_users_daemon() {
