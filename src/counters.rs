@@ -44,7 +44,18 @@ pub const UNCOUNTABLE: u64 = 1 << 62;
 impl Counters {
     /// Whether they can be counted on from.
     #[must_use]
-    pub fn are_sound(&self) -> bool {
+    pub fn are_sound(mut self) -> bool {
+        self.each().into_iter().all(|count| *count < UNCOUNTABLE)
+    }
+
+    /// Adds what happened on another socket.
+    pub fn add(&mut self, mut other: Counters) {
+        for (count, more) in self.each().into_iter().zip(other.each()) {
+            *count += *more;
+        }
+    }
+
+    fn each(&mut self) -> [&mut u64; 14] {
         let Counters {
             clients,
             refused,
@@ -61,23 +72,7 @@ impl Counters {
             unread,
             undelivered,
         } = self;
-        let life = [clients, refused, closed];
-        let taken = [messages, bytes, truncated, oversized, dropped];
-        let lost = [
-            unbound,
-            unreachable,
-            untaken,
-            unfinished,
-            unread,
-            undelivered,
-        ];
-        let mut all = life.into_iter().chain(taken).chain(lost);
-        all.all(|&count| count < UNCOUNTABLE)
-    }
-
-    /// Adds what happened on another socket.
-    pub fn add(&mut self, other: &Counters) {
-        let Counters {
+        [
             clients,
             refused,
             closed,
@@ -92,21 +87,7 @@ impl Counters {
             unfinished,
             unread,
             undelivered,
-        } = other;
-        self.clients += clients;
-        self.refused += refused;
-        self.closed += closed;
-        self.messages += messages;
-        self.bytes += bytes;
-        self.truncated += truncated;
-        self.oversized += oversized;
-        self.dropped += dropped;
-        self.unbound += unbound;
-        self.unreachable += unreachable;
-        self.untaken += untaken;
-        self.unfinished += unfinished;
-        self.unread += unread;
-        self.undelivered += undelivered;
+        ]
     }
 }
 

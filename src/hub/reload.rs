@@ -399,7 +399,7 @@ impl<S: Stream> Hub<S> {
             let has_clients = socket.present > 0;
             if let Some(heir) = heir {
                 let counters = std::mem::take(&mut socket.counters);
-                self.sockets[heir].counters.add(&counters);
+                self.sockets[heir].counters.add(counters);
             }
             let inherits = |socket: &Socket| {
                 let retired = socket.retired.filter(|retired| !retired.is_vacant);
