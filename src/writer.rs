@@ -12,7 +12,7 @@ use std::{
     io::{self, Write},
     mem,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -46,7 +46,8 @@ struct Shared {
     written: AtomicU64,
     /// The event loop asks to be woken by the next progress.
     wanted: AtomicBool,
-    failed: Mutex<Option<io::Error>>,
+    /// Why the thread has ended before its time.
+    failed: OnceLock<Errno>,
 }
 
 #[derive(Debug, Default)]
@@ -132,7 +133,8 @@ impl Writer {
             .name("record".into())
             .spawn(move || {
                 if let Err(error) = write_all(&theirs, target, &wake) {
-                    *theirs.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    // One thread sets it, once.
+                    let _ = theirs.failed.set(error);
                     wake();
                 }
             })?;
@@ -199,14 +201,11 @@ impl Writer {
         self.shared.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Why the thread ended, if it has.
+    /// Why the thread ended, if it has. Whoever asks is told, however often: a failure that somebody
+    /// has seen and passed over still ends the daemon.
     #[must_use]
     pub fn failure(&self) -> Option<io::Error> {
-        self.shared
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.shared.failed.get().map(|&errno| errno.into())
     }
 
     /// Ends the thread and takes back what it has not written. `None` where it is still at it after
@@ -259,7 +258,7 @@ impl Writer {
 }
 
 /// The thread: takes all lines there are, writes them, and so on until the `Writer` is dropped.
-fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()> {
+fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Errno> {
     let Target {
         mut file,
         mut name,
@@ -330,12 +329,12 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::BrokenPipe => return Err(error),
+                    io::ErrorKind::BrokenPipe => return Err(Errno::PIPE),
                     io::ErrorKind::WouldBlock => {
                         match poll(&mut [PollFd::new(&file, PollFlags::OUT)], Some(&LOOK)) {
                             // A signal that this thread handled: no SA_RESTART covers poll(2).
                             Ok(_) | Err(Errno::INTR) => {}
-                            Err(error) => return Err(error.into()),
+                            Err(error) => return Err(error),
                         }
                     }
                     _ => {
