@@ -783,6 +783,34 @@ fn round_trip_of_record(daemon: &Daemon) {
 }
 
 #[test]
+fn lines_that_a_record_out_of_reach_had_to_keep_are_not_given_up_without_a_word() {
+    let folder = |name: &str| RECORD.replace("FILE", &format!("{{dir}}/{name}/log"));
+    let plain = "[socket.log]\npath = \"{dir}/log\"\nframing = \"lines\"\n";
+    // By a restart, and by a reload after one.
+    for is_reload in [false, true] {
+        let setup = Setup::new().keeping();
+        fs::create_dir(setup.folder().join("old")).unwrap();
+        let mut daemon = setup.config(&folder("old")).start();
+        let old = daemon.path("old");
+        let near = daemon.park();
+        fs::remove_dir_all(old).unwrap();
+        let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+        let next = setup.config(&folder("new"));
+        let mut daemon = passing(next, &[near.as_fd()], Some(STORED)).start();
+        drop(near);
+        round_trip_of_record(&daemon);
+        if is_reload {
+            daemon.reload_with(plain);
+        } else {
+            daemon = restart(daemon, plain);
+        }
+        let line = daemon.wait_log(&["WARN", "bytes", "are lost"]);
+        assert!(line.contains("log: "), "{line}");
+        assert!(daemon.stop().success());
+    }
+}
+
+#[test]
 fn who_connects_while_nobody_runs_is_served() {
     let mut daemon = start(SOCKETS);
     let near = daemon.park();
