@@ -58,7 +58,7 @@ struct Inbox {
     done: bool,
     /// What is not written is wanted back.
     wanted_back: bool,
-    /// Here it is.
+    /// Here is what the thread had of it; it has ended, or is about to.
     back: Option<Unwritten>,
 }
 
@@ -69,27 +69,23 @@ pub struct Unwritten {
     pub lines: Vec<u8>,
     /// Bytes of the first that stand at the end of the file.
     pub begun: usize,
+    /// Bytes before `lines` that were given to a write that has not returned: how many of them will
+    /// have been written, nobody can tell.
+    pub uncertain: usize,
 }
 
 impl Shared {
-    /// Gives back `lines` from the one on in which `written` bytes end, if they are wanted back.
-    fn give_back(&self, lines: &mut Vec<u8>, written: usize) -> bool {
-        let mut inbox = self.inbox();
-        if !inbox.wanted_back {
-            return false;
-        }
+    /// Gives back `lines` from the one on in which `written` bytes end. What is still in the inbox
+    /// is the event loop's to take.
+    fn give_back(&self, mut lines: Vec<u8>, written: usize) {
         let start = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
         lines.drain(..start);
-        lines.append(&mut inbox.lines);
-        for (_, mut waiting) in mem::take(&mut inbox.next) {
-            lines.append(&mut waiting);
-        }
-        inbox.back = Some(Unwritten {
-            lines: mem::take(lines),
+        self.inbox().back = Some(Unwritten {
+            lines,
             begun: written - start,
+            uncertain: 0,
         });
         self.work.notify_all();
-        true
     }
 
     /// Waits for `span`, or until lines are wanted back.
@@ -208,9 +204,9 @@ impl Writer {
         self.shared.failed.get().map(|&errno| errno.into())
     }
 
-    /// Ends the thread and takes back what it has not written. `None` where it is still at it after
-    /// `patience`: a write that does not return may or may not have written.
-    pub fn take_back(mut self, patience: Duration) -> Option<Unwritten> {
+    /// Ends the thread and takes back what it has not written. Where it is still at a write after
+    /// `patience`, the lines which that write was given are not among it, but all after them are.
+    pub fn take_back(mut self, patience: Duration) -> Unwritten {
         let mut inbox = self.shared.inbox();
         inbox.wanted_back = true;
         self.shared.work.notify_all();
@@ -220,13 +216,26 @@ impl Writer {
             .work
             .wait_timeout_while(inbox, patience, waiting);
         inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let back = inbox.back.take()?;
+        // Under the lock: from here on the thread finds nothing to write in the inbox.
+        let mut waiting = mem::take(&mut inbox.lines);
+        for (_, mut lines) in mem::take(&mut inbox.next) {
+            waiting.append(&mut lines);
+        }
+        let back = inbox.back.take();
         drop(inbox);
+        let Some(mut back) = back else {
+            return Unwritten {
+                uncertain: self.unwritten() - waiting.len(),
+                lines: waiting,
+                begun: 0,
+            };
+        };
+        back.lines.append(&mut waiting);
         if let Some(thread) = self.thread.take() {
             // As in `finish`.
             let _ = thread.join();
         }
-        Some(back)
+        back
     }
 
     /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
@@ -300,7 +309,8 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
         drop(inbox);
         let mut written = 0;
         while written < lines.len() {
-            if shared.give_back(&mut lines, written) {
+            if shared.inbox().wanted_back {
+                shared.give_back(lines, written);
                 return Ok(());
             }
             let next = if owed > 0 {
@@ -329,12 +339,18 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::BrokenPipe => return Err(Errno::PIPE),
+                    io::ErrorKind::BrokenPipe => {
+                        shared.give_back(lines, written);
+                        return Err(Errno::PIPE);
+                    }
                     io::ErrorKind::WouldBlock => {
                         match poll(&mut [PollFd::new(&file, PollFlags::OUT)], Some(&LOOK)) {
                             // A signal that this thread handled: no SA_RESTART covers poll(2).
                             Ok(_) | Err(Errno::INTR) => {}
-                            Err(error) => return Err(error),
+                            Err(error) => {
+                                shared.give_back(lines, written);
+                                return Err(error);
+                            }
                         }
                     }
                     _ => {

@@ -100,8 +100,13 @@ fn conversations_go_on() {
 
 /// A process that goes on with what waits at `near`.
 fn next(daemon: &Daemon, near: &OwnedFd) -> Setup {
+    next_by(daemon, near, SOCKETS)
+}
+
+/// A process that goes on by `config` with what waits at `near`.
+fn next_by(daemon: &Daemon, near: &OwnedFd, config: &str) -> Setup {
     let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
-    passing(setup.config(SOCKETS), &[near.as_fd()], Some(STORED))
+    passing(setup.config(config), &[near.as_fd()], Some(STORED))
 }
 
 /// A client in the middle of a line, and with one that it has not read.
@@ -808,6 +813,68 @@ fn lines_that_a_record_out_of_reach_had_to_keep_are_not_given_up_without_a_word(
         assert!(line.contains("log: "), "{line}");
         assert!(daemon.stop().success());
     }
+}
+
+/// Collects raw lines to standard output, in larger pieces than a pipe holds.
+const OUTPUT: &str = "
+[daemon]
+drain-timeout = \"1s\"
+[socket.log]
+path = \"{dir}/log\"
+service = \"collect\"
+framing = \"lines\"
+message-size = \"256KiB\"
+[socket.log.record]
+queue-size = \"4MiB\"
+format = \"raw\"
+";
+
+/// A daemon with a write to its standard output that does not return, and the reader of that.
+fn start_with_stuck_output(config: &str) -> (Daemon, std::io::PipeReader) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let daemon = Setup::new().keeping().config(config).stdout(writer).start();
+    fill(
+        &daemon,
+        "log",
+        &[b"x".repeat(STUCK - 1), b"\n".to_vec()].concat(),
+    );
+    // Its first byte comes out of a write that needs more room than there is.
+    assert_eq!(reader.read(&mut [0]).unwrap(), 1);
+    (daemon, reader)
+}
+
+/// The length of the line which that write was given.
+const STUCK: usize = 200_000;
+
+/// Sends `lines`, and returns when all are taken.
+fn fill(daemon: &Daemon, socket: &str, lines: &[u8]) {
+    let mut client = daemon.connect(socket);
+    client.write_all(lines).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
+}
+
+/// Lines that a turn does not read at once.
+fn many_lines() -> String {
+    (0..5000).map(|n| format!("{n:099}\n")).collect()
+}
+
+#[test]
+fn a_write_that_does_not_return_costs_no_lines_but_its_own() {
+    let (mut daemon, mut reader) = start_with_stuck_output(OUTPUT);
+    fill(&daemon, "log", many_lines().as_bytes());
+    let near = daemon.park();
+    let warning = daemon.wait_log(&["WARN", "standard output", "has not returned"]);
+    assert!(warning.contains(&format!(" {STUCK} bytes")), "{warning}");
+    let mut came = Vec::new();
+    reader.read_to_end(&mut came).unwrap();
+    assert!(
+        came.iter().all(|&byte| byte == b'x'),
+        "what was handed over came"
+    );
+    let mut next = next_by(&daemon, &near, OUTPUT).start();
+    assert!(next.stop().success());
+    assert!(next.output() == many_lines().as_bytes());
 }
 
 #[test]

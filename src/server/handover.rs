@@ -46,15 +46,15 @@ impl Server {
         }
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
-            let (name, bytes) = (writer.name.clone(), writer.unwritten());
-            let lines = writer.take_back(patience());
-            if lines.is_none() {
+            let name = writer.name.clone();
+            let back = writer.take_back(patience());
+            if back.uncertain > 0 {
                 warn!(
-                    "record {name}: a write has not returned within {:?}, {bytes} bytes of lines are lost with it",
-                    self.drain_timeout
+                    "record {name}: a write of {} bytes has not returned within {:?}; of its lines, those not written are lost",
+                    back.uncertain, self.drain_timeout
                 );
             }
-            unwritten.push((socket, lines.unwrap_or_default()));
+            unwritten.push((socket, back));
         }
         for socket in 0..self.hub.sockets().len() {
             // Of a record that could not be opened.
@@ -62,13 +62,17 @@ impl Server {
                 && record.unwritten() > record.waiting()
             {
                 let lines = mem::take(record.hand_over());
-                unwritten.push((socket, Unwritten { lines, begun: 0 }));
+                let waiting = Unwritten {
+                    lines,
+                    ..Unwritten::default()
+                };
+                unwritten.push((socket, waiting));
             }
         }
         let mut endpoints = self.door.park();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;
-        for (socket, Unwritten { lines, begun }) in unwritten {
+        for (socket, Unwritten { lines, begun, .. }) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
                 (record.lines, record.begun) = (lines, begun);
             }

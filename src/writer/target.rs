@@ -380,6 +380,31 @@ mod tests {
             let error = writer.failure().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
+        writer.append(&mut b"nor this\n".to_vec());
+        let back = writer.take_back(Duration::from_secs(60));
+        assert_eq!(back.lines, b"to nobody\nnor this\n");
+        assert_eq!((back.begun, back.uncertain), (0, 0));
+    }
+
+    #[test]
+    fn what_a_write_that_does_not_return_was_not_given_comes_back() {
+        let scratch = Scratch::new("back");
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
+        let first = "first\n".repeat(100_000);
+        writer.append(&mut first.clone().into_bytes());
+        // From here on the thread is at it: a pipe does not hold that much.
+        reader.read_exact(&mut [0]).unwrap();
+        writer.append(&mut b"second\n".to_vec());
+        writer.move_to(open(&scratch.0.join("record")).unwrap());
+        writer.append(&mut b"third\n".to_vec());
+        let back = writer.take_back(Duration::from_millis(1));
+        assert_eq!(back.lines, b"second\nthird\n");
+        assert_eq!((back.begun, back.uncertain), (0, first.len()));
+        let mut came = String::new();
+        reader.read_to_string(&mut came).unwrap();
+        assert!(came == first[1..], "what came back is written all the same");
+        assert_eq!(fs::metadata(scratch.0.join("record")).unwrap().len(), 0);
     }
 
     #[test]
