@@ -204,12 +204,24 @@ impl Writer {
         self.shared.failed.get().map(|&errno| errno.into())
     }
 
+    /// Tells the thread that what it has not written is wanted back. `take_back` waits for that: of
+    /// several writers each is told first, lest one have the time of all.
+    pub fn want_back(&self) {
+        self.shared.inbox().wanted_back = true;
+        self.shared.work.notify_all();
+    }
+
+    /// Tells the thread to end once all is written. `finish_within` waits for that.
+    pub fn want_end(&self) {
+        self.shared.inbox().done = true;
+        self.shared.work.notify_all();
+    }
+
     /// Ends the thread and takes back what it has not written. Where it is still at a write after
     /// `patience`, the lines which that write was given are not among it, but all after them are.
     pub fn take_back(mut self, patience: Duration) -> Unwritten {
+        self.want_back();
         let mut inbox = self.shared.inbox();
-        inbox.wanted_back = true;
-        self.shared.work.notify_all();
         let waiting = |inbox: &mut Inbox| inbox.back.is_none();
         let waited = self
             .shared
@@ -241,9 +253,8 @@ impl Writer {
     /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
     /// bytes that are not written.
     pub fn finish_within(self, patience: Duration) -> usize {
-        let mut inbox = self.shared.inbox();
-        inbox.done = true;
-        self.shared.work.notify_all();
+        self.want_end();
+        let inbox = self.shared.inbox();
         let working = |inbox: &mut Inbox| inbox.back.is_none();
         // How it ended shows in what is unwritten.
         drop(
@@ -257,8 +268,7 @@ impl Writer {
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
     /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
-        self.shared.inbox().done = true;
-        self.shared.work.notify_one();
+        self.want_end();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by the thread.
             let _ = thread.join();

@@ -829,6 +829,14 @@ queue-size = \"4MiB\"
 format = \"raw\"
 ";
 
+/// Another record, in `file`.
+fn second(file: &str) -> String {
+    let name = "[socket.two]\npath = \"{dir}/two\"\nservice = \"collect\"\nframing = \"lines\"\n";
+    format!(
+        "{name}[socket.two.record]\nfile = \"{file}\"\nqueue-size = \"4MiB\"\nformat = \"raw\"\n"
+    )
+}
+
 /// A daemon with a write to its standard output that does not return, and the reader of that.
 fn start_with_stuck_output(config: &str) -> (Daemon, std::io::PipeReader) {
     let (mut reader, writer) = std::io::pipe().unwrap();
@@ -875,6 +883,32 @@ fn a_write_that_does_not_return_costs_no_lines_but_its_own() {
     let mut next = next_by(&daemon, &near, OUTPUT).start();
     assert!(next.stop().success());
     assert!(next.output() == many_lines().as_bytes());
+}
+
+#[test]
+fn a_stuck_record_costs_another_no_lines() {
+    let (mut daemon, _reader) =
+        start_with_stuck_output(&(OUTPUT.to_owned() + &second("/dev/full")));
+    fill(&daemon, "two", many_lines().as_bytes());
+    let near = daemon.park();
+    let config = OUTPUT.to_owned() + &second("{dir}/record");
+    let mut next = next_by(&daemon, &near, &config).start();
+    assert!(next.stop().success());
+    assert!(fs::read(next.path("record")).unwrap() == many_lines().as_bytes());
+}
+
+#[test]
+fn a_stuck_record_that_a_reload_has_ended_costs_another_no_lines() {
+    let (mut daemon, _reader) = start_with_stuck_output(OUTPUT);
+    let two = |file: &str| "[daemon]\ndrain-timeout = \"1s\"\n".to_owned() + &second(file);
+    daemon.reload_with(&two("/dev/full"));
+    fill(&daemon, "two", many_lines().as_bytes());
+    let near = daemon.park();
+    let warning = daemon.wait_log(&["WARN", "standard output", "are lost"]);
+    assert!(warning.contains(&format!(" {STUCK} bytes")), "{warning}");
+    let mut next = next_by(&daemon, &near, &two("{dir}/record")).start();
+    assert!(next.stop().success());
+    assert!(fs::read(next.path("record")).unwrap() == many_lines().as_bytes());
 }
 
 #[test]

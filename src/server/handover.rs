@@ -6,7 +6,12 @@ use std::{mem, time::Instant};
 use log::{info, warn};
 
 use super::{Server, count};
-use crate::{handover, hub::Now, parking::Parking, writer::Unwritten};
+use crate::{
+    handover,
+    hub::Now,
+    parking::Parking,
+    writer::{Unwritten, Writer},
+};
 
 impl Server {
     /// By this config, as TOML.
@@ -37,13 +42,10 @@ impl Server {
         self.notifier.status(format!("handing over {clients}"));
         let end = Instant::now() + self.drain_timeout;
         let patience = || end.saturating_duration_since(Instant::now());
-        for writer in self.parting.drain(..) {
-            let name = writer.name.clone();
-            let bytes = writer.finish_within(patience());
-            if bytes > 0 {
-                warn!("record {name}: {bytes} bytes of lines are not written and are lost");
-            }
-        }
+        // All are told before any is waited for: one that takes all the time leaves the others theirs.
+        self.parting.iter().for_each(Writer::want_end);
+        let going_on = self.writers.iter();
+        going_on.for_each(|(_, writer)| writer.want_back());
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
             let name = writer.name.clone();
@@ -55,6 +57,13 @@ impl Server {
                 );
             }
             unwritten.push((socket, back));
+        }
+        for writer in self.parting.drain(..) {
+            let name = writer.name.clone();
+            let bytes = writer.finish_within(patience());
+            if bytes > 0 {
+                warn!("record {name}: {bytes} bytes of lines are not written and are lost");
+            }
         }
         for socket in 0..self.hub.sockets().len() {
             // Of a record that could not be opened.
