@@ -14,8 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, reload,
-    report, rules, serve,
+    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_staying,
+    note_unserved, reload, report, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -228,9 +228,7 @@ fn adopt(
         server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
     }
     if server.has_unmanaged(&managed) && server.stay() {
-        warn!(
-            "exit-on-idle is not in force until the units follow the file: nobody would start udsd again"
-        );
+        note_staying();
     }
     if let Some(fatal) = fatal {
         let mut so = "serving as before the restart".to_owned();
