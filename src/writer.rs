@@ -75,11 +75,16 @@ pub struct Unwritten {
 }
 
 impl Shared {
-    /// Gives back `lines` from the one on in which `written` bytes end. What is still in the inbox
-    /// is the event loop's to take.
-    fn give_back(&self, mut lines: Vec<u8>, written: usize) {
-        let start = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
+    /// Gives back `lines` from the one on in which `written` bytes end; the first may have `begun` in
+    /// an earlier process. What is still in the inbox is the event loop's to take.
+    fn give_back(&self, mut lines: Vec<u8>, mut written: usize, begun: &[u8]) {
+        let end = memchr::memrchr(b'\n', &lines[..written]);
+        let start = end.map_or(0, |at| at + 1);
         lines.drain(..start);
+        if end.is_none() && !begun.is_empty() {
+            lines.splice(..0, begun.iter().copied());
+            written += begun.len();
+        }
         self.inbox().back = Some(Unwritten {
             lines,
             begun: written - start,
@@ -282,6 +287,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
         mut file,
         mut name,
         torn,
+        mut begun,
         ..
     } = target;
     let mut lines = Vec::new();
@@ -289,6 +295,10 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
     let mut owed = usize::from(torn);
     let mut failing = false;
     loop {
+        if !lines.is_empty() {
+            // Whole lines were written behind it.
+            begun = Vec::new();
+        }
         lines.clear();
         if lines.capacity() > KEPT {
             lines = Vec::new();
@@ -302,6 +312,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
                 file = target.file;
                 name = target.name;
                 owed = usize::from(target.torn);
+                begun = target.begun;
                 inbox = shared.inbox();
                 continue;
             }
@@ -320,7 +331,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
         let mut written = 0;
         while written < lines.len() {
             if shared.inbox().wanted_back {
-                shared.give_back(lines, written);
+                shared.give_back(lines, written, &begun);
                 return Ok(());
             }
             let next = if owed > 0 {
@@ -350,7 +361,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::BrokenPipe => {
-                        shared.give_back(lines, written);
+                        shared.give_back(lines, written, &begun);
                         return Err(Errno::PIPE);
                     }
                     io::ErrorKind::WouldBlock => {
@@ -358,7 +369,7 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Er
                             // A signal that this thread handled: no SA_RESTART covers poll(2).
                             Ok(_) | Err(Errno::INTR) => {}
                             Err(error) => {
-                                shared.give_back(lines, written);
+                                shared.give_back(lines, written, &begun);
                                 return Err(error);
                             }
                         }

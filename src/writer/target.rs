@@ -37,6 +37,8 @@ pub struct Target {
     pub last_seq: u64,
     /// The last line is unfinished: a process ended in the middle of it.
     pub(super) torn: bool,
+    /// What of the first line that comes stands there already.
+    pub(super) begun: Vec<u8>,
 }
 
 /// Why a record cannot be written.
@@ -75,6 +77,7 @@ impl Target {
             return Ok(0);
         }
         self.torn = false;
+        self.begun = first.to_vec();
         Ok(first.len())
     }
 
@@ -90,6 +93,7 @@ impl Target {
             name: "standard output".into(),
             last_seq: 0,
             torn: false,
+            begun: Vec::new(),
         })
     }
 
@@ -132,6 +136,7 @@ impl Target {
             name,
             last_seq,
             torn,
+            begun: Vec::new(),
         })
     }
 
@@ -272,7 +277,7 @@ fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>>
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{fs, os::fd::OwnedFd, path::PathBuf, process, sync::mpsc, time::Duration};
+    use std::{fs, os::fd::OwnedFd, path::PathBuf, process, sync::mpsc, thread, time::Duration};
 
     use super::*;
     use crate::writer::Writer;
@@ -317,6 +322,7 @@ mod tests {
             name: "a pipe".into(),
             last_seq: 0,
             torn: false,
+            begun: Vec::new(),
         }
     }
 
@@ -405,6 +411,40 @@ mod tests {
         reader.read_to_string(&mut came).unwrap();
         assert!(came == first[1..], "what came back is written all the same");
         assert_eq!(fs::metadata(scratch.0.join("record")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_line_that_was_begun_is_finished_however_often_it_comes_back() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+        let patience = Duration::from_secs(60);
+        let line = format!("{}\n", "x".repeat(200_000)).into_bytes();
+        let mut begun = 0;
+        for _ in 0..3 {
+            let mut target = a_pipe(pipe.try_clone().unwrap());
+            target.begun = line[..begun].to_vec();
+            let mut writer = Writer::start(target, || {}).unwrap();
+            writer.append(&mut line[begun..].to_vec());
+            // As much as the pipe holds.
+            while begun == 0 && writer.unwritten() == line.len() {
+                thread::yield_now();
+            }
+            let back = writer.take_back(patience);
+            assert!(back.lines == line, "it came back in part");
+            assert!(back.begun > 0 && back.begun >= begun);
+            begun = back.begun;
+        }
+        let mut target = a_pipe(pipe);
+        target.begun = line[..begun].to_vec();
+        let mut writer = Writer::start(target, || {}).unwrap();
+        writer.append(&mut line[begun..].to_vec());
+        let mut came = vec![0; line.len()];
+        reader.read_exact(&mut came).unwrap();
+        assert!(came == line);
+        writer.append(&mut b"next\n".to_vec());
+        reader.read_exact(&mut came[..5]).unwrap();
+        let back = writer.take_back(patience);
+        assert_eq!((back.lines.as_slice(), back.begun), (&b""[..], 0));
     }
 
     #[test]
