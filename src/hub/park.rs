@@ -112,7 +112,9 @@ impl<S: Stream> Hub<S> {
                     hub.sockets[number].line.wait(key);
                 }
             }
-            hub.mail.resume(number, parked.mail);
+            if !hub.sockets[number].is_retired() {
+                hub.mail.resume(number, parked.mail);
+            }
             hub.call(number, now);
         }
         Ok((hub, keys))
