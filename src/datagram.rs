@@ -7,7 +7,7 @@
 mod numbers;
 mod replies;
 
-use std::{collections::VecDeque, fmt, io, time::Instant};
+use std::{collections::VecDeque, fmt, io, iter, mem, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,13 @@ pub trait Datagrams: fmt::Debug {
     /// # Errors
     /// `WouldBlock` where it may fit later; any other error says that it cannot be delivered.
     fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()>;
+
+    /// Nobody else receives from it any more: what waits there is this process' alone.
+    fn disown(&mut self);
+
+    /// Lets nothing more come; what waits can still be received. False where somebody else receives
+    /// from it: what waits there is left to them.
+    fn shut_down(&mut self) -> bool;
 
     /// Receives no more. Where nobody else will, what waits is read away: its bytes are returned.
     fn hang_up(&mut self) -> usize;
@@ -92,6 +99,23 @@ impl Parked {
     pub fn waiting(&self) -> usize {
         let replies = self.owed.iter().map(|owed| owed.replies.len());
         self.held.len() + replies.sum::<usize>()
+    }
+
+    /// Datagrams among them that were received and not taken.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of the replies among them.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.owed.iter().map(replies::Parked::bytes).sum()
+    }
+
+    /// Gives up what was received and not taken; returns how many datagrams.
+    pub fn give_up_held(&mut self) -> u64 {
+        mem::take(&mut self.held).len() as u64
     }
 }
 
@@ -138,7 +162,19 @@ impl Exchange {
         }
     }
 
-    /// Goes on with what waited at the socket of an earlier process; nothing of it is refused.
+    /// Takes out what another socket in its place goes on with: what is held, and the senders'
+    /// numbers. Who is owed a reply knows this one, and gets it from here.
+    #[must_use]
+    pub fn move_out(&mut self, limits: &mut Limits) -> Parked {
+        Parked {
+            held: iter::from_fn(|| self.next_held(limits)).collect(),
+            owed: Vec::new(),
+            numbers: mem::take(&mut self.numbers).park(),
+        }
+    }
+
+    /// Goes on with what waited at the socket of an earlier process, or at the one in whose place it
+    /// is; nothing of it is refused.
     pub fn resume(&mut self, parked: Parked, limits: &mut Limits, now: Instant) {
         for letter in parked.held {
             self.hold(letter, limits);

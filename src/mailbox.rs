@@ -105,9 +105,17 @@ impl Datagrams for Mailbox {
         }
     }
 
+    fn disown(&mut self) {
+        self.inherited = false;
+    }
+
+    fn shut_down(&mut self) -> bool {
+        !self.inherited && net::shutdown(&self.fd, Shutdown::Read).is_ok()
+    }
+
     fn hang_up(&mut self) -> usize {
         // After this nothing more comes, so the loop ends with what the queue held.
-        if self.inherited || net::shutdown(&self.fd, Shutdown::Read).is_err() {
+        if !self.shut_down() {
             return 0;
         }
         let mut unread = 0;

@@ -436,6 +436,26 @@ fn clients_of_a_changed_service_get_what_they_are_owed_and_the_others_stay() {
 }
 
 #[test]
+fn what_happens_at_last_to_clients_of_a_changed_socket_counts_for_the_one_of_that_name() {
+    let config = "[socket.a]\npath = \"{dir}/a\"\n";
+    let daemon = Setup::new().keeping().config(config).start();
+    let client = daemon.connect("a");
+    let bytes = vec![b'x'; 3_000_000];
+    write_until_full(&client, &bytes, 1_000_000);
+    let lines = format!("{config}framing = \"lines\"\n");
+    daemon.reload_with(&lines);
+    let mut daemon = restart(daemon, &lines);
+    // It is still there.
+    read_n(&client, 1000);
+    drop(client);
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    assert!(!log.contains("a: gone"), "{log}");
+    let counts = daemon.wait_log(&["INFO", "a: 1 clients"]);
+    assert!(!counts.contains(" 0 undelivered"), "{counts}");
+}
+
+#[test]
 fn a_file_that_is_wrong_costs_nobody() {
     let daemon = start(TWO);
     let client = client_of(&daemon, "a");

@@ -94,6 +94,13 @@ pub(super) struct Parked {
     since: Duration,
 }
 
+impl Parked {
+    /// Bytes of the replies.
+    pub(super) fn bytes(&self) -> usize {
+        self.replies.iter().map(|Datagram(reply)| reply.len()).sum()
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Datagram(#[serde(with = "octets")] Box<[u8]>);
 

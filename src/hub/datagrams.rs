@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use log::warn;
 use slab::Slab;
 
 use super::{Hub, Now, Socket, log::Lines};
@@ -43,15 +44,18 @@ pub(super) struct Mail {
     buffer: Vec<u8>,
     envelopes: Vec<Envelope>,
     notes: Notes,
-    /// Of sockets that are not open yet: what waited there in an earlier process.
+    /// Of sockets that are not open: what waited there in an earlier process, or at another mailbox.
+    /// Nothing of retired ones.
     parked: Vec<(usize, Parked)>,
 }
 
 impl Mail {
-    /// Lets go of all sockets, and returns what waited at each.
+    /// Lets go of all sockets, and returns what waited at each, and for those that are not open.
     pub(super) fn park(self, now: Instant) -> impl Iterator<Item = (usize, Parked)> {
         let exchanges = self.exchanges.into_iter();
-        exchanges.map(move |(_, (socket, exchange))| (socket, exchange.park(now)))
+        exchanges
+            .map(move |(_, (socket, exchange))| (socket, exchange.park(now)))
+            .chain(self.parked)
     }
 
     /// What waited at this socket in an earlier process, to go on once it is open.
@@ -74,6 +78,14 @@ impl Mail {
         self.number(socket).is_some()
     }
 
+    /// What waits for the mailbox of a socket is for the one that is opened there next.
+    pub(super) fn move_out(&mut self, socket: usize, limits: &mut Limits) {
+        if let Some(exchange) = self.of_socket(socket) {
+            let parked = exchange.move_out(limits);
+            self.parked.push((socket, parked));
+        }
+    }
+
     /// Gives the exchange of one socket to another, which receives no more; what its senders are owed
     /// is still tried. Returns the bytes that were read away, and the datagrams that were received
     /// and not taken.
@@ -93,8 +105,11 @@ impl Mail {
 
     /// Gives up what the record of a socket had no room for; returns how many datagrams.
     pub(super) fn give_up_held(&mut self, socket: usize, limits: &mut Limits) -> u64 {
-        self.of_socket(socket)
-            .map_or(0, |exchange| drain(exchange, limits))
+        let mut parked = self.parked.iter_mut();
+        let parked = parked.find(|(of, _)| *of == socket);
+        let parked = parked.map_or(0, |(_, parked)| parked.give_up_held());
+        let exchange = self.of_socket(socket);
+        parked + exchange.map_or(0, |exchange| drain(exchange, limits))
     }
 
     /// Lets go of the exchanges of a retired socket that owe nothing; whether one is left.
@@ -159,9 +174,19 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn undelivered(&self) -> usize {
         let exchanges = self.mail.exchanges.iter();
-        exchanges
+        let open: usize = exchanges
             .map(|(_, (_, exchange))| exchange.held() + exchange.replies.waiting())
-            .sum()
+            .sum();
+        let parked = self.mail.parked.iter().map(|(_, parked)| parked.waiting());
+        open + parked.sum::<usize>()
+    }
+
+    /// Nobody else receives from the mailbox of socket number `socket` any more, if it has one: what
+    /// waits there is lost with it unless it is received.
+    pub fn disown(&mut self, socket: usize) {
+        if let Some(exchange) = self.mail.of_socket(socket) {
+            exchange.mailbox.disown();
+        }
     }
 
     /// Whether somebody waits for room in the record of socket number `socket`.
@@ -173,6 +198,25 @@ impl<S: Stream> Hub<S> {
 
     /// An event for datagram socket `number`: one batch. Returns whether anything came.
     pub fn receive(&mut self, number: usize, now: Now) -> bool {
+        self.receives(number) && self.receive_batch(number, now)
+    }
+
+    /// What waits for the mailbox of socket number `socket`, and all that still waits in the kernel
+    /// there, is for the one that is opened in its place: no more than the kernel's queue is held beyond
+    /// a batch.
+    pub(super) fn move_mail(&mut self, socket: usize, now: Now) {
+        let Some(number) = self.mail.number(socket) else {
+            return;
+        };
+        // Else those who know only this one could send without end.
+        if self.mail.exchanges[number].1.mailbox.shut_down() {
+            self.mail.make_room(&self.sockets[socket]);
+            while self.receive_batch(number, now) {}
+        }
+        self.mail.move_out(socket, &mut self.limits);
+    }
+
+    fn receive_batch(&mut self, number: usize, now: Now) -> bool {
         let Mail {
             exchanges,
             buffer,
@@ -181,9 +225,6 @@ impl<S: Stream> Hub<S> {
             ..
         } = &mut self.mail;
         let (socket, exchange) = &mut exchanges[number];
-        if !exchange.receives() {
-            return false;
-        }
         let mut desk = Desk {
             exchange,
             socket: &mut self.sockets[*socket],
@@ -258,6 +299,30 @@ impl<S: Stream> Hub<S> {
             let counters = &mut self.sockets[*socket].counters;
             counters.unread += exchange.mailbox.hang_up() as u64;
         }
+        // Only another process could deliver it.
+        for socket in 0..self.sockets.len() {
+            self.give_up_parked(socket, socket);
+        }
+    }
+
+    /// Gives up what waits for socket number `from`, which has no mailbox, and counts it at number `to`.
+    pub(super) fn give_up_parked(&mut self, from: usize, to: usize) {
+        let mut parked = self.mail.parked.iter();
+        let Some(place) = parked.position(|(of, _)| *of == from) else {
+            return;
+        };
+        let (_, parked) = self.mail.parked.swap_remove(place);
+        let (waiting, held, owed) = (parked.waiting(), parked.held(), parked.owed());
+        if waiting == 0 {
+            return;
+        }
+        let socket = &mut self.sockets[to];
+        socket.counters.untaken += held as u64;
+        socket.counters.undelivered += owed as u64;
+        let (name, replies) = (&socket.name, waiting - held);
+        warn!(
+            "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
+        );
     }
 
     /// Ends the stop: gives up what waits.
@@ -279,6 +344,11 @@ impl<S: Stream> Hub<S> {
             counters.untaken += drain(exchange, &mut self.limits);
             counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;
             exchange.called = false;
+        }
+        for socket in 0..self.sockets.len() {
+            if is_meant(&self.sockets[socket]) {
+                self.give_up_parked(socket, socket);
+            }
         }
     }
 }

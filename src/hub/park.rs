@@ -40,6 +40,8 @@ impl<S: Stream> Hub<S> {
                 socket.counters.unfinished += u64::from(unfinished);
             }
         }
+        // Where nobody is left, nothing would bring these counts to the heir later.
+        self.clear_retired();
         let mut sockets: Vec<state::Socket> = self.sockets.iter_mut().map(Socket::park).collect();
         for (socket, parked) in self.mail.park(now.instant) {
             sockets[socket].mail = parked;
@@ -92,10 +94,12 @@ impl<S: Stream> Hub<S> {
         for (client, stream) in state.clients.into_iter().zip(streams) {
             keys.push(hub.keep(client, stream, now));
         }
-        for socket in &mut hub.sockets {
+        for place in 0..hub.sockets.len() {
+            let heir = hub.place(&hub.sockets[place].name);
+            let socket = &mut hub.sockets[place];
             let is_vacant = socket.present == 0;
             if let Some(retired) = &mut socket.retired {
-                retired.is_vacant = is_vacant;
+                *retired = Retired { heir, is_vacant };
                 hub.retiring |= !is_vacant;
             }
         }
@@ -112,7 +116,9 @@ impl<S: Stream> Hub<S> {
                     hub.sockets[number].line.wait(key);
                 }
             }
-            hub.mail.resume(number, parked.mail);
+            if !hub.sockets[number].is_retired() {
+                hub.mail.resume(number, parked.mail);
+            }
             hub.call(number, now);
         }
         Ok((hub, keys))

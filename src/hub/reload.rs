@@ -193,7 +193,7 @@ impl<S: Stream> Hub<S> {
             socket.start_at(seq);
             let is_moved = mailbox.is_some() && self.mail.has(place);
             if let Some((old, why)) = self.put(place, socket, is_moved, now) {
-                replaced.push((place, old, why));
+                replaced.push((place, old, why, is_moved));
             }
             if let Some(mailbox) = mailbox {
                 opened.push((place, mailbox));
@@ -201,8 +201,8 @@ impl<S: Stream> Hub<S> {
         }
         self.note_lost(&mut records);
         // Only now: the places of those that are new are taken.
-        for (place, old, why) in replaced {
-            self.replace(place, old, why);
+        for (place, old, why, is_moved) in replaced {
+            self.replace(place, old, why, is_moved, now);
         }
         let open = |(place, mailbox)| (place, self.open(place, mailbox, now.instant));
         let opened = opened.into_iter().map(open).collect();
@@ -244,6 +244,7 @@ impl<S: Stream> Hub<S> {
         socket.line.dismiss();
         self.retiring = true;
         self.retire_mailbox(place, place);
+        self.give_up_parked(place, place);
         self.dismiss_all(place, place, Changed::Gone);
     }
 
@@ -276,9 +277,16 @@ impl<S: Stream> Hub<S> {
         Some((old, changed))
     }
 
-    /// The socket in `place` is another one for those who came by `old`, for the reason `why`; without
-    /// one it has another mailbox.
-    fn replace(&mut self, place: usize, old: Socket, why: Option<Changed>) {
+    /// The socket in `place` is another one for those who came by `old`, for the reason `why`; if it
+    /// `is_moved`, it is to have another mailbox.
+    fn replace(
+        &mut self,
+        place: usize,
+        old: Socket,
+        why: Option<Changed>,
+        is_moved: bool,
+        now: Now,
+    ) {
         if old.nature.kind == SocketType::Datagram
             && let Some(Changed::Service | Changed::Framing) = why
         {
@@ -286,10 +294,19 @@ impl<S: Stream> Hub<S> {
             let held = self.mail.give_up_held(place, &mut self.limits);
             self.sockets[place].counters.untaken += held;
             self.mail.make_room(&self.sockets[place]);
-            return;
+            if !is_moved {
+                return;
+            }
+        }
+        let goes_on = why != Some(Changed::Type);
+        if goes_on {
+            self.move_mail(place, now);
         }
         let retired = self.retire(old, Some(place));
         self.retire_mailbox(place, retired);
+        if !goes_on {
+            self.give_up_parked(place, retired);
+        }
         if let Some(why) = why {
             self.dismiss_all(place, retired, why);
         }

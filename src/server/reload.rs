@@ -164,6 +164,7 @@ impl Server {
             if let Some(endpoint) = self.door.endpoint_mut(place) {
                 endpoint.disown();
             }
+            self.hub.disown(place);
         }
     }
 

@@ -3,12 +3,13 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
-    io,
+    io, mem,
     rc::Rc,
     time::Duration,
 };
 
 use udsd::{
+    config::{Config, Places},
     datagram::Datagrams,
     envelope::{Address, Envelope},
     limits::Limits,
@@ -81,6 +82,13 @@ impl Datagrams for Mailbox {
         }
     }
 
+    fn disown(&mut self) {}
+
+    fn shut_down(&mut self) -> bool {
+        self.0.borrow_mut().hung_up = true;
+        true
+    }
+
     fn hang_up(&mut self) -> usize {
         let post = &mut *self.0.borrow_mut();
         post.hung_up = true;
@@ -92,6 +100,8 @@ impl Datagrams for Mailbox {
 pub struct Datagram {
     pub world: World,
     post: Rc<RefCell<Post>>,
+    /// The hub's.
+    number: usize,
 }
 
 impl Datagram {
@@ -102,13 +112,31 @@ impl Datagram {
     pub fn with_limits(keys: &str, limits: Limits) -> Self {
         let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
         let mut world = World::with_limits(&config, limits);
-        let post = Rc::new(RefCell::new(Post {
-            most: 64,
-            ..Post::default()
-        }));
-        let mailbox = Box::new(Mailbox(Rc::clone(&post)));
-        assert_eq!(world.hub.open(0, mailbox, world.start), 0);
-        Datagram { world, post }
+        let (post, mailbox) = mailbox();
+        let number = world.hub.open(0, mailbox, world.start);
+        Datagram {
+            world,
+            post,
+            number,
+        }
+    }
+
+    /// A reload with another mailbox in place of this one, which is returned.
+    fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
+        let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
+        let config = Config::parse(&config, None, &Places::system()).unwrap();
+        let mut renewal = self.world.renewal(&config.sockets[0]);
+        let (post, mailbox) = mailbox();
+        renewal.mailbox = Some(mailbox);
+        let (limits, now) = (Limits::new(1000, 1000), self.world.now());
+        let watch = &mut |_, _: &_, _, _| Ok(());
+        let opened = self.world.hub.apply(vec![renewal], &limits, now, watch);
+        let &[(0, number)] = &opened[..] else {
+            panic!("{opened:?}");
+        };
+        self.number = number;
+        self.world.records.resize_with(2, Vec::new);
+        mem::replace(&mut self.post, post)
     }
 
     pub fn collect(record: &str) -> Self {
@@ -145,13 +173,13 @@ impl Datagram {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             let readable = !self.post.borrow().sent.is_empty() || self.post.borrow().broken;
-            let event = readable && self.world.hub.receives(0);
+            let event = readable && self.world.hub.receives(self.number);
             if !event && !self.world.hub.has_ready() {
                 return;
             }
             if event {
                 let now = self.world.now();
-                self.world.hub.receive(0, now);
+                self.world.hub.receive(self.number, now);
             }
             self.world.turn();
         }
@@ -162,6 +190,15 @@ impl Datagram {
         let c = self.world.counters();
         (c.messages, c.unbound, c.unreachable, c.dropped)
     }
+}
+
+fn mailbox() -> (Rc<RefCell<Post>>, Box<dyn Datagrams>) {
+    let post = Rc::new(RefCell::new(Post {
+        most: 64,
+        ..Post::default()
+    }));
+    let mailbox = Box::new(Mailbox(Rc::clone(&post)));
+    (post, mailbox)
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
@@ -512,6 +549,64 @@ fn a_stop_reads_nothing_new_and_goes_on_with_what_waits() {
         assert_eq!(d.world.hub.undelivered(), 0);
         d.world.assert_empty();
     }
+}
+
+#[test]
+fn what_waits_at_a_mailbox_goes_on_at_the_one_that_takes_its_place() {
+    let keys = |framing: &str| {
+        format!(
+            "service = \"collect\"\nmessage-size = \"64B\"\n{framing}\n[socket.s.record]\nformat = \"raw\"\nqueue-size = \"100B\""
+        )
+    };
+    for framing in ["", "framing = \"syslog\""] {
+        let mut d = Datagram::new(&keys(""));
+        for n in 0..500 {
+            d.send("/a", &n.to_string());
+        }
+        d.settle();
+        let (taken, held) = (d.world.counters().messages, d.world.hub.undelivered());
+        assert!(taken > 0 && held > 0);
+        let before = d.move_to(&keys(framing));
+        assert!(before.borrow().hung_up && before.borrow().sent.is_empty());
+        for n in 500..600 {
+            d.send("/a", &n.to_string());
+        }
+        d.settle();
+        while d.world.written(0) > 0 {
+            d.settle();
+        }
+        // Another framing is another service: what it has received is none of the new one's.
+        let lost = if framing.is_empty() { 0 } else { held };
+        let taken = taken as usize;
+        let all = (0..taken).chain(taken + lost..600);
+        let all: String = all.map(|n| format!("{n}\n")).collect();
+        assert_eq!(String::from_utf8_lossy(&d.world.records[0]), all);
+        let counters = d.world.counters();
+        assert_eq!((counters.untaken, counters.unread), (lost as u64, 0));
+        assert_eq!(counters.clients, 1, "its sender has another number");
+        assert_eq!(d.world.hub.undelivered(), 0);
+        d.world.assert_empty();
+    }
+}
+
+#[test]
+fn who_is_owed_a_reply_gets_it_from_the_mailbox_that_it_wrote_to() {
+    let mut d = Datagram::new("slow-timeout = \"1h\"");
+    d.room("/a", 0);
+    d.send("/a", "waits");
+    d.settle();
+    d.send("/a", "comes late");
+    let before = d.move_to("slow-timeout = \"1h\"");
+    before.borrow_mut().rooms.get_mut("/a").unwrap().1 = 9;
+    d.world.pass(SECOND);
+    d.world.turn();
+    assert_eq!(
+        before.borrow().rooms["/a"].0,
+        [&b"waits"[..], b"comes late"]
+    );
+    assert_eq!(d.world.counters().unread, 0);
+    assert_eq!(Rc::strong_count(&before), 1, "it is kept for nothing");
+    d.world.assert_empty();
 }
 
 /// Receivers that stop and go on, a slow record, at random: whatever is not lost for a reason that was

@@ -471,7 +471,7 @@ impl World {
         self.sockets = sockets;
     }
 
-    fn renewal(&mut self, config: &config::Socket) -> Renewal {
+    pub fn renewal(&mut self, config: &config::Socket) -> Renewal {
         let place = self.hub.place(&config.name);
         let kept = place.filter(|&place| self.hub.record(place).is_some());
         let trail = match (&config.record, kept) {
