@@ -123,7 +123,7 @@ impl Endpoint {
             Address::Path(path) => {
                 let address = SocketAddrUnix::new(path).map_err(|error| system(error.into()))?;
                 let (lock, aside) = match old.and_then(Endpoint::file) {
-                    Some(old) => old.make_way().map_err(&fault)?,
+                    Some(old) => old.make_way(&address).map_err(&fault)?,
                     None => {
                         let lock = Lock::take(path).map_err(&fault)?;
                         clear(path, &address).map_err(&fault)?;
