@@ -337,6 +337,13 @@ impl Endpoint {
         matches!(self.origin, Origin::Inherited)
     }
 
+    /// Whether clients can find it: the file of one that this process bound is still at its path. An
+    /// inherited one's is the manager's to keep there, and a name in the abstract namespace stays.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.file().is_none_or(Bound::is_there)
+    }
+
     /// Makes ready for what `new` says otherwise than `old`, of the same address and type: the file has
     /// its mode and owner from here on, and gets the old ones back if this is dropped before `adjust`.
     ///

@@ -270,7 +270,9 @@ pub(super) fn stays<'a>(
 ) -> Option<(&'a config::Socket, &'a Endpoint)> {
     let old = named(serving, &new.name)?;
     let endpoint = endpoint_of(server, &new.name)?;
-    (old.address == new.address && old.kind == new.kind).then_some((old, endpoint))
+    let fits = old.address == new.address && old.kind == new.kind;
+    // Where its file is gone, nobody can connect there until it is bound anew.
+    (fits && endpoint.is_reachable()).then_some((old, endpoint))
 }
 
 /// Binds a socket; one of this process that stands in its place makes way.

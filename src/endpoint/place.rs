@@ -103,6 +103,10 @@ impl Bound {
             true => Some(Aside::new(self)?),
             false => {
                 clear(&self.path, address)?;
+                warn!(
+                    "{}: the socket's file was no longer there; binding it anew",
+                    self.path.display()
+                );
                 Aside::left(self)
             }
         };
