@@ -206,13 +206,15 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     info!("room for {limits}");
     let (sockets, targets) = rules(config, Err)?.into_iter().unzip();
     let endpoints = endpoints(config, passed)?;
-    serve(
-        config,
-        Hub::new(sockets, limits),
-        endpoints,
-        targets,
-        signals,
-    )
+    // Not a fault of the file where the units are only behind it: the others are to be served.
+    let mut bound = endpoints.iter().flatten();
+    let stays = bound.any(|endpoint| !endpoint.is_inherited());
+    let hub = Hub::new(sockets, limits);
+    let mut server = serve(config, hub, endpoints, targets, signals)?;
+    if stays && server.stay() {
+        note_staying();
+    }
+    Ok(server)
 }
 
 /// The sockets of the config file as the hub has them, each with where its record goes. `refused` says
@@ -296,9 +298,10 @@ fn open_record(
 /// bound. Where the manager passes any, one that cannot be had costs only itself.
 fn endpoints(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Endpoint>>, Fatal> {
     let inherited = assign(config, passed)?;
-    let are_inherited: Vec<bool> = inherited.iter().map(Option::is_some).collect();
-    check_exit_on_idle(config, &are_inherited)?;
     let is_managed = inherited.iter().any(Option::is_some);
+    if !is_managed {
+        check_exit_on_idle(config, &vec![false; inherited.len()])?;
+    }
     let sockets = config.sockets.iter().zip(inherited);
     sockets
         .map(|(socket, inherited)| {
@@ -340,12 +343,21 @@ fn assign(config: &Config, passed: Vec<Inherited>) -> Result<Vec<Option<Inherite
         return Err(Fatal::Socket {
             socket: endpoint::describe_inherited(&passed),
             fault: format!(
-                "{fault} (it has {}): make the units and the file agree",
-                names.join(", ")
+                "{fault} (it has {}): make the units and the file agree, {}",
+                names.join(", "),
+                reload::units_remedy()
             ),
         });
     }
     Ok(inherited)
+}
+
+/// `exit-on-idle` would leave somebody without a daemon.
+fn note_staying() {
+    warn!(
+        "exit-on-idle is not in force until the units follow the file, or nobody would start udsd again for all its sockets: {}",
+        reload::units_remedy()
+    );
 }
 
 /// The line of a socket at which clients may come.

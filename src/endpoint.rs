@@ -309,6 +309,38 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is at the address of `socket`.
+    #[must_use]
+    pub fn is_at(&self, socket: &config::Socket) -> bool {
+        let there = address_of(&self.fd).ok().flatten();
+        there.is_some_and(|there| fits(&there, socket))
+    }
+
+    /// Whether it is at the address of `socket`, and of its type.
+    #[must_use]
+    pub fn stands_for(&self, socket: &config::Socket) -> bool {
+        self.is_at(socket) && sockopt::socket_type(&self.fd) == Ok(kind(socket.kind))
+    }
+
+    /// The same once more, to be that of `socket`.
+    ///
+    /// # Errors
+    /// `Fatal::Socket` where there is no descriptor left, `Fatal::Config` as `inherit`.
+    pub fn again(&self, socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
+        let packets = packets(socket, config)?;
+        let fd = self.fd.try_clone().map_err(|error| Fatal::Socket {
+            socket: describe(socket),
+            fault: error.to_string(),
+        })?;
+        Ok(Endpoint {
+            fd: Rc::new(fd),
+            origin: Origin::Inherited,
+            backlog: socket.backlog,
+            packets,
+            listens: self.listens,
+        })
+    }
+
     /// From now on it is this process that removes its file.
     pub fn own(&mut self) {
         if let Origin::Bound(Some(file)) = &mut self.origin {

@@ -172,7 +172,8 @@ impl Handover {
                 "this process may have fewer open files than the one before it: clients that do not fit are closed; raise LimitNOFILE="
             );
             // The daemon needs some itself. The last are clients.
-            descriptors.truncate(descriptors.len().saturating_sub(SPARE));
+            let sockets = 2 * state.sockets.len();
+            descriptors.truncate(descriptors.len().saturating_sub(SPARE).max(sockets));
         }
         let (mut sockets, mut locks) = (HashMap::new(), HashMap::new());
         for fd in descriptors {

@@ -16,6 +16,7 @@ mod mail;
 mod reload;
 
 use std::{
+    fs::File,
     io, mem,
     os::fd::AsRawFd,
     sync::Arc,
@@ -117,6 +118,8 @@ pub struct Server {
     stays: bool,
     /// The config in effect, as TOML.
     config: String,
+    /// Kept open, to be given up for a handover when descriptors have run out.
+    spare: Vec<File>,
     /// Where all is to be left at the end of this turn.
     parking: Option<Parking>,
 }
@@ -174,6 +177,7 @@ impl Server {
             idle: None,
             stays: false,
             config: String::new(),
+            spare: handover::spare(),
             parking: None,
         })
     }

@@ -172,6 +172,8 @@ pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return Err(io::Error::other("there is no service manager"));
     }
+    // What stands there is of no use any more, and would leave no room for this.
+    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORED)])?;
     let states = [
         NotifyState::FdStore,
         // Else it would drop the pair at a hang-up of its own accord.

@@ -318,30 +318,33 @@ fn a_signal_stops_it_as_ever() {
 }
 
 #[test]
-fn a_socket_that_is_not_passed_is_refused() {
+fn beside_a_socket_that_is_not_passed_it_stays() {
     let two = format!("{IDLE}{STREAM}[socket.b]\npath = \"{{dir}}/b\"\n");
     let manager = Manager::new(&two);
-    let (code, log) = manager.setup(None).fail();
-    assert_eq!(code, Some(78), "{log}");
-    let bound = manager.folder.join("b");
-    for word in [
-        "udsd.toml:2: daemon.exit-on-idle: ",
-        "socket.b.path",
-        bound.to_str().unwrap(),
-        "\"never\"",
-    ] {
-        assert!(log.contains(word), "\"{word}\" is not in: {log}");
-    }
-    assert!(!log.contains("socket.a.path"), "{log}");
-    assert!(!bound.exists() && !manager.folder.join("b.lock").exists());
+    let mut daemon = manager.start();
+    daemon.wait_log(&["WARN", "exit-on-idle is not in force", "udsd.socket"]);
+    spans(3);
+    round_trip(&daemon.connect("b"), b"here");
+    round_trip(&daemon.connect("a"), b"here");
+    assert!(daemon.stop().success());
+}
 
-    // None is passed.
+#[test]
+fn where_none_is_passed_it_is_refused() {
     let setup = Setup::new().config(&format!("{IDLE}{STREAM}"));
     let folder = setup.folder().clone();
     let (code, log) = setup.fail();
     assert_eq!(code, Some(78), "{log}");
-    assert!(log.contains("socket.a.path"), "{log}");
-    assert!(!folder.join("a").exists());
+    let path = folder.join("a");
+    for word in [
+        "udsd.toml:2: daemon.exit-on-idle: ",
+        "socket.a.path",
+        path.to_str().unwrap(),
+        "\"never\"",
+    ] {
+        assert!(log.contains(word), "\"{word}\" is not in: {log}");
+    }
+    assert!(!path.exists());
 }
 
 /// Rounds of a lane; each ends a daemon, or comes just before its end.

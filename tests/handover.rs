@@ -28,6 +28,7 @@ use harness::{
     packets::Packets,
     read_all, read_n, round_trip, write_until_full,
 };
+use rustix::net::sockopt::set_socket_passcred;
 use udsd::{
     parking::{Memory, Parking},
     state::State,
@@ -797,4 +798,95 @@ fn who_connects_while_nobody_runs_is_served() {
         assert_eq!(read_n(client, 3), format!("{n:2}\n").as_bytes());
     }
     assert_eq!(packets.receive().as_deref(), Some(&b"a packet"[..]));
+}
+
+#[test]
+fn a_type_that_changes_under_a_manager_that_was_not_told_is_not_served_and_costs_nobody_else() {
+    let stream = "[socket.b]\npath = \"{dir}/b\"\nframing = \"lines\"\n";
+    let types = [
+        ("", "type = \"seqpacket\""),
+        ("type = \"datagram\"", ""),
+        ("", "type = \"datagram\""),
+    ];
+    for (was, is) in types {
+        let a = |kind: &str| format!("[socket.a]\npath = \"{{dir}}/a\"\n{kind}\n{stream}");
+        let setup = Setup::new().keeping().config(&a(was));
+        let path = setup.folder().join("a");
+        let held: OwnedFd = match was {
+            "" => listener(&setup, "a").into(),
+            _ => UnixDatagram::bind(path).unwrap().into(),
+        };
+        if !was.is_empty() {
+            set_socket_passcred(&held, true).unwrap();
+        }
+        let daemon = passing(setup, &[held.as_fd()], Some("a")).start();
+        let client = client_of(&daemon, "b");
+        drop(held);
+        let mut daemon = restart(daemon, &a(is));
+        daemon.wait_log(&["ERROR", "socket a", "nobody can reach it", "udsd.socket"]);
+        assert!(UnixStream::connect(daemon.path("a")).is_err());
+        for _ in 0..2 {
+            round_trip(&client, b"after\n");
+            round_trip(&daemon.connect("b"), b"new\n");
+            daemon = restart(daemon, &a(is));
+        }
+        // It is nobody's now, and nothing keeps udsd from binding it here.
+        daemon.wait_log(&["socket a", "bound"]);
+    }
+}
+
+#[test]
+fn one_that_cannot_move_yet_is_served_where_it_is() {
+    let b =
+        |place: &str| format!("{ONE}[socket.b]\npath = \"{{dir}}/{place}\"\nframing = \"lines\"\n");
+    let (mut daemon, a) = managed(&b("b"));
+    let client = client_of(&daemon, "b");
+    let go_on = |mut daemon: Daemon| {
+        daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(&b("no/b")));
+        round_trip(&client, b"after\n");
+        daemon
+    };
+    for _ in 0..2 {
+        daemon = go_on(daemon);
+        daemon.wait_log(&["ERROR", "socket b", "where it was"]);
+        round_trip(&daemon.connect("b"), b"new\n");
+    }
+    fs::create_dir(daemon.path("no")).unwrap();
+    let daemon = go_on(daemon);
+    round_trip(&daemon.connect("no/b"), b"new\n");
+    assert!(!daemon.path("b").exists());
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
+#[test]
+fn one_that_was_renamed_is_served_on_where_the_manager_has_it_no_more() {
+    let (daemon, a) = managed(ONE);
+    let client = client_of(&daemon, "a");
+    drop(a);
+    let renamed = ONE.replace("socket.a", "socket.b");
+    let mut daemon = daemon;
+    for _ in 0..2 {
+        daemon = restart(daemon, &renamed);
+        daemon.wait_log(&["WARN", "socket b", "udsd.socket"]);
+        round_trip(&daemon.connect("a"), b"new\n");
+    }
+    // A socket of another name is another.
+    assert_eq!(read_all(&client), b"");
+}
+
+#[test]
+fn out_of_descriptors_it_hands_over_all_the_same() {
+    let config = format!("[limits]\nclients = 1000\nclients-per-user = 1000\n{ONE}");
+    let setup = Setup::new().keeping().config(&config);
+    let daemon = setup.open_files(100).start();
+    let clients: Vec<UnixStream> = (0..120).map(|_| daemon.connect("a")).collect();
+    daemon.wait_log(&["WARN", "out of descriptors"]);
+    let mut daemon = daemon.restart(|setup| setup.config(&config));
+    let answers = |mut client: &UnixStream| {
+        let mut answer = [0; 5];
+        client.write_all(b"here\n").is_ok() && client.read_exact(&mut answer).is_ok()
+    };
+    let kept = clients.iter().filter(|client| answers(client)).count();
+    assert!(kept > 50, "{kept} of 120 were kept");
+    assert!(daemon.stop().success());
 }

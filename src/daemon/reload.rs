@@ -32,6 +32,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         return;
     }
     let applied = load(arguments).and_then(|config| {
+        accounts::check(&config)?;
         let endpoints = endpoints(server, serving, &config)?;
         server.apply(plan(server, &config, endpoints)?)?;
         Ok(config)
@@ -69,7 +70,6 @@ pub(super) fn plan(
     config: &Config,
     endpoints: Vec<PlannedEndpoint>,
 ) -> Result<Plan, Fatal> {
-    accounts::check(config)?;
     let access = config
         .sockets
         .iter()
@@ -270,9 +270,9 @@ pub(super) fn stays<'a>(
 ) -> Option<(&'a config::Socket, &'a Endpoint)> {
     let old = named(serving, &new.name)?;
     let endpoint = endpoint_of(server, &new.name)?;
-    let fits = old.address == new.address && old.kind == new.kind;
-    // Where its file is gone, nobody can connect there until it is bound anew.
-    (fits && endpoint.is_reachable()).then_some((old, endpoint))
+    // It may be elsewhere than the config file says, if it could not be moved; and where its own file is
+    // gone, nobody can connect until it is bound anew.
+    (endpoint.stands_for(new) && endpoint.is_reachable()).then_some((old, endpoint))
 }
 
 /// Binds a socket; one of this process that stands in its place makes way.
@@ -282,9 +282,9 @@ pub(super) fn bind(
     new: &config::Socket,
     config: &Config,
 ) -> Result<PlannedEndpoint, Fatal> {
-    let mut sockets = serving.sockets.iter();
-    let there = sockets.find(|old| old.address == new.address);
-    let there = there.and_then(|old| endpoint_of(server, &old.name));
+    let sockets = serving.sockets.iter();
+    let mut all = sockets.filter_map(|old| endpoint_of(server, &old.name));
+    let there = all.find(|there| there.is_at(new));
     let endpoint = Endpoint::bind_over(there, new, config)?;
     let mailbox = mailbox(config, new, &endpoint)?;
     Ok(PlannedEndpoint::New(endpoint, mailbox))

@@ -14,8 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_unserved, reload,
-    report, rules, serve,
+    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_staying,
+    note_unserved, reload, report, rules, serve,
 };
 use crate::{
     config::{self, Config},
@@ -70,7 +70,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     // is in force with which it is not, lines gather, and senders wait when that is full.
     let out_of_reach = |fatal: Fatal| match fatal {
         Fatal::Config(_) => {
-            warn!("{fatal}");
+            warn!("as the file stood before the restart: {fatal}");
             Ok(())
         }
         // A later attempt may succeed.
@@ -109,7 +109,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
             });
         }
         sockets.push(rules);
-        let endpoint = endpoint(handover, before, &serving.sockets[i], serving)?;
+        let endpoint = endpoint(handover, before, &serving.sockets[i], serving);
         if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
             left.push(before.name.clone());
         }
@@ -121,7 +121,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         wall: SystemTime::now(),
     };
     let streams = handover.streams(&parked);
-    let clients = parked.clients.len();
+    let clients = streams.iter().flatten().count();
     let hub = match Hub::restore(sockets, limits(serving), parked, streams, now) {
         Ok((hub, _)) => {
             info!("clients taken over: {clients}");
@@ -146,18 +146,22 @@ fn endpoint(
     before: &state::Socket,
     socket: &config::Socket,
     config: &Config,
-) -> Result<Option<Endpoint>, Fatal> {
-    let Some(parked) = &before.endpoint else {
-        return Ok(None);
-    };
+) -> Option<Endpoint> {
+    let parked = before.endpoint.as_ref()?;
     let Some((fd, lock)) = handover.endpoint(parked) else {
         // The manager's own is for the manager to pass; what becomes of it is said where it is not.
         if !parked.inherited {
             error!("{}: it did not come along", endpoint::describe(socket));
         }
-        return Ok(None);
+        return None;
     };
-    Endpoint::resume(parked, fd, lock, socket, config).map(Some)
+    match Endpoint::resume(parked, fd, lock, socket, config) {
+        Ok(endpoint) => Some(endpoint),
+        Err(fatal) => {
+            let _ = report(&fatal);
+            None
+        }
+    }
 }
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
@@ -224,9 +228,7 @@ fn adopt(
         server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
     }
     if server.has_unmanaged(&managed) && server.stay() {
-        warn!(
-            "exit-on-idle is not in force until the units follow the file: nobody would start udsd again"
-        );
+        note_staying();
     }
     if let Some(fatal) = fatal {
         let mut so = "serving as before the restart".to_owned();
@@ -243,8 +245,21 @@ fn adopt(
     (server, config)
 }
 
-/// What is to be put into force, and the numbers of the sockets that go for good with it.
-type Step = (Plan, Vec<usize>);
+/// What is to be put into force.
+struct Step {
+    plan: Plan,
+    ways: Ways,
+}
+
+/// Where clients are to come from.
+#[derive(Default)]
+struct Ways {
+    endpoints: Vec<PlannedEndpoint>,
+    /// Which sockets of the file are served, and since when: for the log.
+    served: Vec<(config::Socket, &'static str)>,
+    /// The numbers of the sockets that go for good: nobody is to wait there.
+    gone: Vec<usize>,
+}
 
 /// Makes ready what `config` changes of what was served, where sockets were `left` to the manager alone.
 fn plan(
@@ -253,13 +268,18 @@ fn plan(
     config: &Config,
     passed: Vec<Inherited>,
 ) -> Result<Step, Fatal> {
-    let (endpoints, gone) = endpoints(server, (serving, left), config, passed)?;
-    Ok((reload::plan(server, config, endpoints)?, gone))
+    let mut ways = ways(server, (serving, left), config, passed)?;
+    let plan = reload::plan(server, config, mem::take(&mut ways.endpoints))?;
+    Ok(Step { plan, ways })
 }
 
-fn apply(server: &mut Server, (plan, gone): Step) -> Result<(), Fatal> {
-    server.disown(&gone);
-    server.apply(plan)
+fn apply(server: &mut Server, Step { plan, ways }: Step) -> Result<(), Fatal> {
+    server.disown(&ways.gone);
+    server.apply(plan)?;
+    for (socket, how) in &ways.served {
+        note_served(socket, how);
+    }
+    Ok(())
 }
 
 /// The file that is there cannot be put into force, and that of before stays: of what the manager
@@ -295,13 +315,12 @@ fn take_anew(
 
 /// Where clients come from now: what the manager passes comes first. What it no longer passes, which
 /// is so once it has read its units anew after an edit, this process has all the same, and serves on.
-/// Returns with it the numbers of the sockets that go for good: nobody is to wait there.
-fn endpoints(
+fn ways(
     server: &Server,
     (serving, left): (&Config, &[String]),
     config: &Config,
     passed: Vec<Inherited>,
-) -> Result<(Vec<PlannedEndpoint>, Vec<usize>), Fatal> {
+) -> Result<Ways, Fatal> {
     let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let passed = assign(config, passed)?;
     let is_inherited = |socket: &config::Socket| {
@@ -314,8 +333,8 @@ fn endpoints(
         .collect();
     check_exit_on_idle(config, &have_been)?;
     let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
-    let mut all = Vec::new();
-    let mut kept = Vec::new();
+    let mut ways = Ways::default();
+    let (mut kept, mut again) = (Vec::new(), Vec::new());
     for (new, passed) in config.sockets.iter().zip(passed) {
         let there = reload::endpoint_of(server, &new.name);
         let before = reload::named(serving, &new.name).zip(there);
@@ -334,11 +353,7 @@ fn endpoints(
                 }
             }
             (None, Some((old, there))) if there.is_inherited() && old.kind == new.kind => {
-                warn!(
-                    "{}: the service manager no longer has it; served on as it was until the units follow the file: {}",
-                    endpoint::describe(new),
-                    reload::units_remedy()
-                );
+                note_unmanaged(new);
                 kept.push(new.name.as_str());
                 ("kept", reload::keep(there, old, new, config)?)
             }
@@ -346,35 +361,87 @@ fn endpoints(
                 let fault = "the service manager no longer has it".into();
                 let socket = endpoint::describe(new);
                 note_unserved(new, &Fatal::Socket { socket, fault });
-                all.push(PlannedEndpoint::None);
+                ways.endpoints.push(PlannedEndpoint::None);
                 continue;
             }
-            (None, _) => {
-                let had = match reload::stays(server, serving, new) {
-                    Some((old, there)) => reload::keep(there, old, new, config),
-                    None => reload::bind(server, serving, new, config),
+            (None, Some((_, there))) if there.is_inherited() => {
+                let fault =
+                    "it was another type of socket until now, which its unit has to make anew";
+                let socket = endpoint::describe(new);
+                let fault = fault.into();
+                note_unserved(new, &Fatal::Socket { socket, fault });
+                ways.endpoints.push(PlannedEndpoint::None);
+                continue;
+            }
+            (None, before) => {
+                let had = match renamed(server, serving, new, config) {
+                    Some(there) => {
+                        note_unmanaged(new);
+                        let endpoint = there.again(new, config)?;
+                        again.push(endpoint.cookie().ok());
+                        let mailbox = mailbox(config, new, &endpoint)?;
+                        Ok(("kept", PlannedEndpoint::New(endpoint, mailbox)))
+                    }
+                    None => match reload::stays(server, serving, new) {
+                        Some((old, there)) => reload::keep(there, old, new, config),
+                        None => reload::bind(server, serving, new, config),
+                    }
+                    .map(|endpoint| ("bound", endpoint)),
                 };
-                match had {
-                    Ok(endpoint) => ("bound", endpoint),
-                    Err(fatal) if is_managed => {
+                match (had, before) {
+                    (Ok(had), _) => had,
+                    (Err(fatal), Some((old, there))) if is_managed && old.kind == new.kind => {
+                        let _ = report(&fatal);
+                        error!(
+                            "{}: it is served on where it was, until that is mended and udsd restarts",
+                            endpoint::describe(new)
+                        );
+                        kept.push(new.name.as_str());
+                        ("kept", reload::keep(there, old, new, config)?)
+                    }
+                    (Err(fatal), _) if is_managed => {
                         note_unserved(new, &fatal);
-                        all.push(PlannedEndpoint::None);
+                        ways.endpoints.push(PlannedEndpoint::None);
                         continue;
                     }
-                    Err(fatal) => return Err(fatal),
+                    (Err(fatal), _) => return Err(fatal),
                 }
             }
         };
-        note_served(new, how);
-        all.push(endpoint);
+        ways.served.push((new.clone(), how));
+        ways.endpoints.push(endpoint);
     }
     // Under another name one may be there all the same.
     let is_passed = |old: &config::Socket| {
         let cookie = reload::endpoint_of(server, &old.name).map(Endpoint::cookie);
-        cookie.is_some_and(|of| of.is_ok_and(|cookie| cookies.contains(&cookie)))
+        cookie
+            .is_some_and(|of| of.is_ok_and(|of| cookies.contains(&of) || again.contains(&Some(of))))
     };
     let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str()) && !is_passed(old);
     let gone = serving.sockets.iter().filter(goes);
-    let gone = gone.filter_map(|old| server.place(&old.name)).collect();
-    Ok((all, gone))
+    ways.gone = gone.filter_map(|old| server.place(&old.name)).collect();
+    Ok(ways)
+}
+
+/// The socket that only this process still has, and that has another name in the file.
+fn renamed<'a>(
+    server: &'a Server,
+    serving: &Config,
+    new: &config::Socket,
+    config: &Config,
+) -> Option<&'a Endpoint> {
+    let mut gone = serving
+        .sockets
+        .iter()
+        .filter(|old| reload::named(config, &old.name).is_none())
+        .filter_map(|old| reload::endpoint_of(server, &old.name));
+    gone.find(|there| there.is_inherited() && there.stands_for(new))
+}
+
+fn note_unmanaged(socket: &config::Socket) {
+    warn!(
+        "{}: the service manager no longer has it; served on as it was until the units follow the file: {}",
+        endpoint::describe(socket),
+        reload::units_remedy()
+    );
 }

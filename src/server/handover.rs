@@ -1,12 +1,21 @@
 //! Handover in the event loop: SIGUSR2 ends this process at the end of the turn, and the next one goes
 //! on.
 
-use std::{mem, time::Instant};
+use std::{fs::File, mem, time::Instant};
 
 use log::{info, warn};
 
 use super::{Server, count};
 use crate::{handover, hub::Now, parking::Parking, writer::Unwritten};
+
+/// Descriptors that a handover needs: a pair, the memory, and what it takes to tell the manager.
+const SPARE: usize = 8;
+
+/// Something to give up in their place.
+pub(super) fn spare() -> Vec<File> {
+    let open = (0..SPARE).map(|_| File::open("/dev/null"));
+    open.filter_map(Result::ok).collect()
+}
 
 impl Server {
     /// By this config, as TOML.
@@ -21,6 +30,7 @@ impl Server {
         if self.parking.is_some() {
             return;
         }
+        self.spare.clear();
         match handover::prepare() {
             Ok(parking) => self.parking = Some(parking),
             Err(why) => {

@@ -331,7 +331,14 @@ impl Server {
         }
         for ((place, source), goes_on) in endpoints.into_iter().zip(go_on) {
             let (mut endpoint, fd) = match source {
-                Source::None => continue,
+                Source::None => {
+                    self.mail.remove(place, registry);
+                    if let Some(old) = self.door.take(place) {
+                        door::deregister(&old, registry);
+                        old.close();
+                    }
+                    continue;
+                }
                 Source::New(endpoint, fd) => (endpoint, fd),
                 Source::Kept(adjustment) => {
                     if let Some(endpoint) = self.door.endpoint_mut(place) {
