@@ -12,7 +12,7 @@ use std::{
     io::{self, Write},
     mem,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -46,7 +46,8 @@ struct Shared {
     written: AtomicU64,
     /// The event loop asks to be woken by the next progress.
     wanted: AtomicBool,
-    failed: Mutex<Option<io::Error>>,
+    /// Why the thread has ended before its time.
+    failed: OnceLock<Errno>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ struct Inbox {
     done: bool,
     /// What is not written is wanted back.
     wanted_back: bool,
-    /// Here it is.
+    /// Here is what the thread had of it; it has ended, or is about to.
     back: Option<Unwritten>,
 }
 
@@ -68,27 +69,23 @@ pub struct Unwritten {
     pub lines: Vec<u8>,
     /// Bytes of the first that stand at the end of the file.
     pub begun: usize,
+    /// Bytes before `lines` that were given to a write that has not returned: how many of them will
+    /// have been written, nobody can tell.
+    pub uncertain: usize,
 }
 
 impl Shared {
-    /// Gives back `lines` from the one on in which `written` bytes end, if they are wanted back.
-    fn give_back(&self, lines: &mut Vec<u8>, written: usize) -> bool {
-        let mut inbox = self.inbox();
-        if !inbox.wanted_back {
-            return false;
-        }
+    /// Gives back `lines` from the one on in which `written` bytes end. What is still in the inbox
+    /// is the event loop's to take.
+    fn give_back(&self, mut lines: Vec<u8>, written: usize) {
         let start = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
         lines.drain(..start);
-        lines.append(&mut inbox.lines);
-        for (_, mut waiting) in mem::take(&mut inbox.next) {
-            lines.append(&mut waiting);
-        }
-        inbox.back = Some(Unwritten {
-            lines: mem::take(lines),
+        self.inbox().back = Some(Unwritten {
+            lines,
             begun: written - start,
+            uncertain: 0,
         });
         self.work.notify_all();
-        true
     }
 
     /// Waits for `span`, or until lines are wanted back.
@@ -132,7 +129,8 @@ impl Writer {
             .name("record".into())
             .spawn(move || {
                 if let Err(error) = write_all(&theirs, target, &wake) {
-                    *theirs.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    // One thread sets it, once.
+                    let _ = theirs.failed.set(error);
                     wake();
                 }
             })?;
@@ -199,43 +197,64 @@ impl Writer {
         self.shared.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Why the thread ended, if it has.
+    /// Why the thread ended, if it has. Whoever asks is told, however often: a failure that somebody
+    /// has seen and passed over still ends the daemon.
     #[must_use]
     pub fn failure(&self) -> Option<io::Error> {
-        self.shared
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.shared.failed.get().map(|&errno| errno.into())
     }
 
-    /// Ends the thread and takes back what it has not written. `None` where it is still at it after
-    /// `patience`: a write that does not return may or may not have written.
-    pub fn take_back(mut self, patience: Duration) -> Option<Unwritten> {
-        let mut inbox = self.shared.inbox();
-        inbox.wanted_back = true;
+    /// Tells the thread that what it has not written is wanted back. `take_back` waits for that: of
+    /// several writers each is told first, lest one have the time of all.
+    pub fn want_back(&self) {
+        self.shared.inbox().wanted_back = true;
         self.shared.work.notify_all();
+    }
+
+    /// Tells the thread to end once all is written. `finish_within` waits for that.
+    pub fn want_end(&self) {
+        self.shared.inbox().done = true;
+        self.shared.work.notify_all();
+    }
+
+    /// Ends the thread and takes back what it has not written. Where it is still at a write after
+    /// `patience`, the lines which that write was given are not among it, but all after them are.
+    pub fn take_back(mut self, patience: Duration) -> Unwritten {
+        self.want_back();
+        let mut inbox = self.shared.inbox();
         let waiting = |inbox: &mut Inbox| inbox.back.is_none();
         let waited = self
             .shared
             .work
             .wait_timeout_while(inbox, patience, waiting);
         inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let back = inbox.back.take()?;
+        // Under the lock: from here on the thread finds nothing to write in the inbox.
+        let mut waiting = mem::take(&mut inbox.lines);
+        for (_, mut lines) in mem::take(&mut inbox.next) {
+            waiting.append(&mut lines);
+        }
+        let back = inbox.back.take();
         drop(inbox);
+        let Some(mut back) = back else {
+            return Unwritten {
+                uncertain: self.unwritten() - waiting.len(),
+                lines: waiting,
+                begun: 0,
+            };
+        };
+        back.lines.append(&mut waiting);
         if let Some(thread) = self.thread.take() {
             // As in `finish`.
             let _ = thread.join();
         }
-        Some(back)
+        back
     }
 
     /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
     /// bytes that are not written.
     pub fn finish_within(self, patience: Duration) -> usize {
-        let mut inbox = self.shared.inbox();
-        inbox.done = true;
-        self.shared.work.notify_all();
+        self.want_end();
+        let inbox = self.shared.inbox();
         let working = |inbox: &mut Inbox| inbox.back.is_none();
         // How it ended shows in what is unwritten.
         drop(
@@ -249,8 +268,7 @@ impl Writer {
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
     /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
-        self.shared.inbox().done = true;
-        self.shared.work.notify_one();
+        self.want_end();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by the thread.
             let _ = thread.join();
@@ -259,7 +277,7 @@ impl Writer {
 }
 
 /// The thread: takes all lines there are, writes them, and so on until the `Writer` is dropped.
-fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()> {
+fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Errno> {
     let Target {
         mut file,
         mut name,
@@ -301,7 +319,8 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
         drop(inbox);
         let mut written = 0;
         while written < lines.len() {
-            if shared.give_back(&mut lines, written) {
+            if shared.inbox().wanted_back {
+                shared.give_back(lines, written);
                 return Ok(());
             }
             let next = if owed > 0 {
@@ -330,12 +349,18 @@ fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> io::Result<()
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::BrokenPipe => return Err(error),
+                    io::ErrorKind::BrokenPipe => {
+                        shared.give_back(lines, written);
+                        return Err(Errno::PIPE);
+                    }
                     io::ErrorKind::WouldBlock => {
                         match poll(&mut [PollFd::new(&file, PollFlags::OUT)], Some(&LOOK)) {
                             // A signal that this thread handled: no SA_RESTART covers poll(2).
                             Ok(_) | Err(Errno::INTR) => {}
-                            Err(error) => return Err(error.into()),
+                            Err(error) => {
+                                shared.give_back(lines, written);
+                                return Err(error);
+                            }
                         }
                     }
                     _ => {

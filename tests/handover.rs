@@ -101,8 +101,13 @@ fn conversations_go_on() {
 
 /// A process that goes on with what waits at `near`.
 fn next(daemon: &Daemon, near: &OwnedFd) -> Setup {
+    next_by(daemon, near, SOCKETS)
+}
+
+/// A process that goes on by `config` with what waits at `near`.
+fn next_by(daemon: &Daemon, near: &OwnedFd, config: &str) -> Setup {
     let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
-    passing(setup.config(SOCKETS), &[near.as_fd()], Some(STORED))
+    passing(setup.config(config), &[near.as_fd()], Some(STORED))
 }
 
 /// A client in the middle of a line, and with one that it has not read.
@@ -781,6 +786,130 @@ fn round_trip_of_record(daemon: &Daemon) {
     (&visit).write_all(b"visit\n").unwrap();
     visit.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&visit), b"");
+}
+
+#[test]
+fn lines_that_a_record_out_of_reach_had_to_keep_are_not_given_up_without_a_word() {
+    let folder = |name: &str| RECORD.replace("FILE", &format!("{{dir}}/{name}/log"));
+    let plain = "[socket.log]\npath = \"{dir}/log\"\nframing = \"lines\"\n";
+    // By a restart, and by a reload after one.
+    for is_reload in [false, true] {
+        let setup = Setup::new().keeping();
+        fs::create_dir(setup.folder().join("old")).unwrap();
+        let mut daemon = setup.config(&folder("old")).start();
+        let old = daemon.path("old");
+        let near = daemon.park();
+        fs::remove_dir_all(old).unwrap();
+        let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+        let next = setup.config(&folder("new"));
+        let mut daemon = passing(next, &[near.as_fd()], Some(STORED)).start();
+        drop(near);
+        round_trip_of_record(&daemon);
+        if is_reload {
+            daemon.reload_with(plain);
+        } else {
+            daemon = restart(daemon, plain);
+        }
+        let line = daemon.wait_log(&["WARN", "bytes", "are lost"]);
+        assert!(line.contains("log: "), "{line}");
+        assert!(daemon.stop().success());
+    }
+}
+
+/// Collects raw lines to standard output, in larger pieces than a pipe holds.
+const OUTPUT: &str = "
+[daemon]
+drain-timeout = \"1s\"
+[socket.log]
+path = \"{dir}/log\"
+service = \"collect\"
+framing = \"lines\"
+message-size = \"256KiB\"
+[socket.log.record]
+queue-size = \"4MiB\"
+format = \"raw\"
+";
+
+/// Another record, in `file`.
+fn second(file: &str) -> String {
+    let name = "[socket.two]\npath = \"{dir}/two\"\nservice = \"collect\"\nframing = \"lines\"\n";
+    format!(
+        "{name}[socket.two.record]\nfile = \"{file}\"\nqueue-size = \"4MiB\"\nformat = \"raw\"\n"
+    )
+}
+
+/// A daemon with a write to its standard output that does not return, and the reader of that.
+fn start_with_stuck_output(config: &str) -> (Daemon, std::io::PipeReader) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let daemon = Setup::new().keeping().config(config).stdout(writer).start();
+    fill(
+        &daemon,
+        "log",
+        &[b"x".repeat(STUCK - 1), b"\n".to_vec()].concat(),
+    );
+    // Its first byte comes out of a write that needs more room than there is.
+    assert_eq!(reader.read(&mut [0]).unwrap(), 1);
+    (daemon, reader)
+}
+
+/// The length of the line which that write was given.
+const STUCK: usize = 200_000;
+
+/// Sends `lines`, and returns when all are taken.
+fn fill(daemon: &Daemon, socket: &str, lines: &[u8]) {
+    let mut client = daemon.connect(socket);
+    client.write_all(lines).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
+}
+
+/// Lines that a turn does not read at once.
+fn many_lines() -> String {
+    (0..5000).map(|n| format!("{n:099}\n")).collect()
+}
+
+#[test]
+fn a_write_that_does_not_return_costs_no_lines_but_its_own() {
+    let (mut daemon, mut reader) = start_with_stuck_output(OUTPUT);
+    fill(&daemon, "log", many_lines().as_bytes());
+    let near = daemon.park();
+    let warning = daemon.wait_log(&["WARN", "standard output", "has not returned"]);
+    assert!(warning.contains(&format!(" {STUCK} bytes")), "{warning}");
+    let mut came = Vec::new();
+    reader.read_to_end(&mut came).unwrap();
+    assert!(
+        came.iter().all(|&byte| byte == b'x'),
+        "what was handed over came"
+    );
+    let mut next = next_by(&daemon, &near, OUTPUT).start();
+    assert!(next.stop().success());
+    assert!(next.output() == many_lines().as_bytes());
+}
+
+#[test]
+fn a_stuck_record_costs_another_no_lines() {
+    let (mut daemon, _reader) =
+        start_with_stuck_output(&(OUTPUT.to_owned() + &second("/dev/full")));
+    fill(&daemon, "two", many_lines().as_bytes());
+    let near = daemon.park();
+    let config = OUTPUT.to_owned() + &second("{dir}/record");
+    let mut next = next_by(&daemon, &near, &config).start();
+    assert!(next.stop().success());
+    assert!(fs::read(next.path("record")).unwrap() == many_lines().as_bytes());
+}
+
+#[test]
+fn a_stuck_record_that_a_reload_has_ended_costs_another_no_lines() {
+    let (mut daemon, _reader) = start_with_stuck_output(OUTPUT);
+    let two = |file: &str| "[daemon]\ndrain-timeout = \"1s\"\n".to_owned() + &second(file);
+    daemon.reload_with(&two("/dev/full"));
+    fill(&daemon, "two", many_lines().as_bytes());
+    let near = daemon.park();
+    let warning = daemon.wait_log(&["WARN", "standard output", "are lost"]);
+    assert!(warning.contains(&format!(" {STUCK} bytes")), "{warning}");
+    let mut next = next_by(&daemon, &near, &two("{dir}/record")).start();
+    assert!(next.stop().success());
+    assert!(fs::read(next.path("record")).unwrap() == many_lines().as_bytes());
 }
 
 #[test]

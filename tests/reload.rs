@@ -509,6 +509,25 @@ fn a_record_may_change_its_form_and_its_place_and_end() {
 }
 
 #[test]
+fn a_standard_output_that_closes_during_a_reload_ends_the_daemon() {
+    // Where in a turn the record's thread finds out is open: before the reload, in it or after.
+    for _ in 0..10 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let setup = Setup::new().config(&collect(""));
+        let mut daemon = setup.stdout(writer).start();
+        let mut client = daemon.connect("log");
+        client.write_all(b"one\n").unwrap();
+        daemon.halt();
+        client.write_all(b"two\n").unwrap();
+        daemon.signal(Signal::HUP);
+        drop(reader);
+        daemon.resume();
+        assert_eq!(daemon.wait().code(), Some(1));
+        assert!(daemon.log().contains("standard output"), "{}", daemon.log());
+    }
+}
+
+#[test]
 fn a_socket_that_gets_another_name_keeps_path_and_record() {
     let named = |name: &str| collect(RECORD).replace("socket.log", &format!("socket.{name}"));
     let mut daemon = Daemon::start(&named("old"));

@@ -6,7 +6,12 @@ use std::{fs::File, mem, time::Instant};
 use log::{info, warn};
 
 use super::{Server, count};
-use crate::{handover, hub::Now, parking::Parking, writer::Unwritten};
+use crate::{
+    handover,
+    hub::Now,
+    parking::Parking,
+    writer::{Unwritten, Writer},
+};
 
 /// Descriptors that a handover needs: a pair, the memory, and what it takes to tell the manager.
 const SPARE: usize = 8;
@@ -47,6 +52,22 @@ impl Server {
         self.notifier.status(format!("handing over {clients}"));
         let end = Instant::now() + self.drain_timeout;
         let patience = || end.saturating_duration_since(Instant::now());
+        // All are told before any is waited for: one that takes all the time leaves the others theirs.
+        self.parting.iter().for_each(Writer::want_end);
+        let going_on = self.writers.iter();
+        going_on.for_each(|(_, writer)| writer.want_back());
+        let mut unwritten = Vec::new();
+        for (socket, writer) in self.writers.drain(..) {
+            let name = writer.name.clone();
+            let back = writer.take_back(patience());
+            if back.uncertain > 0 {
+                warn!(
+                    "record {name}: a write of {} bytes has not returned within {:?}; of its lines, those not written are lost",
+                    back.uncertain, self.drain_timeout
+                );
+            }
+            unwritten.push((socket, back));
+        }
         for writer in self.parting.drain(..) {
             let name = writer.name.clone();
             let bytes = writer.finish_within(patience());
@@ -54,31 +75,23 @@ impl Server {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
             }
         }
-        let mut unwritten = Vec::new();
-        for (socket, writer) in self.writers.drain(..) {
-            let (name, bytes) = (writer.name.clone(), writer.unwritten());
-            let lines = writer.take_back(patience());
-            if lines.is_none() {
-                warn!(
-                    "record {name}: a write has not returned within {:?}, {bytes} bytes of lines are lost with it",
-                    self.drain_timeout
-                );
-            }
-            unwritten.push((socket, lines.unwrap_or_default()));
-        }
         for socket in 0..self.hub.sockets().len() {
             // Of a record that could not be opened.
             if let Some(record) = self.hub.record(socket)
                 && record.unwritten() > record.waiting()
             {
                 let lines = mem::take(record.hand_over());
-                unwritten.push((socket, Unwritten { lines, begun: 0 }));
+                let waiting = Unwritten {
+                    lines,
+                    ..Unwritten::default()
+                };
+                unwritten.push((socket, waiting));
             }
         }
         let mut endpoints = self.door.park();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;
-        for (socket, Unwritten { lines, begun }) in unwritten {
+        for (socket, Unwritten { lines, begun, .. }) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
                 (record.lines, record.begun) = (lines, begun);
             }

@@ -108,6 +108,17 @@ struct Ready {
     writers: Vec<(usize, Thread)>,
 }
 
+impl Ready {
+    /// It is not put into force. Of a writer that is only dropped, thread and file would stay.
+    fn give_up(self) {
+        for (_, thread) in self.writers {
+            if let Thread::New(writer) = thread {
+                writer.finish();
+            }
+        }
+    }
+}
+
 enum Source {
     None,
     Kept(Adjustment),
@@ -210,11 +221,7 @@ impl Server {
         let mut ready = Ready::default();
         for (&place, planned) in places.iter().zip(sockets) {
             if let Err(source) = self.make_ready(place, planned, &mut ready) {
-                for (_, thread) in ready.writers {
-                    if let Thread::New(writer) = thread {
-                        writer.finish();
-                    }
-                }
+                ready.give_up();
                 return Err(Fatal::System {
                     doing: "setting up what the file has changed",
                     source,
@@ -225,7 +232,10 @@ impl Server {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        self.receive_the_last(&ready, now)?;
+        if let Err(fatal) = self.receive_the_last(&ready, now) {
+            ready.give_up();
+            return Err(fatal);
+        }
         self.put_into_force(&places, ready, &limits, now);
         self.config = config;
         self.drain_timeout = drain_timeout;
@@ -296,7 +306,8 @@ impl Server {
         Ok(())
     }
 
-    /// What waits at datagram sockets that others take the places of is received first.
+    /// What waits at datagram sockets that others take the places of is received first. A record that
+    /// cannot be written any more is found out here too; the next turn ends the daemon with it.
     fn receive_the_last(&mut self, ready: &Ready, now: Now) -> Result<(), Fatal> {
         for (place, source) in &ready.endpoints {
             if matches!(source, Source::New(..)) {

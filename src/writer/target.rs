@@ -310,6 +310,16 @@ mod tests {
         last_seq
     }
 
+    fn a_pipe(pipe: io::PipeWriter) -> Target {
+        Target {
+            file: File::from(OwnedFd::from(pipe)),
+            id: None,
+            name: "a pipe".into(),
+            last_seq: 0,
+            torn: false,
+        }
+    }
+
     fn line(seq: u64, message: &str) -> String {
         format!("{{\"time\":\"\",\"socket\":\"s\",\"seq\":{seq},\"message\":\"{message}\"}}\n")
     }
@@ -337,14 +347,7 @@ mod tests {
     fn what_was_handed_over_before_a_move_goes_to_the_old_target_and_what_comes_after_to_the_new() {
         let scratch = Scratch::new("move");
         let (mut reader, pipe) = io::pipe().unwrap();
-        let target = Target {
-            file: File::from(OwnedFd::from(pipe)),
-            id: None,
-            name: "a pipe".into(),
-            last_seq: 0,
-            torn: false,
-        };
-        let mut writer = Writer::start(target, || {}).unwrap();
+        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
         // More than a pipe holds: the writer waits for the reader.
         let first = "first\n".repeat(100_000);
         writer.append(&mut first.clone().into_bytes());
@@ -365,17 +368,50 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_stays() {
+        let (reader, pipe) = io::pipe().unwrap();
+        let (tell, told) = mpsc::channel();
+        let wake = move || tell.send(()).unwrap();
+        let mut writer = Writer::start(a_pipe(pipe), wake).unwrap();
+        drop(reader);
+        writer.append(&mut b"to nobody\n".to_vec());
+        told.recv().unwrap();
+        for _ in 0..2 {
+            let error = writer.failure().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+        writer.append(&mut b"nor this\n".to_vec());
+        let back = writer.take_back(Duration::from_secs(60));
+        assert_eq!(back.lines, b"to nobody\nnor this\n");
+        assert_eq!((back.begun, back.uncertain), (0, 0));
+    }
+
+    #[test]
+    fn what_a_write_that_does_not_return_was_not_given_comes_back() {
+        let scratch = Scratch::new("back");
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
+        let first = "first\n".repeat(100_000);
+        writer.append(&mut first.clone().into_bytes());
+        // From here on the thread is at it: a pipe does not hold that much.
+        reader.read_exact(&mut [0]).unwrap();
+        writer.append(&mut b"second\n".to_vec());
+        writer.move_to(open(&scratch.0.join("record")).unwrap());
+        writer.append(&mut b"third\n".to_vec());
+        let back = writer.take_back(Duration::from_millis(1));
+        assert_eq!(back.lines, b"second\nthird\n");
+        assert_eq!((back.begun, back.uncertain), (0, first.len()));
+        let mut came = String::new();
+        reader.read_to_string(&mut came).unwrap();
+        assert!(came == first[1..], "what came back is written all the same");
+        assert_eq!(fs::metadata(scratch.0.join("record")).unwrap().len(), 0);
+    }
+
+    #[test]
     fn only_so_many_targets_wait() {
         let scratch = Scratch::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
-        let target = Target {
-            file: File::from(OwnedFd::from(pipe)),
-            id: None,
-            name: "a pipe".into(),
-            last_seq: 0,
-            torn: false,
-        };
-        let mut writer = Writer::start(target, || {}).unwrap();
+        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
         writer.append(&mut vec![b'\n'; 1 << 20]);
         let mut moves = 0;
         while !writer.is_stuck() {
