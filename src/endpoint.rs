@@ -123,7 +123,7 @@ impl Endpoint {
             Address::Path(path) => {
                 let address = SocketAddrUnix::new(path).map_err(|error| system(error.into()))?;
                 let (lock, aside) = match old.and_then(Endpoint::file) {
-                    Some(old) => old.make_way().map_err(&fault)?,
+                    Some(old) => old.make_way(&address).map_err(&fault)?,
                     None => {
                         let lock = Lock::take(path).map_err(&fault)?;
                         clear(path, &address).map_err(&fault)?;
@@ -367,6 +367,13 @@ impl Endpoint {
     #[must_use]
     pub fn is_inherited(&self) -> bool {
         matches!(self.origin, Origin::Inherited)
+    }
+
+    /// Whether clients can find it: the file of one that this process bound is still at its path. An
+    /// inherited one's is the manager's to keep there, and a name in the abstract namespace stays.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.file().is_none_or(Bound::is_there)
     }
 
     /// Makes ready for what `new` says otherwise than `old`, of the same address and type: the file has

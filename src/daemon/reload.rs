@@ -270,8 +270,9 @@ pub(super) fn stays<'a>(
 ) -> Option<(&'a config::Socket, &'a Endpoint)> {
     let old = named(serving, &new.name)?;
     let endpoint = endpoint_of(server, &new.name)?;
-    // It may be elsewhere than its file says, if it could not be moved.
-    endpoint.stands_for(new).then_some((old, endpoint))
+    // It may be elsewhere than the config file says, if it could not be moved; and where its own file is
+    // gone, nobody can connect until it is bound anew.
+    (endpoint.stands_for(new) && endpoint.is_reachable()).then_some((old, endpoint))
 }
 
 /// Binds a socket; one of this process that stands in its place makes way.

@@ -89,16 +89,26 @@ impl Bound {
 
     /// Whether the file is still the one that was bound.
     pub(super) fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == (self.device, self.inode))
+        is_at(&self.path, (self.device, self.inode))
     }
 
-    /// Makes way for another socket of this process at the same path: its lock is shared, and its file
-    /// stands aside.
-    pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Option<Aside>), String> {
+    /// Makes way for another socket of this process at the same path, which is that of `address`: its
+    /// lock is shared, and its file stands aside, where one that was killed may have left it. What is
+    /// at the path then is treated as at a start.
+    pub(super) fn make_way(
+        &self,
+        address: &SocketAddrUnix,
+    ) -> Result<(Rc<Lock>, Option<Aside>), String> {
         let aside = match self.is_there() {
-            true => Some(Aside::new(&self.path)?),
-            false => None,
+            true => Some(Aside::new(self)?),
+            false => {
+                clear(&self.path, address)?;
+                warn!(
+                    "{}: the socket's file was no longer there; binding it anew",
+                    self.path.display()
+                );
+                Aside::left(self)
+            }
         };
         Ok((Rc::clone(&self.lock), aside))
     }
@@ -111,33 +121,54 @@ impl Bound {
     }
 }
 
-/// The file of a socket that made way for another: it goes back unless that one stays.
+/// The file of a socket that made way for another: it goes back unless that one stays, or something
+/// else is at its path by then. Where the process is killed before either, it stays aside until one
+/// that goes on with its socket makes way again; once nobody has the socket it is dead, and is removed
+/// when it is in the way of another.
 #[derive(Debug)]
 pub(super) struct Aside {
     path: PathBuf,
     /// Where it is; `None` once it is gone for good.
     aside: Option<PathBuf>,
+    /// Its device and inode: nothing else has them while its socket lives.
+    file: (u64, u64),
 }
 
 impl Aside {
-    fn new(path: &Path) -> Result<Self, String> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".replaced");
-        let aside = PathBuf::from(name);
-        rfs::renameat_with(rfs::CWD, path, rfs::CWD, &aside, RenameFlags::NOREPLACE).map_err(
-            |error| {
-                let error = io::Error::from(error);
-                format!("cannot move it aside to {}: {error}", aside.display())
-            },
-        )?;
+    /// Moves the file of `bound` aside.
+    fn new(bound: &Bound) -> Result<Self, String> {
+        let path = &bound.path;
+        let aside = beside(path, ".replaced");
+        let refused = |why: String| format!("cannot move it aside to {}: {why}", aside.display());
+        let mut moved = rename(path, &aside);
+        if moved == Err(Errno::EXIST) {
+            let address = SocketAddrUnix::new(&aside)
+                .map_err(|error| refused(io::Error::from(error).to_string()))?;
+            clear(&aside, &address).map_err(refused)?;
+            moved = rename(path, &aside);
+        }
+        moved.map_err(|error| refused(io::Error::from(error).to_string()))?;
         Ok(Aside {
-            path: path.into(),
+            path: path.clone(),
             aside: Some(aside),
+            file: (bound.device, bound.inode),
+        })
+    }
+
+    /// That of `bound`, where a process that was killed has left it.
+    fn left(bound: &Bound) -> Option<Self> {
+        let aside = beside(&bound.path, ".replaced");
+        let file = (bound.device, bound.inode);
+        is_at(&aside, file).then(|| Aside {
+            path: bound.path.clone(),
+            aside: Some(aside),
+            file,
         })
     }
 
     fn settle(mut self) {
         if let Some(aside) = self.aside.take()
+            && is_at(&aside, self.file)
             && let Err(error) = fs::remove_file(&aside)
         {
             warn!("cannot remove {}: {error}", aside.display());
@@ -148,12 +179,31 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         if let Some(aside) = &self.aside
-            && let Err(error) = fs::rename(aside, &self.path)
+            && is_at(aside, self.file)
+            && let Err(error) = rename(aside, &self.path)
         {
             let (from, to) = (aside.display(), self.path.display());
+            let error = io::Error::from(error);
             warn!("cannot move {from} back to {to}: {error}");
         }
     }
+}
+
+/// Whether the file of this device and inode is at `path`.
+fn is_at(path: &Path, file: (u64, u64)) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == file)
+}
+
+/// Moves a file to where nothing is, in one step.
+fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
+    rfs::renameat_with(rfs::CWD, from, rfs::CWD, to, RenameFlags::NOREPLACE)
+}
+
+/// What udsd keeps beside a path.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
@@ -358,9 +408,7 @@ impl Lock {
 
 /// The lock file beside a path.
 fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
+    beside(path, ".lock")
 }
 
 /// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
@@ -449,22 +497,27 @@ pub(super) fn bind_file(
     let result = net::bind(fd, address);
     umask(before);
     result.map_err(|error| format!("cannot bind: {}", io::Error::from(error)))?;
-    // Held by its inode from here on, whatever becomes of the path.
+    // From here on a failure removes it, also for want of a descriptor, and what stands aside goes back.
+    let there = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    let bound = Bound {
+        path: path.into(),
+        device: there.dev(),
+        inode: there.ino(),
+        aside,
+        lock,
+        parked: false,
+    };
+    // Held by its inode, whatever becomes of the path.
     let file = rfs::open(
         path,
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| io::Error::from(error).to_string())?;
     let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
-    let bound = Bound {
-        path: path.into(),
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        aside,
-        lock,
-        parked: false,
-    };
+    if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
+        return Err("something else took its place and was left untouched".into());
+    }
     if user.is_some() || group.is_some() {
         let uid = user.map(rustix::process::Uid::from_raw);
         let gid = group.map(rustix::process::Gid::from_raw);
