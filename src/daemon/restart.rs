@@ -190,17 +190,21 @@ fn adopt(
     // Nobody can begin anew from here on: whom it serves, it may serve.
     handover.commit();
     server.own();
-    // A record that ends gets its last lines before, one that goes elsewhere has them there.
-    let record = |config: &Config, name: &str| reload::named(config, name)?.record.clone();
-    let (ending, going_on): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
-        let file = plan.as_ref().ok();
-        file.is_some_and(|(.., file)| record(file, &unwritten.socket).is_none())
+    // One that goes elsewhere has its lines there, all others have them before anything new.
+    let file = |config: &Config, name: &str| {
+        let record = reload::named(config, name)?.record.as_ref();
+        record.map(|record| record.file.clone())
+    };
+    let (moving, staying): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
+        let name = &unwritten.socket;
+        let there = plan.as_ref().ok().and_then(|(.., new)| file(new, name));
+        there.is_some() && there != file(serving, name)
     });
     for Unwritten {
         socket,
         lines,
         written,
-    } in ending
+    } in staying
     {
         server.take_lines(&socket, &lines[written..]);
     }
@@ -221,11 +225,10 @@ fn adopt(
         socket,
         lines,
         written,
-    } in going_on
+    } in moving
     {
-        let file = |config| record(config, &socket).map(|record| record.file);
-        let goes_on = file(&config) == file(serving);
-        server.take_lines(&socket, if goes_on { &lines[written..] } else { &lines });
+        let has_moved = file(&config, &socket) != file(serving, &socket);
+        server.take_lines(&socket, &lines[if has_moved { 0 } else { written }..]);
     }
     if server.has_unmanaged(&managed) && server.stay() {
         note_staying();
