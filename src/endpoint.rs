@@ -4,6 +4,8 @@
 //! two daemons on one path, and no file touched that is not a dead socket: lock, look at what is
 //! there, bind under a tight umask, set owner and mode, listen.
 
+mod lock;
+mod permissions;
 mod place;
 
 use std::{
@@ -35,7 +37,9 @@ use crate::{
     state, sys,
     systemd::Inherited,
 };
-use place::{Bound, Lock, Permissions, bind_file, clear, in_use, owner_of};
+use lock::Lock;
+use permissions::Permissions;
+use place::{Bound, bind_file, clear, in_use, owner_of};
 
 /// A socket that listens, or takes datagrams.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use ::log::{error, info, warn};
 use rustix::process::geteuid;
 
 use super::{
-    Arguments, check_exit_on_idle, limits, load, log as lines, mailbox, open_record, report,
+    Arguments, limits, load, log as lines, open_record, report,
+    sockets::{check_exit_on_idle, mailbox},
 };
 use crate::{
     accounts,

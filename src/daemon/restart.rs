@@ -14,8 +14,8 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    assign, check_exit_on_idle, limits, log as lines, mailbox, note_served, note_staying,
-    note_unserved, reload, report, rules, serve,
+    limits, log as lines, reload, report, rules, serve,
+    sockets::{assign, check_exit_on_idle, mailbox, note_served, note_staying, note_unserved},
 };
 use crate::{
     config::{self, Config},

@@ -1,39 +1,38 @@
-//! The place of a bound socket in the file system: its lock, what stands there before, the file
-//! itself and its end.
+//! The place of a bound socket in the file system: what stands there before, the file itself and its
+//! end.
 
 use std::{
-    cell::Cell,
     ffi::OsStr,
     fs::{self, File},
-    io::{self, Read, Seek, Write},
+    io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt},
         },
     },
     path::{Path, PathBuf},
-    process,
     rc::Rc,
 };
 
 use log::warn;
 use rustix::{
-    fs::{self as rfs, AtFlags, FlockOperation, Mode, OFlags, RenameFlags},
+    fs::{self as rfs, AtFlags, Mode, OFlags, RenameFlags},
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
     process::umask,
 };
 
+use super::{lock::Lock, permissions::chmod};
 use crate::{config, state::BoundFile, sys};
 
 /// A socket file of this process: removed with it, if it is still the same.
 #[derive(Debug)]
 pub(super) struct Bound {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+    pub(super) path: PathBuf,
+    pub(super) device: u64,
+    pub(super) inode: u64,
     /// What stood there before, until this one is to stay.
     aside: Option<Aside>,
     /// Held for as long as a socket lives there; removed last.
@@ -45,27 +44,19 @@ pub(super) struct Bound {
 impl Bound {
     /// Leaves the file to the next process, which is to have the lock's descriptor too.
     pub(super) fn park(&mut self) -> io::Result<BoundFile> {
-        let lock = self.lock.file.metadata()?;
+        let lock = self.lock.park()?;
         self.parked = true;
-        self.lock.parked.set(true);
         Ok(BoundFile {
             path: self.path.as_os_str().as_bytes().to_vec(),
             inode: (self.device, self.inode),
-            lock: (lock.dev(), lock.ino()),
+            lock,
         })
     }
 
     /// Takes over from an earlier process; until `own` both files stay whatever becomes of this one.
     pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
         let path = PathBuf::from(OsStr::from_bytes(&parked.path));
-        let mut lock = Lock {
-            path: lock_path(&path),
-            file: lock,
-            parked: Cell::new(true),
-        };
-        if let Err(error) = lock.fill() {
-            warn!("lock file {}: {error}", lock.path.display());
-        }
+        let lock = Lock::resume(&path, lock);
         let (device, inode) = parked.inode;
         Bound {
             path,
@@ -80,11 +71,11 @@ impl Bound {
     /// From now on it is this process that removes them.
     pub(super) fn own(&mut self) {
         self.parked = false;
-        self.lock.parked.set(false);
+        self.lock.own();
     }
 
     pub(super) fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.file.as_fd()
+        self.lock.as_fd()
     }
 
     /// Whether the file is still the one that was bound.
@@ -200,102 +191,10 @@ fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
 }
 
 /// What udsd keeps beside a path.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
-#[derive(Debug)]
-pub(super) struct Permissions {
-    /// Holds the file by its inode, whatever becomes of the path.
-    file: OwnedFd,
-    before: Option<Rights>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rights {
-    mode: u32,
-    user: u32,
-    group: u32,
-}
-
-impl Permissions {
-    /// Gives the file of `bound` this mode and, where they are named, user and group.
-    pub(super) fn change(
-        bound: &Bound,
-        mode: u32,
-        (user, group): (Option<u32>, Option<u32>),
-    ) -> Result<Self, String> {
-        let path = &bound.path;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rfs::open(path, flags, Mode::empty())
-            .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))?;
-        let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
-        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
-            return Err(
-                "something else is at its path now, and was left untouched: restart udsd".into(),
-            );
-        }
-        let before = Rights {
-            mode: stat.st_mode & 0o777,
-            user: stat.st_uid,
-            group: stat.st_gid,
-        };
-        let after = Rights {
-            mode,
-            user: user.unwrap_or(before.user),
-            group: group.unwrap_or(before.group),
-        };
-        let changed = Permissions {
-            file,
-            before: Some(before),
-        };
-        // A failure drops `changed`, which takes back what was done.
-        changed.set(before.mode, after).map_err(|error| {
-            format!(
-                "cannot give it mode {mode:04o}, user {}, group {}: {error}; run as root, or let a socket unit create it",
-                after.user, after.group
-            )
-        })?;
-        Ok(changed)
-    }
-
-    /// No moment in which somebody may enter whom neither the old nor the new rights let in: while the
-    /// owner changes, the file has only the bits that both give.
-    fn set(&self, now: u32, to: Rights) -> io::Result<()> {
-        chmod(&self.file, now & to.mode)?;
-        let uid = rustix::process::Uid::from_raw(to.user);
-        let gid = rustix::process::Gid::from_raw(to.group);
-        let stat = rfs::fstat(&self.file)?;
-        if (stat.st_uid, stat.st_gid) != (to.user, to.group) {
-            rfs::chownat(&self.file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
-        }
-        chmod(&self.file, to.mode)
-    }
-
-    /// They stay.
-    pub(super) fn settle(mut self) {
-        self.before = None;
-    }
-}
-
-impl Drop for Permissions {
-    fn drop(&mut self) {
-        if let Some(before) = self.before {
-            let now = rfs::fstat(&self.file).map_or(0, |stat| stat.st_mode & 0o777);
-            if let Err(error) = self.set(now, before) {
-                warn!("cannot give a socket's file its mode and owner back: {error}");
-            }
-        }
-    }
-}
-
-/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
-fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
-    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)
 }
 
 impl Drop for Bound {
@@ -307,116 +206,6 @@ impl Drop for Bound {
             warn!("cannot remove {}: {error}", self.path.display());
         }
     }
-}
-
-/// Longest content of a lock file: a pid and a line feed, with room to spare.
-const LOCK_SIZE: usize = 32;
-
-/// The lock file beside a path: whoever holds it may replace the socket there.
-#[derive(Debug)]
-pub(super) struct Lock {
-    path: PathBuf,
-    file: File,
-    /// Another process has it, and removes it.
-    parked: Cell<bool>,
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if !self.parked.get() {
-            // Still locked: nobody else can have taken it for theirs.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Lock {
-    /// Takes the lock of `path`, or says who has it. A file of another kind or content is somebody
-    /// else's: it is neither changed nor, unless it is a regular one, opened, which a FIFO's other
-    /// end or a device would notice.
-    pub(super) fn take(path: &Path) -> Result<Self, String> {
-        let lock = lock_path(path);
-        let refused = |error: io::Error| {
-            let remedy = match error.kind() {
-                io::ErrorKind::NotFound => "; create the folder first",
-                io::ErrorKind::PermissionDenied => {
-                    "; choose a path in a folder that this user may write to, or run as its owner"
-                }
-                _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
-                    "; symbolic links stand in its way: choose a path without them"
-                }
-                _ => "",
-            };
-            format!("lock file {}: {error}{remedy}", lock.display())
-        };
-        let foreign = || {
-            format!(
-                "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
-                lock.display()
-            )
-        };
-        loop {
-            if fs::symlink_metadata(&lock).is_ok_and(|there| !there.is_file()) {
-                return Err(foreign());
-            }
-            let flags = OFlags::RDWR
-                | OFlags::CREATE
-                | OFlags::NOFOLLOW
-                | OFlags::CLOEXEC
-                | OFlags::NONBLOCK;
-            let fd = rfs::open(&lock, flags, Mode::from_raw_mode(0o600))
-                .map_err(|error| refused(error.into()))?;
-            let mut file = File::from(fd);
-            match rfs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    let mut pid = String::new();
-                    let most = LOCK_SIZE as u64;
-                    let _ = (&mut file).take(most).read_to_string(&mut pid);
-                    return Err(in_use(pid.trim().parse().ok()));
-                }
-                Err(error) => return Err(refused(error.into())),
-            }
-            // Its last holder may have removed it between the opening and the locking.
-            let held = file.metadata().map_err(refused)?;
-            let there = fs::symlink_metadata(&lock);
-            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
-                continue;
-            }
-            if !held.is_file() || held.nlink() != 1 || !holds_pid(&mut file).map_err(refused)? {
-                return Err(foreign());
-            }
-            // From here on it is this process' own, to be removed whatever happens.
-            let mut taken = Lock {
-                path: lock.clone(),
-                file,
-                parked: Cell::new(false),
-            };
-            taken.fill().map_err(refused)?;
-            return Ok(taken);
-        }
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        // Whatever the umask was; where it is another user's, it stays as that user made it.
-        let _ = self.file.set_permissions(PermissionsExt::from_mode(0o600));
-        let _ = self.file.set_len(0);
-        self.file.rewind()?;
-        writeln!(self.file, "{}", process::id())
-    }
-}
-
-/// The lock file beside a path.
-fn lock_path(path: &Path) -> PathBuf {
-    beside(path, ".lock")
-}
-
-/// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
-fn holds_pid(file: &mut File) -> io::Result<bool> {
-    let mut content = Vec::new();
-    file.take(LOCK_SIZE as u64 + 1).read_to_end(&mut content)?;
-    let fits = |&byte: &u8| byte.is_ascii_digit() || byte == b'\n';
-    Ok(content.len() <= LOCK_SIZE && content.iter().all(fits))
 }
 
 /// Makes way for a new socket at `path`: removes a dead one, and refuses whatever else is there.

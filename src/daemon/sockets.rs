@@ -1,0 +1,192 @@
+//! Where clients and datagrams come from, at a start: the sockets of the config file, each inherited or
+//! bound; which of those that the manager passed is which; and what the log says of them.
+
+use ::log::{error, info, warn};
+
+use super::reload;
+use crate::{
+    config::{self, Address, Config, ServiceKind},
+    endpoint::{self, Endpoint},
+    error::Fatal,
+    hub::Hub,
+    link::Link,
+    mailbox::{self, Mailbox},
+    systemd::Inherited,
+};
+
+/// As many datagrams as may wait at a socket where systemd has set up the machine.
+const QUEUE_LENGTH: u32 = 512;
+
+/// The sockets of the config file in its order: each inherited where the manager passed it, else
+/// bound. Where the manager passes any, one that cannot be had costs only itself.
+pub(super) fn endpoints(
+    config: &Config,
+    passed: Vec<Inherited>,
+) -> Result<Vec<Option<Endpoint>>, Fatal> {
+    let inherited = assign(config, passed)?;
+    let is_managed = inherited.iter().any(Option::is_some);
+    if !is_managed {
+        check_exit_on_idle(config, &vec![false; inherited.len()])?;
+    }
+    let sockets = config.sockets.iter().zip(inherited);
+    sockets
+        .map(|(socket, inherited)| {
+            let (how, endpoint) = match inherited {
+                Some(passed) => ("inherited", Endpoint::inherit(passed, socket, config)?),
+                None => match Endpoint::bind(socket, config) {
+                    Ok(endpoint) => ("bound", endpoint),
+                    Err(fatal) if is_managed => {
+                        note_unserved(socket, &fatal);
+                        return Ok(None);
+                    }
+                    Err(fatal) => return Err(fatal),
+                },
+            };
+            note_served(socket, how);
+            Ok(Some(endpoint))
+        })
+        .collect()
+}
+
+/// Which of the sockets that the manager passed is which of the config file.
+pub(super) fn assign(
+    config: &Config,
+    passed: Vec<Inherited>,
+) -> Result<Vec<Option<Inherited>>, Fatal> {
+    let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
+    for passed in passed {
+        let place = endpoint::matching(&passed, &config.sockets);
+        let fault = match place.map(|i| &mut inherited[i]) {
+            Some(free @ None) => {
+                *free = Some(passed);
+                continue;
+            }
+            Some(Some(_)) => "the manager passed a second socket for the same name or path",
+            None => "the manager passed a socket that the config file does not have",
+        };
+        let names: Vec<&str> = config
+            .sockets
+            .iter()
+            .map(|socket| socket.name.as_str())
+            .collect();
+        return Err(Fatal::Socket {
+            socket: endpoint::describe_inherited(&passed),
+            fault: format!(
+                "{fault} (it has {}): make the units and the file agree, {}",
+                names.join(", "),
+                reload::units_remedy()
+            ),
+        });
+    }
+    Ok(inherited)
+}
+
+/// `exit-on-idle` would leave somebody without a daemon.
+pub(super) fn note_staying() {
+    warn!(
+        "exit-on-idle is not in force until the units follow the file, or nobody would start udsd again for all its sockets: {}",
+        reload::units_remedy()
+    );
+}
+
+/// The line of a socket at which clients may come.
+pub(super) fn note_served(socket: &config::Socket, how: &str) {
+    info!(
+        "{}: {how}, {}, {}",
+        endpoint::describe(socket),
+        socket.kind,
+        socket.service
+    );
+    if matches!(socket.address, Address::Abstract(_))
+        && socket.allow_users.is_empty()
+        && socket.allow_groups.is_empty()
+    {
+        warn!(
+            "{}: an abstract socket has no file mode, anyone on this machine may enter",
+            endpoint::describe(socket)
+        );
+    }
+}
+
+/// The lines of one that could not be had.
+pub(super) fn note_unserved(socket: &config::Socket, why: &Fatal) {
+    for line in why.to_string().lines() {
+        error!("{line}");
+    }
+    error!(
+        "{}: nobody can reach it, the others are served: {}",
+        endpoint::describe(socket),
+        reload::units_remedy()
+    );
+}
+
+/// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
+/// would start it again for those who come there.
+pub(super) fn check_exit_on_idle(config: &Config, inherited: &[bool]) -> Result<(), Fatal> {
+    let mut sockets = config.sockets.iter().zip(inherited);
+    let Some((bound, _)) = sockets.find(|(_, inherited)| !**inherited) else {
+        return Ok(());
+    };
+    if config.daemon.exit_on_idle.is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: nobody would start udsd again for those who come there; give it a socket unit, or write \"never\"",
+        bound.name, bound.address
+    );
+    let fault = config.fault("daemon.exit-on-idle", message);
+    Err(Fatal::Config(vec![fault]))
+}
+
+/// The mailboxes of the datagram sockets, with their places in the hub.
+pub(super) fn mailboxes(
+    config: &Config,
+    hub: &Hub<Link>,
+    endpoints: &[Option<Endpoint>],
+) -> Result<Vec<(usize, Mailbox)>, Fatal> {
+    let mut mailboxes = Vec::new();
+    for socket in &config.sockets {
+        if let Some(place) = hub.place(&socket.name)
+            && let Some(Some(endpoint)) = endpoints.get(place)
+            && let Some(mailbox) = mailbox(config, socket, endpoint)?
+        {
+            mailboxes.push((place, mailbox));
+        }
+    }
+    if !mailboxes.is_empty()
+        && let Some(length) = mailbox::queue_length()
+        && length < QUEUE_LENGTH
+    {
+        warn!(
+            "net.unix.max_dgram_qlen = {length}: no more datagrams than that wait in the kernel, and senders that do not wait lose those of a burst; sysctl -w net.unix.max_dgram_qlen={QUEUE_LENGTH} before the sockets are made"
+        );
+    }
+    Ok(mailboxes)
+}
+
+/// The mailbox of a datagram socket; `None` where clients connect.
+pub(super) fn mailbox(
+    config: &Config,
+    socket: &config::Socket,
+    endpoint: &Endpoint,
+) -> Result<Option<Mailbox>, Fatal> {
+    if endpoint.listens() {
+        return Ok(None);
+    }
+    let ready = endpoint.mailbox().and_then(|mailbox| {
+        let longest = mailbox.longest()?;
+        Ok((mailbox, longest))
+    });
+    let (mailbox, longest) = ready.map_err(|source| Fatal::System {
+        doing: "setting up a datagram socket",
+        source,
+    })?;
+    if socket.service == ServiceKind::Echo && socket.message_size > longest {
+        let key = format!("socket.{}.message-size", socket.name);
+        let message = format!(
+            "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
+        );
+        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+    }
+    Ok(Some(mailbox))
+}

@@ -1,0 +1,162 @@
+//! The lock file beside a path.
+
+use std::{
+    cell::Cell,
+    fs::{self, File},
+    io::{self, Read, Seek, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use log::warn;
+use rustix::{
+    fs::{self as rfs, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+
+use super::place::{beside, in_use};
+
+/// Longest content of a lock file: a pid and a line feed, with room to spare.
+const LOCK_SIZE: usize = 32;
+
+/// The lock file beside a path: whoever holds it may replace the socket there.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    file: File,
+    /// Another process has it, and removes it.
+    parked: Cell<bool>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.parked.get() {
+            // Still locked: nobody else can have taken it for theirs.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Lock {
+    /// Takes the lock of `path`, or says who has it. A file of another kind or content is somebody
+    /// else's: it is neither changed nor, unless it is a regular one, opened, which a FIFO's other
+    /// end or a device would notice.
+    pub(super) fn take(path: &Path) -> Result<Self, String> {
+        let lock = lock_path(path);
+        let refused = |error: io::Error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => "; create the folder first",
+                io::ErrorKind::PermissionDenied => {
+                    "; choose a path in a folder that this user may write to, or run as its owner"
+                }
+                _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                    "; symbolic links stand in its way: choose a path without them"
+                }
+                _ => "",
+            };
+            format!("lock file {}: {error}{remedy}", lock.display())
+        };
+        let foreign = || {
+            format!(
+                "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
+                lock.display()
+            )
+        };
+        loop {
+            if fs::symlink_metadata(&lock).is_ok_and(|there| !there.is_file()) {
+                return Err(foreign());
+            }
+            let flags = OFlags::RDWR
+                | OFlags::CREATE
+                | OFlags::NOFOLLOW
+                | OFlags::CLOEXEC
+                | OFlags::NONBLOCK;
+            let fd = rfs::open(&lock, flags, Mode::from_raw_mode(0o600))
+                .map_err(|error| refused(error.into()))?;
+            let mut file = File::from(fd);
+            match rfs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let mut pid = String::new();
+                    let most = LOCK_SIZE as u64;
+                    let _ = (&mut file).take(most).read_to_string(&mut pid);
+                    return Err(in_use(pid.trim().parse().ok()));
+                }
+                Err(error) => return Err(refused(error.into())),
+            }
+            // Its last holder may have removed it between the opening and the locking.
+            let held = file.metadata().map_err(refused)?;
+            let there = fs::symlink_metadata(&lock);
+            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
+                continue;
+            }
+            if !held.is_file() || held.nlink() != 1 || !holds_pid(&mut file).map_err(refused)? {
+                return Err(foreign());
+            }
+            // From here on it is this process' own, to be removed whatever happens.
+            let mut taken = Lock {
+                path: lock.clone(),
+                file,
+                parked: Cell::new(false),
+            };
+            taken.fill().map_err(refused)?;
+            return Ok(taken);
+        }
+    }
+
+    /// Goes on with the lock of an earlier process, whose it stays until `own`.
+    pub(super) fn resume(path: &Path, file: File) -> Self {
+        let mut lock = Lock {
+            path: lock_path(path),
+            file,
+            parked: Cell::new(true),
+        };
+        if let Err(error) = lock.fill() {
+            warn!("lock file {}: {error}", lock.path.display());
+        }
+        lock
+    }
+
+    /// Leaves it to the next process; returns its device and inode.
+    pub(super) fn park(&self) -> io::Result<(u64, u64)> {
+        let file = self.file.metadata()?;
+        self.parked.set(true);
+        Ok((file.dev(), file.ino()))
+    }
+
+    /// From now on it is this process that removes it.
+    pub(super) fn own(&self) {
+        self.parked.set(false);
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        // Whatever the umask was; where it is another user's, it stays as that user made it.
+        let _ = self.file.set_permissions(PermissionsExt::from_mode(0o600));
+        let _ = self.file.set_len(0);
+        self.file.rewind()?;
+        writeln!(self.file, "{}", process::id())
+    }
+}
+
+/// The lock file beside a path.
+fn lock_path(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+/// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
+fn holds_pid(file: &mut File) -> io::Result<bool> {
+    let mut content = Vec::new();
+    file.take(LOCK_SIZE as u64 + 1).read_to_end(&mut content)?;
+    let fits = |&byte: &u8| byte.is_ascii_digit() || byte == b'\n';
+    Ok(content.len() <= LOCK_SIZE && content.iter().all(fits))
+}

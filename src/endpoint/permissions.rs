@@ -1,0 +1,103 @@
+//! The mode and owner of a socket's file: changed in place, and taken back where they are not to stay.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use log::warn;
+use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
+
+use super::place::Bound;
+
+/// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    /// Holds the file by its inode, whatever becomes of the path.
+    file: OwnedFd,
+    before: Option<Rights>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    mode: u32,
+    user: u32,
+    group: u32,
+}
+
+impl Permissions {
+    /// Gives the file of `bound` this mode and, where they are named, user and group.
+    pub(super) fn change(
+        bound: &Bound,
+        mode: u32,
+        (user, group): (Option<u32>, Option<u32>),
+    ) -> Result<Self, String> {
+        let path = &bound.path;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rfs::open(path, flags, Mode::empty())
+            .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))?;
+        let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
+        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
+            return Err(
+                "something else is at its path now, and was left untouched: restart udsd".into(),
+            );
+        }
+        let before = Rights {
+            mode: stat.st_mode & 0o777,
+            user: stat.st_uid,
+            group: stat.st_gid,
+        };
+        let after = Rights {
+            mode,
+            user: user.unwrap_or(before.user),
+            group: group.unwrap_or(before.group),
+        };
+        let changed = Permissions {
+            file,
+            before: Some(before),
+        };
+        // A failure drops `changed`, which takes back what was done.
+        changed.set(before.mode, after).map_err(|error| {
+            format!(
+                "cannot give it mode {mode:04o}, user {}, group {}: {error}; run as root, or let a socket unit create it",
+                after.user, after.group
+            )
+        })?;
+        Ok(changed)
+    }
+
+    /// No moment in which somebody may enter whom neither the old nor the new rights let in: while the
+    /// owner changes, the file has only the bits that both give.
+    fn set(&self, now: u32, to: Rights) -> io::Result<()> {
+        chmod(&self.file, now & to.mode)?;
+        let uid = rustix::process::Uid::from_raw(to.user);
+        let gid = rustix::process::Gid::from_raw(to.group);
+        let stat = rfs::fstat(&self.file)?;
+        if (stat.st_uid, stat.st_gid) != (to.user, to.group) {
+            rfs::chownat(&self.file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        }
+        chmod(&self.file, to.mode)
+    }
+
+    /// They stay.
+    pub(super) fn settle(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Permissions {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let now = rfs::fstat(&self.file).map_or(0, |stat| stat.st_mode & 0o777);
+            if let Err(error) = self.set(now, before) {
+                warn!("cannot give a socket's file its mode and owner back: {error}");
+            }
+        }
+    }
+}
+
+/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
+pub(super) fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)
+}
