@@ -1039,3 +1039,31 @@ fn out_of_descriptors_it_hands_over_all_the_same() {
     assert!(kept > 50, "{kept} of 120 were kept");
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn beside_a_socket_that_udsd_binds_it_does_not_end_when_idle_after_a_restart_either() {
+    let config = format!("[daemon]\nexit-on-idle = \"1s\"\n{TWO}");
+    let (daemon, a) = managed(&config);
+    daemon.wait_log(&["WARN", "exit-on-idle is not in force"]);
+    let daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(&config));
+    daemon.wait_log(&["WARN", "exit-on-idle is not in force"]);
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    daemon.signal(Signal::HUP);
+    daemon.wait_log(&["reloaded"]);
+    // The span is the condition.
+    std::thread::sleep(Duration::from_millis(2500));
+    round_trip(&daemon.connect("b"), b"here\n");
+}
+
+#[test]
+fn a_reload_leaves_alone_what_is_served_on_where_it_was() {
+    let (daemon, a) = managed(ONE);
+    drop(a);
+    let moved = ONE.replace("{dir}/a", "{dir}/moved");
+    let daemon = restart(daemon, &moved);
+    daemon.wait_log(&["WARN", "the service manager no longer has it"]);
+    daemon.signal(Signal::HUP);
+    daemon.wait_log(&["reloaded"]);
+    round_trip(&daemon.connect("a"), b"here\n");
+    assert!(!daemon.path("moved").exists());
+}

@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use super::{
     Arguments, limits, load, log as lines, open_record, report,
-    sockets::{check_exit_on_idle, mailbox},
+    sockets::{check_exit_on_idle, mailbox, note_unserved},
 };
 use crate::{
     accounts,
@@ -238,19 +238,27 @@ fn endpoints(
     let inherits = |socket: &config::Socket| {
         endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited)
     };
-    if serving.sockets.iter().any(inherits) {
+    let is_managed = serving.sockets.iter().any(inherits);
+    if is_managed {
         leave_to_units(serving, config)?;
+    } else {
+        check_exit_on_idle(config)?;
     }
-    let inherited: Vec<bool> = config.sockets.iter().map(inherits).collect();
-    check_exit_on_idle(config, &inherited)?;
     let mut bound = Vec::new();
     for new in &config.sockets {
-        let stays = stays(server, serving, new).is_some();
-        bound.push(
-            (!stays)
-                .then(|| bind(server, serving, new, config))
-                .transpose()?,
-        );
+        if stays(server, serving, new).is_some() {
+            bound.push(None);
+            continue;
+        }
+        let endpoint = bind(server, serving, new, config);
+        bound.push(Some(match endpoint {
+            // As before: it could not be had at the start either.
+            Err(fatal) if is_managed && endpoint_of(server, &new.name).is_none() => {
+                note_unserved(new, &fatal);
+                PlannedEndpoint::None
+            }
+            other => other?,
+        }));
     }
     let mut all = Vec::new();
     for (new, bound) in config.sockets.iter().zip(bound) {
@@ -271,9 +279,13 @@ pub(super) fn stays<'a>(
 ) -> Option<(&'a config::Socket, &'a Endpoint)> {
     let old = named(serving, &new.name)?;
     let endpoint = endpoint_of(server, &new.name)?;
-    // It may be elsewhere than the config file says, if it could not be moved; and where its own file is
-    // gone, nobody can connect until it is bound anew.
-    (endpoint.stands_for(new) && endpoint.is_reachable()).then_some((old, endpoint))
+    // It may be elsewhere than the config file says, if it could not be moved, and where its own file is
+    // gone, nobody can connect until it is bound anew. What the manager made, its units have to move.
+    let stays = match endpoint.is_inherited() {
+        true => old.kind == new.kind,
+        false => endpoint.stands_for(new) && endpoint.is_reachable(),
+    };
+    stays.then_some((old, endpoint))
 }
 
 /// Binds a socket; one of this process that stands in its place makes way.

@@ -218,6 +218,13 @@ fn adopt(
             if let Err(why) = take_anew(&mut server, (serving, &left), spare) {
                 let _ = report(&why);
             }
+            for name in &left {
+                if let Some(socket) = reload::named(serving, name)
+                    && reload::endpoint_of(&server, name).is_none()
+                {
+                    note_left(socket);
+                }
+            }
             (Some(fatal), serving.clone())
         }
     };
@@ -330,12 +337,15 @@ fn ways(
         let endpoint = reload::endpoint_of(server, &socket.name);
         endpoint.is_some_and(Endpoint::is_inherited)
     };
-    let sockets = config.sockets.iter().zip(&passed);
-    let have_been: Vec<bool> = sockets
-        .map(|(socket, passed)| passed.is_some() || is_inherited(socket))
-        .collect();
-    check_exit_on_idle(config, &have_been)?;
     let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
+    if !is_managed {
+        check_exit_on_idle(config)?;
+    }
+    // The place of one that cannot move may be another's now.
+    let is_wanted = |there: &Endpoint, by: &config::Socket| {
+        let mut others = config.sockets.iter().filter(|other| other.name != by.name);
+        others.any(|other| there.is_at(other))
+    };
     let mut ways = Ways::default();
     let (mut kept, mut again) = (Vec::new(), Vec::new());
     for (new, passed) in config.sockets.iter().zip(passed) {
@@ -361,9 +371,7 @@ fn ways(
                 ("kept", reload::keep(there, old, new, config)?)
             }
             (None, None) if left.contains(&new.name) => {
-                let fault = "the service manager no longer has it".into();
-                let socket = endpoint::describe(new);
-                note_unserved(new, &Fatal::Socket { socket, fault });
+                note_left(new);
                 ways.endpoints.push(PlannedEndpoint::None);
                 continue;
             }
@@ -393,14 +401,16 @@ fn ways(
                 };
                 match (had, before) {
                     (Ok(had), _) => had,
-                    (Err(fatal), Some((old, there))) if is_managed && old.kind == new.kind => {
+                    (Err(fatal), Some((old, there)))
+                        if is_managed && old.kind == new.kind && !is_wanted(there, new) =>
+                    {
                         let _ = report(&fatal);
                         error!(
                             "{}: it is served on where it was, until that is mended and udsd restarts",
                             endpoint::describe(new)
                         );
                         kept.push(new.name.as_str());
-                        ("kept", reload::keep(there, old, new, config)?)
+                        ("kept", reload::keep(there, old, old, serving)?)
                     }
                     (Err(fatal), _) if is_managed => {
                         note_unserved(new, &fatal);
@@ -447,4 +457,13 @@ fn note_unmanaged(socket: &config::Socket) {
         endpoint::describe(socket),
         reload::units_remedy()
     );
+}
+
+/// Only the manager could have had it.
+fn note_left(socket: &config::Socket) {
+    let why = Fatal::Socket {
+        socket: endpoint::describe(socket),
+        fault: "the service manager no longer has it".into(),
+    };
+    note_unserved(socket, &why);
 }

@@ -26,7 +26,7 @@ pub(super) fn endpoints(
     let inherited = assign(config, passed)?;
     let is_managed = inherited.iter().any(Option::is_some);
     if !is_managed {
-        check_exit_on_idle(config, &vec![false; inherited.len()])?;
+        check_exit_on_idle(config)?;
     }
     let sockets = config.sockets.iter().zip(inherited);
     sockets
@@ -120,11 +120,10 @@ pub(super) fn note_unserved(socket: &config::Socket, why: &Fatal) {
     );
 }
 
-/// Under `exit-on-idle` each socket has to be inherited: one that udsd binds goes with it, and nobody
-/// would start it again for those who come there.
-pub(super) fn check_exit_on_idle(config: &Config, inherited: &[bool]) -> Result<(), Fatal> {
-    let mut sockets = config.sockets.iter().zip(inherited);
-    let Some((bound, _)) = sockets.find(|(_, inherited)| !**inherited) else {
+/// `exit-on-idle` where the manager passes nothing: what udsd binds goes with it, and nobody would start
+/// it again for those who come there.
+pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Fatal> {
+    let Some(bound) = config.sockets.first() else {
         return Ok(());
     };
     if config.daemon.exit_on_idle.is_none() {

@@ -168,13 +168,13 @@ impl Server {
         }
     }
 
-    /// Whether one of its sockets was the manager's, and is not among those with these cookies.
+    /// Whether one of its sockets is not among those with these cookies, which the manager has.
     #[must_use]
     pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
         let mut all = (0..self.door.places()).filter_map(|place| self.door.endpoint(place));
         all.any(|endpoint| {
             let cookie = endpoint.cookie();
-            endpoint.is_inherited() && !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
+            !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
         })
     }
 

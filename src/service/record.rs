@@ -63,9 +63,10 @@ impl Record {
         self.seq = seq;
     }
 
-    /// Takes whole lines that an earlier process had taken and not written, however many they are.
+    /// Takes whole lines that an earlier process had taken and not written, however many they are; they
+    /// stand before those of this one.
     pub fn take_lines(&mut self, lines: &[u8]) {
-        self.pending.extend_from_slice(lines);
+        self.pending.splice(..0, lines.iter().copied());
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
