@@ -10,6 +10,7 @@ CHECKS+=(
   eleven_restarts_at_once_lose_nothing
   kill_9_under_load
   stop_under_load_gives_everything_owed
+  a_damaged_state_costs_no_start
 )
 
 readonly STREAMS=${UDSD_LAB_STREAMS-5000}
@@ -253,4 +254,35 @@ check_stop_under_load_gives_everything_owed() {
   wait "$stopping" || fail "systemctl stop failed"
   is success Result || fail "after the stop: Result=$(property Result)"
   is inactive ActiveState || fail "after the stop: ActiveState=$(property ActiveState)"
+}
+
+# Whatever stands in the descriptor store, udsd starts, says what is wrong with it in one line, and serves.
+check_a_damaged_state_costs_no_start() {
+  local damage n length=180
+  fresh <<<"$(printf '[socket.udsd]\npath = "%%t/udsd.sock"\n')"
+  put 0755 "$here/lab/damage.py" /usr/bin/lab-damage
+  drop_in damage '[Service]' NotifyAccess=all ExecStartPre=/usr/bin/lab-damage
+  for ((n = 0; n < length; n += 9)); do
+    printf '%s\n' "cut $n" "flip $((n * 8 + n % 8))"
+  done >"$stage/damages"
+  printf '%s\n' "version 2" "version 9999" >>"$stage/damages"
+  n=0
+  while read -r damage; do
+    in_vm systemctl stop udsd.service 2>/dev/null
+    in_vm systemctl reset-failed udsd.service udsd.socket 2>/dev/null || true
+    put 0644 /dev/stdin /run/lab-damage <<<"$damage"
+    in_vm systemctl start udsd.service || fail "after $damage: it does not start"
+    answers
+    is 0 NFileDescriptorStore || fail "after $damage: the store is not empty"
+    n=$((n + 1))
+  done <"$stage/damages"
+  is 0 NRestarts || fail "a process did not survive it"
+  wait_until "a line for each" journal_has "$n" "what was handed over cannot be used"
+  ! journal_has 1 panicked || fail "it panicked"
+  # And one that is whole is gone on with.
+  in_vm systemctl stop udsd.service 2>/dev/null
+  put 0644 /dev/stdin /run/lab-damage <<<"whole"
+  in_vm systemctl start udsd.service
+  wait_until "it goes on" journal_has 1 "clients taken over: 0"
+  answers
 }
