@@ -181,7 +181,8 @@ impl<S: Stream> Connection<S> {
     /// Whether whole messages of it wait for the service. Those of a dismissed one wait for nothing.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        !self.is_dismissed() && self.input.as_ref().is_some_and(|input| input.is_blocked())
+        // Most clients have no input that waits.
+        self.input.as_ref().is_some_and(|input| input.is_blocked()) && !self.is_dismissed()
     }
 
     /// Whether what it connected to is no more: it only gets what it is owed.
