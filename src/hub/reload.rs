@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::SocketType,
-    connection::{Awaits, Stream},
+    connection::Stream,
     datagram::Datagrams,
     error::{Changed, Close},
     limits::Limits,
@@ -111,13 +111,6 @@ impl<S: Stream> Hub<S> {
 
     /// Client `key`, whose socket is retired, is closed once it has what it is owed. Nothing more is
     /// read from it; what it sent and was not taken is counted when it is closed.
-    pub fn dismiss(&mut self, key: usize, why: Changed) {
-        if self.clients[key].awaits == Some(Awaits::Quota) {
-            self.starved.retain(|&starved| starved != key);
-        }
-        self.end(key, why);
-    }
-
     fn end(&mut self, key: usize, why: Changed) {
         let client = &mut self.clients[key];
         // Who was cut off is closed for that.
