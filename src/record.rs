@@ -1,6 +1,7 @@
 //! One message as a line of a record: JSON, text or raw.
 
 use std::{
+    borrow::Cow,
     io::{self, Read, Write},
     time::SystemTime,
 };
@@ -22,15 +23,29 @@ pub enum Format {
 }
 
 impl Format {
+    /// Bytes of the longest line of a message of `message_size` bytes.
+    #[must_use]
+    pub fn longest(self, message_size: usize) -> usize {
+        let each = match self {
+            // An escape of six bytes, and four of base64 for three.
+            Format::Json => 8,
+            Format::Text => 6,
+            Format::Raw => return message_size.saturating_add(1),
+        };
+        message_size.saturating_mul(each).saturating_add(REST)
+    }
+
     /// How far from its end a record's last number is looked for, in bytes; `None` where lines have
     /// none. The longest line, and a torn one behind it, are always within.
     #[must_use]
     pub fn search(self, message_size: usize) -> Option<u64> {
-        // A byte of a message is six as an escape; 512 hold the rest of a line.
-        let longest = (message_size as u64).saturating_mul(6).saturating_add(512);
+        let longest = self.longest(message_size) as u64;
         (self == Format::Json).then_some(longest.saturating_mul(2).max(SEARCH))
     }
 }
+
+/// Bytes of a line beside those of its message, at most.
+const REST: usize = 512;
 
 /// The least of `Format::search`: a record may have been written under a larger message-size.
 const SEARCH: u64 = 64 << 20;
@@ -146,18 +161,18 @@ impl Encoder {
             out.extend_from_slice(b"\"}");
             return Ok(());
         }
-        // A cut in the middle of a character must not turn text into base64.
         let text = match std::str::from_utf8(message) {
-            Ok(text) => Some(text),
+            Ok(text) => Cow::Borrowed(text),
+            // Cut in the middle of a character, text stays text.
             Err(error) if truncated && error.error_len().is_none() => {
-                std::str::from_utf8(&message[..error.valid_up_to()]).ok()
+                String::from_utf8_lossy(&message[..error.valid_up_to()])
             }
-            Err(_) => None,
+            Err(_) => String::from_utf8_lossy(message),
         };
-        if let Some(text) = text {
-            out.extend_from_slice(b",\"message\":");
-            serde_json::to_writer(&mut *out, text)?;
-        } else {
+        out.extend_from_slice(b",\"message\":");
+        serde_json::to_writer(&mut *out, &text)?;
+        // Owned: it is not what was said, for which the bytes then stand beside it.
+        if let Cow::Owned(_) = text {
             write!(out, ",\"message_base64\":\"{}\"", BASE64.encode(message))?;
         }
         out.push(b'}');
@@ -286,8 +301,8 @@ mod tests {
         );
         let binary: serde_json::Value =
             serde_json::from_str(&line(Format::Json, false, b"\xff\0", false)).unwrap();
+        assert_eq!(binary["message"], "\u{fffd}\0");
         assert_eq!(binary["message_base64"], "/wA=");
-        assert_eq!(binary.get("message"), None);
     }
 
     #[test]
@@ -297,6 +312,41 @@ mod tests {
             let line = line(Format::Json, false, text.as_bytes(), false);
             let message = serde_json::to_string(&text).unwrap();
             assert!(line.ends_with(&format!(",\"message\":{message}}}\n")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_stands_as_text_and_as_its_bytes() {
+        for (message, text) in [
+            // Latin-1, a lone surrogate, one character cut short inside and one at the end.
+            (&b"caf\xe9 au lait"[..], "caf\u{fffd} au lait"),
+            (b"\xed\xa0\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xe2\x82-\xe2\x82", "\u{fffd}-\u{fffd}"),
+        ] {
+            let line = line(Format::Json, false, message, false);
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["message"], text);
+            let bytes = BASE64.decode(line["message_base64"].as_str().unwrap());
+            assert_eq!(bytes.unwrap(), message);
+        }
+        let cut: serde_json::Value =
+            serde_json::from_str(&line(Format::Json, false, b"\xe9 a\xe2\x82", true)).unwrap();
+        assert_eq!(cut["message"], "\u{fffd} a\u{fffd}");
+        assert_eq!(cut["message_base64"], "6SBh4oI=");
+    }
+
+    #[test]
+    fn no_line_is_longer_than_is_counted_with() {
+        let size = 3_000;
+        for byte in 0..=255 {
+            for last in [byte, 0xff] {
+                let mut message = vec![byte; size];
+                message[size - 1] = last;
+                for format in [Format::Json, Format::Text] {
+                    let length = line(format, false, &message, true).len();
+                    assert!(length <= format.longest(size), "{byte}, {last}: {length}");
+                }
+            }
         }
     }
 

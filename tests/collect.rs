@@ -85,8 +85,9 @@ fn json_names_time_socket_number_and_sender() {
         assert_eq!(record["gid"], getegid().as_raw());
     }
     assert_eq!(records[0]["message"], "plain \"quoted\"");
+    assert_eq!(records[1]["message"], "\u{fffd}\u{fffd}");
     assert_eq!(records[1]["message_base64"], "//4=");
-    assert_eq!(records[1].get("message"), None);
+    assert_eq!(records[2].get("message_base64"), None);
     assert_eq!(records[2]["message"], "é\u{1b}");
 }
 

@@ -150,6 +150,7 @@ fn every_packet_is_one_record_with_its_sender() {
     let records = recorded(&daemon, 4);
     assert_eq!(records[0]["message"], "one\ntwo\0");
     assert_eq!(records[1]["message"], "");
+    assert_eq!(records[2]["message"], "\u{fffd}");
     assert_eq!(records[2]["message_base64"], "/w==");
     assert_eq!(records[3]["message"], "last");
     for (i, record) in records.iter().enumerate() {

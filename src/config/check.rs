@@ -9,18 +9,14 @@ use std::{
 use toml::Value;
 
 use super::{
-    Address, Config, Format, Record, ServiceKind, Socket, SocketType, faults::Faults, keys,
+    Address, Config, Format, ServiceKind, Socket, SocketType, faults::Faults, keys,
     value::show_size,
 };
 use crate::frame::Framing;
 
-/// Bytes of a JSON record, or of a stamped message, beside the message itself.
-const STAMP: usize = 512;
 /// Bytes of the longest packet. Linux allocates one whole (`sock_alloc_send_pskb`: what kmalloc has
 /// in one piece, 4 MiB, and 64 KiB of pages): a longer one fails with ENOBUFS whatever SO_SNDBUF is.
 const PACKET: usize = 4 << 20;
-/// Bytes that one byte of a message can become in JSON, or in text with its controls escaped.
-const ESCAPED: usize = 6;
 
 /// Reports every contradiction, and every value that is not available yet.
 pub(super) fn check(config: &Config, faults: &mut Faults) {
@@ -159,7 +155,7 @@ fn record_size(socket: &Socket, faults: &mut Faults) {
     let Some(record) = &socket.record else {
         return;
     };
-    let largest = largest_record(record, socket.message_size);
+    let largest = record.format.longest(socket.message_size);
     if record.queue_size < largest {
         let message = format!(
             "queue-size = \"{}\" of the record cannot hold one message of {} as {}: write \"{}\" or more",
@@ -180,7 +176,7 @@ fn record_size(socket: &Socket, faults: &mut Faults) {
 /// Bytes of the longest message as it waits in a queue.
 fn largest(socket: &Socket) -> usize {
     match socket.kind {
-        _ if socket.stamp => ESCAPED * socket.message_size + STAMP,
+        _ if socket.stamp => Format::Json.longest(socket.message_size),
         SocketType::Stream => socket.framing.largest(socket.message_size),
         SocketType::Seqpacket => Framing::LengthPrefixed.largest(socket.message_size),
         SocketType::Datagram => socket.message_size,
@@ -192,18 +188,10 @@ impl Socket {
     #[must_use]
     pub fn longest_sent(&self) -> usize {
         if self.stamp {
-            ESCAPED * self.message_size + STAMP
+            Format::Json.longest(self.message_size)
         } else {
             self.message_size
         }
-    }
-}
-
-/// Bytes of the longest message as it waits for the disk.
-fn largest_record(record: &Record, message_size: usize) -> usize {
-    match record.format {
-        Format::Json | Format::Text => ESCAPED * message_size + STAMP,
-        Format::Raw => message_size + 1,
     }
 }
 
@@ -434,9 +422,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stamped_message_needs_six_bytes_for_one() {
+    fn a_stamped_message_needs_eight_bytes_for_one() {
         let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
         (socket.stamp, socket.message_size) = (true, 100);
-        assert_eq!(largest(&socket), 1112);
+        assert_eq!(largest(&socket), 1312);
     }
 }

@@ -315,7 +315,7 @@ fn values() -> Vec<Wrong> {
             "limits.queue-per-user",
             &[
                 "queue-per-user = \"64KiB\" cannot hold one message of socket.a.message-size = \"64KiB\", stamped",
-                "\"769KiB\" or more",
+                "\"1025KiB\" or more",
             ],
         ),
         wrong(
@@ -575,7 +575,7 @@ fn contradictions() -> Vec<Wrong> {
         socket(
             "queue-size = \"256KiB\"\nstamp = true\nservice = \"relay\"\nframing = \"nul\"",
             "socket.a.queue-size",
-            &["stamped", "\"393728B\" or more"],
+            &["stamped", "\"524800B\" or more"],
         ),
         socket(
             "framing = \"none\"\nrecord = {}",
@@ -622,7 +622,7 @@ fn contradictions() -> Vec<Wrong> {
         record(
             "queue-size = \"64KiB\"",
             "socket.a.record.queue-size",
-            &["message-size = \"64KiB\"", "as json", "\"393728B\""],
+            &["message-size = \"64KiB\"", "as json", "\"524800B\""],
         ),
         wrong(
             "[socket.a]\npath = \"@a\"\nmode = \"0660\"\n",

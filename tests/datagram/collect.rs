@@ -38,6 +38,7 @@ fn a_record_names_the_sender_by_process_user_and_address() {
         assert_eq!(record["gid"], getegid().as_raw());
     }
     assert_eq!(records[0]["message"], "a \"b\"\nc");
+    assert_eq!(records[1]["message"], "\u{fffd}");
     assert_eq!(records[1]["message_base64"], "/w==");
     assert_eq!(records[2]["message"], "");
 }

@@ -217,7 +217,11 @@ impl Plan {
         let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
         let message = match str::from_utf8(body) {
             Ok(text) => format!("\"message\":{}", serde_json::to_string(text).unwrap()),
-            Err(_) => format!("\"message_base64\":\"{}\"", BASE64.encode(body)),
+            Err(_) => format!(
+                "\"message\":{},\"message_base64\":\"{}\"",
+                serde_json::to_string(&String::from_utf8_lossy(body)).unwrap(),
+                BASE64.encode(body)
+            ),
         };
         format!(
             "{{\"time\":\"1970-01-{:02}T{hours:02}:{minutes:02}:{:02}.{:06}Z\",\"socket\":\"{}\",\"seq\":{seq},\"client\":{client},\"pid\":{},\"uid\":{},\"gid\":{},{message}}}",
