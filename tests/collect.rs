@@ -507,13 +507,13 @@ fn a_record_that_the_user_may_not_write_to_says_who_must() {
         0 => 65534,
         uid => uid,
     };
-    let setup = Setup::new().config(&config("", FILE));
-    let folder = Arc::clone(setup.folder());
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let setup = Setup::new().config(&config("", "file = \"{dir}/closed/record\""));
+    let closed = setup.folder().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
     let who = format!("uid {uid}, as which udsd runs, must be able to");
-    let into = format!("{who} create files in {{dir}}");
+    let into = format!("{who} create files in {{dir}}/closed");
     assert_refused(ordinary(setup), &["Permission denied", &into]);
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 
     let setup = Setup::new().config(&config("", FILE));
     let folder = Arc::clone(setup.folder());

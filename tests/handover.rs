@@ -293,11 +293,16 @@ fn records_go_on_with_their_numbers_and_those_of_their_clients() {
             )
         })
         .collect();
-    let expected = [(1, 1, "first"), (2, 2, "another"), (3, 1, "second")];
-    assert_eq!(
-        seen,
-        expected.map(|(seq, client, text)| (seq, client, text.to_owned()))
-    );
+    let numbers: Vec<u64> = seen.iter().map(|(seq, ..)| *seq).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    // Which of the two is read first after a restart is up to the kernel.
+    let said_by = |who: u64| {
+        let of = seen.iter().filter(move |(_, client, _)| *client == who);
+        of.map(|(_, _, message)| message.as_str())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said_by(1), ["first", "second"]);
+    assert_eq!(said_by(2), ["another"]);
 }
 
 #[test]
@@ -317,6 +322,8 @@ fn nobody_was_silent_while_nobody_listened() {
     next.wait_log(&["client 1 ", "idle-timeout"]);
 }
 
+/// Said of sockets that systemd does not have as the file says; the command for it follows.
+const UNITS_BEHIND: &str = "until the units follow the file: ";
 const ONE: &str = "[socket.a]\npath = \"{dir}/a\"\nframing = \"lines\"\n";
 const TWO: &str = "[socket.a]\npath = \"{dir}/a\"\nframing = \"lines\"\n\
                    [socket.b]\npath = \"{dir}/b\"\nframing = \"lines\"\n";
@@ -364,11 +371,7 @@ fn one_that_the_manager_passes_no_more_is_served_on() {
     // After an edit of its path, too.
     let moved = ONE.replace("{dir}/a", "{dir}/moved");
     let mut daemon = restart(daemon, &moved);
-    daemon.wait_log(&[
-        "WARN",
-        "socket a",
-        "systemctl daemon-reload && systemctl restart udsd.socket",
-    ]);
+    daemon.wait_log(&["WARN", "socket a", UNITS_BEHIND]);
     round_trip(&client, b"after\n");
     round_trip(&daemon.connect("a"), b"new\n");
     daemon = restart(daemon, &moved);
@@ -514,11 +517,7 @@ fn an_edit_that_the_manager_was_not_told_of_costs_nobody() {
     let client = client_of(&daemon, "a");
     let moved = ONE.replace("{dir}/a", "{dir}/moved");
     let daemon = daemon.restart_passing(("a", a.as_fd()), |setup| setup.config(&moved));
-    daemon.wait_log(&[
-        "ERROR",
-        "serving as before the restart",
-        "systemctl daemon-reload && systemctl restart udsd.socket",
-    ]);
+    daemon.wait_log(&["ERROR", "serving as before the restart", UNITS_BEHIND]);
     round_trip(&client, b"after\n");
     round_trip(&daemon.connect("a"), b"new\n");
 }

@@ -313,11 +313,13 @@ fn another_mode_than_the_config_file_has_is_warned_of_and_left() {
 #[test]
 fn another_owner_than_the_config_file_has_is_warned_of() {
     let own = geteuid().as_raw();
-    let setup = Setup::new().config("[socket.a]\npath = \"{dir}/a\"\nuser = \"4321\"\n");
+    let other = own + 1;
+    let config = format!("[socket.a]\npath = \"{{dir}}/a\"\nuser = \"{other}\"\n");
+    let setup = Setup::new().config(&config);
     let socket = listener(&setup, "a");
     let daemon = passing(setup, [&socket], Some("a")).start();
     let there = format!("belongs to user {own}");
-    daemon.wait_log(&["WARN", "socket a (", &there, "says \"4321\""]);
+    daemon.wait_log(&["WARN", "socket a (", &there, &format!("says \"{other}\"")]);
     assert_served(&daemon, "a");
 }
 

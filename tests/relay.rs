@@ -31,8 +31,9 @@ fn lines_each(default: usize) -> usize {
 }
 
 fn relay(keys: &str) -> Daemon {
+    // A hundred full queues of one user fit: what is tried here is the limit of one client.
     Daemon::start(&format!(
-        "[socket.r]\npath = \"{{dir}}/r\"\nservice = \"relay\"\nframing = \"lines\"\n{keys}\n"
+        "[limits]\nqueue-per-user = \"256MiB\"\n[socket.r]\npath = \"{{dir}}/r\"\nservice = \"relay\"\nframing = \"lines\"\n{keys}\n"
     ))
 }
 
