@@ -212,6 +212,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     if stays && server.stay() {
         sockets::note_staying();
     }
+    sockets::note_abstract(&server, config);
     Ok(server)
 }
 

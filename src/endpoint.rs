@@ -367,6 +367,15 @@ impl Endpoint {
         Ok(sockopt::socket_cookie(&self.fd)?)
     }
 
+    /// The network namespace that it is in. A name in the abstract namespace is known there alone
+    /// (`network_namespaces(7)`).
+    ///
+    /// # Errors
+    /// Those of `getsockopt(2)`.
+    pub fn network(&self) -> io::Result<u64> {
+        sys::network_of(&self.fd)
+    }
+
     /// Whether the manager passed it.
     #[must_use]
     pub fn is_inherited(&self) -> bool {

@@ -254,6 +254,30 @@ unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
     }
 }
 
+/// The cookie of the network namespace that a socket was made in (SO_NETNS_COOKIE, `socket(7)`).
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn network_of(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = mem::size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: `cookie` and `length` are valid for writes of the sizes that are passed, and every bit
+    // pattern is a `u64`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
 /// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a packet or datagram.
 pub const SEND_RESERVE: usize = 32;
 

@@ -16,6 +16,8 @@ use rustix::{
 };
 use sd_notify::NotifyState;
 
+use crate::sys;
+
 /// The name of what is kept in the descriptor store (FDNAME=): no NAME of a socket has a dot.
 const STORED: &str = "udsd.parked";
 /// How long the manager may take to do what it was told.
@@ -116,6 +118,16 @@ pub fn is_journal(fd: impl AsFd) -> bool {
         return false;
     };
     rustix::fs::fstat(fd).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// The manager's network namespace, where standard output or error leads to its journal: as
+/// `sys::network_of` has it.
+#[must_use]
+pub fn network() -> Option<u64> {
+    let (output, error) = (io::stdout(), io::stderr());
+    let all = [output.as_fd(), error.as_fd()];
+    let of_journal = all.into_iter().find(|fd| is_journal(fd))?;
+    sys::network_of(of_journal).ok()
 }
 
 /// What the manager is told. Every call does nothing where there is no manager.

@@ -25,8 +25,8 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
     &[
-        &["alarm", "config", "sys", "systemd", "writer"],
-        &["parking"],
+        &["alarm", "config", "sys", "writer"],
+        &["parking", "systemd"],
     ],
     &[
         &["accounts", "input"],

@@ -22,7 +22,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, HANG, Random, Setup, connect, manager, packets::Packets, read_all, round_trip,
+    Daemon, Folder, HANG, Random, Setup, connect, is_root, manager, packets::Packets, read_all,
+    round_trip,
 };
 use rustix::{
     net::{
@@ -135,6 +136,48 @@ fn an_abstract_one_is_matched_by_its_name_in_the_kernel() {
     let client = UnixStream::connect_addr(&address).unwrap();
     client.set_read_timeout(Some(HANG)).unwrap();
     round_trip(&client, b"hello");
+}
+
+/// Under PrivateNetwork=yes: what the manager made is in its own network namespace, what udsd binds is not.
+#[test]
+fn an_abstract_one_that_is_bound_beside_another_network_than_the_managers_is_told_as_out_of_reach()
+{
+    if !is_root() {
+        return;
+    }
+    let setup = Setup::new();
+    let name = setup.folder().join("abstract").display().to_string();
+    let manager = [listener(&setup, "a"), listener(&setup, "b")];
+    let config = format!("{ONE}[socket.open]\npath = \"@{name}\"\n");
+    let elsewhere = setup.config(&config);
+    let elsewhere = passing(elsewhere, [&manager[0]], Some("a")).wrapper(&["unshare", "--net"]);
+    let daemon = elsewhere.start();
+    daemon.wait_log(&[
+        "ERROR",
+        "socket open (",
+        "in the network namespace of udsd alone (PrivateNetwork=)",
+        "systemctl",
+    ]);
+    assert!(!daemon.log().contains("may enter"), "{}", daemon.log());
+    // As after every start, a reload says it again.
+    let status = daemon.reload();
+    assert!(!status.contains("failed"), "{status}");
+    let told = |log: &str| log.matches("network namespace of udsd alone").count();
+    assert_eq!(told(&daemon.log()), 2);
+    drop(daemon);
+    // In the same one anybody reaches it.
+    let setup = Setup::new().config(&format!(
+        "[socket.b]\npath = \"{}\"\n[socket.open]\npath = \"@{name}\"\n",
+        manager[1]
+            .local_addr()
+            .unwrap()
+            .as_pathname()
+            .unwrap()
+            .display()
+    ));
+    let daemon = passing(setup, [&manager[1]], Some("b")).start();
+    daemon.wait_log(&["WARN", "socket open (", "anyone on this machine may enter"]);
+    assert_eq!(told(&daemon.log()), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use super::{
     Arguments, limits, load, log as lines, open_record, report,
-    sockets::{check_exit_on_idle, mailbox, note_unserved},
+    sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
 };
 use crate::{
     accounts,
@@ -47,6 +47,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             });
             info!("reloaded {file}");
             note_changes(serving, &config);
+            note_abstract(server, &config);
             *serving = config;
         }
         Err(fatal) => {

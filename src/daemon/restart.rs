@@ -15,7 +15,10 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     limits, log as lines, reload, report, rules, serve,
-    sockets::{assign, check_exit_on_idle, mailbox, note_served, note_staying, note_unserved},
+    sockets::{
+        assign, check_exit_on_idle, mailbox, note_abstract, note_served, note_staying,
+        note_unserved,
+    },
 };
 use crate::{
     config::{self, Config},
@@ -240,6 +243,7 @@ fn adopt(
     if server.has_unmanaged(&managed) && server.stay() {
         note_staying();
     }
+    note_abstract(&server, &config);
     if let Some(fatal) = fatal {
         let mut so = "serving as before the restart".to_owned();
         if !managed.is_empty() && matches!(fatal, Fatal::Socket { .. }) {

@@ -11,7 +11,8 @@ use crate::{
     hub::Hub,
     link::Link,
     mailbox::{self, Mailbox},
-    systemd::Inherited,
+    server::Server,
+    systemd::{self, Inherited},
 };
 
 /// As many datagrams as may wait at a socket where systemd has set up the machine.
@@ -97,14 +98,36 @@ pub(super) fn note_served(socket: &config::Socket, how: &str) {
         socket.kind,
         socket.service
     );
-    if matches!(socket.address, Address::Abstract(_))
-        && socket.allow_users.is_empty()
-        && socket.allow_groups.is_empty()
-    {
-        warn!(
-            "{}: an abstract socket has no file mode, anyone on this machine may enter",
-            endpoint::describe(socket)
-        );
+}
+
+/// Who reaches the abstract sockets, which no file mode guards.
+pub(super) fn note_abstract(server: &Server, config: &Config) {
+    let all = config.sockets.iter().filter_map(|socket| {
+        let endpoint = reload::endpoint_of(server, &socket.name)?;
+        Some((socket, endpoint))
+    });
+    let all: Vec<(&config::Socket, &Endpoint)> = all.collect();
+    // Those of the manager: the sockets that it passed, and the journal's.
+    let passed = all.iter().find(|(_, endpoint)| endpoint.is_inherited());
+    let passed = passed.and_then(|(_, endpoint)| endpoint.network().ok());
+    let managers = passed.or_else(systemd::network);
+    for (socket, endpoint) in all {
+        if !matches!(socket.address, Address::Abstract(_)) {
+            continue;
+        }
+        let own = endpoint.network().ok();
+        if managers.is_some() && own.is_some() && own != managers {
+            error!(
+                "{}: it is bound in the network namespace of udsd alone (PrivateNetwork=), nobody outside can reach it: let a socket unit make it: {}",
+                endpoint::describe(socket),
+                reload::units_remedy()
+            );
+        } else if socket.allow_users.is_empty() && socket.allow_groups.is_empty() {
+            warn!(
+                "{}: an abstract socket has no file mode, anyone on this machine may enter",
+                endpoint::describe(socket)
+            );
+        }
     }
 }
 

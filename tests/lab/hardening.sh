@@ -9,6 +9,7 @@ CHECKS+=(
   relays_work_under_the_hardened_unit
   records_are_written_under_the_hardened_unit
   access_is_judged_under_the_hardened_unit
+  an_abstract_socket_of_the_service_itself_is_told_as_out_of_reach
 )
 
 readonly RECORDS=/srv/lab-kept
@@ -189,4 +190,44 @@ check_access_is_judged_under_the_hardened_unit() {
   in_vm grep --quiet "\"uid\":$uid,.*from a member" "$RECORDS/guarded.json" || fail "$(in_vm cat "$RECORDS/guarded.json")"
   # In the order they came, so it would stand there already.
   ! in_vm grep "from outside" "$RECORDS/guarded.json" || fail "outsider's datagram was taken"
+}
+
+check_an_abstract_socket_of_the_service_itself_is_told_as_out_of_reach() {
+  local told="socket open (@lab-open): it is bound in the network namespace of udsd alone (PrivateNetwork=), nobody outside can reach it: let a socket unit make it: "
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  answers
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+[socket.open]
+path = "@lab-open"
+EOF
+  # The units know nothing of it yet.
+  in_vm systemctl restart udsd.service
+  journal_has 1 "$told" --priority=err..err || fail "nobody is told"
+  ! journal_has 1 "may enter" || fail "it is said to be open to anybody"
+  ! in_vm grep --quiet "@lab-open" /proc/net/unix || fail "it can be reached"
+  # Where the manager passes nothing, the journal's end tells its network namespace.
+  drop_in alone '[Service]' 'ExecStart=' 'ExecStart=/usr/bin/env -u LISTEN_FDS /usr/bin/udsd --socket @lab-open'
+  in_vm systemctl stop udsd.service
+  in_vm systemctl start udsd.service
+  journal_has 2 "it is bound in the network namespace of udsd alone" --priority=err..err ||
+    fail "alone, it does not know where it is"
+  in_vm rm /run/systemd/system/udsd.service.d/alone.conf
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+[socket.open]
+path = "@lab-open"
+EOF
+  apply
+  in_vm systemctl restart udsd.service
+  in_vm grep --quiet "@lab-open" /proc/net/unix || fail "it cannot be reached"
+  journal_has 1 "(@lab-open): an abstract socket has no file mode, anyone on this machine may enter" ||
+    fail "nobody is warned"
+  journal_has 2 "it is bound in the network" && ! journal_has 3 "it is bound in the network" ||
+    fail "it is still said to be out of reach"
 }
