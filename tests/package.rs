@@ -22,7 +22,7 @@ use std::{
     process::Command,
 };
 
-use harness::{Folder, has_program};
+use harness::{Folder, has_program, skip};
 
 /// The default place of systemd's files and of udsd's documents.
 const DOCUMENTS: &str = "/usr/share/doc/udsd";

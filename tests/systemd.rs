@@ -5,6 +5,8 @@
 
 #[path = "lab/run.rs"]
 mod run;
+#[path = "harness/skip.rs"]
+mod skip;
 
 mod lab {
     pub(super) mod crowd;
