@@ -9,14 +9,13 @@
 mod harness;
 
 use std::{
-    fs,
-    os::unix::net::UnixDatagram,
+    fs::{self, File},
+    os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::Instant,
+    process::{Command, Stdio},
 };
 
-use harness::{Folder, HANG, has_program};
+use harness::{Folder, Setup, has_program};
 
 const README: &str = include_str!("../README.md");
 
@@ -67,86 +66,52 @@ fn same(text: &str) -> String {
 }
 
 /// A shell in the folder, with the built binaries first in its PATH.
-fn shell(folder: &Path, script: &str) -> Command {
+fn shell(folder: &Path, arguments: &[&str]) -> Command {
     let binaries = Path::new(env!("CARGO_BIN_EXE_udsd")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
     command
-        .args(["-c", script])
+        .args(arguments)
         .current_dir(folder)
         .env("PATH", path)
-        .env("NOTIFY_SOCKET", folder.join("notify"))
-        .env("XDG_RUNTIME_DIR", folder)
-        .stdin(Stdio::null());
+        .env("XDG_RUNTIME_DIR", folder);
     command
 }
 
-fn run(folder: &Path, script: &str) -> String {
-    let output = shell(folder, script).output().unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A daemon that a block started in the background.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(folder: &Path, notes: &UnixDatagram, command: &str) -> Background {
-    let mut shell = shell(folder, &format!("exec {command}"));
-    if !command.contains('>') {
-        shell.stdout(Stdio::null());
-    }
-    let daemon = Background(shell.stderr(Stdio::null()).spawn().unwrap());
-    let mut note = [0; 4096];
-    loop {
-        let length = notes.recv(&mut note).unwrap();
-        if note[..length].starts_with(b"READY=1") {
-            return daemon;
-        }
-    }
-}
-
-fn notes(folder: &Path) -> UnixDatagram {
-    let notes = UnixDatagram::bind(folder.join("notify")).unwrap();
-    notes.set_read_timeout(Some(HANG)).unwrap();
-    notes
-}
+/// What stands between the outputs of two commands.
+const MARK: &str = "--- next ---";
 
 #[test]
-fn each_block_prints_what_it_says() {
-    if !has_program("nc") {
-        return;
-    }
+fn pasted_into_a_shell_each_command_prints_what_it_says() {
+    let folder = Folder::new();
     let blocks = blocks("console");
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        let folder = Folder::new();
-        let notes = notes(folder.path());
-        let mut daemons = Vec::new();
-        for (command, expected) in commands(block) {
-            if let Some(command) = command.strip_suffix(" &") {
-                daemons.push(start(folder.path(), &notes, command));
-                continue;
-            }
-            // A record is written behind the back of who is already served.
-            let hung = Instant::now() + HANG;
-            loop {
-                let printed = run(folder.path(), command);
-                if same(&printed) == same(&expected) {
-                    break;
-                }
-                assert!(
-                    command.starts_with("cat ") && Instant::now() < hung,
-                    "{command}\nprinted\n{printed}\nand not\n{expected}"
-                );
-            }
-        }
+    let commands: Vec<_> = blocks.into_iter().flat_map(commands).collect();
+    assert!(!commands.is_empty());
+    let marked = commands
+        .iter()
+        .map(|(command, _)| format!("{command}\necho '{MARK}'\n"));
+    let script = folder.join("pasted");
+    fs::write(&script, marked.collect::<String>()).unwrap();
+    // As a paste: what reads its standard input takes commands away from the shell.
+    let output = shell(folder.path(), &["-s"])
+        .stdin(File::open(&script).unwrap())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let mark = format!("{MARK}\n");
+    let printed: Vec<&str> = printed.split_terminator(&mark).collect();
+    assert_eq!(printed.len(), commands.len(), "{printed:#?}");
+    for ((command, expected), printed) in commands.iter().zip(printed) {
+        assert_eq!(same(printed), same(expected), "{command}");
+    }
+    // Who pasted it has nothing left that runs.
+    for socket in ["hello.sock", "log.sock"] {
+        assert!(
+            UnixStream::connect(folder.join(socket)).is_err(),
+            "{socket}"
+        );
     }
 }
 
@@ -155,14 +120,17 @@ fn the_python_client_gets_back_what_it_sent() {
     if !has_program("python3") {
         return;
     }
-    let folder = Folder::new();
-    let notes = notes(folder.path());
-    let _daemon = start(folder.path(), &notes, "udsd --socket ./hello.sock");
+    let setup = Setup::new().arguments(&["--socket", "./hello.sock"]);
+    let daemon = setup.start();
     let [client] = blocks("python")[..] else {
         panic!("one python block");
     };
-    fs::write(folder.join("client.py"), client).unwrap();
-    let printed = run(folder.path(), "python3 client.py");
+    fs::write(daemon.path("client.py"), client).unwrap();
+    let python = Command::new("python3")
+        .arg("client.py")
+        .current_dir(daemon.folder().path())
+        .output();
+    let printed = String::from_utf8(python.unwrap().stdout).unwrap();
     let pieces: String = printed
         .lines()
         .map(|line| line.strip_prefix("b'").unwrap().strip_suffix('\'').unwrap())
