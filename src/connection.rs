@@ -172,10 +172,10 @@ impl<S: Stream> Connection<S> {
         !self.queue.is_empty() || self.gap.is_some()
     }
 
-    /// Bytes that are held for it: input that waits and output unsent.
+    /// Bytes of memory that are held for it: for input that waits and output unsent.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.queue.len() + self.input.as_ref().map_or(0, |input| input.waiting())
+        self.queue.held() + self.input.as_ref().map_or(0, |input| input.held())
     }
 
     /// Whether whole messages of it wait for the service. Those of a dismissed one wait for nothing.

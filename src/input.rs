@@ -47,7 +47,7 @@ pub enum Fed {
 
 /// The bytes of one client that are not yet delivered. Holds no memory where there are none.
 ///
-/// `held` is: messages already taken (`start` bytes), whole messages that wait (`whole` bytes), and
+/// `held` is: what no longer counts (`start` bytes), whole messages that wait (`whole` bytes), and
 /// what followed them. Without waiting messages it is the start of one unfinished message.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -82,10 +82,20 @@ impl Input {
         self.whole > 0
     }
 
-    /// Bytes that wait.
+    /// Bytes of memory that it holds: those that wait, and no more than an eighth of them for what
+    /// follows.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.held.len() - self.start
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
+    /// Holds more bytes, of a message that may come in many parts.
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.held.capacity() - self.held.len() < bytes.len() {
+            self.held
+                .reserve_exact(bytes.len().max(self.held.len() / 8));
+        }
+        self.held.extend_from_slice(bytes);
     }
 
     /// What is lost if the client ends now: the whole messages that wait, and whether part of a
@@ -150,7 +160,7 @@ impl Input {
                 if whole > 0 {
                     let taken = deliver(batch)?;
                     if taken < whole {
-                        self.held.extend_from_slice(&bytes[taken..]);
+                        self.hold(&bytes[taken..]);
                         self.whole = whole - taken;
                         return Ok(Fed::Blocked);
                     }
@@ -163,20 +173,20 @@ impl Input {
             match framing.cut(&self.held, bytes, limit) {
                 // Filler stands only where nothing is held, and `scan` has passed over that.
                 Cut::Whole(n) | Cut::Filler(n) => {
-                    self.held.extend_from_slice(&bytes[..n]);
+                    self.hold(&bytes[..n]);
                     self.whole = self.held.len();
                     framing.blank(&mut self.held);
                     bytes = &mut bytes[n..];
                 }
                 Cut::Partial => {
-                    self.held.extend_from_slice(bytes);
+                    self.hold(bytes);
                     return Ok(Fed::All);
                 }
                 Cut::TooLong { .. } if too_long == TooLong::Close => {
                     return Err(Close::MessageTooLong { limit });
                 }
                 Cut::TooLong { body, .. } if self.held.len() + bytes.len() < body + limit => {
-                    self.held.extend_from_slice(bytes);
+                    self.hold(bytes);
                     return Ok(Fed::All);
                 }
                 Cut::TooLong { body, skip } => {
@@ -190,7 +200,7 @@ impl Input {
                         self.limit = limit;
                         continue;
                     }
-                    self.held.extend_from_slice(&bytes[..n]);
+                    self.hold(&bytes[..n]);
                     self.held.truncate(body + limit);
                     self.start = body;
                     self.whole = limit;
@@ -200,7 +210,7 @@ impl Input {
                 }
             }
             if self.deliver_whole(framing, deliver)? == Fed::Blocked {
-                self.held.extend_from_slice(bytes);
+                self.hold(bytes);
                 return Ok(Fed::Blocked);
             }
             self.held = Vec::new();
@@ -263,6 +273,8 @@ impl Input {
         if self.skip.is_some() || self.held.is_empty() || too_long() {
             return Ok(Fed::All);
         }
+        // A terminator.
+        self.held.reserve_exact(1);
         if !rule.framing.finish(&mut self.held) {
             return Ok(Fed::All);
         }
@@ -290,9 +302,10 @@ impl Input {
         self.start += taken;
         self.whole -= taken;
         if self.whole > 0 {
-            // What was taken goes before it is more than what waits.
-            if self.start > self.waiting() {
+            // What was taken goes, or it would count with what waits.
+            if self.start > 0 {
                 self.held.drain(..mem::take(&mut self.start));
+                self.held.shrink_to_fit();
             }
             return Ok(Fed::Blocked);
         }

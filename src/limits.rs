@@ -216,6 +216,18 @@ impl Limits {
             .saturating_sub(self.held)
     }
 
+    /// Bytes that a queue may come to hold beyond what it is given, so that what follows finds room
+    /// there: none once half of a limit is used, which leaves as much as a relay gives out in a turn.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        let (smallest, spare) = (self.smallest(), self.smallest() / 64);
+        if self.ample() >= smallest / 2 + spare {
+            spare
+        } else {
+            0
+        }
+    }
+
     /// As `ample`, of `input_room`.
     #[must_use]
     pub fn ample_for_input(&self) -> usize {

@@ -18,6 +18,9 @@ pub use packets::Sizes;
 use crate::{connection::Stream, peer::Peer, sys};
 use packets::Packets;
 
+/// Parts that one call can have (UIO_MAXIOV, `sendmsg(2)`).
+const PARTS: usize = 1024;
+
 /// The kernel's end of a client.
 #[derive(Debug)]
 pub struct Link(Kind);
@@ -81,6 +84,7 @@ impl Stream for Link {
             Kind::Packets(packets) => return packets.write(parts),
         };
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let parts = &parts[..parts.len().min(PARTS)];
         let written = match parts {
             [part] => net::send(fd, part, flags)?,
             parts => net::sendmsg(fd, parts, &mut SendAncillaryBuffer::default(), flags)?,

@@ -11,6 +11,7 @@
 
 mod door;
 mod handover;
+mod heap;
 mod idle;
 mod mail;
 mod reload;
@@ -32,6 +33,7 @@ use signal_hook_mio::v1_0::Signals;
 pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket};
 
 use door::Door;
+use heap::Heap;
 use idle::Idle;
 use mail::Mail;
 
@@ -118,6 +120,9 @@ pub struct Server {
     stays: bool,
     /// The config in effect, as TOML.
     config: String,
+    heap: Heap,
+    /// Memory may have to be given back by then.
+    heap_due: Option<Instant>,
     /// Kept open, to be given up for a handover when descriptors have run out.
     spare: Vec<File>,
     /// Where all is to be left at the end of this turn.
@@ -177,6 +182,8 @@ impl Server {
             idle: None,
             stays: false,
             config: String::new(),
+            heap: Heap::new(now),
+            heap_due: None,
             spare: handover::spare(),
             parking: None,
         })
@@ -253,6 +260,7 @@ impl Server {
                 self.hand_over(parking, now);
                 return Ok(Ended::HandedOver);
             }
+            self.heap_due = self.heap.settle(self.hub.held(), now.instant);
             self.report(now);
             self.stop_if_idle(came, now);
             if let Some(ended) = self.stopped(now) {
@@ -279,6 +287,7 @@ impl Server {
             status,
             self.door.rest(),
             self.stop,
+            self.heap_due,
             self.idle_until(),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {

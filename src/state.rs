@@ -264,7 +264,7 @@ impl State {
             let queue = rest.split_off(..bytes);
             client
                 .queue
-                .push(queue.ok_or_else(|| damaged("a queue is cut"))?);
+                .push(queue.ok_or_else(|| damaged("a queue is cut"))?, 0);
         }
         Ok(state)
     }
@@ -374,7 +374,7 @@ mod tests {
 
     fn some() -> State {
         let mut queue = Queue::default();
-        queue.push(b"\0\xff\"queue\\");
+        queue.push(b"\0\xff\"queue\\", 0);
         State {
             config: "[socket.s]\npath = \"/run/s\"\n".into(),
             ids: 9,

@@ -36,7 +36,7 @@ const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
-/// Memory that an idle thread may keep for the next lines.
+/// Memory that the thread, or whoever hands over, may keep for the next lines.
 const KEPT: usize = 256 * 1024;
 
 #[derive(Debug, Default)]
@@ -162,6 +162,9 @@ impl Writer {
             mem::swap(waiting, lines);
         } else {
             waiting.append(lines);
+        }
+        if lines.capacity() > KEPT {
+            *lines = Vec::new();
         }
         drop(guard);
         self.shared.work.notify_one();

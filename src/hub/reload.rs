@@ -317,7 +317,7 @@ impl<S: Stream> Hub<S> {
             let client = &mut self.clients[key];
             client.socket = to as u32;
             if let (Some(gap), Some(relay)) = (&client.gap, self.sockets[to].service.relay()) {
-                client.queue.push(&relay.tell(gap));
+                client.queue.push(&relay.tell(gap), 0);
                 client.gap = None;
             }
             self.end(key, why);
@@ -370,7 +370,7 @@ impl<S: Stream> Hub<S> {
             {
                 // In place of what was lost, and before what comes.
                 let told = relay.tell(gap);
-                client.queue.push(&told);
+                client.queue.push(&told, 0);
                 client.gap = None;
                 self.effects.touched.push(key);
             }

@@ -118,7 +118,7 @@ impl<S: Stream> Hub<S> {
                 .map(|written| {
                     if written > 0 {
                         client.gap = None;
-                        client.queue.push(&told[written..]);
+                        client.queue.push(&told[written..], 0);
                     }
                 });
         }
@@ -307,7 +307,7 @@ impl<S: Stream> Hub<S> {
         let input = client.input.take();
         let mut input = input.map_or_else(Input::default, |input| *input);
         // What a gap was told in just now is not counted yet.
-        let credit = client.held.saturating_sub(client.queue.len());
+        let credit = client.held.saturating_sub(client.queue.held());
         let mut out = Outbox::new(
             &mut self.clients,
             &mut self.limits,

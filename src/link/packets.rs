@@ -182,7 +182,7 @@ fn send_each(
         let result = if first.len() == length {
             send(&[IoSlice::new(first)])
         } else {
-            // Once a call at most: where the ring that it waits in begins anew.
+            // It waits in more than one chunk of its queue.
             let mut pieces = vec![IoSlice::new(first)];
             let mut missing = length - first.len();
             while missing > 0 {

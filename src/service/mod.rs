@@ -230,14 +230,16 @@ impl<'a, S: Stream> Outbox<'a, S> {
             };
         }
         let client = &mut self.clients[to];
+        let before = client.queue.held();
+        let spare = self.limits.spare();
         for slice in slices {
             let skipped = written.min(slice.len());
             written -= skipped;
-            client.queue.push(&slice[skipped..]);
+            client.queue.push(&slice[skipped..], spare);
         }
-        self.limits
-            .hold(client.peer.uid, client.held, client.held + rest);
-        client.held += rest;
+        let held = client.held + client.queue.held() - before;
+        self.limits.hold(client.peer.uid, client.held, held);
+        client.held = held;
         if !client.watched.write {
             self.effects.touched.push(to);
         }
@@ -251,13 +253,13 @@ impl<'a, S: Stream> Outbox<'a, S> {
     pub fn flush(&mut self, to: usize) -> Result<(), Close> {
         let client = &mut self.clients[to];
         loop {
-            let before = client.queue.len();
+            let (before, held) = (client.queue.len(), client.queue.held());
             client.flush(self.now.instant)?;
-            let written = before - client.queue.len();
-            let held = client.held.saturating_sub(written);
+            let given_back = held - client.queue.held();
+            let held = client.held.saturating_sub(given_back);
             self.limits.hold(client.peer.uid, client.held, held);
             client.held = held;
-            if written == 0 || client.queue.is_empty() {
+            if client.queue.len() == before || client.queue.is_empty() {
                 return Ok(());
             }
         }

@@ -137,7 +137,9 @@ fn a_state_that_nobody_parked_is_refused_or_served_but_never_a_panic() {
         // Queues stand behind the document.
         for client in &mut state.clients {
             if random.one_in(3) {
-                client.queue.push(&vec![b'q'; random.below(9000) as usize]);
+                client
+                    .queue
+                    .push(&vec![b'q'; random.below(9000) as usize], 0);
             }
         }
         let mut world = World::of(&config.sockets, Limits::new(1000, 1000));

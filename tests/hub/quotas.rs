@@ -234,3 +234,31 @@ fn a_gap_is_told_where_no_queue_is_to_be_written() {
 fn a_gap_may_be_told_in_parts_by_the_turn_that_reads() {
     told_from_an_empty_queue(true);
 }
+
+#[test]
+fn what_is_charged_is_what_is_held() {
+    const CHUNK: usize = 16 * 1024;
+    let keys = "queue-size = \"1MiB\"\nslow-timeout = \"1h\"";
+    let echo = format!("[socket.s]\npath = \"/run/s\"\n{keys}\n");
+    let limits = Limits::new(9, 9).with_queues(1 << 26, 1 << 27);
+    let mut world = World::with_limits(&echo, limits);
+    let client = enter(&mut world, 1, 1000);
+    client.send(&pattern(10 * CHUNK));
+    world.settle();
+    let full = world.hub.held();
+    assert!(full >= 10 * CHUNK - 1000, "{full}");
+    // Of a chunk, all is held until all of it is written.
+    let mut waiting = 10 * CHUNK - 1000;
+    while waiting > 0 {
+        let taken = client.take(usize::MAX);
+        world.settle();
+        waiting = waiting.saturating_sub(taken);
+        let held = world.hub.held();
+        assert!(
+            (waiting..=waiting + 2 * CHUNK).contains(&held),
+            "{held} bytes are charged where {waiting} wait"
+        );
+        assert!(held == 0 || (full - held).is_multiple_of(CHUNK), "{held}");
+    }
+    assert_eq!(world.hub.held(), 0);
+}

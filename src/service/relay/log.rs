@@ -3,6 +3,9 @@
 
 use std::io::IoSlice;
 
+/// Memory that stays for the next turn.
+const KEPT: usize = 64 * 1024;
+
 /// The messages of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -59,8 +62,14 @@ impl Log {
         slices
     }
 
+    /// For the next turn. What fuller ones needed is given back step by step.
     pub(super) fn clear(&mut self) {
+        let capacity = self.bytes.capacity();
+        let was_roomy = self.len() < capacity / 8;
         self.bytes.clear();
+        if was_roomy && capacity > KEPT {
+            self.bytes.shrink_to(capacity / 2);
+        }
         self.runs.clear();
     }
 }
@@ -96,5 +105,24 @@ mod tests {
         // Client 1 left, and another came in its place.
         assert_eq!(slices(1, 3), ["d"]);
         assert_eq!(slices(1, 5), [""; 0]);
+    }
+
+    #[test]
+    fn what_one_full_turn_needed_is_given_back() {
+        let mut log = Log::default();
+        let mut say = |bytes: usize| {
+            log.add(1, |log| log.extend(std::iter::repeat_n(b'x', bytes)));
+            log.clear();
+            log.bytes.capacity()
+        };
+        let full = say(1 << 20);
+        assert!(full >= 1 << 20);
+        assert_eq!(say(1 << 18), full, "fuller ones may come again soon");
+        let mut last = full;
+        while last > 2 * KEPT {
+            let next = say(100);
+            assert!(next < last);
+            last = next;
+        }
     }
 }
