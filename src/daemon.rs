@@ -6,6 +6,7 @@ mod restart;
 mod sockets;
 
 use std::{
+    env,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -24,6 +25,7 @@ use crate::{
     config::{self, AdHoc, Config, Places},
     endpoint::Endpoint,
     error::Fatal,
+    generator,
     handover::Handover,
     hub::{Hub, Socket},
     limits::Limits,
@@ -83,7 +85,7 @@ pub fn main() -> ExitCode {
         .as_ref()
         .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
-        Ok(arguments) if arguments.check => return check(load(&arguments)),
+        Ok(arguments) if arguments.check => return check(&arguments),
         Ok(arguments) => {
             start(&arguments, passed, signals).map(|(server, config)| (server, config, arguments))
         }
@@ -125,7 +127,10 @@ fn start(
     passed: Result<Passed, String>,
     signals: io::Result<Signals>,
 ) -> Result<(Server, Config), ExitCode> {
-    let config = load(arguments);
+    let is_managed = passed
+        .as_ref()
+        .is_ok_and(|passed| !passed.sockets.is_empty());
+    let config = load(arguments, is_managed);
     log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
     let start = || {
         let signals = signals.map_err(|source| Fatal::System {
@@ -149,10 +154,20 @@ fn start(
     start().map_err(|fatal| report(&fatal))
 }
 
-fn load(arguments: &Arguments) -> Result<Config, Fatal> {
+/// The file, or the one socket of the command line. Where the sockets come from the units, what those
+/// cannot do is a fault of the file like any other.
+fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Fatal> {
     let places = Places::current();
+    let config = read(arguments, &places)?;
+    match is_managed.then(|| generator::faults(&config, &places)) {
+        Some(faults) if !faults.is_empty() => Err(Fatal::Config(faults)),
+        _ => Ok(config),
+    }
+}
+
+fn read(arguments: &Arguments, places: &Places) -> Result<Config, Fatal> {
     match &arguments.socket {
-        None => Config::load(arguments.config.as_deref(), &places),
+        None => Config::load(arguments.config.as_deref(), places),
         Some(path) => {
             let Arguments {
                 kind,
@@ -166,14 +181,17 @@ fn load(arguments: &Arguments) -> Result<Config, Fatal> {
                 service: service.clone(),
                 framing: framing.clone(),
             };
-            Config::ad_hoc(&options, &places)
+            Config::ad_hoc(&options, places)
         }
     }
 }
 
-fn check(config: Result<Config, Fatal>) -> ExitCode {
+fn check(arguments: &Arguments) -> ExitCode {
+    // The manager says whose ExecReload= this is (`systemd.exec(5)`).
+    let is_managed =
+        env::var_os("MAINPID").is_some() || generator::is_installed(&Places::current());
     let named = |config: Config| accounts::check(&config).map(|()| config);
-    match config.and_then(named) {
+    match load(arguments, is_managed).and_then(named) {
         Ok(config) => match std::io::stdout().write_all(config.to_toml().as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,

@@ -22,7 +22,7 @@ use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
     config::{Config, Places},
-    error::Fatal,
+    error::{Fatal, Fault},
 };
 use units::{Content, Entry};
 
@@ -65,6 +65,14 @@ impl Scope {
             Some(scope) if scope == "system" => Self::System,
             _ if rustix::process::geteuid().is_root() => Self::System,
             _ => Self::User,
+        }
+    }
+
+    /// The one whose places these are.
+    fn of(places: &Places) -> Self {
+        match *places == Places::system() {
+            true => Self::System,
+            false => Self::User,
         }
     }
 
@@ -114,6 +122,32 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<(), String> {
     let entries = units::entries(&config, &places, scope, has_own_socket_unit(&places, scope))
         .map_err(|faults| Fatal::Config(faults).to_string())?;
     write(&arguments.normal, &entries)
+}
+
+/// What the units cannot do as the file says. Nothing where they do not follow it: one that was named on
+/// the command line, or the embedded one.
+#[must_use]
+pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
+    let file = config.file.as_ref();
+    if !file.is_some_and(|file| places.files.contains(file)) {
+        return Vec::new();
+    }
+    let scope = Scope::of(places);
+    let own_first = has_own_socket_unit(places, scope);
+    let entries = units::entries(config, places, scope, own_first);
+    entries.err().unwrap_or_default()
+}
+
+/// Whether a manager runs whose units of udsd follow a file of these places.
+#[must_use]
+pub fn is_installed(places: &Places) -> bool {
+    let unit = Path::new("systemd").join(Scope::of(places).folder());
+    let unit = unit.join("udsd.service");
+    // `sd_booted(3)`, and where units lie (`systemd.unit(5)`).
+    Path::new("/run/systemd/system").is_dir()
+        && ["/etc", "/usr/local/lib", "/usr/lib", "/lib"]
+            .iter()
+            .any(|folder| Path::new(folder).join(&unit).exists())
 }
 
 /// Whether the administrator has put a whole udsd.socket in place of the shipped one, or masked it:

@@ -36,7 +36,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["handover"],
     ],
     &[&["server"]],
-    &[&["client", "daemon", "generator"]],
+    &[&["generator"], &["client", "daemon"]],
     &[&["bin"]],
 ];
 

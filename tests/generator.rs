@@ -302,7 +302,7 @@ fn record_folders_are_opened_where_the_service_has_no_right_of_its_own() {
         "%L/udsd/x.json",
         "%S/udsd/deep/x.json",
         "%L/other/x.json",
-        "/tmp/x.json",
+        "/tmpfiles/x.json",
         "/top.json",
         "/srv/q\"b\\ s%%/x",
     ];
@@ -317,6 +317,7 @@ fn record_folders_are_opened_where_the_service_has_no_right_of_its_own() {
     let expected = [
         r#""-/srv/a""#,
         r#""-/srv/q\"b\\ s%%""#,
+        r#""-/tmpfiles""#,
         r#""-/top.json""#,
         r#""-/var/log/other""#,
     ];
@@ -377,6 +378,18 @@ fn what_no_unit_can_express_is_refused_with_line_and_key() {
             5,
             "a.record.file",
             "U+FFFF",
+        ),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = '/tmp/x'\n"),
+            5,
+            "a.record.file",
+            "/tmp is the service's own (PrivateTmp=), and empty again once it stops: write a path below another folder, as \"%L/udsd/x\"",
+        ),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = '/var/tmp/y/x'\n"),
+            5,
+            "a.record.file",
+            "/var/tmp is the service's own",
         ),
     ] {
         let place = Place::new(&text);

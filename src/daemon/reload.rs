@@ -32,7 +32,8 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         warn!("SIGHUP: nothing to reload, --socket has no config file");
         return;
     }
-    let applied = load(arguments).and_then(|config| {
+    let is_managed = is_managed(server, serving);
+    let applied = load(arguments, is_managed).and_then(|config| {
         accounts::check(&config)?;
         let endpoints = endpoints(server, serving, &config)?;
         server.apply(plan(server, &config, endpoints)?)?;
@@ -102,6 +103,12 @@ pub(super) fn plan(
 
 pub(super) fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
     server.endpoint(server.place(name)?)
+}
+
+/// Whether the manager passed any of the sockets that are served.
+pub(super) fn is_managed(server: &Server, serving: &Config) -> bool {
+    let mut sockets = serving.sockets.iter();
+    sockets.any(|socket| endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited))
 }
 
 pub(super) fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::Socket> {
@@ -236,10 +243,7 @@ fn endpoints(
     serving: &Config,
     config: &Config,
 ) -> Result<Vec<PlannedEndpoint>, Fatal> {
-    let inherits = |socket: &config::Socket| {
-        endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited)
-    };
-    let is_managed = serving.sockets.iter().any(inherits);
+    let is_managed = is_managed(server, serving);
     if is_managed {
         leave_to_units(serving, config)?;
     } else {

@@ -337,11 +337,7 @@ fn ways(
 ) -> Result<Ways, Fatal> {
     let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let passed = assign(config, passed)?;
-    let is_inherited = |socket: &config::Socket| {
-        let endpoint = reload::endpoint_of(server, &socket.name);
-        endpoint.is_some_and(Endpoint::is_inherited)
-    };
-    let is_managed = passed.iter().any(Option::is_some) || serving.sockets.iter().any(is_inherited);
+    let is_managed = passed.iter().any(Option::is_some) || reload::is_managed(server, serving);
     if !is_managed {
         check_exit_on_idle(config)?;
     }

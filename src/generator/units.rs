@@ -29,7 +29,7 @@ const OWNER: &str = "udsd";
 const ABSTRACT_NAME: usize = 106;
 /// The folder below %t, %S and %L that is the service's own: RuntimeDirectory= and the like.
 const OWN_FOLDER: &str = "udsd";
-/// Folders that PrivateTmp= makes writable.
+/// Folders of which PrivateTmp= gives the service one of its own.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// How long the manager waits for a stop by default (`systemd-system.conf(5)`, DefaultTimeoutStopSec=).
@@ -314,9 +314,16 @@ fn record_folders(config: &Config, places: &Places) -> Result<BTreeSet<String>, 
         let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
             continue;
         };
-        let writable = own.iter().any(|folder| file.starts_with(folder))
-            || TEMPORARY.iter().any(|folder| file.starts_with(folder));
-        if writable {
+        if let Some(folder) = TEMPORARY.iter().find(|folder| file.starts_with(folder)) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let message = format!(
+                "{folder} is the service's own (PrivateTmp=), and empty again once it stops: write a path below another folder, as \"%L/udsd/{name}\""
+            );
+            let key = format!("socket.{}.record.file", socket.name);
+            faults.push(config.fault(&key, message));
+            continue;
+        }
+        if own.iter().any(|folder| file.starts_with(folder)) {
             continue;
         }
         // A file in "/" alone: the folder would open up everything.

@@ -7,6 +7,7 @@ CHECKS+=(
   reload_of_a_broken_file_fails_and_touches_nothing
   reload_leaves_to_the_units_what_is_theirs
   reload_brings_a_rotated_record_a_new_file
+  a_record_in_a_folder_of_the_service_alone_is_refused
 )
 
 # The service is as it was: the same process ($1), up, and done with the reload.
@@ -116,4 +117,40 @@ EOF
   said=$(in_vm stat --format='%a %U %G' "$record")
   [ "$said" = "640 udsd udsd" ] || fail "the new file is $said"
   in_vm rm -f "$record" "$record".{1,2,3}
+}
+
+check_a_record_in_a_folder_of_the_service_alone_is_refused() {
+  local pid said refused="udsd.toml:6: socket.log.record.file: /tmp is the service's own (PrivateTmp=)"
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  answers
+  pid=$(main_pid)
+  config <<'EOF'
+[socket.log]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+[socket.log.record]
+file = "/tmp/lab.json"
+EOF
+  said=$(in_vm udsd --check 2>&1) && fail "udsd --check says that all is well"
+  [[ $said == *"$refused"*'%L/udsd/lab.json'* ]] || fail "udsd --check: $said"
+  said=$(in_vm /usr/lib/systemd/system-generators/udsd-generator /root/lab-units 2>&1) && fail "the generator says that all is well"
+  [[ $said == *"$refused"* ]] || fail "the generator: $said"
+  ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
+  stands "$pid"
+  answers
+  # A restart goes on as before, and says so; a start has nothing to go on with.
+  in_vm systemctl restart udsd.service
+  answers
+  wait_until "the status names the key" status_has 'reload failed: .*socket.log.record.file'
+  in_vm systemctl stop udsd.service
+  ! in_vm systemctl start udsd.service 2>/dev/null || fail "it starts"
+  is 78 ExecMainStatus || fail "it ended with $(property ExecMainStatus)"
+  journal_has 2 "$refused" || fail "the journal does not name the key"
+  # By hand, on another file, it is a record like any other.
+  in_vm cp /etc/udsd/udsd.toml /root/other.toml
+  in_vm udsd --check --config /root/other.toml >/dev/null || fail "refused where no unit follows the file"
 }
