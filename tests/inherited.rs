@@ -163,7 +163,9 @@ fn an_abstract_one_that_is_bound_beside_another_network_than_the_managers_is_tol
     let status = daemon.reload();
     assert!(!status.contains("failed"), "{status}");
     let told = |log: &str| log.matches("network namespace of udsd alone").count();
-    assert_eq!(told(&daemon.log()), 2);
+    daemon.wait_for("the line once more", |said| {
+        (told(&said.log) == 2).then_some(())
+    });
     drop(daemon);
     // In the same one anybody reaches it.
     let setup = Setup::new().config(&format!(
