@@ -1,11 +1,7 @@
 //! May this peer enter? Judges by the kernel's numbers alone; who looks names up, and who asks the
 //! kernel for a peer's groups, stands elsewhere.
 
-use crate::peer::Peer;
-
-/// The number that the kernel gives for whoever has none here, as from a foreign user namespace
-/// (`user_namespaces(7)`): it says nothing of who that is.
-pub const NOBODY: u32 = 65534;
+use crate::peer::{NOBODY, Peer};
 
 /// `allow-users` and `allow-groups` of one socket, as numbers. Root is in a list or it is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::io;
 use log::warn;
 
 use crate::{
-    access::{Access, NOBODY},
+    access::Access,
     config::{Config, Socket, SocketType},
     error::{Fatal, Fault},
+    peer::NOBODY,
     sys,
 };
 

@@ -111,8 +111,8 @@ impl fmt::Debug for Address {
 pub struct Envelope {
     /// The address that its sender is bound to.
     pub from: Address,
-    /// Its sender's process and real ids (SCM_CREDENTIALS, `unix(7)`). The pid is 0 where the kernel
-    /// vouches for nobody, or for a process that is not visible from here.
+    /// Its sender's process and real ids (SCM_CREDENTIALS, `unix(7)`). `Peer::NONE` where the
+    /// kernel vouches for nobody.
     pub peer: Peer,
     /// Bytes that were sent, of which fewer may have been kept.
     pub length: usize,

@@ -78,6 +78,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// Whether lines go to the journal.
+    #[must_use]
+    pub fn is_journal(&self) -> bool {
+        self.journal
+    }
+
     /// For the record of `socket`; `journal`: each line gets a priority, so that no message can
     /// forge one.
     #[must_use]
@@ -144,10 +150,10 @@ impl Encoder {
     ) -> std::io::Result<()> {
         if self.of != Some((client, *peer)) {
             self.of = Some((client, *peer));
-            self.sender = format!(
-                ",\"client\":{client},\"pid\":{},\"uid\":{},\"gid\":{}",
-                peer.pid, peer.uid, peer.gid
-            );
+            let Peer { uid, gid, .. } = peer;
+            let pid = peer.process();
+            let pid = pid.map_or(String::new(), |pid| format!("\"pid\":{pid},"));
+            self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}");
         }
         out.extend_from_slice(self.head.as_bytes());
         serde_json::to_writer(&mut *out, &seq)?;
@@ -186,11 +192,12 @@ impl Encoder {
         message: &[u8],
         truncated: bool,
     ) -> std::io::Result<()> {
-        write!(
-            out,
-            "{} {}[{}] uid={} ",
-            self.time, self.socket, peer.pid, peer.uid
-        )?;
+        write!(out, "{} {}[", self.time, self.socket)?;
+        match peer.process() {
+            Some(pid) => write!(out, "{pid}")?,
+            None => out.push(b'-'),
+        }
+        write!(out, "] uid={} ", peer.uid)?;
         if truncated {
             out.extend_from_slice(b"(truncated) ");
         }
@@ -303,6 +310,27 @@ mod tests {
             serde_json::from_str(&line(Format::Json, false, b"\xff\0", false)).unwrap();
         assert_eq!(binary["message"], "\u{fffd}\0");
         assert_eq!(binary["message_base64"], "/wA=");
+    }
+
+    #[test]
+    fn a_process_that_is_not_visible_has_no_pid() {
+        for (format, words) in [
+            (Format::Json, ",\"client\":17,\"uid\":5,\"gid\":6,"),
+            (Format::Text, " log[-] uid=5 x"),
+        ] {
+            let mut encoder = Encoder::new(format, false, "log");
+            let (mut out, peer) = (
+                Vec::new(),
+                Peer {
+                    pid: 0,
+                    uid: 5,
+                    gid: 6,
+                },
+            );
+            encoder.put(&mut out, 1, ClientId(17), &peer, b"x", false);
+            let line = String::from_utf8(out).unwrap();
+            assert!(line.contains(words), "{line}");
+        }
     }
 
     #[test]

@@ -21,7 +21,6 @@ use std::{
 use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use crate::{
-    access::NOBODY,
     envelope::{Address, BATCH, Envelope},
     peer::Peer,
 };
@@ -225,21 +224,16 @@ unsafe fn name_of(header: &libc::msghdr) -> Address {
 /// # Safety
 /// `header` was filled by the kernel and had a `Control`, which still lives.
 unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
-    let nobody = Peer {
-        pid: 0,
-        uid: NOBODY,
-        gid: NOBODY,
-    };
     // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macro looks at no more.
     let Some(first) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
-        return nobody;
+        return Peer::NONE;
     };
     // SAFETY: only arithmetic.
     let length = unsafe { libc::CMSG_LEN(mem::size_of::<libc::ucred>() as u32) } as usize;
     let is_credentials =
         first.cmsg_level == libc::SOL_SOCKET && first.cmsg_type == libc::SCM_CREDENTIALS;
     if !is_credentials || first.cmsg_len < length {
-        return nobody;
+        return Peer::NONE;
     }
     // SAFETY: by its length the data holds a `struct ucred`, of which every bit pattern is valid.
     let credentials = unsafe {

@@ -22,7 +22,7 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, Folder, Setup, Signal, has_program, read_all, write_until_full};
+use harness::{Daemon, Folder, Setup, Signal, has_program, is_root, read_all, write_until_full};
 use rustix::{
     event::PollFlags,
     fs::{CWD, FileType, Mode, mknodat},
@@ -135,6 +135,32 @@ fn lines_for_the_journal_carry_a_priority_that_no_message_can_forge() {
             let line = line.unwrap();
             assert!(line.starts_with("<6>"), "{line}");
         }
+    }
+}
+
+#[test]
+fn a_client_of_another_pid_namespace_has_no_pid_in_records_and_stamps() {
+    if !is_root() || !has_program("unshare") {
+        return;
+    }
+    let relay =
+        "[socket.r]\npath = \"{dir}/r\"\nservice = \"relay\"\nframing = \"lines\"\nstamp = true\n";
+    // It sees no process but its own.
+    let alone = ["unshare", "--pid", "--fork", "--kill-child"];
+    let daemon = Setup::new()
+        .config(&format!("{}{relay}", config("", "")))
+        .wrapper(&alone)
+        .start();
+    send(&daemon, b"recorded\n");
+    let recorded = daemon.wait_output(1).remove(0);
+    let (mut one, other) = (daemon.connect("r"), daemon.connect("r"));
+    one.write_all(b"stamped\n").unwrap();
+    let stamped = BufReader::new(other).lines().next().unwrap().unwrap();
+    for (line, message) in [(recorded, "recorded"), (stamped, "stamped")] {
+        let record = json(&line);
+        assert_eq!(record["message"], message);
+        assert_eq!(record.get("pid"), None, "{line}");
+        assert_eq!(record["uid"], geteuid().as_raw());
     }
 }
 

@@ -23,7 +23,8 @@ use crate::{
     frame::Framing,
     input::TooLong,
     limits::Limits,
-    service::Service,
+    peer::Peer,
+    service::{Record, Service},
 };
 use notes::Notes;
 
@@ -377,6 +378,13 @@ fn body(framing: Framing, bytes: &[u8]) -> &[u8] {
     }
 }
 
+/// Whether a socket takes what udsd itself sent, as journald forwards the lines of its log: where they
+/// end in a record. An echo of it could go round for ever, and so could a record that is the journal.
+fn takes_own(socket: &Socket) -> bool {
+    let record = socket.record.as_ref();
+    matches!(socket.service, Service::Collect) && !record.is_some_and(Record::is_journal)
+}
+
 /// One datagram socket at work.
 struct Desk<'a> {
     exchange: &'a mut Exchange,
@@ -391,14 +399,16 @@ impl Desk<'_> {
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
     fn open(&mut self, envelope: &Envelope, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
-        let refused = if envelope.peer.pid == 0 {
+        let is_own = self.notes.is_own(&envelope.peer);
+        let refused = if envelope.peer == Peer::NONE {
             self.notes.nobody(socket, envelope, now);
             true
-        } else if envelope.peer.pid == self.notes.own_pid {
-            self.notes.own(socket, envelope, now);
+        } else if is_own && !takes_own(socket) {
             true
         } else if !socket.access.admits(&envelope.peer, &[]) {
-            self.lines.denied(socket, "a datagram", &envelope.peer, now);
+            if !is_own {
+                self.lines.denied(socket, "a datagram", &envelope.peer, now);
+            }
             true
         } else {
             false
@@ -451,8 +461,10 @@ impl Desk<'_> {
         socket.counters.bytes += bytes.len() as u64;
         if truncated {
             socket.counters.truncated += 1;
-            self.lines
-                .truncated(socket, from.id, &from.peer, 1, now.instant);
+            if !self.notes.is_own(&from.peer) {
+                self.lines
+                    .truncated(socket, from.id, &from.peer, 1, now.instant);
+            }
         }
         if matches!(socket.service, Service::Echo) {
             self.reply(from, bytes);

@@ -53,6 +53,12 @@ impl Record {
         self.full = false;
     }
 
+    /// Whether its lines go to the journal.
+    #[must_use]
+    pub fn is_journal(&self) -> bool {
+        self.encoder.is_journal()
+    }
+
     /// Numbers go on from `seq`, or from where they stand if that is further.
     pub fn go_on_from(&mut self, seq: u64) {
         self.seq = self.seq.max(seq);

@@ -10,7 +10,9 @@ mod access;
 mod collect;
 mod echo;
 mod ends;
+mod own;
 mod sockets;
+mod unseen;
 
 use std::{
     io,

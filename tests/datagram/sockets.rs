@@ -20,18 +20,18 @@ use super::{
 };
 
 /// As the manager passes a socket: descriptor 3.
-fn passing(setup: Setup, socket: &UnixDatagram, name: &str) -> Setup {
+pub(super) fn passing(setup: Setup, socket: &UnixDatagram, name: &str, wrapper: &[&str]) -> Setup {
     let fd: OwnedFd = socket.try_clone().unwrap().into();
     let script = "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$@\"";
     setup
         .stdin(fd)
-        .wrapper(&["sh", "-c", script, "sh"])
+        .wrapper(&[wrapper, &["sh", "-c", script, "sh"]].concat())
         .variable("LISTEN_FDS", "1")
         .variable("LISTEN_FDNAMES", name)
 }
 
 /// A socket at `s` as the manager makes it.
-fn made(setup: &Setup) -> UnixDatagram {
+pub(super) fn made(setup: &Setup) -> UnixDatagram {
     let path = setup.folder().join("s");
     let socket = UnixDatagram::bind(&path).unwrap();
     fs::set_permissions(path, PermissionsExt::from_mode(0o666)).unwrap();
@@ -49,7 +49,7 @@ fn an_inherited_socket_is_served_and_keeps_what_waits_for_the_next() {
         // Before the daemon is there.
         early.send_to(b"early", folder.join("s")).unwrap();
         let setup = Setup::within(folder.clone()).config(&collecting("", ""));
-        let mut daemon = passing(setup, &socket, name).start();
+        let mut daemon = passing(setup, &socket, name, &[]).start();
         let client = Client::bound(&daemon, &format!("c{round}"));
         client.send(b"late");
         let lines = daemon.wait_output(2);
@@ -75,12 +75,12 @@ fn what_came_without_credentials_is_refused_and_counted() {
     for _ in 0..3 {
         early.send_to(b"early", setup.folder().join("s")).unwrap();
     }
-    let mut daemon = passing(setup.config(&config("")), &socket, "s").start();
+    let mut daemon = passing(setup.config(&config("")), &socket, "s", &[]).start();
     daemon.wait_log(&["WARN", "socket s (", "PassCredentials=yes"]);
     Client::bound(&daemon, "c").round_trip(b"late");
     daemon.wait_log(&[
         "WARN",
-        "s: refused a datagram from no address (pid 0, uid 65534",
+        "s: refused a datagram from no address: the kernel vouches for nobody",
     ]);
     assert!(daemon.stop().success());
     assert_eq!(counted(&daemon, "s", "refused"), 3);
@@ -93,7 +93,7 @@ fn a_type_that_does_not_fit_names_both() {
     let path = setup.folder().join("s");
     let listener = UnixListener::bind(path).unwrap();
     let socket = UnixDatagram::from(OwnedFd::from(listener));
-    let (code, log) = passing(setup.config(&config("")), &socket, "s").fail();
+    let (code, log) = passing(setup.config(&config("")), &socket, "s", &[]).fail();
     assert_eq!(code, Some(1), "{log}");
     assert!(
         log.contains("as a stream socket") && log.contains("says datagram"),

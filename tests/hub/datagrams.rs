@@ -474,7 +474,7 @@ fn each_is_judged_by_itself_and_gets_no_number_if_refused() {
     let mut d = Datagram::new("allow-users = [7]\nmessage-size = \"4B\"");
     d.room("/a", 1000);
     let stranger = Peer { uid: 8, ..PEER };
-    let nobody = Peer { pid: 0, ..PEER };
+    let unseen = Peer { pid: 0, ..PEER };
     let own = Peer {
         pid: std::process::id().cast_signed(),
         ..PEER
@@ -482,7 +482,8 @@ fn each_is_judged_by_itself_and_gets_no_number_if_refused() {
     for (peer, bytes) in [
         (stranger, &b"no"[..]),
         (PEER, b"yes"),
-        (nobody, b"no"),
+        (unseen, b"too"),
+        (Peer::NONE, b"no"),
         (own, b"no"),
         (PEER, b"too long"),
         (PEER, b"fits"),
@@ -490,13 +491,13 @@ fn each_is_judged_by_itself_and_gets_no_number_if_refused() {
         d.send_as(peer, "/a", bytes);
     }
     d.settle();
-    assert_eq!(d.got("/a"), ["yes", "fits"]);
+    assert_eq!(d.got("/a"), ["yes", "too", "fits"]);
     let counters = d.world.counters();
     assert_eq!(
         (counters.refused, counters.oversized, counters.clients),
         (3, 1, 1)
     );
-    assert_eq!((counters.messages, counters.bytes), (2, 7));
+    assert_eq!((counters.messages, counters.bytes), (3, 10));
 }
 
 #[test]

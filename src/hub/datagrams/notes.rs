@@ -11,16 +11,16 @@ use crate::{
     datagram::{Lost, Sender, Why},
     envelope::Envelope,
     hub::{Socket, log::write},
+    peer::Peer,
     throttle::Throttle,
 };
 
 /// The log lines that datagrams alone cause, and their rates.
 #[derive(Debug)]
 pub(super) struct Notes {
-    /// The daemon's own process: what it sent itself would go round for ever.
-    pub(super) own_pid: i32,
+    /// The daemon's own process.
+    own_pid: i32,
     nobody: Throttle,
-    own: Throttle,
     oversized: Throttle,
     unreachable: Throttle,
     dropped: Throttle,
@@ -32,7 +32,6 @@ impl Default for Notes {
         Notes {
             own_pid: process::id().cast_signed(),
             nobody: Throttle::default(),
-            own: Throttle::default(),
             oversized: Throttle::default(),
             unreachable: Throttle::default(),
             dropped: Throttle::default(),
@@ -42,6 +41,12 @@ impl Default for Notes {
 }
 
 impl Notes {
+    /// Whether udsd itself sent it. The log says nothing of that: each line that journald forwards here
+    /// would make another.
+    pub(super) fn is_own(&self, peer: &Peer) -> bool {
+        peer.pid == self.own_pid
+    }
+
     pub(super) fn failed(
         &mut self,
         socket: &Socket,
@@ -56,18 +61,11 @@ impl Notes {
     }
 
     pub(super) fn nobody(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
-        let (name, Envelope { from, peer, .. }) = (&socket.name, envelope);
+        let (name, from) = (&socket.name, &envelope.from);
         write(&mut self.nobody, Level::Warn, now, || {
             format!(
-                "{name}: refused a datagram from {from} ({peer}): the kernel vouches for no process that sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
+                "{name}: refused a datagram from {from}: the kernel vouches for nobody who sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
             )
-        });
-    }
-
-    pub(super) fn own(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
-        let (name, from) = (&socket.name, &envelope.from);
-        write(&mut self.own, Level::Warn, now, || {
-            format!("{name}: refused a datagram from {from}: udsd itself sent it there")
         });
     }
 
