@@ -3,12 +3,15 @@
 //! This file holds the types and the entry points. `keys` lists every key, `defaults` has every
 //! default and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one
 //! value each, `check` says which values contradict each other and which the daemon does not have
-//! yet, `write` turns a `Config` into TOML again.
+//! yet, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the
+//! copy that is kept for that.
 
 mod check;
 mod defaults;
+mod draft;
 mod faults;
 mod keys;
+pub mod last_good;
 mod options;
 mod parse;
 mod path;
@@ -21,16 +24,13 @@ mod write;
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::OpenOptions,
-    io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use draft::Draft;
 pub(crate) use parse::is_name;
 pub use places::Places;
-use rustix::fs::OFlags;
 
 use crate::{
     error::{Fatal, Fault},
@@ -40,9 +40,6 @@ use crate::{
 
 /// The shipped file, which serves where there is no other.
 pub const DEFAULT: &str = include_str!("../config/udsd.toml");
-
-/// Longest config file that is read.
-const FILE_SIZE: usize = 1 << 20;
 
 /// Everything that the file says, checked, with defaults filled in and paths expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +226,12 @@ pub struct AdHoc {
 }
 
 impl Config {
+    /// No sockets, and the defaults.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::of(Vec::new())
+    }
+
     /// These sockets, and the defaults.
     fn of(sockets: Vec<Socket>) -> Self {
         Self {
@@ -246,24 +249,8 @@ impl Config {
     /// # Errors
     /// `Fatal::Config` with all faults found.
     pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
-        if let Some(file) = file {
-            let text = read(file).map_err(|error| {
-                let remedy = match error.kind() {
-                    io::ErrorKind::NotFound => "; name a file that exists",
-                    _ => "",
-                };
-                unreadable(file, &format!("cannot be read: {error}{remedy}"))
-            })?;
-            return Self::parse_bytes(&text, Some(file), places);
-        }
-        for file in &places.files {
-            match read(file) {
-                Ok(text) => return Self::parse_bytes(&text, Some(file), places),
-                Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(unreadable(file, &format!("cannot be read: {error}"))),
-            }
-        }
-        Self::parse(DEFAULT, None, places).map_err(Fatal::Config)
+        let draft = Draft::load(file, places).map_err(|fault| Fatal::Config(vec![fault]))?;
+        draft.verdict().map_err(Fatal::Config)
     }
 
     /// Checks `text` as if it stood in `file`.
@@ -271,20 +258,8 @@ impl Config {
     /// # Errors
     /// All faults found.
     pub fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Self, Vec<Fault>> {
-        parse::parse(text, file, places)
-    }
-
-    fn parse_bytes(text: &[u8], file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
-        let text = str::from_utf8(text).map_err(|error| {
-            let whole = &text[..error.valid_up_to()];
-            Fatal::Config(vec![Fault {
-                file: file.map(Into::into),
-                line: Some(1 + whole.iter().filter(|&&b| b == b'\n').count()),
-                key: String::new(),
-                message: "is not UTF-8, which TOML has to be: save the file as UTF-8".into(),
-            }])
-        })?;
-        Self::parse(text, file, places).map_err(Fatal::Config)
+        let draft = parse::parse(text, file, places).map_err(|fault| vec![fault])?;
+        draft.verdict()
     }
 
     /// The configuration of `--socket`.
@@ -312,43 +287,6 @@ impl Config {
             message,
         }
     }
-}
-
-/// Reads a config file, but never more than `FILE_SIZE` and a byte of it. A FIFO would be waited for
-/// without end, and through every signal.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let most = FILE_SIZE as u64 + 1;
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = options.read(true).custom_flags(flags).open(file)?;
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() && !kind.is_char_device() {
-        return Err(io::Error::other("it is no file: name a regular file"));
-    }
-    file.take(most).read_to_end(&mut text)?;
-    if text.len() > FILE_SIZE {
-        let message = format!("it is longer than {}", value::show_size(FILE_SIZE as u64));
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-    }
-    Ok(text)
-}
-
-/// A folder of the path may be a file or missing; either way nobody put a config there.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
-
-fn unreadable(file: &Path, message: &str) -> Fatal {
-    Fatal::Config(vec![Fault {
-        file: Some(file.into()),
-        line: None,
-        key: String::new(),
-        message: message.into(),
-    }])
 }
 
 #[cfg(test)]

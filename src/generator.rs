@@ -1,11 +1,11 @@
 //! The systemd generator: makes the units follow the config file (`systemd.generator(7)`).
 //!
 //! The manager runs it at boot and at each `daemon-reload`, before it loads units. It reads the file
-//! as the daemon does and writes into the first folder that it is given; `units` has the texts. A
-//! file with a fault, or one that units cannot express, is reported and nothing is written: the
-//! static units of the default file then stand as they are. It talks to no other process, and looks
-//! no user up: at boot nothing can answer.
+//! as the daemon does and writes into the first folder that it is given; `units` has the texts. What is
+//! faulty, or cannot be expressed by units, is reported; `follow` says what serves in its place, and the
+//! rest is written. It talks to no other process, and looks no user up: at boot nothing can answer.
 
+mod follow;
 mod units;
 
 use std::{
@@ -22,9 +22,9 @@ use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
     config::{Config, Places},
-    error::{Fatal, Fault},
+    error::Fault,
 };
-use units::{Content, Entry};
+use units::{Content, Entry, Maker};
 
 /// Longest line that is written to /dev/kmsg, in bytes; the kernel refuses one over 992
 /// (`devkmsg_write`).
@@ -98,30 +98,34 @@ pub fn main() -> ExitCode {
         }
     };
     match generate(&arguments, Scope::current()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(faults) => {
-            report(&faults);
+        Ok(said) if said.is_empty() => ExitCode::SUCCESS,
+        Ok(said) | Err(said) => {
+            report(&said);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Reads the file and writes the units; the error is for the log.
-fn generate(arguments: &Arguments, scope: Scope) -> Result<(), String> {
+/// Reads the file and writes the units. What is returned is for the log: the faults of the file, or why
+/// nothing was written.
+fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     let places = match scope {
         Scope::System => Places::system(),
         Scope::User => Places::current(),
     };
     let file = arguments.config.as_deref().map(std::path::absolute);
     let file = file.transpose().map_err(|error| error.to_string())?;
-    let config = Config::load(file.as_deref(), &places).map_err(|fatal| fatal.to_string())?;
+    let maker = Maker::new(&places, scope);
+    let followed = follow::read(file.as_deref(), &maker);
     // Without a file the embedded one serves, and the static units are made for it.
-    if config.file.is_none() {
-        return Ok(());
+    if followed.file.is_none() {
+        return Ok(String::new());
     }
-    let entries = units::entries(&config, &places, scope, has_own_socket_unit(&places, scope))
-        .map_err(|faults| Fatal::Config(faults).to_string())?;
-    write(&arguments.normal, &entries)
+    write(&arguments.normal, &maker.entries(&followed))?;
+    let faults = followed.faults.iter().map(ToString::to_string);
+    let instead = (!followed.instead.is_empty())
+        .then(|| format!("until that is mended, {}", followed.instead));
+    Ok(faults.chain(instead).collect::<Vec<_>>().join("\n"))
 }
 
 /// What the units cannot do as the file says. Nothing where they do not follow it: one that was named on
@@ -132,10 +136,10 @@ pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
     if !file.is_some_and(|file| places.files.contains(file)) {
         return Vec::new();
     }
-    let scope = Scope::of(places);
-    let own_first = has_own_socket_unit(places, scope);
-    let entries = units::entries(config, places, scope, own_first);
-    entries.err().unwrap_or_default()
+    let maker = Maker::new(places, Scope::of(places));
+    let sockets = config.sockets.iter().enumerate();
+    let units = sockets.map(|(i, socket)| maker.express(i, socket, config));
+    units.filter_map(Result::err).flatten().collect()
 }
 
 /// Whether a manager runs whose units of udsd follow a file of these places.
@@ -148,6 +152,16 @@ pub fn is_installed(places: &Places) -> bool {
         && ["/etc", "/usr/local/lib", "/usr/lib", "/lib"]
             .iter()
             .any(|folder| Path::new(folder).join(&unit).exists())
+}
+
+impl<'a> Maker<'a> {
+    fn new(places: &'a Places, scope: Scope) -> Self {
+        Self {
+            places,
+            scope,
+            own_first: has_own_socket_unit(places, scope),
+        }
+    }
 }
 
 /// Whether the administrator has put a whole udsd.socket in place of the shipped one, or masked it:

@@ -11,8 +11,11 @@ mod harness;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::{fs::chown, process::CommandExt},
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Arc,
@@ -402,29 +405,239 @@ fn what_no_unit_can_express_is_refused_with_line_and_key() {
         );
         assert!(stderr.starts_with(&place_of_fault), "{text}\n{stderr}");
         assert!(stderr.contains(words), "{text}\n{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert_eq!(place.written(), BTreeMap::new(), "{text}");
+        let name = key.split('.').next().unwrap();
+        let instead = format!("udsd-generator: until that is mended, socket {name} has no unit");
+        assert_eq!(
+            stderr.lines().skip(1).collect::<Vec<_>>(),
+            [instead],
+            "{text}"
+        );
+        // Nothing of that socket; of another, if there is one, all.
+        let written = place.written();
+        let sockets = usize::from(text.contains("[socket.a]") && name == "b");
+        assert_eq!(written.len(), 1 + sockets, "{text}\n{written:#?}");
+        let socket = &written["udsd.socket.d/00-udsd.conf"];
+        assert_eq!(
+            values(socket, "FileDescriptorName").len(),
+            sockets,
+            "{socket}"
+        );
     }
     // The longest that is possible passes.
     generate(&format!("[socket.b]\npath = '@{}'\n", &long[1..]));
 }
 
-#[test]
-fn a_broken_file_writes_nothing_and_every_fault_is_said() {
-    let place =
-        Place::new("[socket.a]\npath = '/a'\nmode = 7\n[socket.b]\npath = '/b'\nserv = 'echo'\n");
-    let output = place.run();
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(place.written(), BTreeMap::new());
-    let said = String::from_utf8(output.stderr).unwrap();
-    let check = Command::new(env!("CARGO_BIN_EXE_udsd"))
+/// A file with a faulty second socket.
+const FAULTY: &str = "[socket.a]\npath = '/a'\n[socket.b]\npath = '/b'\nmode = 7\nserv = 'echo'\n\
+    [socket.c]\npath = '/c'\n";
+
+/// What `udsd --check` says of the file.
+fn checked(place: &Place) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_udsd"))
         .args(["--check", "--config"])
         .arg(&place.file)
         .output()
         .unwrap();
-    let daemon = String::from_utf8(check.stderr).unwrap();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn last_good(place: &Place, text: &str) -> PathBuf {
+    let path = place.folder.join(".last-good.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_faulty_table_costs_its_own_socket_alone() {
+    let place = Place::new(FAULTY);
+    let output = place.run();
+    // The manager's log then names the generator.
+    assert_eq!(output.status.code(), Some(1));
+    let written = place.written();
+    let names: Vec<&str> = written.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "udsd-c.socket",
+            "udsd.service.d/00-udsd.conf",
+            "udsd.socket.d/00-udsd.conf",
+            "udsd.socket.wants/udsd-c.socket"
+        ]
+    );
+    let first = &written["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "ListenStream"), ["", "/a"]);
+    let service = &written["udsd.service.d/00-udsd.conf"];
+    assert_eq!(values(service, "Sockets"), ["udsd.socket udsd-c.socket"]);
+    // Every fault, then what stands in for it.
+    let said = String::from_utf8(output.stderr).unwrap();
+    let daemon = checked(&place);
     assert_eq!(daemon.lines().count(), 2);
-    assert_eq!(said, daemon.replace("udsd: ", "udsd-generator: "));
+    let faults = daemon.replace("udsd: ", "udsd-generator: ");
+    let instead = "udsd-generator: until that is mended, socket b has no unit\n";
+    assert_eq!(said, format!("{faults}{instead}"));
+    // Where `systemctl status` shows it.
+    let fault = daemon
+        .lines()
+        .next()
+        .unwrap()
+        .strip_prefix("udsd: ")
+        .unwrap();
+    let description = format!("Message socket of udsd (fault: {fault}, and 1 more)");
+    assert_eq!(values(first, "Description"), [description]);
+}
+
+#[test]
+fn the_first_sound_socket_comes_first() {
+    let place = Place::new("[socket.a]\npath = 'a'\n[socket.b]\npath = '/b'\n");
+    assert_eq!(place.run().status.code(), Some(1));
+    let first = &place.written()["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "FileDescriptorName"), ["b"]);
+}
+
+#[test]
+fn a_faulty_table_is_as_it_last_was() {
+    let place = Place::new(&FAULTY.replace("'/b'", "'/moved'").replace("'/c'", "'/b'"));
+    // Its address is another's now.
+    last_good(
+        &place,
+        "[socket.a]\npath = '/old'\n[socket.b]\npath = '/b'\n",
+    );
+    assert_eq!(place.run().status.code(), Some(1));
+    assert!(!place.written().contains_key("udsd-b.socket"));
+    // The others are as the file says.
+    last_good(
+        &place,
+        "[socket.x]\npath = '/x'\n[socket.b]\npath = '/was'\nmode = '0600'\n[socket.a]\npath = '/old'\n",
+    );
+    let output = place.run();
+    assert_eq!(output.status.code(), Some(1));
+    let written = place.written();
+    let listens = |unit: &str| values(&written[unit], "ListenStream").join(" ");
+    assert_eq!(listens("udsd.socket.d/00-udsd.conf"), " /a");
+    assert_eq!(listens("udsd-b.socket"), "/was");
+    assert_eq!(values(&written["udsd-b.socket"], "SocketMode"), ["0600"]);
+    assert_eq!(listens("udsd-c.socket"), "/b");
+    assert!(!written.contains_key("udsd-x.socket"), "{written:#?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.ends_with("until that is mended, the unit of socket b stays as it was\n"),
+        "{said}"
+    );
+}
+
+/// What is no TOML.
+const BROKEN: [&[u8]; 3] = [
+    b"[socket.a]\npath = '/new'\n[socket.b\n",
+    b"[socket.a]\npath = \"/\xff\"\n",
+    b"path = '/a'\npath ! '/b'\n",
+];
+
+#[test]
+fn a_text_that_is_no_toml_leaves_the_last_good_file() {
+    for text in BROKEN {
+        let place = Place::new("");
+        fs::write(&place.file, text).unwrap();
+        let last = last_good(
+            &place,
+            "[daemon]\ndrain-timeout = '90s'\n[socket.a]\npath = '/a'\n[socket.b]\npath = '/b'\n",
+        );
+        let output = place.run();
+        assert_eq!(output.status.code(), Some(1));
+        let written = place.written();
+        let first = &written["udsd.socket.d/00-udsd.conf"];
+        assert_eq!(values(first, "ListenStream"), ["", "/a"]);
+        // The file that is to be mended.
+        assert_eq!(values(first, "SourcePath"), [place.file.to_str().unwrap()]);
+        let fault = checked(&place);
+        let fault = fault.trim_end().strip_prefix("udsd: ").unwrap();
+        let description = format!("Message socket of udsd (fault: {fault})");
+        assert_eq!(values(first, "Description"), [description]);
+        assert_eq!(values(&written["udsd-b.socket"], "ListenStream"), ["/b"]);
+        let service = &written["udsd.service.d/00-udsd.conf"];
+        assert_eq!(values(service, "TimeoutStopSec"), ["120"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let instead = format!(
+            "udsd-generator: {fault}\nudsd-generator: until that is mended, the units follow {}\n",
+            last.display()
+        );
+        assert_eq!(said, instead);
+    }
+}
+
+#[test]
+fn without_a_last_good_file_the_static_units_say_why() {
+    for text in BROKEN {
+        let place = Place::new("");
+        fs::write(&place.file, text).unwrap();
+        let output = place.run();
+        assert_eq!(output.status.code(), Some(1));
+        let written = place.written();
+        assert_eq!(written.len(), 1, "{written:#?}");
+        let first = &written["udsd.socket.d/00-udsd.conf"];
+        assert_eq!(values(first, "Description").len(), 1, "{first}");
+        assert!(!first.contains("[Socket]"), "{first}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let instead = "until that is mended, the units are those of the built-in file\n";
+        assert!(said.ends_with(instead), "{said}");
+    }
+}
+
+#[test]
+fn a_last_good_file_is_believed_where_others_cannot_have_written_it() {
+    let place = Place::new("no TOML");
+    let good = "[socket.a]\npath = '/a'\n";
+    let path = last_good(&place, good);
+    let believed = |words: &str| {
+        let output = place.run();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(words), "{words}: {said}");
+        let first = &place.written()["udsd.socket.d/00-udsd.conf"];
+        !values(first, "ListenStream").is_empty()
+    };
+    assert!(believed("the units follow"));
+    for mode in [0o664, 0o646] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        assert!(!believed("is not believed"), "{mode:o}");
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert!(believed("the units follow"));
+    if geteuid().is_root() {
+        chown(&path, Some(USER), Some(USER)).unwrap();
+        assert!(!believed(
+            "is not believed, since others may have written it (owner 54321"
+        ));
+    }
+    // A link may lead to what somebody else writes.
+    fs::remove_file(&path).unwrap();
+    fs::write(place.folder.join("elsewhere"), good).unwrap();
+    symlink(place.folder.join("elsewhere"), &path).unwrap();
+    assert!(!believed("cannot be read"));
+    // Neither are faults.
+    fs::remove_file(&path).unwrap();
+    last_good(&place, "[socket.a]\npath = 'a'\n");
+    assert!(!believed(".last-good.toml:2: socket.a.path"));
+}
+
+/// A description is one line of a unit whatever the file holds, and however it is called.
+#[test]
+fn a_fault_that_no_unit_can_hold_is_named_all_the_same() {
+    for (name, said) in [
+        ("udsd.toml", "50%%\\u{7}"),
+        ("udsd\u{FFFF}.toml", "(faults: udsd --check)"),
+    ] {
+        let mut place = Place::new("");
+        place.file = place.folder.join(name);
+        fs::write(&place.file, "[socket.a]\npath = \"50%\\u0007\"\n").unwrap();
+        assert_eq!(place.run().status.code(), Some(1));
+        let first = &place.written()["udsd.socket.d/00-udsd.conf"];
+        let description = values(first, "Description");
+        assert!(
+            description.len() == 1 && description[0].contains(said),
+            "{name}: {first}"
+        );
+        assert!(first.lines().count() <= 4, "{first}");
+    }
 }
 
 #[test]
@@ -544,7 +757,7 @@ fn a_whole_unit_of_the_users_own_is_left_alone() {
     let units = home.folder.join("config/systemd/user");
     fs::create_dir_all(&units).unwrap();
     // Masked counts too.
-    std::os::unix::fs::symlink("/dev/null", units.join("udsd.socket")).unwrap();
+    symlink("/dev/null", units.join("udsd.socket")).unwrap();
     let written = home.generate(Some("user"));
     let names: Vec<&str> = written.keys().map(String::as_str).collect();
     assert_eq!(

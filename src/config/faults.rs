@@ -102,14 +102,17 @@ impl Faults {
         }
     }
 
-    /// The lines of the file, or all faults in its order.
-    pub(super) fn verdict(mut self) -> Result<BTreeMap<String, usize>, Vec<Fault>> {
-        if self.found.is_empty() {
-            return Ok(self.lines);
-        }
+    /// All faults, in the order of the file.
+    pub(super) fn found(mut self) -> Vec<Fault> {
         self.found
             .sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
-        Err(self.found)
+        self.found
+    }
+
+    /// Fails with all faults where there is one.
+    pub(super) fn verdict(self) -> Result<(), Vec<Fault>> {
+        let found = self.found();
+        if found.is_empty() { Ok(()) } else { Err(found) }
     }
 }
 

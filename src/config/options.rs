@@ -42,7 +42,7 @@ pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Faul
     let mut config = Config::of(vec![socket]);
     config.daemon.control = None;
     check::check(&config, &mut faults);
-    faults.verdict().map(|_| config)
+    faults.verdict().map(|()| config)
 }
 
 fn set<T: FromStr<Err = String>>(

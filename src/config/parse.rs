@@ -11,7 +11,7 @@ use toml::{
 };
 
 use super::{
-    Address, Config, Places, Record, ServiceKind, Socket, check, defaults,
+    Address, Config, Draft, Places, Record, ServiceKind, Socket, check, defaults,
     faults::Faults,
     keys::{self, Visitor},
     source::{Source, join},
@@ -35,12 +35,8 @@ const REMEDIES: [(&str, &str); 8] = [
     ("unclosed", "close it"),
 ];
 
-/// Reads and checks the whole file.
-pub(super) fn parse(
-    text: &str,
-    file: Option<&Path>,
-    places: &Places,
-) -> Result<Config, Vec<Fault>> {
+/// Reads and checks the whole file. The error is that of a text that is not TOML.
+pub(super) fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Draft, Fault> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let (root, source) = (root.get_ref(), Source::new(text));
     let (repeats, errors): (Vec<_>, Vec<_>) = errors
@@ -51,7 +47,7 @@ pub(super) fn parse(
         .iter()
         .min_by_key(|error| error.span().map(|span| span.start))
     {
-        return Err(vec![syntax_fault(error, &source, file)]);
+        return Err(syntax_fault(error, &source, file));
     }
     let lines = source.lines(root);
     let mut faults = Faults::of_file(file, lines.clone());
@@ -80,10 +76,13 @@ pub(super) fn parse(
     }
     let config = config(root, places, &lines, &mut faults);
     check::check(&config, &mut faults);
-    Ok(Config {
-        file: file.map(Into::into),
-        lines: faults.verdict()?,
-        ..config
+    Ok(Draft {
+        config: Config {
+            file: file.map(Into::into),
+            lines,
+            ..config
+        },
+        faults: faults.found(),
     })
 }
 
@@ -113,7 +112,7 @@ fn config(
     lines: &BTreeMap<String, usize>,
     faults: &mut Faults,
 ) -> Config {
-    let mut config = Config::of(Vec::new());
+    let mut config = Config::empty();
     let mut root = Section {
         name: String::new(),
         table: root,
@@ -287,7 +286,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        parse(text, None, &Places::system()).unwrap()
+        Config::parse(text, None, &Places::system()).unwrap()
     }
 
     /// The shipped file with its record uncommented.

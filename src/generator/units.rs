@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::Scope;
+use super::{Scope, follow::Followed};
 use crate::{
     config::{Address, Config, Places, Socket, SocketType},
     error::Fault,
@@ -20,6 +20,8 @@ use crate::{
 
 /// The unit of the file's first socket.
 pub(super) const FIRST: &str = "udsd.socket";
+/// Its Description=, as the static unit has it.
+const DESCRIPTION: &str = "Message socket of udsd";
 /// Before every drop-in of the administrator: the later name wins (`systemd.unit(5)`).
 const DROP_IN: &str = "00-udsd.conf";
 /// User and group of the service, who own a socket where the file names nobody.
@@ -64,56 +66,112 @@ impl Entry {
     }
 }
 
-/// All that belongs into the generator's folder. `own_first`: udsd.socket is the administrator's own.
-///
-/// # Errors
-/// Each value of the file that a unit cannot express.
-pub(super) fn entries(
-    config: &Config,
-    places: &Places,
-    scope: Scope,
-    own_first: bool,
-) -> Result<Vec<Entry>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut entries = Vec::new();
-    let source = source(config);
-    for (i, socket) in config.sockets.iter().enumerate() {
-        if i == 0 && own_first {
-            continue;
-        }
-        let keys = match socket_keys(socket, config, places, scope) {
-            Ok(keys) => keys,
-            Err(found) => {
-                faults.extend(found);
-                continue;
-            }
-        };
-        if i > 0 {
-            entries.extend(further_socket(
-                socket,
-                &source,
-                &after(socket, config),
-                &keys,
-            ));
+/// A socket that a unit can express.
+pub(super) struct SocketUnit {
+    pub(super) socket: Socket,
+    /// Of the section [Socket]; `None` where the unit is the administrator's own.
+    keys: Option<String>,
+    /// The folder of its record, where the service has no right of its own, for ReadWritePaths=.
+    record_folder: Option<String>,
+}
+
+/// Makes units for one manager.
+pub(super) struct Maker<'a> {
+    pub(super) places: &'a Places,
+    pub(super) scope: Scope,
+    /// udsd.socket is the administrator's own.
+    pub(super) own_first: bool,
+}
+
+impl Maker<'_> {
+    /// Whether the unit of the socket at place `i` is the administrator's own.
+    pub(super) fn is_own(&self, i: usize) -> bool {
+        self.own_first && i == 0
+    }
+
+    /// The unit of the socket at place `i` of the file.
+    ///
+    /// # Errors
+    /// Each value of the file that a unit cannot express.
+    pub(super) fn express(
+        &self,
+        i: usize,
+        socket: &Socket,
+        config: &Config,
+    ) -> Result<SocketUnit, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let keys = if self.is_own(i) {
+            None
         } else {
-            // One reset forgets the addresses of all types (`systemd.socket(5)`).
-            let text = format!("{HEADER}[Unit]\n{source}\n[Socket]\nListenStream=\n{keys}");
-            entries.push(Entry::text(format!("{FIRST}.d/{DROP_IN}"), text));
+            socket_keys(socket, config, self.places, self.scope)
+                .map_err(|found| faults.extend(found))
+                .ok()
+        };
+        let record_folder =
+            record_folder(socket, self.places, self.scope).unwrap_or_else(|message| {
+                let key = format!("socket.{}.record.file", socket.name);
+                faults.push(config.fault(&key, message));
+                None
+            });
+        if faults.is_empty() {
+            Ok(SocketUnit {
+                socket: socket.clone(),
+                keys,
+                record_folder,
+            })
+        } else {
+            Err(faults)
         }
     }
-    match service(config, places, scope) {
-        Ok(text) => entries.push(Entry::text(format!("udsd.service.d/{DROP_IN}"), text)),
-        Err(found) => faults.extend(found),
-    }
-    if faults.is_empty() {
-        Ok(entries)
-    } else {
-        Err(faults)
+
+    /// All that belongs into the generator's folder.
+    pub(super) fn entries(&self, followed: &Followed) -> Vec<Entry> {
+        let source = source(followed.file.as_deref());
+        let mut entries = Vec::new();
+        if !self.own_first {
+            entries.push(first_socket(followed, &source));
+        }
+        let sockets = &followed.sockets;
+        for (i, unit) in sockets.iter().enumerate().skip(1) {
+            if let Some(keys) = &unit.keys {
+                let after = after(&unit.socket, sockets);
+                entries.extend(further_socket(i, &unit.socket, &source, &after, keys));
+            }
+        }
+        if !sockets.is_empty() {
+            let text = service(followed);
+            entries.push(Entry::text(format!("udsd.service.d/{DROP_IN}"), text));
+        }
+        entries
     }
 }
 
-/// The unit of the socket at place `i` of the file.
-fn unit(i: usize, socket: &Socket) -> String {
+/// The drop-in of udsd.socket. Where the file has faults, its description says so: `systemctl status`
+/// shows that, and so does the journal when the socket starts.
+fn first_socket(followed: &Followed, source: &str) -> Entry {
+    let mut text = format!("{HEADER}[Unit]\n{source}");
+    if let Some(fault) = followed.faults.first() {
+        let more = match followed.faults.len() - 1 {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        let said = format!("{DESCRIPTION} (fault: {fault}{more})");
+        // A fault quotes the file, in which may stand what a unit cannot hold.
+        let said = value(&said).unwrap_or_else(|_| format!("{DESCRIPTION} (faults: udsd --check)"));
+        line(&mut text, "Description", &said);
+    }
+    if let Some(SocketUnit {
+        keys: Some(keys), ..
+    }) = followed.sockets.first()
+    {
+        // One reset forgets the addresses of all types (`systemd.socket(5)`).
+        text += &format!("\n[Socket]\nListenStream=\n{keys}");
+    }
+    Entry::text(format!("{FIRST}.d/{DROP_IN}"), text)
+}
+
+/// The name of the unit of the socket at place `i` of the file.
+fn unit_name(i: usize, socket: &Socket) -> String {
     match i {
         0 => FIRST.into(),
         _ => format!("udsd-{}.socket", socket.name),
@@ -122,8 +180,8 @@ fn unit(i: usize, socket: &Socket) -> String {
 
 /// SourcePath=, by which `systemctl` warns of a file that has changed since. A path that no unit can
 /// hold is left out: nothing else depends on it.
-fn source(config: &Config) -> String {
-    let file = config.file.as_deref().and_then(Path::to_str);
+fn source(file: Option<&Path>) -> String {
+    let file = file.and_then(Path::to_str);
     let file = file.and_then(|file| value(file).ok());
     file.map_or_else(String::new, |file| format!("SourcePath={file}\n"))
 }
@@ -131,12 +189,12 @@ fn source(config: &Config) -> String {
 /// After=, of an abstract socket, all others that have files. A name is free once nobody has the socket
 /// open, and while the manager gives files their owners it has processes that have all its sockets open:
 /// at a restart this one is to be closed before that begins, and bound again after it.
-fn after(socket: &Socket, config: &Config) -> String {
+fn after(socket: &Socket, all: &[SocketUnit]) -> String {
     let mut after = String::new();
     if matches!(socket.address, Address::Abstract(_)) {
-        let others = config.sockets.iter().enumerate().skip(1);
+        let others = all.iter().map(|unit| &unit.socket).enumerate().skip(1);
         let others = others.filter(|(_, other)| matches!(other.address, Address::Path(_)));
-        let others: Vec<String> = others.map(|(i, other)| unit(i, other)).collect();
+        let others: Vec<String> = others.map(|(i, other)| unit_name(i, other)).collect();
         if !others.is_empty() {
             line(&mut after, "After", &others.join(" "));
         }
@@ -145,8 +203,8 @@ fn after(socket: &Socket, config: &Config) -> String {
 }
 
 /// A unit like the static one, and the link by which udsd.socket brings it up.
-fn further_socket(socket: &Socket, source: &str, after: &str, keys: &str) -> [Entry; 2] {
-    let name = unit(1, socket);
+fn further_socket(i: usize, socket: &Socket, source: &str, after: &str, keys: &str) -> [Entry; 2] {
+    let name = unit_name(i, socket);
     // The same start limit as udsd.socket has, for the same reason. Before=: who waits for
     // udsd.socket, as `systemctl restart` does, has waited for all.
     let text = format!(
@@ -277,9 +335,9 @@ fn owner(account: &str, scope: Scope) -> Result<String, String> {
 }
 
 /// The drop-in of the service.
-fn service(config: &Config, places: &Places, scope: Scope) -> Result<String, Vec<Fault>> {
-    let units = config.sockets.iter().enumerate();
-    let units: Vec<String> = units.map(|(i, socket)| unit(i, socket)).collect();
+fn service(followed: &Followed) -> String {
+    let units = followed.sockets.iter().enumerate();
+    let units: Vec<String> = units.map(|(i, unit)| unit_name(i, &unit.socket)).collect();
     let units = units.join(" ");
     // Not Requires=: one socket that cannot be bound must cost only itself.
     let mut text = format!("{HEADER}[Unit]\n");
@@ -288,61 +346,43 @@ fn service(config: &Config, places: &Places, scope: Scope) -> Result<String, Vec
     }
     text += "\n[Service]\n";
     line(&mut text, "Sockets", &units);
-    let drain = config.daemon.drain_timeout;
+    let drain = followed.drain;
     if drain + STOP_SPARE > STOP_TIMEOUT {
         let seconds = (drain + STOP_SPARE).as_millis().div_ceil(1000);
         line(&mut text, "TimeoutStopSec", &seconds);
     }
-    // A user's manager cannot protect the file system, so there is nothing to open up.
-    if scope == Scope::System {
-        for folder in record_folders(config, places)? {
-            line(&mut text, "ReadWritePaths", &folder);
-        }
+    let folders = followed.sockets.iter();
+    let folders: BTreeSet<&String> = folders
+        .filter_map(|unit| unit.record_folder.as_ref())
+        .collect();
+    for folder in folders {
+        line(&mut text, "ReadWritePaths", folder);
     }
-    Ok(text)
+    text
 }
 
-/// The folders of record files that the service may not write to by itself (ProtectSystem=strict),
-/// each as a value of ReadWritePaths=. With "-": one that is missing must not keep the service from
-/// starting with an error of systemd's, where udsd names file and key. Not RequiresMountsFor=: while
-/// the mount failed, a waiting client would make the sockets run into their trigger limit.
-fn record_folders(config: &Config, places: &Places) -> Result<BTreeSet<String>, Vec<Fault>> {
+/// The folder of a record file that the service may not write to by itself (ProtectSystem=strict), as a
+/// value of ReadWritePaths=. With "-": one that is missing must not keep the service from starting with
+/// an error of systemd's, where udsd names file and key. Not RequiresMountsFor=: while the mount failed,
+/// a waiting client would make the sockets run into their trigger limit.
+fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Option<String>, String> {
+    let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
+        return Ok(None);
+    };
     let own = [&places.runtime, &places.state, &places.logs].map(|place| place.join(OWN_FOLDER));
-    let mut faults = Vec::new();
-    let mut folders = BTreeSet::new();
-    for socket in &config.sockets {
-        let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
-            continue;
-        };
-        if let Some(folder) = TEMPORARY.iter().find(|folder| file.starts_with(folder)) {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let message = format!(
-                "{folder} is the service's own (PrivateTmp=), and empty again once it stops: write a path below another folder, as \"%L/udsd/{name}\""
-            );
-            let key = format!("socket.{}.record.file", socket.name);
-            faults.push(config.fault(&key, message));
-            continue;
-        }
-        if own.iter().any(|folder| file.starts_with(folder)) {
-            continue;
-        }
-        // A file in "/" alone: the folder would open up everything.
-        let folder = file.parent().filter(|folder| folder.parent().is_some());
-        match word(&format!("-{}", folder.unwrap_or(file).to_string_lossy())) {
-            Ok(folder) => {
-                folders.insert(folder);
-            }
-            Err(message) => {
-                let key = format!("socket.{}.record.file", socket.name);
-                faults.push(config.fault(&key, message));
-            }
-        }
+    // A user's manager cannot protect the file system, so there is nothing to open up.
+    if scope == Scope::User || own.iter().any(|folder| file.starts_with(folder)) {
+        return Ok(None);
     }
-    if faults.is_empty() {
-        Ok(folders)
-    } else {
-        Err(faults)
+    if let Some(folder) = TEMPORARY.iter().find(|folder| file.starts_with(folder)) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        return Err(format!(
+            "{folder} is the service's own (PrivateTmp=), and empty again once it stops: write a path below another folder, as \"%L/udsd/{name}\""
+        ));
     }
+    // A file in "/" alone: the folder would open up everything.
+    let folder = file.parent().filter(|folder| folder.parent().is_some());
+    word(&format!("-{}", folder.unwrap_or(file).to_string_lossy())).map(Some)
 }
 
 /// Text as the whole value of a key that is not split into words.

@@ -78,6 +78,7 @@ must_serve() {
 # --- the checks ------------------------------------------------------------------------------------
 
 check_package_installs_and_serves() {
+  local file
   nothing_there
   # As README.md says it.
   in_vm env DEBIAN_FRONTEND=noninteractive apt-get install --yes "$OLD" >"$stage/installation" 2>&1 ||
@@ -89,6 +90,10 @@ check_package_installs_and_serves() {
   in_vm usermod --append --groups udsd member
   must_serve "$SOCKET"
   in_vm udsc --system ping --count 1 >/dev/null || fail "udsc finds no daemon"
+  # For the day when an edit cannot be read.
+  file=$(in_vm stat --format='%a %U' /etc/udsd/.last-good.toml) || fail "there is no last good file"
+  [ "$file" = "644 root" ] || fail "the last good file is $file"
+  in_vm sh -c 'udsd --check | cmp - /etc/udsd/.last-good.toml' || fail "the last good file is not what the file says"
   [ "$(in_vm dpkg-query --show --showformat='${Conffiles}' udsd | awk '{ print $1 }' | xargs)" = /etc/udsd/udsd.toml ] ||
     fail "conf-files: $(in_vm dpkg-query --show --showformat='${Conffiles}' udsd)"
   # What was promised of the units holds of these.

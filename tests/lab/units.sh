@@ -6,7 +6,9 @@ CHECKS+=(
   units_have_what_the_file_says
   edits_take_effect_by_reload_and_restart_of_udsd_socket
   a_bare_reload_after_an_edit_harms_nobody
-  broken_file_leaves_the_default_units
+  a_faulty_table_costs_its_own_socket_alone
+  a_broken_text_leaves_the_last_good_units
+  a_broken_text_without_a_last_good_file_leaves_the_default_units
   without_a_file_the_static_units_stand
   an_own_udsd_socket_is_left_alone
   udsd_socket_is_the_only_switch
@@ -223,7 +225,111 @@ EOF
   is active ActiveState udsd.socket || fail "udsd.socket is $(property ActiveState udsd.socket)"
 }
 
-check_broken_file_leaves_the_default_units() {
+# As at a boot with the file as it is: all units begin anew. What the generator says goes to `said`.
+begin_anew() {
+  in_vm systemctl stop udsd.socket udsd.service 'udsd-*.socket' 2>/dev/null
+  # The lab has no kernel log of its own. PID 1 gives its generators nothing else to speak to.
+  in_vm touch /dev/kmsg
+  in_vm systemctl daemon-reload
+  said=$(in_vm cat /dev/kmsg)
+  in_vm rm /dev/kmsg
+  in_vm systemctl start udsd.socket
+}
+
+# listens PATH: somebody does.
+listens() {
+  in_vm grep --quiet --extended-regexp "^[^ ]+: [0-9A-F]+ [0-9A-F]+ 00010000 .* $1\$" /proc/net/unix
+}
+
+# The fault is told once by the generator, and shown where one looks for a socket. fault_is_told FAULT
+fault_is_told() {
+  [ "$(grep --count --fixed-strings -e "$1" <<<"$said")" = 1 ] || fail "in the kernel's log: $said"
+  wait_until "PID 1 says who failed" generator_failed
+  grep --quiet --fixed-strings -e "(fault: $1" <<<"$(in_vm systemctl status --no-pager --full udsd.socket || true)" ||
+    fail "systemctl status does not name the fault: $(in_vm systemctl status --no-pager --full udsd.socket)"
+  journal_has 1 "Message socket of udsd (fault: $1" || fail "the journal does not name the fault"
+}
+
+check_a_faulty_table_costs_its_own_socket_alone() {
+  local said n
+  local -a waiting
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+[socket.c]
+path = "%t/lab-c.sock"
+EOF
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+mode = "rw-rw----"
+[socket.c]
+path = "%t/lab-c.sock"
+EOF
+  # Nobody runs. A package's daemon-reload, then a boot.
+  in_vm systemctl daemon-reload
+  for n in a c; do
+    listens "/run/lab-$n.sock" || fail "after a daemon-reload nobody listens at /run/lab-$n.sock"
+  done
+  begin_anew
+  for n in a c; do
+    listens "/run/lab-$n.sock" || fail "after a boot nobody listens at /run/lab-$n.sock"
+  done
+  ! listens /run/lab-b.sock || fail "a socket without a mode listens"
+  fault_is_told "/etc/udsd/udsd.toml:5: socket.b.mode: "
+  [[ $said == *"<27>udsd-generator["*"]: until that is mended, socket b has no unit"* ]] || fail "$said"
+  # Who comes meanwhile waits, and is served once the file is mended.
+  for n in a c; do
+    in_vm lab-client echo "/run/lab-$n.sock" "waits $n" >"$stage/waits-$n" &
+    waiting+=($!)
+  done
+  wait_until "udsd refuses the file" journal_has 1 "status=78/CONFIG"
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+[socket.c]
+path = "%t/lab-c.sock"
+EOF
+  for n in "${waiting[@]}"; do
+    wait "$n" || fail "a client that waited was not served: $(cat "$stage"/waits-*)"
+  done
+  apply
+  serves a b c
+  ! grep --quiet fault <<<"$(in_vm systemctl status --no-pager --full udsd.socket)" || fail "the status still tells a fault"
+}
+
+check_a_broken_text_leaves_the_last_good_units() {
+  local said
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+mode = "0600"
+EOF
+  in_vm sh -c 'umask 022; udsd --check >/etc/udsd/.last-good.toml'
+  echo '[socket.a' | config
+  in_vm systemctl daemon-reload
+  { listens /run/lab-a.sock && listens /run/lab-b.sock; } || fail "sockets are gone after a daemon-reload"
+  begin_anew
+  file_is "660 udsd udsd" /run/lab-a.sock
+  file_is "600 udsd udsd" /run/lab-b.sock
+  { listens /run/lab-a.sock && listens /run/lab-b.sock; } || fail "sockets are gone after a boot"
+  fault_is_told "/etc/udsd/udsd.toml:1: not TOML at column "
+  # What others may have written directs nobody.
+  in_vm chown udsd /etc/udsd/.last-good.toml
+  begin_anew
+  [[ $said == *"/etc/udsd/.last-good.toml: is not believed"* ]] || fail "$said"
+  ! listens /run/lab-b.sock || fail "units follow a file of the user udsd"
+}
+
+check_a_broken_text_without_a_last_good_file_leaves_the_default_units() {
   local said
   fresh <<'EOF'
 [socket.a]
@@ -231,22 +337,10 @@ path = "%t/lab-a.sock"
 [socket.b]
 path = "%t/lab-b.sock"
 EOF
-  config <<'EOF'
-[socket.a]
-path = "%t/lab-a.sock"
-mode = "rw-rw----"
-EOF
-  # The lab has no kernel log of its own. PID 1 gives its generators nothing else to speak to.
-  in_vm touch /dev/kmsg
-  apply
-  said=$(in_vm cat /dev/kmsg)
-  in_vm rm /dev/kmsg
-  [[ $said == *"<27>udsd-generator["*"]: /etc/udsd/udsd.toml:3: socket.a.mode: "* ]] ||
-    fail "in the kernel's log: $said"
-  wait_until "PID 1 says who failed" generator_failed
-  is active ActiveState udsd.socket || fail "udsd.socket is $(property ActiveState udsd.socket)"
+  echo '[socket.a' | config
+  begin_anew
   file_is "660 udsd udsd" "$SOCKET"
-  in_vm sh -c 'ls /run/systemd/generator' | grep udsd && fail "the generator has written units"
+  fault_is_told "/etc/udsd/udsd.toml:1: not TOML at column "
   # Mended, without more than what an edit takes.
   config <<'EOF'
 [socket.a]
@@ -533,7 +627,7 @@ EOF
   end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
   journal_has 1 "socket.a.mode" --priority=err..err || fail "the log does not name the key"
   wait_until "the status names the key" status_has 'Status: ".*socket.a.mode'
-  # Systemd makes the same sockets anew; then, told of the file, the one of the default file.
+  # Systemd makes the same sockets anew; then, told of the file, those of its sound tables.
   for said in restart apply; do
     [ "$said" = apply ] && apply || in_vm systemctl restart udsd.socket
     go_on "a goes on, b goes on"
@@ -542,8 +636,6 @@ EOF
     done
     wait_until "the status names the key" status_has 'Status: ".*socket.a.mode'
   done
-  journal_has 1 "udsd at $SOCKET (stream): the service manager has passed it, and nobody serves it" ||
-    fail "the log does not name the socket of the default file"
   config <<'EOF'
 [socket.a]
 path = "%t/lab-a.sock"

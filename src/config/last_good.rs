@@ -1,0 +1,93 @@
+//! The last good file: what `udsd --check` printed of udsd.toml when it was last applied, kept beside it
+//! as `.last-good.toml`. The units follow it where udsd.toml itself cannot be followed. `udsc apply` and
+//! the package write it, never the daemon or the generator: what directs the manager is the
+//! administrator's word alone.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::OFlags, process::geteuid};
+
+use super::{Config, Draft, Places, draft};
+use crate::error::Fault;
+
+const NAME: &str = ".last-good.toml";
+/// Bits of a mode by which others than the owner may write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Where it lies for the config file `file`.
+#[must_use]
+pub fn path(file: &Path) -> PathBuf {
+    file.with_file_name(NAME)
+}
+
+/// That of `file`; `None` where there is none. It is believed only where nobody but root, or whose
+/// manager this is, can have written it.
+///
+/// # Errors
+/// Why the one that is there is of no use.
+pub fn load(file: &Path, places: &Places) -> Result<Option<Config>, Fault> {
+    let path = path(file);
+    let fault = |message: String| Fault {
+        file: Some(path.clone()),
+        line: None,
+        key: String::new(),
+        message,
+    };
+    let (text, found) = match draft::read(&path, OFlags::NOFOLLOW) {
+        Ok(read) => read,
+        Err(error) if draft::is_absent(&error) => return Ok(None),
+        Err(error) => return Err(fault(format!("cannot be read: {error}"))),
+    };
+    let (owner, mode) = (found.uid(), found.mode());
+    if ![0, geteuid().as_raw()].contains(&owner) || mode & OTHERS_WRITE > 0 {
+        return Err(fault(format!(
+            "is not believed, since others may have written it (owner {owner}, mode {:04o}): remove it, and run udsc apply once udsd.toml is good",
+            mode & 0o7777
+        )));
+    }
+    let draft = Draft::parse(&text, Some(&path), places)?;
+    match draft.verdict() {
+        Ok(config) => Ok(Some(config)),
+        Err(faults) => Err(faults
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| fault(String::new()))),
+    }
+}
+
+/// Writes that of `file`, whole or not at all.
+///
+/// # Errors
+/// The kernel's.
+pub fn write(file: &Path, text: &str) -> io::Result<()> {
+    let path = path(file);
+    let new = path.with_extension("toml.new");
+    // One that a crash has left, or somebody's link.
+    remove(&new)?;
+    let mut options = OpenOptions::new();
+    let mut out = options.write(true).create_new(true).open(&new)?;
+    out.set_permissions(Permissions::from_mode(0o644))?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&new, &path)
+}
+
+/// Takes away that of `file`, if there is one.
+///
+/// # Errors
+/// The kernel's.
+pub fn forget(file: &Path) -> io::Result<()> {
+    remove(&path(file))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !draft::is_absent(&error) => Err(error),
+        _ => Ok(()),
+    }
+}

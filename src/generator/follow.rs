@@ -1,0 +1,121 @@
+//! What the units follow: the file, and where that has faults, the last good one. A faulty table costs
+//! at most its own socket; a text that is not TOML says nothing at all.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::units::{Maker, SocketUnit};
+use crate::{
+    config::{Address, Config, Draft, Socket, last_good},
+    error::Fault,
+};
+
+/// What the units are made of.
+pub(super) struct Followed {
+    /// `None`: there is none, and the embedded one serves.
+    pub(super) file: Option<PathBuf>,
+    /// `drain-timeout`
+    pub(super) drain: Duration,
+    /// Empty where the static units have to do.
+    pub(super) sockets: Vec<SocketUnit>,
+    pub(super) faults: Vec<Fault>,
+    /// What stands in for what is faulty.
+    pub(super) instead: String,
+}
+
+/// Reads `file`, or the one that the manager's places have.
+pub(super) fn read(file: Option<&Path>, maker: &Maker<'_>) -> Followed {
+    match Draft::load(file, maker.places) {
+        Ok(draft) => of_draft(draft, maker),
+        Err(fault) => without_text(fault, maker),
+    }
+}
+
+fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
+    let config = &draft.config;
+    let mut faults = draft.faults.clone();
+    let mut units = Vec::new();
+    for (i, socket) in config.sockets.iter().enumerate() {
+        // A unit of the administrator's stands whatever the table says.
+        let unit = if draft.is_sound(socket) || maker.is_own(i) {
+            let unit = maker.express(i, socket, config);
+            unit.map_err(|found| faults.extend(found)).ok()
+        } else {
+            None
+        };
+        units.push(unit);
+    }
+    let instead = if faults.is_empty() {
+        String::new()
+    } else {
+        let last = last_good(config.file.as_deref(), maker, &mut faults);
+        replace(&mut units, &config.sockets, last.as_ref(), maker)
+    };
+    Followed {
+        drain: config.daemon.drain_timeout,
+        sockets: units.into_iter().flatten().collect(),
+        faults,
+        instead,
+        file: draft.config.file,
+    }
+}
+
+/// Puts what the last good file has in the places of faulty sockets, and says so. An address that a
+/// sound one has now is not taken twice.
+fn replace(
+    units: &mut [Option<SocketUnit>],
+    sockets: &[Socket],
+    last: Option<&Config>,
+    maker: &Maker<'_>,
+) -> String {
+    let taken = units.iter().flatten();
+    let taken: Vec<Address> = taken.map(|unit| unit.socket.address.clone()).collect();
+    let mut said = Vec::new();
+    for (i, socket) in sockets.iter().enumerate() {
+        if units[i].is_some() {
+            continue;
+        }
+        let name = &socket.name;
+        let same = |old: &&Socket| old.name == *name && !taken.contains(&old.address);
+        units[i] = last.and_then(|last| {
+            let old = last.sockets.iter().find(same)?;
+            maker.express(i, old, last).ok()
+        });
+        said.push(match units[i] {
+            Some(_) => format!("the unit of socket {name} stays as it was"),
+            None => format!("socket {name} has no unit"),
+        });
+    }
+    said.join(", ")
+}
+
+fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
+    let file = fault.file.clone();
+    let mut faults = vec![fault];
+    let last = last_good(file.as_deref(), maker, &mut faults);
+    let last = last.unwrap_or_else(Config::empty);
+    let sockets = last.sockets.iter().enumerate();
+    let sockets: Vec<_> = sockets
+        .filter_map(|(i, socket)| maker.express(i, socket, &last).ok())
+        .collect();
+    Followed {
+        drain: last.daemon.drain_timeout,
+        instead: match (sockets.is_empty(), &last.file) {
+            (false, Some(last)) => format!("the units follow {}", last.display()),
+            _ => "the units are those of the built-in file".into(),
+        },
+        sockets,
+        faults,
+        file,
+    }
+}
+
+/// A fault of that file is one more to be told.
+fn last_good(file: Option<&Path>, maker: &Maker<'_>, faults: &mut Vec<Fault>) -> Option<Config> {
+    last_good::load(file?, maker.places).unwrap_or_else(|fault| {
+        faults.push(fault);
+        None
+    })
+}
