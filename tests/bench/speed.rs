@@ -3,7 +3,8 @@
 //! Sections, chosen by WORD: `echo` (messages per second, per second of server CPU, and p99, as
 //! ratios to the floor), `relay` (deliveries per second of server CPU, beside a bare fan-out and
 //! beside Redis), `collect` (messages stored per second of server CPU), `fairness` (p99 of a ping
-//! beside a client that sends without end), `restart` (how long clients wait while one process takes
+//! beside a client that sends without end), `attacks` (round trips of a victim beside hostile users),
+//! `restart` (how long clients wait while one process takes
 //! the place of another), `idle` (resident bytes a client), `binary` (its size), `ready` (from exec to
 //! READY=1). Nothing but a wrong answer fails the run: figures are reported
 //! beside their goals.
@@ -14,6 +15,7 @@
 //!
 //! Without `--bench` (`cargo test --benches`) it is a short trial.
 
+mod attacks;
 mod collect;
 mod compare;
 mod echo;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words[..] {
         ["--floor", work, socket, record] => floor::run(work, Path::new(socket), Path::new(record)),
+        ["--attack", name, folder] => attacks::attack(name, Path::new(folder)),
         ["--idle-clients", path, count] => count
             .parse()
             .map_err(Into::into)
@@ -73,11 +76,12 @@ fn run(options: &Options) -> Outcome<()> {
     }
 
     type Section = fn(&Options, &Program, &Program) -> Outcome<Vec<Goal>>;
-    let sections: [(&str, Section); 8] = [
+    let sections: [(&str, Section); 9] = [
         ("echo", echo::run),
         ("relay", relay::run),
         ("collect", collect::run),
         ("fairness", fairness::run),
+        ("attacks", attacks::run),
         ("restart", restart::run),
         ("idle", idle::run),
         ("binary", start::binary),
@@ -85,7 +89,7 @@ fn run(options: &Options) -> Outcome<()> {
     ];
     if !sections.iter().any(|(name, _)| options.wants(name)) {
         return Err(
-            "no such section: echo, relay, collect, fairness, restart, idle, binary or ready"
+            "no such section: echo, relay, collect, fairness, attacks, restart, idle, binary or ready"
                 .into(),
         );
     }
