@@ -15,6 +15,7 @@ mod heap;
 mod idle;
 mod mail;
 mod reload;
+mod signals;
 
 use std::{
     fs::File,
@@ -27,10 +28,10 @@ use std::{
 use log::{info, warn};
 use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket};
+pub use signals::signals;
 
 use door::Door;
 use heap::Heap;
@@ -76,14 +77,6 @@ pub enum Ended {
     Reload(Box<Server>),
     /// Everything is left to the next process.
     HandedOver,
-}
-
-/// The signals that the daemon handles; to be installed before anything that takes time.
-///
-/// # Errors
-/// Those of `sigaction(2)`.
-pub fn signals() -> io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])
 }
 
 /// The daemon at work.
@@ -299,17 +292,6 @@ impl Server {
                 })?;
         }
         Ok(None)
-    }
-
-    fn take_signals(&mut self, now: Now) {
-        for signal in self.signals.pending().collect::<Vec<_>>() {
-            match signal {
-                SIGHUP => self.reload = true,
-                SIGTERM | SIGINT | SIGUSR2 if self.stop.is_some() => self.stop_now = true,
-                SIGUSR2 => self.begin_handover(now),
-                _ => self.begin_stop(now),
-            }
-        }
     }
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.

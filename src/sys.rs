@@ -18,6 +18,7 @@ use std::{
     ptr, slice,
 };
 
+pub use libc::{SIGPWR, SIGSTKFLT};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use crate::{
@@ -35,6 +36,12 @@ const CREDENTIALS: usize =
 const GROUPS: usize = 32;
 /// The most that a process can have (NGROUPS_MAX, `credentials(7)`).
 const GROUPS_MAX: usize = 65536;
+
+/// The real-time signals, but for those that the C library keeps to itself (`signal(7)`).
+#[must_use]
+pub fn real_time_signals() -> ops::RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
 
 /// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).
 ///

@@ -3,39 +3,30 @@
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
 //! output that nobody reads any more ends the thread. A record may move to another target: what was
-//! handed over before still goes to the old one, and first.
+//! handed over before still goes to the old one, and first. `thread` writes, `target` opens files.
 
 mod target;
+mod thread;
 
 use std::{
     collections::VecDeque,
-    io::{self, Write},
-    mem,
+    io, mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
-use log::{info, warn};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 pub use target::{FileId, Target, Unopened};
 
-/// How long a failed write waits before the next attempt.
-const RETRY: Duration = Duration::from_secs(1);
+use thread::Thread;
+
 /// Targets that a record may be about to move to.
 const TARGETS: usize = 8;
-/// How often a writer that waits for a reader looks whether its lines are wanted back.
-const LOOK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
 /// Memory that the thread, or whoever hands over, may keep for the next lines.
 const KEPT: usize = 256 * 1024;
 
@@ -55,6 +46,10 @@ struct Inbox {
     lines: Vec<u8>,
     /// Where the record goes once `lines` are written, and what was handed over for there; and so on.
     next: VecDeque<(Target, Vec<u8>)>,
+    /// The file that lines go to which are handed over now; `None` for standard output.
+    file: Option<FileId>,
+    /// The thread is to look whether its file is still at its path.
+    look: bool,
     done: bool,
     /// What is not written is wanted back.
     wanted_back: bool,
@@ -75,28 +70,10 @@ pub struct Unwritten {
 }
 
 impl Shared {
-    /// Gives back `lines` from the one on in which `written` bytes end; the first may have `begun` in
-    /// an earlier process. What is still in the inbox is the event loop's to take.
-    fn give_back(&self, mut lines: Vec<u8>, mut written: usize, begun: &[u8]) {
-        let end = memchr::memrchr(b'\n', &lines[..written]);
-        let start = end.map_or(0, |at| at + 1);
-        lines.drain(..start);
-        if end.is_none() && !begun.is_empty() {
-            lines.splice(..0, begun.iter().copied());
-            written += begun.len();
-        }
-        self.inbox().back = Some(Unwritten {
-            lines,
-            begun: written - start,
-            uncertain: 0,
-        });
-        self.work.notify_all();
-    }
-
-    /// Waits for `span`, or until lines are wanted back.
+    /// Waits for `span`, or until lines are wanted back, or another file may be at the path.
     fn rest(&self, span: Duration) {
         let inbox = self.inbox();
-        let resting = |inbox: &mut Inbox| !inbox.wanted_back;
+        let resting = |inbox: &mut Inbox| !inbox.wanted_back && !inbox.look;
         // How it ended does not matter.
         drop(self.work.wait_timeout_while(inbox, span, resting));
     }
@@ -112,8 +89,6 @@ pub struct Writer {
     shared: Arc<Shared>,
     /// As the log names the record.
     pub name: String,
-    /// The file that lines go to which are handed over now; `None` for standard output.
-    pub file: Option<FileId>,
     /// Bytes that were handed over.
     handed: u64,
     /// Bytes of `written` that the event loop has heard of.
@@ -128,21 +103,12 @@ impl Writer {
     /// Where no thread can be started.
     pub fn start(target: Target, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (name, file) = (target.name.clone(), target.id);
-        let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("record".into())
-            .spawn(move || {
-                if let Err(error) = write_all(&theirs, target, &wake) {
-                    // One thread sets it, once.
-                    let _ = theirs.failed.set(error);
-                    wake();
-                }
-            })?;
+        let name = target.name.clone();
+        shared.inbox().file = target.id;
+        let thread = Thread::start(Arc::clone(&shared), target, wake)?;
         Ok(Writer {
             shared,
             name,
-            file,
             handed: 0,
             heard: 0,
             thread: Some(thread),
@@ -174,9 +140,24 @@ impl Writer {
     /// where they were to go. Not to be called while it `is_stuck`.
     pub fn move_to(&mut self, target: Target) {
         self.name.clone_from(&target.name);
-        self.file = target.id;
-        self.shared.inbox().next.push_back((target, Vec::new()));
+        let mut inbox = self.shared.inbox();
+        inbox.file = target.id;
+        inbox.next.push_back((target, Vec::new()));
+        drop(inbox);
         self.shared.work.notify_one();
+    }
+
+    /// The file that lines go to which are handed over now; `None` for standard output.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        self.shared.inbox().file
+    }
+
+    /// Has the thread look whether its file is still at its path: where it is not, the record goes on in
+    /// the one that is there, or a new one, as soon as a line ends.
+    pub fn look(&self) {
+        self.shared.inbox().look = true;
+        self.shared.work.notify_all();
     }
 
     /// Whether so many targets wait for lines to be written before them that there may be no more.
@@ -280,114 +261,6 @@ impl Writer {
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed by the thread.
             let _ = thread.join();
-        }
-    }
-}
-
-/// The thread: takes all lines there are, writes them, and so on until the `Writer` is dropped.
-fn write_all(shared: &Shared, target: Target, wake: &impl Fn()) -> Result<(), Errno> {
-    let Target {
-        mut file,
-        mut name,
-        torn,
-        mut begun,
-        ..
-    } = target;
-    let mut lines = Vec::new();
-    // The torn line stays, as a line of its own.
-    let mut owed = usize::from(torn);
-    let mut failing = false;
-    loop {
-        if !lines.is_empty() {
-            // Whole lines were written behind it.
-            begun = Vec::new();
-        }
-        lines.clear();
-        if lines.capacity() > KEPT {
-            lines = Vec::new();
-        }
-        let mut inbox = shared.inbox();
-        while inbox.lines.is_empty() {
-            if let Some((target, waiting)) = inbox.next.pop_front() {
-                inbox.lines = waiting;
-                drop(inbox);
-                // Closing a file may take long; nobody is to wait for the lock meanwhile.
-                file = target.file;
-                name = target.name;
-                owed = usize::from(target.torn);
-                begun = target.begun;
-                inbox = shared.inbox();
-                continue;
-            }
-            if inbox.done || inbox.wanted_back {
-                inbox.back = Some(Unwritten::default());
-                shared.work.notify_all();
-                return Ok(());
-            }
-            inbox = shared
-                .work
-                .wait(inbox)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        mem::swap(&mut inbox.lines, &mut lines);
-        drop(inbox);
-        let mut written = 0;
-        while written < lines.len() {
-            if shared.inbox().wanted_back {
-                shared.give_back(lines, written, &begun);
-                return Ok(());
-            }
-            let next = if owed > 0 {
-                &b"\n"[..]
-            } else {
-                &lines[written..]
-            };
-            let result = match file.write(next) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                other => other,
-            };
-            match result {
-                Ok(n) => {
-                    if mem::take(&mut failing) {
-                        info!("record {name}: writing again, nothing was lost");
-                    }
-                    if owed > 0 {
-                        owed -= n;
-                        continue;
-                    }
-                    written += n;
-                    shared.written.fetch_add(n as u64, Ordering::SeqCst);
-                    if shared.wanted.swap(false, Ordering::SeqCst) {
-                        wake();
-                    }
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::BrokenPipe => {
-                        shared.give_back(lines, written, &begun);
-                        return Err(Errno::PIPE);
-                    }
-                    io::ErrorKind::WouldBlock => {
-                        match poll(&mut [PollFd::new(&file, PollFlags::OUT)], Some(&LOOK)) {
-                            // A signal that this thread handled: no SA_RESTART covers poll(2).
-                            Ok(_) | Err(Errno::INTR) => {}
-                            Err(error) => {
-                                shared.give_back(lines, written, &begun);
-                                return Err(error);
-                            }
-                        }
-                    }
-                    _ => {
-                        if !mem::replace(&mut failing, true) {
-                            warn!(
-                                "record {name}: {error}; trying again every second, senders wait when its queue-size is reached"
-                            );
-                        }
-                        // No event tells that a disk has room again.
-                        shared.rest(RETRY);
-                    }
-                },
-            }
         }
     }
 }

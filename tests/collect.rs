@@ -656,7 +656,6 @@ fn a_disk_that_has_room_again_gets_everything() {
     let record = format!("{FILE}\nformat = \"raw\"\nqueue-size = \"64KiB\"");
     let mut daemon = Setup::new()
         .wrapper(&["prlimit", "--fsize=100001:unlimited", "--"])
-        .wrapper(&["env", "--ignore-signal=XFSZ"])
         .config(&config("message-size = \"1KiB\"", &record))
         .start();
     let mut client = daemon.connect("log");

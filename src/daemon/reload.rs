@@ -187,9 +187,9 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
         kept.push(socket.record.as_ref().and_then(|keys| match &keys.file {
             Some(path) => {
                 let there = Target::at(path)?;
-                take(&|_, writer| writer.file == Some(there))
+                take(&|_, writer| writer.file() == Some(there))
             }
-            None => take(&|of, writer| Some(of) == place && writer.file.is_none()),
+            None => take(&|of, writer| Some(of) == place && writer.file().is_none()),
         }));
     }
     let mut all = Vec::new();

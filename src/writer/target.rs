@@ -1,13 +1,14 @@
 //! Where a record goes: opening the file, who else writes it, and where its numbers stand.
 
 use std::{
+    fmt,
     fs::{self, File, FileType, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::{
         fd::AsFd,
         unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use log::warn;
@@ -29,6 +30,8 @@ pub type FileId = (u64, u64);
 #[derive(Debug)]
 pub struct Target {
     pub(super) file: File,
+    /// Where that file was opened, and the mode of a new one there; `None` for standard output.
+    place: Option<(PathBuf, u32)>,
     /// Which file that is; `None` for standard output.
     pub(super) id: Option<FileId>,
     /// As the log names it.
@@ -41,6 +44,19 @@ pub struct Target {
     pub(super) begun: Vec<u8>,
 }
 
+/// Where the file of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// At its path.
+    AtPath,
+    /// It has another name, and nothing or another file is at its path.
+    Elsewhere,
+    /// The same, and it has no name any more.
+    Nowhere,
+    /// That was not looked at, or cannot be told, or it is no regular file.
+    Unknown,
+}
+
 /// Why a record cannot be written.
 #[derive(Debug)]
 pub enum Unopened {
@@ -48,6 +64,15 @@ pub enum Unopened {
     Refused(String),
     /// A later attempt may succeed.
     Failed(io::Error),
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unopened::Refused(fault) => f.write_str(fault),
+            Unopened::Failed(error) => write!(f, "{error}"),
+        }
+    }
 }
 
 impl From<io::Error> for Unopened {
@@ -89,6 +114,7 @@ impl Target {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Target {
             file,
+            place: None,
             id: None,
             name: "standard output".into(),
             last_seq: 0,
@@ -132,12 +158,46 @@ impl Target {
         }
         Ok(Target {
             file,
+            place: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
             name,
             last_seq,
             torn,
             begun: Vec::new(),
         })
+    }
+
+    /// What its path leads to now, a new file where there is none.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(super) fn anew(&self) -> Result<Self, Unopened> {
+        match &self.place {
+            // Numbers go on.
+            Some((path, mode)) => Target::open(path, *mode, None),
+            None => Target::standard_output(),
+        }
+    }
+
+    /// Where the file is; `look`: also where it has a name.
+    pub(super) fn whereabouts(&self, look: bool) -> Whereabouts {
+        let Some((path, _)) = &self.place else {
+            return Whereabouts::Unknown;
+        };
+        let is_nameless = match self.file.metadata() {
+            Ok(found) if found.is_file() => found.nlink() == 0,
+            _ => return Whereabouts::Unknown,
+        };
+        if !look && !is_nameless {
+            return Whereabouts::Unknown;
+        }
+        match fs::symlink_metadata(path) {
+            // Some file systems count no names.
+            Ok(there) if self.id == Some((there.dev(), there.ino())) => Whereabouts::AtPath,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Whereabouts::Unknown,
+            _ if is_nameless => Whereabouts::Nowhere,
+            _ => Whereabouts::Elsewhere,
+        }
     }
 
     /// Which file is at `path` now, if any.
@@ -318,6 +378,7 @@ mod tests {
     fn a_pipe(pipe: io::PipeWriter) -> Target {
         Target {
             file: File::from(OwnedFd::from(pipe)),
+            place: None,
             id: None,
             name: "a pipe".into(),
             last_seq: 0,

@@ -1,0 +1,69 @@
+//! What each signal means. Whatever ends a process by default and does not tell of a fault of its own
+//! is handled, so that none ends the daemon by accident (`signal(7)`).
+//!
+//! Left alone are those of a fault (SIGABRT, which the manager's watchdog sends for a core dump, too),
+//! those of job control, and those that do nothing by default. SIGPIPE is ignored by Rust's runtime.
+
+use std::io;
+
+use log::{info, warn};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGXCPU, SIGXFSZ,
+};
+use signal_hook_mio::v1_0::Signals;
+
+use super::Server;
+use crate::{
+    hub::Now,
+    sys::{self, SIGPWR, SIGSTKFLT},
+};
+
+/// Each of these does something.
+const MEANINGFUL: [i32; 8] = [
+    SIGTERM, SIGINT, SIGQUIT, SIGPWR, SIGXCPU, SIGHUP, SIGUSR1, SIGUSR2,
+];
+/// None of these does, nor do the real-time signals. A write over the limit of a file's size says so
+/// by itself (EFBIG).
+const MEANINGLESS: [i32; 6] = [SIGXFSZ, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT];
+
+/// The signals that the daemon handles; to be installed before anything that takes time.
+///
+/// # Errors
+/// Those of `sigaction(2)`.
+pub fn signals() -> io::Result<Signals> {
+    let all = MEANINGFUL.into_iter().chain(MEANINGLESS);
+    Signals::new(all.chain(sys::real_time_signals()))
+}
+
+impl Server {
+    pub(super) fn take_signals(&mut self, now: Now) {
+        for signal in self.signals.pending().collect::<Vec<_>>() {
+            match signal {
+                SIGHUP => self.reload = true,
+                SIGUSR1 => self.reopen_records(),
+                // It comes again for each second that the stop takes.
+                SIGXCPU if self.stop.is_none() => {
+                    warn!(
+                        "SIGXCPU: the limit of processor time is reached (RLIMIT_CPU, LimitCPU=)"
+                    );
+                    self.begin_stop(now);
+                }
+                SIGTERM | SIGINT | SIGQUIT | SIGPWR | SIGUSR2 if self.stop.is_some() => {
+                    self.stop_now = true;
+                }
+                SIGTERM | SIGINT | SIGQUIT | SIGPWR => self.begin_stop(now),
+                SIGUSR2 => self.begin_handover(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Each record whose file is no longer at its path is begun anew there, by its thread.
+    fn reopen_records(&self) {
+        info!("SIGUSR1: looking whether records were moved away");
+        for (_, writer) in &self.writers {
+            writer.look();
+        }
+    }
+}
