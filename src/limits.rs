@@ -1,5 +1,8 @@
 //! Who may still come in, and how much may still wait: clients counted for the daemon, for each user
 //! and for each socket; bytes held for clients counted for each user and for everybody together.
+//!
+//! No user takes all that there is while others are present: of the last sixteenth of clients and of
+//! bytes one may have half, and has none of it who has more than that elsewhere.
 
 use std::{collections::HashMap, fmt, mem};
 
@@ -17,6 +20,8 @@ pub struct Over {
 pub enum OverKey {
     /// `limits.clients`
     Daemon,
+    /// The last sixteenth of it.
+    Share,
     /// `limits.clients-per-user`
     User,
     /// `socket.NAME.clients`
@@ -32,7 +37,7 @@ pub enum OverKey {
 impl fmt::Display for OverKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            OverKey::Daemon => "limits.clients",
+            OverKey::Daemon | OverKey::Share => "limits.clients",
             OverKey::User => "limits.clients-per-user",
             OverKey::Socket => "clients",
             OverKey::Files => "RLIMIT_NOFILE",
@@ -51,8 +56,6 @@ pub struct Limits {
     queue_total: usize,
     present: usize,
     held: usize,
-    /// Bytes that may come to be held in this turn, whoever for.
-    expected: usize,
     /// Less is held than at some time since this was last asked.
     released: bool,
     by_user: HashMap<u32, User>,
@@ -84,7 +87,6 @@ impl Limits {
             queue_total: usize::MAX,
             present: 0,
             held: 0,
-            expected: 0,
             released: false,
             by_user: HashMap::new(),
         }
@@ -129,14 +131,21 @@ impl Limits {
                 limit: socket_limit,
             });
         }
-        let user = self.by_user.entry(uid).or_default();
-        if user.clients >= self.clients_per_user {
+        let own = self.by_user.get(&uid).map_or(0, |user| user.clients);
+        if own >= self.clients_per_user {
             return Err(Over {
                 key: OverKey::User,
                 limit: self.clients_per_user,
             });
         }
-        user.clients += 1;
+        let free = self.clients - self.present;
+        if self.left(self.clients, free, uid, own) == 0 {
+            return Err(Over {
+                key: OverKey::Share,
+                limit: self.clients,
+            });
+        }
+        self.user(uid, |user| user.clients += 1);
         self.present += 1;
         Ok(())
     }
@@ -164,18 +173,27 @@ impl Limits {
         }
     }
 
-    /// So many bytes may come to be held later in this turn, whoever for: `before` were expected so
-    /// far, `after` are now.
-    pub fn expect(&mut self, before: usize, after: usize) {
-        self.expected = self.expected - before + after;
-    }
-
     fn user(&mut self, uid: u32, change: impl FnOnce(&mut User)) {
         let user = self.by_user.entry(uid).or_default();
         change(user);
         if user.clients == 0 && user.held == 0 {
             self.by_user.remove(&uid);
+            // The shares of the others have grown.
+            self.released = true;
         }
+    }
+
+    /// What user `uid`, who has `own`, may still have of `total`, of which `free` is left.
+    fn left(&self, total: usize, free: usize, uid: u32, own: usize) -> usize {
+        match self.others(uid) {
+            0 => free,
+            others => share(total, free, own, others).max(free.saturating_sub(kept(total))),
+        }
+    }
+
+    /// How many users are present beside `uid`.
+    fn others(&self, uid: u32) -> usize {
+        self.by_user.len() - usize::from(self.by_user.contains_key(&uid))
     }
 
     /// Whether something was released since `take_released`.
@@ -212,7 +230,7 @@ impl Limits {
     #[must_use]
     pub fn ample(&self) -> usize {
         self.queue_per_user
-            .min(self.queue_total)
+            .min(self.queue_total - kept(self.queue_total))
             .saturating_sub(self.held)
     }
 
@@ -243,19 +261,26 @@ impl Limits {
 
     /// Bytes of input that may still be held for clients of user `uid`. A quarter is kept for what
     /// they are to be sent: else those who send could leave no room in which their messages go on.
+    /// Likewise half of what a user may have of the last sixteenth.
     #[must_use]
     pub fn input_room(&self, uid: u32) -> usize {
-        let (user, total) = self.rooms(uid);
-        let user = user.saturating_sub(self.queue_per_user / 4);
-        let total = total.saturating_sub(self.queue_total / 4);
-        user.min(total)
+        let own = self.held_for(uid);
+        let (total, free) = (self.queue_total, self.queue_total.saturating_sub(self.held));
+        let common = free.saturating_sub(total / 4);
+        let total = match self.others(uid) {
+            0 => common,
+            others => share(total / 2, free / 2, own, others).max(common),
+        };
+        let user = self.queue_per_user.saturating_sub(own);
+        user.saturating_sub(self.queue_per_user / 4).min(total)
     }
 
     /// Bytes that may still be held for each of `clients` clients, if all of them were to get as much;
     /// `users`: how many of them each user has.
     #[must_use]
     pub fn room_each(&self, users: &HashMap<u32, usize>, clients: usize) -> usize {
-        let total = self.queue_total.saturating_sub(self.held) / clients.max(1);
+        let total = self.queue_total - kept(self.queue_total);
+        let total = total.saturating_sub(self.held) / clients.max(1);
         let users = users.iter();
         let each =
             users.map(|(&uid, n)| self.queue_per_user.saturating_sub(self.held_for(uid)) / n);
@@ -266,7 +291,7 @@ impl Limits {
     #[must_use]
     pub fn most_each(&self, users: &HashMap<u32, usize>, clients: usize) -> usize {
         let each = users.values().map(|n| self.queue_per_user / n).min();
-        let total = self.queue_total / clients.max(1);
+        let total = (self.queue_total - kept(self.queue_total)) / clients.max(1);
         each.unwrap_or(total).min(total)
     }
 
@@ -288,11 +313,27 @@ impl Limits {
     }
 
     fn rooms(&self, uid: u32) -> (usize, usize) {
+        let own = self.held_for(uid);
+        let free = self.queue_total.saturating_sub(self.held);
         (
-            self.queue_per_user.saturating_sub(self.held_for(uid)),
-            self.queue_total.saturating_sub(self.held),
+            self.queue_per_user.saturating_sub(own),
+            self.left(self.queue_total, free, uid, own),
         )
     }
+}
+
+/// The last part of `total`, which is not for everyone.
+fn kept(total: usize) -> usize {
+    total / 16
+}
+
+/// What a user who has `own` may have of `free`, the last part of `total`, beside so many others: until
+/// it has as much as is then left, so that there is something for the next; and no more than all have
+/// in the mean.
+fn share(total: usize, free: usize, own: usize, others: usize) -> usize {
+    let mean = total / (others + 1);
+    let half = free.saturating_sub(own).div_ceil(2);
+    half.min(mean.saturating_sub(own))
 }
 
 #[cfg(test)]
@@ -325,7 +366,7 @@ mod tests {
         limits.hold(7, 0, 90);
         assert_eq!(
             (limits.ample(), limits.room(7), limits.room(8)),
-            (10, 10, 60)
+            (10, 10, 51)
         );
         assert_eq!(limits.over(7).key, OverKey::UserQueue);
         limits.hold(8, 0, 60);

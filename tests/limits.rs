@@ -13,11 +13,13 @@ use std::{
 };
 
 use harness::{
-    Daemon, HANG, Random, Setup, has_program, read_all, read_n, round_trip, write_until_full,
+    Daemon, HANG, Random, Setup, has_program, is_root, read_all, read_n, round_trip,
+    write_until_full,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{geteuid, getpid},
+    process::{Uid, geteuid, getpid},
+    thread::set_thread_res_uid,
 };
 
 fn config(top: &str, keys: &str) -> String {
@@ -413,4 +415,46 @@ fn who_waits_for_a_quota_is_named_before_it_is_closed() {
         }
         assert!(Instant::now() < deadline, "there is no room again");
     }
+}
+
+/// Clients of another user: credentials are those of the thread that connects.
+fn connect_as(daemon: &Daemon, uid: u32, count: usize) -> Vec<UnixStream> {
+    let act = || {
+        let uid = Uid::from_raw(uid);
+        set_thread_res_uid(uid, uid, uid).unwrap();
+        (0..count).map(|_| daemon.connect("echo")).collect()
+    };
+    thread::scope(|scope| scope.spawn(act).join().unwrap())
+}
+
+#[test]
+fn users_who_take_all_that_there_is_leave_another_its_place_and_its_ping() {
+    const CLIENTS: usize = 32;
+    if !is_root() {
+        return;
+    }
+    let limits = "[limits]\nclients = 320\nclients-per-user = 160\nqueue-per-user = \"4MiB\"\nqueue-total = \"8MiB\"";
+    let keys = "mode = \"0666\"\nqueue-size = \"256KiB\"\nslow-timeout = \"1h\"";
+    let daemon = Daemon::start(&config(limits, keys));
+    let victim = connect_as(&daemon, 7100, 1).remove(0);
+    round_trip(&victim, b"a quiet ping");
+    let flood = vec![b'x'; 1 << 20];
+    let mut hogs = Vec::new();
+    for uid in 7001..7006 {
+        let clients = connect_as(&daemon, uid, CLIENTS);
+        thread::scope(|scope| {
+            for client in &clients {
+                scope.spawn(|| write_until_full(client, &flood, 0));
+            }
+        });
+        hogs.extend(clients);
+        round_trip(&victim, b"a ping beside them");
+    }
+    // Places, too: two of them take what they can.
+    for uid in [7001, 7002] {
+        hogs.extend(connect_as(&daemon, uid, 160 - CLIENTS));
+    }
+    daemon.wait_log(&["refused a client", "last sixteenth of limits.clients = 320"]);
+    round_trip(&connect_as(&daemon, 7101, 1)[0], b"a newcomer");
+    round_trip(&victim, b"at the end");
 }

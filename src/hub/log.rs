@@ -53,6 +53,9 @@ impl Lines {
         write(&mut self.refused, Level::Warn, now, || {
             let why = match over.key {
                 OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
+                OverKey::Share => format!(
+                    "the last sixteenth of limits.clients = {limit} is for users who have fewer clients here than it has places left"
+                ),
                 OverKey::User => {
                     format!("its user has {limit} clients here, limits.clients-per-user = {limit}")
                 }

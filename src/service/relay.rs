@@ -43,8 +43,6 @@ pub struct Relay {
     users: HashMap<u32, usize>,
     /// The messages of this turn.
     log: Log,
-    /// Bytes that its receivers' queues may grow by.
-    expected: usize,
     /// Bytes that the log may have; of no meaning while it is empty.
     room: usize,
     /// The one whose messages all of the log is, and whose own queue does not matter therefore.
@@ -83,7 +81,6 @@ impl Relay {
             members: Vec::new(),
             users: HashMap::new(),
             log: Log::default(),
-            expected: 0,
             room: 0,
             sole: None,
             rests: false,
@@ -203,7 +200,6 @@ impl Relay {
             }
             let room = self.room(from.key, out);
             taken = self.take(from, batch, taken, room, out);
-            self.expect(self.log.len() * self.members.len(), out);
             if taken == batch.bytes.len() {
                 return taken;
             }
@@ -413,14 +409,8 @@ impl Relay {
         self.rests = false;
     }
 
-    fn expect<S>(&mut self, bytes: usize, out: &mut Outbox<'_, S>) {
-        let before = mem::replace(&mut self.expected, bytes);
-        out.limits.expect(before, bytes);
-    }
-
     /// Gives every client what the others said.
     fn give_out<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
-        self.expect(0, out);
         let mut members = mem::take(&mut self.members);
         members.retain_mut(|member| {
             let given = self.give(member, out);
