@@ -1,18 +1,13 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
+mod check;
+mod in_force;
 mod log;
 mod reload;
 mod restart;
 mod sockets;
 
-use std::{
-    env,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::{io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use ::log::{error, info, warn};
 use clap::Parser;
@@ -60,6 +55,9 @@ struct Arguments {
     /// Print the effective configuration, or what is wrong with it (exit code 78), and end
     #[arg(long)]
     check: bool,
+    /// Print the faults alone, as a JSON list of objects
+    #[arg(long, requires = "check")]
+    json: bool,
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
@@ -85,7 +83,7 @@ pub fn main() -> ExitCode {
         .as_ref()
         .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
-        Ok(arguments) if arguments.check => return check(&arguments),
+        Ok(arguments) if arguments.check => return check::main(&arguments),
         Ok(arguments) => {
             start(&arguments, passed, signals).map(|(server, config)| (server, config, arguments))
         }
@@ -186,27 +184,6 @@ fn read(arguments: &Arguments, places: &Places) -> Result<Config, Fatal> {
     }
 }
 
-fn check(arguments: &Arguments) -> ExitCode {
-    // The manager says whose ExecReload= this is (`systemd.exec(5)`).
-    let is_managed =
-        env::var_os("MAINPID").is_some() || generator::is_installed(&Places::current());
-    let named = |config: Config| accounts::check(&config).map(|()| config);
-    match load(arguments, is_managed).and_then(named) {
-        Ok(config) => match std::io::stdout().write_all(config.to_toml().as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
-        Err(fatal) => {
-            let mut stderr = std::io::stderr();
-            for line in fatal.to_string().lines() {
-                // Where standard error is closed the exit code alone has to say it.
-                let _ = writeln!(stderr, "udsd: {line}");
-            }
-            fatal.exit_code().into()
-        }
-    }
-}
-
 /// Logs what ends the daemon; returns the exit code for it.
 fn report(fatal: &Fatal) -> ExitCode {
     for line in fatal.to_string().lines() {
@@ -230,6 +207,7 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     if stays && server.stay() {
         sockets::note_staying();
     }
+    in_force::write(reload::is_managed(&server, config).then_some(config));
     sockets::note_abstract(&server, config);
     Ok(server)
 }
@@ -301,14 +279,18 @@ fn open_record(
             Target::open(file, keys.mode, search),
         ),
     };
-    opened.map_err(|why| match why {
+    opened.map_err(|why| unwritable(config, socket, record, why))
+}
+
+fn unwritable(config: &Config, socket: &config::Socket, record: String, why: Unopened) -> Fatal {
+    match why {
         Unopened::Refused(fault) => {
             let key = format!("socket.{}.record.file", socket.name);
             let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
             Fatal::Config(vec![fault])
         }
         Unopened::Failed(source) => Fatal::Record { record, source },
-    })
+    }
 }
 
 /// Raises the soft limit of open files to the hard one.

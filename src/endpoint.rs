@@ -509,6 +509,32 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
     })
 }
 
+/// Whether `socket` could be bound, as far as that can be told without a trace. `is_own`: the process of
+/// this pid has it rightly; `None` is one that is not known. A name in the abstract namespace can only be
+/// tried by taking it.
+///
+/// # Errors
+/// As `Endpoint::bind`.
+pub fn look(
+    socket: &config::Socket,
+    config: &Config,
+    is_own: &dyn Fn(Option<i32>) -> bool,
+) -> Result<(), Fatal> {
+    let Address::Path(path) = &socket.address else {
+        return Ok(());
+    };
+    let fault = |fault: String| Fatal::Socket {
+        socket: describe(socket),
+        fault,
+    };
+    // Whether the names are known is asked for all sockets at once.
+    let owner = accounts::owner(socket, config).unwrap_or_default();
+    if !lock::look(path, is_own).map_err(fault)? {
+        place::look(path, is_own).map_err(fault)?;
+    }
+    place::look_at_owner(socket, owner).map_err(fault)
+}
+
 /// Whether an inherited socket is at the address of this one, and of its type.
 #[must_use]
 pub fn stands_for(passed: &Inherited, socket: &config::Socket) -> bool {
@@ -607,7 +633,10 @@ fn listen_key(kind: SocketType) -> &'static str {
 }
 
 /// How long the packets of a seqpacket socket may be, if it is one.
-fn packets(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
+///
+/// # Errors
+/// `Fatal::Config` where the kernel does not take as long ones.
+pub fn packets(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
     if socket.kind != config::SocketType::Seqpacket {
         return Ok(None);
     }

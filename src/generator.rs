@@ -128,12 +128,31 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     Ok(faults.chain(instead).collect::<Vec<_>>().join("\n"))
 }
 
-/// What the units cannot do as the file says. Nothing where they do not follow it: one that was named on
-/// the command line, or the embedded one.
+/// Whether the units of these places are made for what this says: the embedded file, or the one that the
+/// generator reads.
+#[must_use]
+pub fn is_followed(config: &Config, places: &Places) -> bool {
+    let file = config.file.as_ref();
+    file.is_none_or(|file| places.files.contains(file))
+}
+
+/// Whether the start of the service makes this folder (LogsDirectory= and the like).
+#[must_use]
+pub fn makes(folder: &Path, places: &Places) -> bool {
+    units::own_folders(places).iter().any(|own| own == folder)
+}
+
+/// The user that the service runs as; `None` for a user's own.
+#[must_use]
+pub fn user(places: &Places) -> Option<&'static str> {
+    (Scope::of(places) == Scope::System).then_some(units::OWNER)
+}
+
+/// What the units cannot do as the file says; nothing where they do not follow it.
 #[must_use]
 pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
-    let file = config.file.as_ref();
-    if !file.is_some_and(|file| places.files.contains(file)) {
+    // The static units are made for the embedded file.
+    if config.file.is_none() || !is_followed(config, places) {
         return Vec::new();
     }
     let maker = Maker::new(places, Scope::of(places));

@@ -21,7 +21,7 @@ use std::{
 
 use rustix::io::Errno;
 
-pub use target::{FileId, Target, Unopened};
+pub use target::{FileId, Target, Unopened, look};
 
 use thread::Thread;
 

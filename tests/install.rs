@@ -138,7 +138,7 @@ fn units_follow_the_prefix_and_know_nothing_of_destdir() {
             .iter()
             .find(|line| line.contains("--check"))
             .unwrap();
-        assert!(check.contains(" /opt/udsd/bin/udsd --check"), "{check}");
+        assert!(check.contains("/opt/udsd/bin/udsd --check"), "{check}");
         assert!(!unit.contains("/usr/bin/udsd"), "{unit}");
     }
     let outside = root.path().to_str().unwrap().to_owned();

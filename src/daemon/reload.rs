@@ -8,7 +8,7 @@ use ::log::{error, info, warn};
 use rustix::process::geteuid;
 
 use super::{
-    Arguments, limits, load, log as lines, open_record, report,
+    Arguments, in_force, limits, load, log as lines, open_record, report,
     sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
 };
 use crate::{
@@ -49,6 +49,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             info!("reloaded {file}");
             note_changes(serving, &config);
             note_abstract(server, &config);
+            in_force::write(is_managed.then_some(&config));
             *serving = config;
         }
         Err(fatal) => {
@@ -127,7 +128,7 @@ pub(super) fn units_remedy() -> String {
 }
 
 /// Refuses what only the socket units can do: which sockets there are, where they are, and whose.
-fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
+pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
     let remedy = units_remedy();
     let mut faults: Vec<Fault> = Vec::new();
     let mut refuse = |key: String, what: &str| {

@@ -14,7 +14,7 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    limits, log as lines, reload, report, rules, serve,
+    in_force, limits, log as lines, reload, report, rules, serve,
     sockets::{
         assign, check_exit_on_idle, mailbox, note_abstract, note_served, note_staying,
         note_unserved,
@@ -244,6 +244,7 @@ fn adopt(
         note_staying();
     }
     note_abstract(&server, &config);
+    in_force::write(reload::is_managed(&server, &config).then_some(&config));
     if let Some(fatal) = fatal {
         let mut so = "serving as before the restart".to_owned();
         if !managed.is_empty() && matches!(fatal, Fatal::Socket { .. }) {

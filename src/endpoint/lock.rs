@@ -14,7 +14,7 @@ use std::{
 
 use log::warn;
 use rustix::{
-    fs::{self as rfs, FlockOperation, Mode, OFlags},
+    fs::{self as rfs, Access, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 
@@ -53,25 +53,8 @@ impl Lock {
     /// end or a device would notice.
     pub(super) fn take(path: &Path) -> Result<Self, String> {
         let lock = lock_path(path);
-        let refused = |error: io::Error| {
-            let remedy = match error.kind() {
-                io::ErrorKind::NotFound => "; create the folder first",
-                io::ErrorKind::PermissionDenied => {
-                    "; choose a path in a folder that this user may write to, or run as its owner"
-                }
-                _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
-                    "; symbolic links stand in its way: choose a path without them"
-                }
-                _ => "",
-            };
-            format!("lock file {}: {error}{remedy}", lock.display())
-        };
-        let foreign = || {
-            format!(
-                "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
-                lock.display()
-            )
-        };
+        let refused = |error: io::Error| refused(&lock, &error);
+        let foreign = || foreign(&lock);
         loop {
             if fs::symlink_metadata(&lock).is_ok_and(|there| !there.is_file()) {
                 return Err(foreign());
@@ -86,12 +69,7 @@ impl Lock {
             let mut file = File::from(fd);
             match rfs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    let mut pid = String::new();
-                    let most = LOCK_SIZE as u64;
-                    let _ = (&mut file).take(most).read_to_string(&mut pid);
-                    return Err(in_use(pid.trim().parse().ok()));
-                }
+                Err(Errno::WOULDBLOCK) => return Err(in_use(holder(&mut file))),
                 Err(error) => return Err(refused(error.into())),
             }
             // Its last holder may have removed it between the opening and the locking.
@@ -151,6 +129,68 @@ impl Lock {
 /// The lock file beside a path.
 fn lock_path(path: &Path) -> PathBuf {
     beside(path, ".lock")
+}
+
+/// Whether a process has the lock of `path` that has it rightly; of no other it may be. Leaves no trace.
+pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<bool, String> {
+    let lock = lock_path(path);
+    let refused = |error: io::Error| refused(&lock, &error);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let may = Access::WRITE_OK | Access::EXEC_OK;
+    rfs::access(folder.unwrap_or(Path::new(".")), may).map_err(|error| refused(error.into()))?;
+    match fs::symlink_metadata(&lock) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(refused(error)),
+        Ok(there) if !there.is_file() || there.nlink() != 1 => return Err(foreign(&lock)),
+        Ok(_) => {}
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = rfs::open(&lock, flags, Mode::empty()).map_err(|error| refused(error.into()))?;
+    let mut file = File::from(fd);
+    if !holds_pid(&mut file).map_err(refused)? {
+        return Err(foreign(&lock));
+    }
+    file.rewind().map_err(refused)?;
+    let pid = holder(&mut file);
+    if is_own(pid) {
+        return Ok(true);
+    }
+    // For a moment; shared, so that two who look are not in each other's way.
+    match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Err(in_use(pid)),
+        Err(error) => Err(refused(error.into())),
+    }
+}
+
+/// The pid that a lock file holds.
+fn holder(file: &mut File) -> Option<i32> {
+    let mut pid = String::new();
+    let _ = file.take(LOCK_SIZE as u64).read_to_string(&mut pid);
+    pid.trim().parse().ok()
+}
+
+fn refused(lock: &Path, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; create the folder first",
+        io::ErrorKind::PermissionDenied => {
+            "; choose a path in a folder that this user may write to, or run as its owner"
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::LOOP) => {
+            "; symbolic links stand in its way: choose a path without them"
+        }
+        _ => "",
+    };
+    format!("lock file {}: {error}{remedy}", lock.display())
+}
+
+fn foreign(lock: &Path) -> String {
+    format!(
+        "{} is no lock file of udsd and was left untouched: move it away, or choose another path",
+        lock.display()
+    )
 }
 
 /// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.

@@ -21,7 +21,7 @@ use rustix::{
     fs::{self as rfs, AtFlags, Mode, OFlags, RenameFlags},
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
-    process::umask,
+    process::{getegid, geteuid, getgroups, umask},
 };
 
 use super::{lock::Lock, permissions::chmod};
@@ -210,23 +210,74 @@ impl Drop for Bound {
 
 /// Makes way for a new socket at `path`: removes a dead one, and refuses whatever else is there.
 pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String> {
-    let there = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.to_string()),
-        Ok(there) => there,
-    };
-    if !there.file_type().is_socket() {
-        return Err("something that is no socket is there; it was left untouched: move it away, or choose another path".into());
+    if !has_socket(path)? {
+        return Ok(());
     }
     match probe(address) {
         Probe::Dead => {
             fs::remove_file(path).map_err(|error| format!("a dead socket is there: {error}"))
         }
         Probe::Alive(pid) => Err(in_use(pid)),
-        Probe::Unknown(error) => Err(format!(
-            "a socket is there and it cannot be told whether it is in use ({error}); it was left untouched"
-        )),
+        Probe::Unknown(error) => Err(not_told(error)),
     }
+}
+
+/// Whether `clear` would succeed, without a trace: a datagram socket that connects is noticed by nobody, and
+/// learns whether anybody has the path.
+pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<(), String> {
+    if !has_socket(path)? {
+        return Ok(());
+    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let connected = SocketAddrUnix::new(path).and_then(|address| {
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        net::connect(&socket, &address)
+    });
+    match connected {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::PROTOTYPE) if is_own(None) => Ok(()),
+        Ok(()) | Err(Errno::PROTOTYPE) => Err(in_use(None)),
+        Err(error) => Err(not_told(error)),
+    }
+}
+
+/// Whether this process may give a socket's file its owner.
+pub(super) fn look_at_owner(
+    socket: &config::Socket,
+    (user, group): (Option<u32>, Option<u32>),
+) -> Result<(), String> {
+    let groups = getgroups().unwrap_or_default();
+    let is_in = |gid| gid == getegid().as_raw() || groups.iter().any(|own| own.as_raw() == gid);
+    let may = geteuid().is_root()
+        || user.is_none_or(|uid| uid == geteuid().as_raw()) && group.is_none_or(is_in);
+    match may {
+        true => Ok(()),
+        false => Err(not_given(socket, Errno::PERM)),
+    }
+}
+
+fn has_socket(path: &Path) -> Result<bool, String> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.to_string()),
+        Ok(there) if there.file_type().is_socket() => Ok(true),
+        Ok(_) => Err("something that is no socket is there; it was left untouched: move it away, or choose another path".into()),
+    }
+}
+
+fn not_told(error: Errno) -> String {
+    format!(
+        "a socket is there and it cannot be told whether it is in use ({error}); it was left untouched"
+    )
+}
+
+fn not_given(socket: &config::Socket, error: Errno) -> String {
+    format!(
+        "cannot give it to user \"{}\", group \"{}\": {}; run as root, or let a socket unit create it",
+        socket.user,
+        socket.group,
+        io::Error::from(error)
+    )
 }
 
 enum Probe {
@@ -310,14 +361,8 @@ pub(super) fn bind_file(
     if user.is_some() || group.is_some() {
         let uid = user.map(rustix::process::Uid::from_raw);
         let gid = group.map(rustix::process::Gid::from_raw);
-        rfs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|error| {
-            format!(
-                "cannot give it to user \"{}\", group \"{}\": {}; run as root, or let a socket unit create it",
-                socket.user,
-                socket.group,
-                io::Error::from(error)
-            )
-        })?;
+        rfs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)
+            .map_err(|error| not_given(socket, error))?;
     }
     chmod(&file, socket.mode)
         .map_err(|error| format!("cannot set mode {:04o}: {error}", socket.mode))?;

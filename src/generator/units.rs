@@ -25,7 +25,7 @@ const DESCRIPTION: &str = "Message socket of udsd";
 /// Before every drop-in of the administrator: the later name wins (`systemd.unit(5)`).
 const DROP_IN: &str = "00-udsd.conf";
 /// User and group of the service, who own a socket where the file names nobody.
-const OWNER: &str = "udsd";
+pub(super) const OWNER: &str = "udsd";
 /// Longest abstract name that a socket unit takes, in bytes: systemd counts the "@" among the 107 of
 /// a path.
 const ABSTRACT_NAME: usize = 106;
@@ -369,7 +369,7 @@ fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Optio
     let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
         return Ok(None);
     };
-    let own = [&places.runtime, &places.state, &places.logs].map(|place| place.join(OWN_FOLDER));
+    let own = own_folders(places);
     // A user's manager cannot protect the file system, so there is nothing to open up.
     if scope == Scope::User || own.iter().any(|folder| file.starts_with(folder)) {
         return Ok(None);
@@ -383,6 +383,11 @@ fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Optio
     // A file in "/" alone: the folder would open up everything.
     let folder = file.parent().filter(|folder| folder.parent().is_some());
     word(&format!("-{}", folder.unwrap_or(file).to_string_lossy())).map(Some)
+}
+
+/// The folders that are the service's own.
+pub(super) fn own_folders(places: &Places) -> [PathBuf; 3] {
+    [&places.runtime, &places.state, &places.logs].map(|place| place.join(OWN_FOLDER))
 }
 
 /// Text as the whole value of a key that is not split into words.

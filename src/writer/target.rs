@@ -13,7 +13,7 @@ use std::{
 
 use log::warn;
 use rustix::{
-    fs::{FlockOperation, OFlags, flock},
+    fs::{Access, FlockOperation, OFlags, access, flock},
     io::Errno,
     process::geteuid,
 };
@@ -206,6 +206,35 @@ impl Target {
         let there = fs::symlink_metadata(path).ok()?;
         Some((there.dev(), there.ino()))
     }
+}
+
+/// Whether `Target::open` would succeed, without a trace. `tried`: also whether this process may write there.
+///
+/// # Errors
+/// As `Target::open`.
+pub fn look(path: &Path, tried: bool) -> Result<(), Unopened> {
+    let refused = |error: io::Error| refusal(path, error);
+    let folder = path.parent().unwrap_or(path);
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => Some(there.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::metadata(folder).map_err(refused)?;
+            None
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
+        Err(error) => return Err(refused(error)),
+    };
+    if let Some(kind) = there {
+        check_kind(kind)?;
+    }
+    if tried {
+        let (asked, may) = match there {
+            Some(_) => (path, Access::READ_OK | Access::WRITE_OK),
+            None => (folder, Access::WRITE_OK | Access::EXEC_OK),
+        };
+        access(asked, may).map_err(|error| refused(error.into()))?;
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path, mode: u32) -> io::Result<File> {

@@ -8,6 +8,7 @@ CHECKS+=(
   reload_leaves_to_the_units_what_is_theirs
   reload_brings_a_rotated_record_a_new_file
   a_record_in_a_folder_of_the_service_alone_is_refused
+  check_finds_what_a_start_would_as_far_as_it_may
 )
 
 # The service is as it was: the same process ($1), up, and done with the reload.
@@ -59,8 +60,15 @@ EOF
   ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
   stands "$pid"
   journal_has 1 "socket.udsd.mode" || fail "the journal does not name the key"
-  ! journal_has 1 "reload failed, serving" || fail "udsd was told to reload a broken file"
+  journal_has 1 "reload failed, serving as before" || fail "the journal does not say what became of it"
+  wait_until "the status says why" status_has 'reload failed: .*udsd.toml:3: socket.udsd.mode: '
   answers
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+EOF
+  in_vm systemctl reload udsd.service || fail "the mended file is refused"
+  wait_until "the status is as before" status_has 'Status: "[0-9]* client'
 }
 
 check_reload_leaves_to_the_units_what_is_theirs() {
@@ -76,7 +84,7 @@ EOF
 path = "%t/lab-reloaded.sock"
 message-size = "32KiB"
 EOF
-  in_vm systemctl reload udsd.service || fail "systemctl reload failed"
+  ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
   wait_until "the status names the key" \
     status_has 'reload failed: .*socket.udsd.path.*systemctl daemon-reload && systemctl restart udsd.socket'
   stands "$pid"
@@ -151,6 +159,55 @@ EOF
   is 78 ExecMainStatus || fail "it ended with $(property ExecMainStatus)"
   journal_has 2 "$refused" || fail "the journal does not name the key"
   # By hand, on another file, it is a record like any other.
-  in_vm cp /etc/udsd/udsd.toml /root/other.toml
+  in_vm sh -c 'sed s,udsd.sock,lab-other.sock, /etc/udsd/udsd.toml >/root/other.toml'
   in_vm udsd --check --config /root/other.toml >/dev/null || fail "refused where no unit follows the file"
+}
+
+# checked USER WORDS: udsd --check, as the system's places have it for that user, says so; "": nothing.
+checked() {
+  local said
+  said=$(in_vm runuser --user "$1" -- udsd --check 2>&1 >/dev/null) || true
+  [ "$said" = "$2" ] || [[ -n $2 && $said == *"$2"* ]] || fail "udsd --check as $1: $said; expected: $2"
+}
+
+check_check_finds_what_a_start_would_as_far_as_it_may() {
+  local pid record=/srv/lab-sealed/record
+  in_vm rm -rf /srv/lab-sealed /var/log/udsd
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+[socket.udsd.record]
+file = "%L/udsd/record"
+EOF
+  # What the first start makes is not missing, and its own daemon is in nobody's way.
+  in_vm udsd --check >/dev/null || fail "before the first start"
+  in_vm systemctl start udsd.service
+  pid=$(main_pid)
+  checked udsd ""
+  checked root "note: the service runs as user udsd, and this check as uid 0: whether it may write /var/log/udsd/record was not tried"
+  checked outsider "whether it may write /var/log/udsd/record was not tried; for that, run it as that user: runuser -u udsd -- env -u XDG_RUNTIME_DIR udsd --check"
+  in_vm systemctl reload udsd.service || fail "the reload of the same file fails"
+  config <<EOF
+[socket.udsd]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+[socket.udsd.record]
+file = "$record"
+EOF
+  for said in root udsd outsider; do
+    checked $said "udsd.toml:6: socket.udsd.record.file: cannot write $record: No such file or directory (os error 2); create the folder first: mkdir -p /srv/lab-sealed"
+  done
+  # Root alone can write there.
+  in_vm mkdir -m 755 /srv/lab-sealed
+  checked udsd "udsd.toml:6: socket.udsd.record.file: cannot write $record: Permission denied"
+  checked root "whether it may write $record was not tried"
+  in_vm udsd --check >/dev/null 2>&1 || fail "what could not be tried is a fault"
+  ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
+  stands "$pid"
+  wait_until "the status says why" status_has 'reload failed: .*socket.udsd.record.file'
+  in_vm test ! -e "$record" || fail "there is a record"
+  in_vm rm -rf /srv/lab-sealed
 }

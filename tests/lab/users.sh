@@ -325,6 +325,14 @@ END
 path = "%t/udsd.sock"
 END
   echoes "$runtime/udsd.sock"
+  # Nor does a reload of one, which fails, and says why for as long as that is so.
+  as_resident systemctl --user reload udsd.service || fail "the reload of the same file fails"
+  for said in 'service = "collect"' 'type = "seqpacket"'; do
+    printf '[socket.udsd]\npath = "%%t/udsd.sock"\n%s\n' "$said" | own_config
+    ! as_resident systemctl --user reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
+    wait_until "the status names the key" user_status_has "Status: \"reload failed: .*socket.udsd.${said%% *}"
+    echoes "$runtime/udsd.sock"
+  done
 }
 
 check_users_service_is_confined() {

@@ -1,0 +1,209 @@
+//! `udsd --check`: what a start would find, or a reload of the daemon that runs, without a trace of the
+//! question: no file is made, nothing is bound, nobody is connected to.
+//!
+//! What the running daemon has is in nobody's way: that of ExecReload= ($MAINPID), or one by the same
+//! arguments. What only the service's user may do cannot be tried as another: that is a note, no fault.
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+
+use super::{Arguments, in_force, read, reload, unwritable};
+use crate::{
+    accounts,
+    config::{Config, Places},
+    endpoint,
+    error::{Fatal, Fault},
+    generator, sys, writer,
+};
+
+/// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    let mut check = Check::new(arguments);
+    let checked = read(arguments, &check.places).and_then(|config| {
+        check.examine(&config);
+        match check.faults.is_empty() {
+            true => Ok(config),
+            false => Err(Fatal::Config(check.faults.split_off(0))),
+        }
+    });
+    // Where a stream is closed the exit code alone has to say it.
+    for note in &check.notes {
+        let _ = writeln!(io::stderr(), "udsd: note: {note}");
+    }
+    let (code, out) = match checked {
+        Ok(_) if arguments.json => (0, "[]\n".into()),
+        Ok(config) => (0, config.to_toml()),
+        Err(fatal) if arguments.json => (fatal.exit_code(), as_json(&fatal)),
+        Err(fatal) => {
+            for line in fatal.to_string().lines() {
+                let _ = writeln!(io::stderr(), "udsd: {line}");
+            }
+            return fatal.exit_code().into();
+        }
+    };
+    match io::stdout().write_all(out.as_bytes()) {
+        Err(_) if code == 0 => ExitCode::FAILURE,
+        _ => code.into(),
+    }
+}
+
+/// A list of objects, one for each fault.
+fn as_json(fatal: &Fatal) -> String {
+    let of_fault = |fault: &Fault| {
+        let file = fault.file.as_ref().map(|file| file.display().to_string());
+        json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
+    };
+    let all: Vec<Value> = match fatal {
+        Fatal::Config(faults) => faults.iter().map(of_fault).collect(),
+        other => vec![json!({"file": null, "line": null, "key": "", "message": other.to_string()})],
+    };
+    format!("{:#}\n", Value::from(all))
+}
+
+struct Check<'a> {
+    arguments: &'a Arguments,
+    places: Places,
+    /// The daemon whose ExecReload= this is.
+    daemon: Option<i32>,
+    faults: Vec<Fault>,
+    notes: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    fn new(arguments: &'a Arguments) -> Self {
+        let pid = env::var("MAINPID").ok();
+        Self {
+            arguments,
+            places: Places::current(),
+            daemon: pid.and_then(|pid| pid.parse().ok()),
+            faults: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn examine(&mut self, config: &Config) {
+        let is_managed = generator::is_followed(config, &self.places)
+            && (self.daemon.is_some() || generator::is_installed(&self.places));
+        self.take(accounts::check(config), config, "");
+        if is_managed {
+            self.faults.extend(generator::faults(config, &self.places));
+        }
+        let serving = self.daemon.and_then(|_| in_force::read(&self.places));
+        if let Some(serving) = &serving {
+            self.take(reload::leave_to_units(serving, config), config, "");
+        }
+        for socket in &config.sockets {
+            let key = format!("socket.{}.path", socket.name);
+            self.take(endpoint::packets(socket, config).map(|_| ()), config, &key);
+            // Else the units make it.
+            if serving.is_none() && !is_managed {
+                let looked = endpoint::look(socket, config, &|pid| self.is_own(pid));
+                self.take(looked, config, &key);
+            }
+        }
+        self.records(config, is_managed);
+        self.faults
+            .sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    }
+
+    /// `key` is at fault where the failure itself does not name one.
+    fn take(&mut self, checked: Result<(), Fatal>, config: &Config, key: &str) {
+        match checked {
+            Ok(()) => {}
+            Err(Fatal::Config(faults)) => self.faults.extend(faults),
+            Err(Fatal::Socket { fault, .. }) => self.faults.push(config.fault(key, fault)),
+            Err(other) => self.faults.push(config.fault(key, other.to_string())),
+        }
+    }
+
+    fn records(&mut self, config: &Config, is_managed: bool) {
+        let service = match self.daemon {
+            None if is_managed => generator::user(&self.places),
+            _ => None,
+        };
+        let is_other = |user: &&str| {
+            let uid = sys::user_id(user).ok().flatten();
+            uid != Some(geteuid().as_raw())
+        };
+        let other = service.filter(is_other);
+        let mut untried = Vec::new();
+        for socket in &config.sockets {
+            let Some(file) = socket.record.as_ref().and_then(|keys| keys.file.as_ref()) else {
+                continue;
+            };
+            // What the service finds missing there it makes at its start.
+            let is_made = |folder: &Path| {
+                is_managed && generator::makes(folder, &self.places) && !folder.exists()
+            };
+            if file.parent().is_some_and(is_made) {
+                continue;
+            }
+            if let Err(why) = writer::look(file, other.is_none()) {
+                let fatal = unwritable(config, socket, file.display().to_string(), why);
+                let key = format!("socket.{}.record.file", socket.name);
+                self.take(Err(fatal), config, &key);
+            } else if other.is_some() {
+                untried.push(file.display().to_string());
+            }
+        }
+        if let Some(user) = other
+            && !untried.is_empty()
+        {
+            let uid = geteuid().as_raw();
+            self.notes.push(format!(
+                "the service runs as user {user}, and this check as uid {uid}: whether it may write {} was not tried; for that, run it as that user: runuser -u {user} -- env -u XDG_RUNTIME_DIR udsd --check",
+                untried.join(", ")
+            ));
+        }
+    }
+
+    /// Whether this process is the daemon that is to be reloaded: `None` for one that is not known.
+    fn is_own(&self, pid: Option<i32>) -> bool {
+        match (pid, self.daemon) {
+            (None, daemon) => daemon.is_some(),
+            (pid, Some(daemon)) => pid == Some(daemon),
+            (Some(pid), None) => is_same(pid, self.arguments),
+        }
+    }
+}
+
+/// Whether process `pid` is a udsd that was started to serve the same.
+fn is_same(pid: i32, arguments: &Arguments) -> bool {
+    let of_process = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
+    let Ok(name) = fs::read(of_process("comm")) else {
+        return false;
+    };
+    let Ok(line) = fs::read(of_process("cmdline")) else {
+        return false;
+    };
+    let words = line.strip_suffix(b"\0").unwrap_or(&line);
+    let words = words
+        .split(|byte| *byte == 0)
+        .map(std::ffi::OsStr::from_bytes);
+    let Ok(there) = Arguments::try_parse_from(words) else {
+        return false;
+    };
+    let served = |arguments: &Arguments, folder: PathBuf| {
+        let file = arguments.config.as_ref().map(|file| folder.join(file));
+        let socket = arguments
+            .socket
+            .as_ref()
+            .map(|path| match path.starts_with(['@', '%']) {
+                true => path.into(),
+                false => folder.join(path),
+            });
+        (file, socket)
+    };
+    let here = env::current_dir().unwrap_or_default();
+    let folder = fs::read_link(of_process("cwd")).unwrap_or_default();
+    name == b"udsd\n" && served(&there, folder) == served(arguments, here)
+}

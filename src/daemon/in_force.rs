@@ -1,0 +1,52 @@
+//! What the daemon serves by, left in its runtime folder for the check before a reload: what the units
+//! have to follow is known to the daemon alone, since a file may have changed any number of times.
+
+use std::{
+    env, fs,
+    io::{self, ErrorKind},
+    path::PathBuf,
+};
+
+use ::log::warn;
+
+use crate::config::{Config, Places};
+
+const NAME: &str = "in-force.toml";
+
+/// Writes the file, whole or not at all. Where the units have no part in it (`None`), and where that fails,
+/// there is none.
+pub(super) fn write(config: Option<&Config>) {
+    let Some(path) = path() else {
+        return;
+    };
+    let written = match config {
+        Some(config) => {
+            let new = path.with_extension("new");
+            fs::write(&new, config.to_toml()).and_then(|()| fs::rename(new, &path))
+        }
+        None => Err(ErrorKind::NotFound.into()),
+    };
+    let Err(error) = written else {
+        return;
+    };
+    if config.is_some() {
+        warn!(
+            "{}: cannot be written: {error}; udsd --check cannot compare with it",
+            path.display()
+        );
+    }
+    let _: io::Result<()> = fs::remove_file(path);
+}
+
+/// That of the daemon of this unit.
+pub(super) fn read(places: &Places) -> Option<Config> {
+    let text = fs::read_to_string(path()?).ok()?;
+    Config::parse(&text, None, places).ok()
+}
+
+/// RuntimeDirectory= of the unit (`systemd.exec(5)`).
+fn path() -> Option<PathBuf> {
+    let folders = env::var_os("RUNTIME_DIRECTORY")?;
+    let first = env::split_paths(&folders).next()?;
+    Some(first.join(NAME))
+}

@@ -1,0 +1,389 @@
+//! Promise: `udsd --check` finds what a start would find, and beside a running daemon what a reload would,
+//! and leaves no trace of it.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
+
+mod harness;
+
+use std::{
+    fs,
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt, PermissionsExt, chown},
+            net::UnixListener,
+            process::CommandExt,
+        },
+    },
+    path::Path,
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use harness::{Daemon, Folder, Setup, manager::passing, round_trip};
+use rustix::process::geteuid;
+use serde_json::Value;
+
+/// A user other than root, who need not exist.
+const USER: u32 = 54321;
+
+fn socket(name: &str, keys: &str) -> String {
+    format!("[socket.{name}]\npath = \"{{dir}}/{name}\"\n{keys}\n")
+}
+
+fn collect(file: &str) -> String {
+    socket("log", "service = \"collect\"\nframing = \"lines\"")
+        + &format!("[socket.log.record]\nfile = \"{file}\"\n")
+}
+
+/// The check of udsd.toml in the folder.
+fn check(folder: &Folder) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
+    command.env_clear().arg("--check").arg("--config");
+    command.arg(folder.join("udsd.toml"));
+    command
+}
+
+fn write(folder: &Folder, text: &str) {
+    let text = text.replace("{dir}", folder.path().to_str().unwrap());
+    fs::write(folder.join("udsd.toml"), text).unwrap();
+}
+
+/// What lies in the folder: names, kinds, sizes and times.
+fn contents(folder: &Folder) -> Vec<(String, u32, u64, i64, i64)> {
+    let mut all: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let there = fs::symlink_metadata(&path).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (
+                name,
+                there.mode(),
+                there.size(),
+                there.mtime(),
+                there.ctime_nsec(),
+            )
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn passes(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+    assert!(said(&output).is_empty(), "{output:#?}");
+}
+
+/// One fault, of this key, with these words.
+#[track_caller]
+fn fails(command: &mut Command, key: &str, words: &str) {
+    let output = command.output().unwrap();
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(78), "{key}: {output:#?}");
+    assert!(output.stdout.is_empty(), "{output:#?}");
+    assert!(said.contains(&format!(": {key}: ")), "{key}: {said}");
+    assert!(said.contains("udsd.toml:"), "{said}");
+    assert!(said.contains(words), "{words}: {said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn what_a_start_would_find_is_found_without_a_trace() {
+    let folder = Folder::new();
+    fs::write(folder.join("file"), "").unwrap();
+    fs::create_dir(folder.join("subfolder")).unwrap();
+    fs::write(folder.join("foreign.lock"), "not a pid").unwrap();
+    let _server = UnixListener::bind(folder.join("taken")).unwrap();
+    let mut cases = vec![
+        (
+            collect("{dir}/none/record"),
+            "log.record.file",
+            "create the folder first: mkdir -p ",
+        ),
+        (
+            collect("{dir}/subfolder"),
+            "log.record.file",
+            "it is a folder",
+        ),
+        (
+            collect("{dir}/taken"),
+            "log.record.file",
+            "something other than a regular file",
+        ),
+        (
+            collect("{dir}/file/record"),
+            "log.record.file",
+            "choose a path in a folder",
+        ),
+        (
+            socket("none/s", "").replace("socket.none/s", "socket.s"),
+            "s.path",
+            "create the folder first",
+        ),
+        (
+            socket("file", ""),
+            "file.path",
+            "something that is no socket is there",
+        ),
+        (socket("taken", ""), "taken.path", "in use by "),
+        (
+            socket("foreign", ""),
+            "foreign.path",
+            "foreign.lock is no lock file of udsd",
+        ),
+        (
+            socket("s", "user = \"nobody-has-this-name\""),
+            "s.user",
+            "there is no user",
+        ),
+        (
+            socket("s", "allow-groups = [\"nobody-has-this-name\"]"),
+            "s.allow-groups",
+            "there is no group",
+        ),
+    ];
+    let sealed = folder.join("sealed");
+    fs::create_dir(&sealed).unwrap();
+    if !geteuid().is_root() {
+        fs::write(sealed.join("record"), "").unwrap();
+        fs::set_permissions(sealed.join("record"), PermissionsExt::from_mode(0o400)).unwrap();
+        fs::set_permissions(&sealed, PermissionsExt::from_mode(0o500)).unwrap();
+        cases.extend([
+            (
+                collect("{dir}/sealed/record"),
+                "log.record.file",
+                "must be able to read and write it",
+            ),
+            (
+                collect("{dir}/sealed/new"),
+                "log.record.file",
+                "must be able to create files in ",
+            ),
+            (
+                socket("sealed/s", "").replace("socket.sealed/s", "socket.s"),
+                "s.path",
+                "that this user may write to",
+            ),
+            (
+                socket("s", "user = 0"),
+                "s.path",
+                "run as root, or let a socket unit create it",
+            ),
+        ]);
+    }
+    for (text, key, words) in cases {
+        write(&folder, &text);
+        let before = contents(&folder);
+        fails(&mut check(&folder), &format!("socket.{key}"), words);
+        assert_eq!(contents(&folder), before, "{text}");
+        let (code, log) = Setup::within(Arc::clone(&folder)).config(&text).fail();
+        assert!(code.is_some_and(|code| code != 0), "{text}\n{log}");
+        assert!(
+            log.contains(words),
+            "a start says something else: {words}\n{log}"
+        );
+    }
+    // And where nothing is wrong, nothing is made.
+    write(&folder, &(collect("{dir}/record") + &socket("a", "")));
+    let before = contents(&folder);
+    passes(&mut check(&folder));
+    assert_eq!(contents(&folder), before);
+    fs::set_permissions(&sealed, PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_the_order_of_the_file() {
+    let folder = Folder::new();
+    let text = collect("{dir}/none/record") + &socket("s", "user = \"nobody-has-this-name\"");
+    write(&folder, &(text + "[socket.t]\npath = \"{dir}/none/t\"\n"));
+    let output = check(&folder).output().unwrap();
+    let said = said(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    for (line, place) in lines.iter().zip([
+        ":6: socket.log.record.file: ",
+        ":9: socket.s.user: ",
+        ":11: socket.t.path: ",
+    ]) {
+        assert!(line.contains(place), "{said}");
+    }
+    let output = check(&folder).arg("--json").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(output.stderr.is_empty(), "{output:#?}");
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[1]["file"], folder.join("udsd.toml").to_str().unwrap());
+    assert_eq!(
+        (&all[1]["line"], &all[1]["key"]),
+        (&9.into(), &"socket.s.user".into())
+    );
+    assert!(
+        all[1]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("there is no user")
+    );
+    write(&folder, &socket("a", ""));
+    let output = check(&folder).arg("--json").output().unwrap();
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(0), &b"[]\n"[..])
+    );
+}
+
+#[test]
+fn beside_its_own_daemon_nothing_is_in_the_way_and_nobody_notices() {
+    let text = "[daemon]\nlog = \"debug\"\n".to_owned()
+        + &collect("{dir}/record")
+        + &socket("a", "")
+        + &socket("p", "type = \"seqpacket\"")
+        + &socket("d", "type = \"datagram\"");
+    let daemon = Daemon::start(&text);
+    let folder = daemon.folder();
+    let before = contents(folder);
+    passes(&mut check(folder));
+    let mut relative = Command::new(env!("CARGO_BIN_EXE_udsd"));
+    relative.env_clear().current_dir(folder.path());
+    passes(relative.args(["--config", "udsd.toml", "--check"]));
+    // By another file it is another daemon, unless the manager says that it is this one.
+    let other = Folder::new();
+    fs::copy(folder.join("udsd.toml"), other.join("udsd.toml")).unwrap();
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    let output = check(&other).output().unwrap();
+    let in_use = said(&output);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        in_use.matches(&format!("in use by pid {pid}")).count(),
+        in_use.lines().count()
+    );
+    for key in ["log.path", "a.path", "p.path", "d.path"] {
+        assert!(in_use.contains(&format!("socket.{key}: ")), "{in_use}");
+    }
+    passes(check(&other).env("MAINPID", &pid));
+    assert_eq!(contents(folder), before);
+    // The first client that it has had is this one.
+    round_trip(&daemon.connect("a"), b"hello");
+    daemon.wait_log(&["a: client ", "connected"]);
+    assert_eq!(daemon.log().matches(" connected").count(), 1);
+    // What is new in the file is looked at all the same.
+    daemon.write_config(&(text + "[socket.new]\npath = \"{dir}/none/new\"\n"));
+    fails(
+        &mut check(folder),
+        "socket.new.path",
+        "create the folder first",
+    );
+}
+
+#[test]
+fn before_a_reload_it_knows_what_the_units_have() {
+    let setup = Setup::new();
+    let folder = Arc::clone(setup.folder());
+    let runtime = folder.join("runtime");
+    fs::create_dir(&runtime).unwrap();
+    let sockets = ["a", "b"].map(|name| {
+        let listener = UnixListener::bind(folder.join(name)).unwrap();
+        fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o660)).unwrap();
+        listener
+    });
+    let both = socket("a", "") + &socket("b", "");
+    let setup = setup
+        .config(&both)
+        .variable("RUNTIME_DIRECTORY", runtime.to_str().unwrap());
+    let passed = [sockets[0].as_fd(), sockets[1].as_fd()];
+    let daemon = passing(setup, &passed, Some("a:b")).start();
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    let before_reload = || {
+        let mut check = check(&folder);
+        check
+            .env("MAINPID", &pid)
+            .env("RUNTIME_DIRECTORY", &runtime);
+        check
+    };
+    passes(&mut before_reload());
+    for (text, key, words) in [
+        (socket("a", ""), "socket.b", "is gone"),
+        (both.clone() + &socket("c", ""), "socket.c", "is new"),
+        (both.replace("/b\"", "/c\""), "socket.b.path", "has changed"),
+        (
+            socket("a", "type = \"seqpacket\"") + &socket("b", ""),
+            "socket.a.type",
+            "has changed",
+        ),
+        (
+            socket("a", "mode = \"0600\"") + &socket("b", ""),
+            "socket.a.mode",
+            "has changed",
+        ),
+        (
+            socket("a", "user = 0") + &socket("b", ""),
+            "socket.a.user",
+            "has changed",
+        ),
+    ] {
+        let status = daemon.fail_to_reload(&text);
+        assert!(status.contains(&format!("{key}: {words}")), "{status}");
+        fails(&mut before_reload(), key, words);
+    }
+    // What the daemon has put into force since its start is what the next file is compared with.
+    let limited = socket("a", "clients = 7") + &socket("b", "");
+    daemon.reload_with(&limited);
+    passes(&mut before_reload());
+    let in_force = fs::read_to_string(runtime.join("in-force.toml")).unwrap();
+    assert!(in_force.contains("clients = 7"), "{in_force}");
+    drop(daemon);
+    // A daemon without units leaves none.
+    fs::remove_file(folder.join("a")).unwrap();
+    fs::remove_file(folder.join("b")).unwrap();
+    let setup = Setup::within(Arc::clone(&folder)).config(&both);
+    let daemon = setup
+        .variable("RUNTIME_DIRECTORY", runtime.to_str().unwrap())
+        .start();
+    assert!(!runtime.join("in-force.toml").exists());
+    daemon.write_config(&(both + &socket("c", "")));
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    passes(
+        check(&folder)
+            .env("MAINPID", pid)
+            .env("RUNTIME_DIRECTORY", &runtime),
+    );
+}
+
+/// What units cannot have is a fault of the file that they follow.
+#[test]
+fn what_units_cannot_have_is_found_before_a_reload() {
+    let folder = Folder::new();
+    let own = folder.join("config/udsd");
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir(folder.join("runtime")).unwrap();
+    fs::write(
+        own.join("udsd.toml"),
+        "[socket.a]\npath = \"%t/udsd/a.sock\"\n",
+    )
+    .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
+    if geteuid().is_root() {
+        for path in [folder.path(), &folder.join("runtime")] {
+            chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        let binary = folder.in_reach(Path::new(env!("CARGO_BIN_EXE_udsd")));
+        command = Command::new(binary);
+        command.uid(USER).gid(USER);
+    }
+    command.env_clear().arg("--check").env("MAINPID", "1");
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
+    command
+        .env("XDG_RUNTIME_DIR", folder.join("runtime"))
+        .env("HOME", folder.path());
+    fails(
+        &mut command,
+        "socket.a.path",
+        "is the service's own folder and goes when it stops",
+    );
+}
