@@ -39,6 +39,10 @@ pub trait Stream {
         Ok(())
     }
 
+    /// What the client had sent stays unread: closing it then gives the client ECONNRESET, by which it
+    /// learns that it was not served. Returns the bytes that are unread.
+    fn cut_off(&mut self) -> usize;
+
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
     /// and not ECONNRESET. Returns the bytes that were read away.
     fn hang_up(&mut self) -> usize;

@@ -151,22 +151,21 @@ impl<S: Stream> Hub<S> {
     pub fn enter(
         &mut self,
         socket: usize,
-        mut stream: S,
+        stream: S,
         peer: Peer,
         groups: &[u32],
         now: Now,
     ) -> Option<usize> {
         let rules = &mut self.sockets[socket];
+        // Who is refused is closed with all unread, which shows as ECONNRESET and not as an end of file.
         // Before the limits: raising one would not let this client in.
         if !rules.access.admits(&peer, groups) {
             rules.counters.refused += 1;
-            stream.hang_up();
             self.lines[socket].denied(rules, "a client", &peer, now.instant);
             return None;
         }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
-            stream.hang_up();
             self.lines[socket].refused(rules, &peer, over, now.instant);
             return None;
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, ioctl_fionread},
     net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags},
 };
 
@@ -57,6 +57,12 @@ impl Link {
     }
 }
 
+/// Bytes that wait to be read: of both types all of them (`unix_inq_len` in net/unix/af_unix.c).
+fn unread(fd: impl AsFd) -> usize {
+    let bytes = ioctl_fionread(fd).unwrap_or_default();
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
@@ -97,6 +103,10 @@ impl Stream for Link {
             Kind::Stream(_) => Ok(()),
             Kind::Packets(packets) => packets.resize(message, longest),
         }
+    }
+
+    fn cut_off(&mut self) -> usize {
+        unread(&*self)
     }
 
     fn hang_up(&mut self) -> usize {

@@ -313,6 +313,22 @@ pub fn give_back_memory() {
     }
 }
 
+/// What was sent on a connected socket and not yet read by its peer (SIOCOUTQ, `unix(7)`): bytes as the
+/// kernel accounts for them, more than were sent; 0 once all was read.
+///
+/// # Errors
+/// Those of `ioctl(2)`.
+pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` behind the pointer, which lives until the call returns.
+    // TIOCOUTQ is the same number as SIOCOUTQ, on every architecture.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
 /// Sets from which byte on MSG_PEEK looks at what waits at a socket; each look moves it behind what it
 /// saw (SO_PEEK_OFF, `socket(7)`).
 ///

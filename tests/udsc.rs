@@ -251,10 +251,14 @@ fn connect_passes_a_half_close_on_and_receives_to_the_end() {
 }
 
 #[test]
-fn connect_ends_when_the_server_closes_though_standard_input_is_open() {
+fn connect_ends_when_the_server_closes_before_standard_input_does() {
     let server = Server::start(|mut stream| stream.write_all(b"bye\n").unwrap());
     let mut udsc = server.udsc("");
-    udsc.end().code(0).printed("bye\n");
+    let ended = udsc.end().code(1).printed("bye\n");
+    ended.complained(&format!(
+        "{}: the server closed before standard input ended",
+        server.path
+    ));
     assert!(udsc.child.stdin.is_some());
 }
 

@@ -324,7 +324,7 @@ fn what_a_server_sent_before_it_closed_with_packets_unread_is_printed() {
         });
         let ended = server.udsc(command).given(b"x\n");
         let reset = format!(
-            "{}: the server closed before it had read everything that was sent",
+            "{}: the server closed before it had read everything that was sent (udsd's log says why: a list or a limit refused it, or it stopped)",
             server.name()
         );
         if command == "listen" {
@@ -567,20 +567,12 @@ fn speak_to_record(user: &User, daemon: &Daemon) {
     assert_eq!(daemon.wait_output(3)[2], "c");
 }
 
-/// One byte more than `message-size`, between two short lines.
-fn over() -> Vec<u8> {
-    format!("a\n{}\nb\n", "x".repeat((64 << 10) + 1)).into_bytes()
-}
-
 #[test]
 fn the_daemon_is_spoken_to_in_seqpackets() {
     let user = user_of("seqpacket", "none");
     let daemon = user.daemon();
     speak_to_echo(&user, "seqpacket");
     speak_to_record(&user, &daemon);
-    // Refused for itself alone.
-    let ended = user.udsc("-s echo").given(&over());
-    ended.code(0).printed("a\nb\n");
 }
 
 #[test]
@@ -589,12 +581,6 @@ fn the_daemon_is_spoken_to_in_datagrams() {
     let daemon = user.daemon();
     speak_to_echo(&user, "datagram");
     speak_to_record(&user, &daemon);
-    // The file says that all comes back; what does not is missed.
-    let ended = user.udsc("-s echo").given(&over()).code(1);
-    let path = user.path("echo");
-    ended
-        .printed("a\nb\n")
-        .complained(&format!("{path}: 2 of 3 messages came back"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::Shutdown,
-    sync::mpsc,
+    sync::mpsc::{self, Receiver, Sender},
     thread,
     time::Instant,
 };
@@ -13,6 +13,7 @@ use rustix::event::PollFlags;
 
 use super::{
     LINGER, MESSAGE_LIMIT, datagrams,
+    delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
     link::Link,
     messages::{Messages, read},
@@ -23,6 +24,14 @@ use crate::frame::Framing;
 
 /// Bytes passed on at once.
 const CHUNK: usize = 64 * 1024;
+
+/// How sending ended.
+struct Sent {
+    /// What became of what was sent; the error is the input's, or the connection's.
+    result: Result<Delivery, Failure>,
+    /// Bytes where they pass unchanged, else messages.
+    amount: u64,
+}
 
 /// Runs until both directions are done, or the server has closed.
 pub(crate) fn run(link: &Link) -> Result<(), Failure> {
@@ -37,34 +46,73 @@ fn converse(
     if !link.transport.has_end() {
         return datagrams::converse(link, input, output);
     }
-    let (failed, failures) = mpsc::channel::<Failure>();
+    let (tell, told) = mpsc::channel::<Sent>();
+    // Closed with the first bytes that come, or with their end.
+    let (unanswered, answered) = mpsc::channel::<()>();
     let sending = link.duplicate()?;
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
-        let sent = if is_passed_through(sending.framing) {
-            let unread = |source| Failure::Standard("input", source);
-            pass(input, &sending.transport, unread, |e| sending.broke(e))
-        } else {
-            put(input, &sending, &mut 0)
-        };
+        let mut amount = 0;
+        let result =
+            put_all(input, &sending, &mut amount).and_then(|()| settle(&sending, &answered));
+        let is_ours = matches!(&result, Err(failure) if !matches!(failure, Failure::Link(..)));
         // Told before the socket is shut down, so that the receiver, once woken, knows.
-        let is_ours = sent.is_err_and(|failure| {
-            let is_ours = !matches!(failure, Failure::Link(..));
-            let _ = failed.send(failure);
-            is_ours
-        });
+        let _ = tell.send(Sent { result, amount });
         // A socket that can no longer be shut down is gone anyway.
         let _ = sending.transport.shutdown(Shutdown::Write);
         if is_ours {
             // Time for what is owed for the messages before; a relay would go on for ever.
             let end = Instant::now() + LINGER;
             let _ = until_ready(&sending.transport, PollFlags::empty(), Some(end));
+        }
+        if is_ours || !sending.ends_after_us() {
             let _ = sending.transport.shutdown(Shutdown::Read);
         }
     });
-    let received = receive(link, output).and_then(|()| await_hang_up(link));
+    let mut came = 0;
+    let received = receive(link, output, unanswered, &mut came).and_then(|()| await_hang_up(link));
+    // An input that ends together with the server is told of a moment later.
+    let Ok(Sent { result, amount }) = told.recv_timeout(SIGN) else {
+        received?;
+        let text = format!(
+            "{}: the server closed before standard input ended",
+            link.name
+        );
+        return Err(Failure::Amount(text));
+    };
     // What went wrong in sending came first, and explains what followed.
-    failures.try_recv().map_or(received, Err)
+    let delivery = result?;
+    received?;
+    if delivery == Delivery::Ended {
+        link.ended(came > 0)?;
+    }
+    let what = if is_passed_through(link) {
+        "bytes"
+    } else {
+        "messages"
+    };
+    link.check_echo(came, amount, what)
+}
+
+/// Once all is sent: waits until the server has read it, and for a sign that it stays.
+fn settle(link: &Link, answered: &Receiver<()>) -> Result<Delivery, Failure> {
+    let wait = |until| {
+        until_ready(&link.transport, PollFlags::empty(), Some(until))
+            .map_err(|source| link.broke(source))
+    };
+    let delivery = until_read(link, None, wait)?;
+    if delivery != Delivery::Read || !link.is_silent() {
+        return Ok(delivery);
+    }
+    if link.ends_after_us() {
+        // Of an answer that came, the end is no sign.
+        let _ = answered.recv_timeout(SIGN);
+        return until_read(link, None, wait);
+    }
+    match is_end(wait(Instant::now() + SIGN)?) {
+        true => Ok(Delivery::Ended),
+        false => Ok(Delivery::Read),
+    }
 }
 
 /// End of stream may mean that the server reads on: it shut down its writing side alone. It has hung
@@ -76,28 +124,48 @@ fn await_hang_up(link: &Link) -> Result<(), Failure> {
         .map_err(|source| link.broke(source))
 }
 
-/// Whether udsc's own lines are the messages, or there are none, so that bytes need no change.
-fn is_passed_through(framing: Framing) -> bool {
-    matches!(framing, Framing::None | Framing::Lines)
-}
-
-fn receive(link: &Link, output: impl Write) -> Result<(), Failure> {
-    if is_passed_through(link.framing) {
-        let unprinted = |source| Failure::Standard("output", source);
-        return pass(
-            link.transport.reader(),
-            output,
-            |e| link.broke(e),
-            unprinted,
-        );
+/// Whether udsc's own lines are the messages, or there are none, so that bytes need no change. How
+/// long a line is matters only where the file says how long it may be.
+fn is_passed_through(link: &Link) -> bool {
+    match link.framing {
+        Framing::None => true,
+        Framing::Lines => link.limit.is_none(),
+        _ => false,
     }
-    print_messages(link, u64::MAX, output).map(|_| ())
 }
 
-/// Passes bytes on as they come.
+/// Sends `input`; `sent` is as in `Sent`.
+fn put_all(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
+    if !is_passed_through(link) {
+        return put(input, link, sent);
+    }
+    let unread = |source| Failure::Standard("input", source);
+    pass(input, &link.transport, sent, unread, |e| link.broke(e))
+}
+
+/// Prints what comes; `came` is as the amount in `Sent`. `unanswered` is dropped with the first of it.
+fn receive(
+    link: &Link,
+    output: impl Write,
+    unanswered: Sender<()>,
+    came: &mut u64,
+) -> Result<(), Failure> {
+    let unprinted = |source| Failure::Standard("output", source);
+    // Looks only, whatever it finds.
+    let _ = until_ready(&link.transport, PollFlags::IN, None);
+    drop(unanswered);
+    if is_passed_through(link) {
+        let reader = link.transport.reader();
+        return pass(reader, output, came, |e| link.broke(e), unprinted);
+    }
+    print_messages(link, u64::MAX, output, came)
+}
+
+/// Passes bytes on as they come, and counts them.
 fn pass(
     mut from: impl Read,
     mut to: impl Write,
+    passed: &mut u64,
     unread: impl Fn(io::Error) -> Failure,
     unwritten: impl Fn(io::Error) -> Failure,
 ) -> Result<(), Failure> {
@@ -110,6 +178,7 @@ fn pass(
         to.write_all(&buffer[..n])
             .and_then(|()| to.flush())
             .map_err(&unwritten)?;
+        *passed += n as u64;
     }
 }
 
@@ -142,7 +211,7 @@ pub(super) fn put(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), F
             return Ok(());
         } else {
             let more = lines.fill();
-            ended = !more.map_err(|source| Failure::Standard("input", source))?;
+            ended = more.map_err(|source| Failure::Standard("input", source))? == 0;
         }
     }
 }
@@ -210,14 +279,18 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_closes_ends_it_though_input_is_open() {
+    fn a_server_that_closes_before_the_input_ends_is_told() {
         let (input, _open) = UnixStream::pair().unwrap();
         let (link, mut server) = Link::pair(Framing::Lines);
         server.write_all(b"bye\n").unwrap();
         drop(server);
         let mut printed = Vec::new();
-        converse(&link, input, &mut printed).unwrap();
+        let failure = converse(&link, input, &mut printed).unwrap_err();
         assert_eq!(printed, b"bye\n");
+        assert_eq!(
+            failure.to_string(),
+            "/x: the server closed before standard input ended"
+        );
     }
 
     #[test]
@@ -226,9 +299,10 @@ mod tests {
         (&link.transport).write_all(b"unread\n").unwrap();
         drop(server);
         let failure = converse(&link, io::empty(), Vec::new()).unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "/x: the server closed before it had read everything that was sent"
+        let text = failure.to_string();
+        assert!(
+            text.starts_with("/x: the server closed before it had read everything that was sent"),
+            "{text}"
         );
     }
 

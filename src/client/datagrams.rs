@@ -101,13 +101,7 @@ pub(super) fn converse(
         return Ok(());
     };
     result?;
-    if link.service == Some(ServiceKind::Echo) && came < count {
-        return Err(Failure::Amount(format!(
-            "{}: {came} of {count} messages came back",
-            link.name
-        )));
-    }
-    Ok(())
+    link.check_echo(came, count, "messages")
 }
 
 #[cfg(test)]

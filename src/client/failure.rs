@@ -5,6 +5,9 @@ use std::{fmt, io};
 
 use crate::frame::{Framing, Unfit};
 
+/// What only the server knows of its closing.
+pub(super) const WHY: &str = "(udsd's log says why: a list or a limit refused it, or it stopped)";
+
 /// Ends udsc. What nothing but the reader tells apart is one variant with its text.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -22,6 +25,17 @@ pub(crate) enum Failure {
         framing: Framing,
         /// What is wrong.
         why: Unfit,
+    },
+    /// A message is longer than the server takes.
+    TooLong {
+        /// Where it stood.
+        place: String,
+        /// Its bytes.
+        length: usize,
+        /// `message-size`
+        limit: usize,
+        /// Of which socket.
+        socket: String,
     },
     /// A message is longer than a packet can be.
     Packet {
@@ -77,7 +91,7 @@ impl fmt::Display for Failure {
             {
                 write!(
                     f,
-                    "{address}: the server closed before it had read everything that was sent"
+                    "{address}: the server closed before it had read everything that was sent {WHY}"
                 )
             }
             // Only who is no longer connected to it can be told so: of datagrams.
@@ -95,6 +109,15 @@ impl fmt::Display for Failure {
                 framing,
                 why,
             } => write!(f, "{place} has no form under framing {framing}: {why}"),
+            Failure::TooLong {
+                place,
+                length,
+                limit,
+                socket,
+            } => write!(
+                f,
+                "{place} has {length} bytes, and message-size of socket {socket} is {limit}: send it in parts, or raise message-size"
+            ),
             Failure::Packet {
                 place,
                 length,

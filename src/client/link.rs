@@ -17,6 +17,8 @@ pub(crate) struct Link {
     pub framing: Framing,
     /// What the server does, where the config file says so.
     pub service: Option<ServiceKind>,
+    /// `message-size` where the config file has the socket, with its name.
+    pub limit: Option<(usize, String)>,
     /// The server's address, as errors and replies show it.
     pub name: String,
 }
@@ -30,6 +32,16 @@ impl Link {
         wire: &mut Vec<u8>,
         place: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
+        if let Some((limit, socket)) = &self.limit
+            && message.len() > *limit
+        {
+            return Err(Failure::TooLong {
+                place: place(),
+                length: message.len(),
+                limit: *limit,
+                socket: socket.clone(),
+            });
+        }
         let largest = self
             .transport
             .make_room(message.len())
@@ -60,6 +72,14 @@ impl Link {
         broken.at(&self.name, self.framing)
     }
 
+    /// Time ran out with everything sent.
+    pub(crate) fn late(&self) -> Failure {
+        Failure::Amount(format!(
+            "{}: time ran out before the server had read everything that was sent",
+            self.name
+        ))
+    }
+
     /// The server left `wire` unread until time ran out.
     pub(crate) fn unread(&self, wire: &[u8]) -> Failure {
         let amount = if self.transport.is_packets() {
@@ -81,6 +101,7 @@ impl Link {
                 .map_err(|source| Failure::System("duplicating the connection", source))?,
             framing: self.framing,
             service: self.service,
+            limit: self.limit.clone(),
             name: self.name.clone(),
         })
     }
@@ -104,6 +125,7 @@ impl Link {
             transport,
             framing,
             service: None,
+            limit: None,
             name: "/x".into(),
         };
         (link, server)

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use super::{
-    failure::Failure,
+    failure::{Failure, WHY},
     link::Link,
     standard::{print_messages, standard_output},
 };
@@ -21,9 +21,15 @@ pub(crate) fn run(link: &Link, count: Option<u64>) -> Result<(), Failure> {
 }
 
 fn listen(link: &Link, count: Option<u64>, output: impl Write) -> Result<(), Failure> {
-    let came = print_messages(link, count.unwrap_or(u64::MAX), output)?;
+    let mut came = 0;
+    print_messages(link, count.unwrap_or(u64::MAX), output, &mut came)?;
     match count {
         Some(wanted) if came < wanted => Err(Failure::closed(came, wanted)),
+        // Who is refused gets nothing but this end.
+        None if came == 0 => Err(Failure::Amount(format!(
+            "{}: the server closed before a message came {WHY}",
+            link.name
+        ))),
         _ => Ok(()),
     }
 }

@@ -75,19 +75,19 @@ impl<R: Read> Messages<R> {
         Ok(self.find()?.map(|(from, to)| &self.buffer[from..to]))
     }
 
-    /// Reads once; false at end of stream.
-    pub(crate) fn fill(&mut self) -> io::Result<bool> {
+    /// Reads once, so many bytes; 0 at end of stream.
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
         let n = read(&mut self.source, &mut self.buffer[self.filled..])?;
         self.filled += n;
-        Ok(n > 0)
+        Ok(n)
     }
 
-    /// Reads once and forgets all that is held; false at end of stream.
-    pub(crate) fn discard(&mut self) -> io::Result<bool> {
+    /// Reads once and forgets all that is held; as `fill`.
+    pub(crate) fn discard(&mut self) -> io::Result<usize> {
         (self.start, self.searched, self.filled) = (0, 0, 0);
         self.make_room();
-        Ok(read(&mut self.source, &mut self.buffer)? > 0)
+        read(&mut self.source, &mut self.buffer)
     }
 
     /// At end of stream: the unfinished last message, where the framing lets it count as one.
@@ -146,12 +146,12 @@ impl<R: Read> Messages<R> {
 
 impl Messages<Reader<'_>> {
     /// As `fill`, but takes a packet whole: that its rest is here no wait for the socket would tell.
-    pub(crate) fn receive(&mut self) -> io::Result<bool> {
-        let more = self.fill()?;
+    pub(crate) fn receive(&mut self) -> io::Result<usize> {
+        let mut bytes = self.fill()?;
         while self.source.is_amid_packet() {
-            self.fill()?;
+            bytes += self.fill()?;
         }
-        Ok(more)
+        Ok(bytes)
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
                 if let Some(wire) = self.at_hand()? {
                     return Ok(Some(wire.to_vec()));
                 }
-                if !self.fill().unwrap() {
+                if self.fill().unwrap() == 0 {
                     return Ok(self.last()?.map(<[u8]>::to_vec));
                 }
             }

@@ -3,6 +3,7 @@
 
 mod connect;
 mod datagrams;
+mod delivery;
 mod failure;
 mod link;
 mod listen;

@@ -176,7 +176,7 @@ impl<W: Write> Ping<'_, W> {
                 return Ok(Event::Stop);
             }
             let more = self.messages.receive();
-            if !more.map_err(|source| self.link.broke(source))? {
+            if more.map_err(|source| self.link.broke(source))? == 0 {
                 let text = format!("{name}: the server closed the connection");
                 return Err(Failure::Amount(text));
             }

@@ -12,10 +12,15 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages, ready::until_ready,
-    standard::standard_output, transport::Reader,
+    LINGER, MESSAGE_LIMIT,
+    delivery::{Delivery, SIGN, is_end, until_read},
+    failure::Failure,
+    link::Link,
+    messages::Messages,
+    ready::until_ready,
+    standard::standard_output,
+    transport::Reader,
 };
-use crate::config::ServiceKind;
 
 /// What is waited for.
 #[derive(Clone, Copy)]
@@ -55,6 +60,8 @@ fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<
         messages: Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT),
         came: 0,
         wait,
+        wire: wire.len() as u64,
+        received: 0,
         ended: false,
         output: BufWriter::new(output),
     };
@@ -76,6 +83,9 @@ struct Exchange<'a, W: Write> {
     messages: Messages<Reader<'a>>,
     came: u64,
     wait: Wait,
+    /// Bytes that were to be sent, and those that came.
+    wire: u64,
+    received: u64,
     /// The server has ended its side.
     ended: bool,
     output: BufWriter<W>,
@@ -129,12 +139,14 @@ impl<W: Write> Exchange<'_, W> {
 
     fn receive(&mut self) -> Result<(), Failure> {
         if self.came >= self.wait.messages {
-            self.ended = self.discard()?;
-            return Ok(());
+            return self.discard();
         }
         let framing = self.link.framing;
         match self.messages.receive() {
-            Ok(more) => self.ended = !more,
+            Ok(bytes) => {
+                self.received += bytes as u64;
+                self.ended = bytes == 0;
+            }
             Err(error) if is_passing(&error) => return Ok(()),
             Err(error) => return Err(self.link.broke(error)),
         }
@@ -157,37 +169,82 @@ impl<W: Write> Exchange<'_, W> {
         self.output.flush().map_err(unprinted)
     }
 
-    /// Reads away more than was waited for; true at end of stream.
-    fn discard(&mut self) -> Result<bool, Failure> {
+    /// Reads away more than was waited for.
+    fn discard(&mut self) -> Result<(), Failure> {
         match self.messages.discard() {
-            Ok(more) => Ok(!more),
-            Err(error) if is_passing(&error) => Ok(false),
+            Ok(bytes) => {
+                self.received += bytes as u64;
+                self.ended = bytes == 0;
+                Ok(())
+            }
+            Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(self.link.broke(error)),
         }
     }
 
-    /// Half-closes and reads to the end: closing with input unread would tell the server of a reset
-    /// and could cost it what it has not read. A relay keeps its receivers, so nobody waits for it.
-    /// Datagrams that were taken stay with the server, whoever goes.
+    /// Waits until the server has read everything, half-closes and reads to the end: closing with input
+    /// unread would tell the server of a reset and could cost it what it has not read. A relay keeps its
+    /// receivers, and another server that no file knows may take its time, so they are left when they
+    /// stay. Datagrams that were taken stay with the server, whoever goes.
     fn leave(mut self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let transport = &self.link.transport;
-        if !transport.has_end() {
+        let link = self.link;
+        if !link.transport.has_end() {
             return Ok(());
         }
-        // A server that has gone needs no telling.
-        let _ = transport.shutdown(Shutdown::Write);
-        if self.ended || self.link.service == Some(ServiceKind::Relay) {
-            return Ok(());
-        }
-        let latest = Instant::now() + LINGER;
-        let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
-        loop {
-            let ready = until_ready(transport, PollFlags::IN, Some(latest))
-                .map_err(|source| Failure::System("waiting for the server", source))?;
-            if ready.is_empty() || self.discard()? {
-                return Ok(());
+        let mut delivery = until_read(link, deadline, |until| self.wait(until))?;
+        let sign = Instant::now() + SIGN;
+        // Of an answer that came, the end is no sign.
+        while delivery == Delivery::Read
+            && link.is_silent()
+            && !(link.ends_after_us() && self.received > 0)
+            && Instant::now() < sign
+        {
+            if is_end(self.wait(sign)?) {
+                delivery = Delivery::Ended;
             }
         }
+        match delivery {
+            Delivery::Read => {}
+            Delivery::Ended => return link.ended(self.received > 0),
+            Delivery::Unread => return Err(link.late()),
+        }
+        // A server that has gone needs no telling.
+        let _ = link.transport.shutdown(Shutdown::Write);
+        if !link.ends_after_us() {
+            return Ok(());
+        }
+        let known = link.service.is_some();
+        let latest = match deadline {
+            Some(deadline) => Some(deadline),
+            None => (!known).then(|| Instant::now() + LINGER),
+        };
+        while !self.ended {
+            let ready = self.wait_for(PollFlags::IN, latest)?;
+            if ready.is_empty() {
+                return if known { Err(link.late()) } else { Ok(()) };
+            }
+        }
+        link.check_echo(self.received, self.wire, "bytes")
+    }
+
+    /// Waits for the connection up to `until`, and reads away what comes.
+    fn wait(&mut self, until: Instant) -> Result<PollFlags, Failure> {
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::IN, !self.ended);
+        self.wait_for(wanted, Some(until))
+    }
+
+    fn wait_for(
+        &mut self,
+        wanted: PollFlags,
+        until: Option<Instant>,
+    ) -> Result<PollFlags, Failure> {
+        let ready = until_ready(&self.link.transport, wanted, until)
+            .map_err(|source| Failure::System("waiting for the server", source))?;
+        if !ready.is_empty() && !self.ended {
+            self.discard()?;
+        }
+        Ok(ready)
     }
 }
 
@@ -206,7 +263,7 @@ mod tests {
     use std::{io::Read, os::unix::net::UnixStream, thread};
 
     use super::*;
-    use crate::frame::Framing;
+    use crate::{config::ServiceKind, frame::Framing};
 
     fn wait(messages: u64, timeout: Option<Duration>) -> Wait {
         Wait { messages, timeout }
@@ -288,12 +345,15 @@ mod tests {
     fn a_relay_is_not_waited_for() {
         let (mut link, mut server) = Link::pair(Framing::Lines);
         link.service = Some(ServiceKind::Relay);
+        let reading = thread::spawn(move || {
+            let mut all = String::new();
+            server.read_to_string(&mut all).unwrap();
+            all
+        });
         let (result, _) = sent(&link, "x", wait(0, None));
         result.unwrap();
         drop(link);
-        let mut all = String::new();
-        server.read_to_string(&mut all).unwrap();
-        assert_eq!(all, "x\n");
+        assert_eq!(reading.join().unwrap(), "x\n");
     }
 
     #[test]

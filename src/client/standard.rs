@@ -27,16 +27,19 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
 }
 
 /// Prints the messages of the server, up to `count` of them: each as its body and LF, under `none`
-/// the bytes as they are. What was printed never waits for the next message. Says how many they
-/// were.
-pub(crate) fn print_messages(link: &Link, count: u64, out: impl Write) -> Result<u64, Failure> {
+/// the bytes as they are. What was printed never waits for the next message. `printed` counts them.
+pub(crate) fn print_messages(
+    link: &Link,
+    count: u64,
+    out: impl Write,
+    printed: &mut u64,
+) -> Result<(), Failure> {
     let mut messages = Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT);
     let mut out = BufWriter::new(out);
     let unprinted = |source| Failure::Standard("output", source);
-    let mut printed = 0;
     let mut ended = false;
     loop {
-        while printed < count {
+        while *printed < count {
             let wire = if ended {
                 messages.last()
             } else {
@@ -46,13 +49,13 @@ pub(crate) fn print_messages(link: &Link, count: u64, out: impl Write) -> Result
                 break;
             };
             print(link.framing, wire, &mut out).map_err(unprinted)?;
-            printed += 1;
+            *printed += 1;
         }
         out.flush().map_err(unprinted)?;
-        if ended || printed == count {
-            return Ok(printed);
+        if ended || *printed == count {
+            return Ok(());
         }
-        ended = !messages.receive().map_err(|source| link.broke(source))?;
+        ended = messages.receive().map_err(|source| link.broke(source))? == 0;
     }
 }
 
@@ -77,7 +80,8 @@ mod tests {
         server.write_all(stream).unwrap();
         drop(server);
         let mut out = Vec::new();
-        let result = print_messages(&link, count, &mut out);
+        let mut printed = 0;
+        let result = print_messages(&link, count, &mut out, &mut printed).map(|()| printed);
         (result, String::from_utf8(out).unwrap())
     }
 

@@ -31,7 +31,16 @@ pub(crate) struct Target {
 struct Listed {
     name: String,
     service: ServiceKind,
+    /// `None` where an option cuts messages otherwise than the server does, or there are none.
+    message_size: Option<usize>,
     owner: Owner,
+}
+
+impl Listed {
+    /// How long a message may be, and on which socket.
+    fn limit(&self) -> Option<(usize, String)> {
+        Some((self.message_size?, self.name.clone()))
+    }
 }
 
 /// Whose daemon is meant.
@@ -77,6 +86,7 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
         None => configured(options, None)?,
     };
     for target in targets.iter_mut().flatten() {
+        let of_file = (target.kind, target.framing);
         let of_stream = target.kind == SocketType::Stream;
         target.kind = options.kind.unwrap_or(target.kind);
         // How a stream is framed says nothing of packets.
@@ -84,6 +94,11 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
             target.framing = Framing::None;
         }
         target.framing = options.framing.unwrap_or(target.framing);
+        if let Some(listed) = &mut target.listed
+            && (target.kind, target.framing) != of_file
+        {
+            listed.message_size = None;
+        }
         target.check()?;
     }
     Ok(targets)
@@ -179,6 +194,9 @@ impl Target {
             listed: Some(Listed {
                 name: socket.name.clone(),
                 service: socket.service,
+                message_size: (socket.kind != SocketType::Stream
+                    || socket.framing != Framing::None)
+                    .then_some(socket.message_size),
                 owner,
             }),
         }
@@ -214,6 +232,7 @@ impl Target {
             transport,
             framing,
             service: self.listed.as_ref().map(|listed| listed.service),
+            limit: self.listed.as_ref().and_then(Listed::limit),
             name: self.address.to_string(),
         })
     }
@@ -373,6 +392,7 @@ mod tests {
         target.listed = Some(Listed {
             name: "x".into(),
             service: ServiceKind::Echo,
+            message_size: None,
             owner: Owner::User,
         });
         assert_eq!(

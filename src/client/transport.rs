@@ -103,6 +103,11 @@ impl Transport {
         self.socket.set_write_timeout(timeout)
     }
 
+    /// How much the server has not read yet, as the kernel accounts for it; 0 once it has read all.
+    pub(crate) fn unread(&self) -> io::Result<usize> {
+        sys::unread_by_peer(&self.socket)
+    }
+
     /// The error that waits to be told (SO_ERROR).
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.take_error()

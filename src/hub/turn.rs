@@ -386,11 +386,11 @@ impl<S: Stream> Hub<S> {
         if let Some(relay) = socket.service.relay() {
             relay.leave(key, client.holds_up);
         }
-        // After an end of file there is nothing left to read away.
-        let unread = if matches!(reason, Close::Done) {
-            0
-        } else {
-            client.stream.hang_up()
+        let unread = match reason {
+            // After an end of file there is nothing left to read away.
+            Close::Done => 0,
+            Close::HangUp | Close::Stopping | Close::Changed(_) => client.stream.hang_up(),
+            _ => client.stream.cut_off(),
         };
         let undelivered = client.queue.len();
         let (untaken, unfinished) = match &client.input {

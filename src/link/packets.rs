@@ -145,6 +145,10 @@ impl Stream for Packets {
         Ok(())
     }
 
+    fn cut_off(&mut self) -> usize {
+        super::unread(&self.fd)
+    }
+
     fn hang_up(&mut self) -> usize {
         // After this the peer can send no more, so the loop ends with what its buffer held.
         if net::shutdown(&self.fd, Shutdown::Both).is_err() {

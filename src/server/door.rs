@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{LISTENERS, watch};
 use crate::{
-    connection::{Stream, Watch},
+    connection::Watch,
     endpoint::Endpoint,
     hub::{Hub, Now},
     link::Link,
@@ -165,7 +165,7 @@ impl Door {
     fn turn_away(&mut self, socket: usize, hub: &mut Hub<Link>, now: Now) {
         self.reserve = None;
         if let Some(Some(listener)) = self.listeners.get(socket)
-            && let Ok((mut link, peer)) = listener.endpoint.accept()
+            && let Ok((link, peer)) = listener.endpoint.accept()
         {
             let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
             hub.refuse(
@@ -174,7 +174,7 @@ impl Door {
                 usize::try_from(files).unwrap_or(usize::MAX),
                 now,
             );
-            link.hang_up();
+            drop(link);
         }
         self.reserve = reserve();
         self.rest = Some(now.instant + REST);

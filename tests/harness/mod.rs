@@ -766,6 +766,13 @@ pub fn read_all(mut stream: &UnixStream) -> Vec<u8> {
     bytes
 }
 
+/// It was closed with something of it unread, and nothing came.
+#[track_caller]
+pub fn was_cut_off(mut stream: &UnixStream) {
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
 /// The next `n` bytes.
 pub fn read_n(mut stream: &UnixStream, n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n];

@@ -12,7 +12,7 @@ fn refuse(world: &mut World, peer: Peer, groups: &[u32]) {
     let refused = world.counters().refused;
     let (client, wire) = world.try_enter(0, peer, groups);
     let wire = wire.borrow();
-    assert!(client.is_none() && wire.dropped && wire.hung_up.is_some());
+    assert!(client.is_none() && wire.dropped && wire.hung_up.is_none());
     assert_eq!((wire.read, wire.written), (0, 0));
     assert_eq!(world.counters().refused, refused + 1);
 }

@@ -23,7 +23,7 @@ fn a_message_too_long_ends_its_sender_after_what_came_before_it() {
     }
     assert_eq!(client.got(), owed);
     assert!(client.is_closed());
-    assert!(client.hung_up().is_some());
+    assert!(client.cut_off().is_some());
     world.assert_empty();
 }
 

@@ -99,7 +99,7 @@ fn a_newcomer_over_a_limit_is_ended_and_counted() {
     let refused = |world: &mut World, socket, uid| {
         let (client, wire) = world.try_enter(socket, Peer { uid, ..PEER }, &[]);
         let wire = wire.borrow();
-        assert!(client.is_none() && wire.dropped && wire.hung_up.is_some());
+        assert!(client.is_none() && wire.dropped && wire.hung_up.is_none());
     };
     refused(&mut world, 0, 7);
     let on_b = world.enter(1);

@@ -161,7 +161,7 @@ fn disconnect_ends_who_has_no_room() {
     let (slow, fast, sender) = (narrow(&mut world, 10), world.enter(0), world.enter(0));
     sender.send(&lines(100..200));
     world.settle();
-    assert!(slow.is_closed() && slow.hung_up().is_some());
+    assert!(slow.is_closed() && slow.cut_off().is_some());
     fast.take(usize::MAX);
     assert_eq!(fast.got(), lines(100..200));
     let counters = world.counters();

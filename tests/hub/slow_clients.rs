@@ -59,7 +59,7 @@ fn disconnect_ends_the_client_and_counts_what_it_did_not_take() {
     other.send(b"here\n");
     world.settle();
     assert!(slow.is_closed());
-    assert_eq!(slow.hung_up(), Some(0));
+    assert_eq!(slow.cut_off(), Some(0));
     assert!(!other.is_closed());
     other.take(100);
     assert_eq!(other.got(), b"here\n");

@@ -16,7 +16,7 @@ fn idle_timeout_closes_the_silent_and_no_other() {
         world.settle();
     }
     assert!(silent.is_closed());
-    assert_eq!(silent.hung_up(), Some(0));
+    assert_eq!(silent.cut_off(), Some(0));
     assert!(!lively.is_closed());
     assert_eq!(world.hub.deadline(), Some(world.start + 18 * SECOND));
     world.pass(6 * SECOND);

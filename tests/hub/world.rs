@@ -61,6 +61,8 @@ pub struct Wire {
     pub watched: Watch,
     /// The hub ended it, with these bytes unread.
     pub hung_up: Option<usize>,
+    /// The hub has closed it with so much unread.
+    pub cut_off: Option<usize>,
     /// The hub let go of it.
     pub dropped: bool,
     /// Whims: short reads, short writes, interrupted calls.
@@ -175,6 +177,12 @@ impl Stream for End {
         Ok(fits)
     }
 
+    fn cut_off(&mut self) -> usize {
+        let wire = &mut *self.0.borrow_mut();
+        wire.cut_off = Some(wire.sent.len());
+        wire.sent.len()
+    }
+
     fn hang_up(&mut self) -> usize {
         let wire = &mut *self.0.borrow_mut();
         let unread = wire.sent.len();
@@ -233,6 +241,11 @@ impl Client {
 
     pub fn hung_up(&self) -> Option<usize> {
         self.wire.borrow().hung_up
+    }
+
+    /// What the hub left unread when it cut the client off.
+    pub fn cut_off(&self) -> Option<usize> {
+        self.wire.borrow().cut_off
     }
 
     pub fn unread(&self) -> usize {
@@ -337,6 +350,7 @@ impl World {
                 ..Watch::default()
             },
             hung_up: None,
+            cut_off: None,
             dropped: false,
             whims: None,
         }));
