@@ -177,6 +177,13 @@ fn what_a_start_would_find_is_found_without_a_trace() {
             ),
         ]);
     }
+    let most = fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+    if !geteuid().is_root() && most.trim().parse::<u32>().unwrap() < 1 << 20 {
+        for kind in ["seqpacket", "datagram"] {
+            let keys = format!("type = \"{kind}\"\nmessage-size = \"4MiB\"\nqueue-size = \"8MiB\"");
+            cases.push((socket("s", &keys), "s.message-size", "net.core.wmem_max"));
+        }
+    }
     for (text, key, words) in cases {
         write(&folder, &text);
         let before = contents(&folder);
@@ -367,6 +374,8 @@ fn what_units_cannot_have_is_found_before_a_reload() {
         "[socket.a]\npath = \"%t/udsd/a.sock\"\n",
     )
     .unwrap();
+    // The daemon that is to be reloaded has its sockets from units.
+    fs::copy(own.join("udsd.toml"), folder.join("runtime/in-force.toml")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
     if geteuid().is_root() {
         for path in [folder.path(), &folder.join("runtime")] {
@@ -376,7 +385,10 @@ fn what_units_cannot_have_is_found_before_a_reload() {
         command = Command::new(binary);
         command.uid(USER).gid(USER);
     }
-    command.env_clear().arg("--check").env("MAINPID", "1");
+    command.env_clear().arg("--check");
+    command
+        .env("MAINPID", "1")
+        .env("RUNTIME_DIRECTORY", folder.join("runtime"));
     command.env("XDG_CONFIG_HOME", folder.join("config"));
     command
         .env("XDG_RUNTIME_DIR", folder.join("runtime"))

@@ -7,22 +7,25 @@
 use std::{
     env, fs,
     io::{self, Write},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
 };
 
 use clap::Parser;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use super::{Arguments, in_force, read, reload, unwritable};
+use super::{Arguments, in_force, read, reload, sockets, unwritable};
 use crate::{
     accounts,
-    config::{Config, Places},
+    config::{self, Config, Places, SocketType},
     endpoint,
     error::{Fatal, Fault},
-    generator, sys, writer,
+    generator,
+    mailbox::Mailbox,
+    sys, writer,
 };
 
 /// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
@@ -91,13 +94,17 @@ impl<'a> Check<'a> {
     }
 
     fn examine(&mut self, config: &Config) {
-        let is_managed = generator::is_followed(config, &self.places)
-            && (self.daemon.is_some() || generator::is_installed(&self.places));
+        // What the daemon to be reloaded serves by, if its sockets are those of units.
+        let serving = self.daemon.and_then(|_| in_force::read(&self.places));
+        let has_units = match self.daemon {
+            Some(_) => serving.is_some(),
+            None => generator::is_installed(&self.places),
+        };
+        let is_managed = has_units && generator::is_followed(config, &self.places);
         self.take(accounts::check(config), config, "");
         if is_managed {
             self.faults.extend(generator::faults(config, &self.places));
         }
-        let serving = self.daemon.and_then(|_| in_force::read(&self.places));
         if let Some(serving) = &serving {
             self.take(reload::leave_to_units(serving, config), config, "");
         }
@@ -108,6 +115,7 @@ impl<'a> Check<'a> {
             if serving.is_none() && !is_managed {
                 let looked = endpoint::look(socket, config, &|pid| self.is_own(pid));
                 self.take(looked, config, &key);
+                self.take(longest(socket, config), config, &key);
             }
         }
         self.records(config, is_managed);
@@ -174,6 +182,15 @@ impl<'a> Check<'a> {
             (Some(pid), None) => is_same(pid, self.arguments),
         }
     }
+}
+
+/// Whether datagrams as long as the file lets in can be sent back.
+fn longest(socket: &config::Socket, config: &Config) -> Result<(), Fatal> {
+    if socket.kind != SocketType::Datagram {
+        return Ok(());
+    }
+    let made = UnixDatagram::unbound().and_then(|fd| Mailbox::new(Rc::new(fd.into()), false));
+    sockets::check_longest(config, socket, &made.map_err(sockets::no_mailbox)?)
 }
 
 /// Whether process `pid` is a udsd that was started to serve the same.

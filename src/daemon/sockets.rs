@@ -1,6 +1,8 @@
 //! Where clients and datagrams come from, at a start: the sockets of the config file, each inherited or
 //! bound; which of those that the manager passed is which; and what the log says of them.
 
+use std::io;
+
 use ::log::{error, info, warn};
 
 use super::reload;
@@ -195,14 +197,18 @@ pub(super) fn mailbox(
     if endpoint.listens() {
         return Ok(None);
     }
-    let ready = endpoint.mailbox().and_then(|mailbox| {
-        let longest = mailbox.longest()?;
-        Ok((mailbox, longest))
-    });
-    let (mailbox, longest) = ready.map_err(|source| Fatal::System {
-        doing: "setting up a datagram socket",
-        source,
-    })?;
+    let mailbox = endpoint.mailbox().map_err(no_mailbox)?;
+    check_longest(config, socket, &mailbox)?;
+    Ok(Some(mailbox))
+}
+
+/// Whether messages as long as the file lets in can be sent back.
+pub(super) fn check_longest(
+    config: &Config,
+    socket: &config::Socket,
+    mailbox: &Mailbox,
+) -> Result<(), Fatal> {
+    let longest = mailbox.longest().map_err(no_mailbox)?;
     if socket.service == ServiceKind::Echo && socket.message_size > longest {
         let key = format!("socket.{}.message-size", socket.name);
         let message = format!(
@@ -210,5 +216,12 @@ pub(super) fn mailbox(
         );
         return Err(Fatal::Config(vec![config.fault(&key, message)]));
     }
-    Ok(Some(mailbox))
+    Ok(())
+}
+
+pub(super) fn no_mailbox(source: io::Error) -> Fatal {
+    Fatal::System {
+        doing: "setting up a datagram socket",
+        source,
+    }
 }
