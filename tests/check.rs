@@ -196,8 +196,13 @@ fn what_a_start_would_find_is_found_without_a_trace() {
             "a start says something else: {words}\n{log}"
         );
     }
-    // And where nothing is wrong, nothing is made.
-    write(&folder, &(collect("{dir}/record") + &socket("a", "")));
+    // And where nothing is wrong, nothing is made, and what is dead is left.
+    drop(UnixListener::bind(folder.join("dead")).unwrap());
+    fs::write(folder.join("dead.lock"), "1\n").unwrap();
+    write(
+        &folder,
+        &(collect("{dir}/record") + &socket("a", "") + &socket("dead", "")),
+    );
     let before = contents(&folder);
     passes(&mut check(&folder));
     assert_eq!(contents(&folder), before);
