@@ -185,6 +185,8 @@ pub struct Socket {
     pub idle_timeout: Option<Duration>,
     /// `clients`; 0 = the daemon's.
     pub clients: usize,
+    /// `answer-abstract`
+    pub answer_abstract: bool,
     /// `stamp`
     pub stamp: bool,
     /// `ack`

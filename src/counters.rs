@@ -28,6 +28,8 @@ pub struct Counters {
     pub unbound: u64,
     /// Datagrams whose senders' addresses could not be written to.
     pub unreachable: u64,
+    /// Datagrams whose senders' abstract addresses may be somebody else's.
+    pub unproven: u64,
     /// Whole messages that were read and had not been taken when their senders ended.
     pub untaken: u64,
     /// Unfinished messages that ended with their senders.
@@ -55,7 +57,7 @@ impl Counters {
         }
     }
 
-    fn each(&mut self) -> [&mut u64; 14] {
+    fn each(&mut self) -> [&mut u64; 15] {
         let Counters {
             clients,
             refused,
@@ -67,6 +69,7 @@ impl Counters {
             dropped,
             unbound,
             unreachable,
+            unproven,
             untaken,
             unfinished,
             unread,
@@ -83,6 +86,7 @@ impl Counters {
             dropped,
             unbound,
             unreachable,
+            unproven,
             untaken,
             unfinished,
             unread,
@@ -104,6 +108,7 @@ impl fmt::Display for Counters {
             dropped,
             unbound,
             unreachable,
+            unproven,
             untaken,
             unfinished,
             unread,
@@ -114,7 +119,11 @@ impl fmt::Display for Counters {
             "{clients} clients, {refused} refused, {closed} closed, {messages} messages of {bytes} bytes, {truncated} truncated, {oversized} oversized, {dropped} dropped, {untaken} untaken, {unfinished} unfinished; {unread} bytes unread, {undelivered} undelivered"
         )?;
         // Of datagrams alone.
-        for (count, what) in [(unbound, "unbound"), (unreachable, "unreachable")] {
+        for (count, what) in [
+            (unbound, "unbound"),
+            (unreachable, "unreachable"),
+            (unproven, "unproven"),
+        ] {
             if *count > 0 {
                 write!(f, "; {count} {what}")?;
             }

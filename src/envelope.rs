@@ -51,6 +51,14 @@ impl Address {
         &self.bytes[..usize::from(self.length)]
     }
 
+    /// Whether the kernel may have made it up (autobind, `unix(7)`): an abstract name of five
+    /// hexadecimal digits.
+    #[must_use]
+    pub fn is_autobound(&self) -> bool {
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        matches!(self.as_bytes(), [0, name @ ..] if name.len() == 5 && name.iter().all(is_digit))
+    }
+
     /// Where an answer would go; `None` for a sender without an address.
     #[must_use]
     pub fn place(&self) -> Option<Place<'_>> {
@@ -137,6 +145,16 @@ mod tests {
             let address = Address::new(bytes);
             assert_eq!(address.place(), place);
             assert_eq!(address.to_string(), shown);
+        }
+        for (bytes, autobound) in [
+            (&b"\x000a1f9"[..], true),
+            (b"\x000a1f", false),
+            (b"\x000a1f9b", false),
+            (b"\x000A1F9", false),
+            (b"0a1f9", false),
+            (b"\x00/run/", false),
+        ] {
+            assert_eq!(Address::new(bytes).is_autobound(), autobound);
         }
         assert_eq!(Address::new(b"/a\0"), Address::new(b"/a"));
         assert_ne!(Address::new(b"\0a"), Address::new(b"\0a\0"));

@@ -1,17 +1,14 @@
 //! The kernel's end of a datagram socket that never waits.
 
+mod file;
+
 use std::{
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
+    os::fd::{AsRawFd, OwnedFd},
     rc::Rc,
 };
 
 use rustix::{
-    fs::{self, FileType, Mode, OFlags},
     io::Errno,
     net::{
         self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
@@ -67,12 +64,7 @@ impl Mailbox {
     /// put there since): without this, anyone could have the daemon write what they like to sockets
     /// of others, in the daemon's name.
     fn send_to_path(&self, path: &[u8], owner: u32, bytes: &[u8]) -> io::Result<()> {
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let file = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = fs::fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket || stat.st_uid != owner {
-            return Err(Errno::PERM.into());
-        }
+        let file = file::open(path, owner)?;
         // The same file, whatever the path leads to now.
         let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         self.send_to(&address, bytes)

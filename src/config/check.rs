@@ -34,6 +34,7 @@ const PACKETS: &str = "packets need no framing; leave it at none";
 const CONNECTED: &str = "a relay needs connected clients; use stream or seqpacket";
 const FORM: &str = "what udsd writes has no form there; use lines, nul, length-prefixed or syslog";
 const ANSWER: &str = "an answer needs a connection; use stream or seqpacket";
+const ADDRESS: &str = "only an echo of datagrams answers addresses";
 const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const FILE: &str = "an abstract socket has no file; leave it out";
@@ -46,7 +47,8 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
     );
     let relay = socket.service == ServiceKind::Relay;
     let collect = socket.service == ServiceKind::Collect;
-    let (stamp, ack) = (socket.stamp, socket.ack);
+    let echo = socket.service == ServiceKind::Echo;
+    let (stamp, ack, answer) = (socket.stamp, socket.ack, socket.answer_abstract);
     let (bytes, unfit, syslog) = match socket.framing {
         Framing::None => (true, stream, false),
         Framing::Fixed(_) | Framing::CString(_) => (false, stream, false),
@@ -67,6 +69,8 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
         (ack && unfit, "ack", "framing", FORM),
         (ack && datagram, "ack", "type", ANSWER),
         (stamp && !relay, "stamp", "service", RELAY),
+        (answer && !datagram, "answer-abstract", "type", ADDRESS),
+        (answer && !echo, "answer-abstract", "service", ADDRESS),
         (ack && !collect, "ack", "service", COLLECT),
         (mode, "mode", "path", FILE),
         (user, "user", "path", FILE),
@@ -101,7 +105,7 @@ fn setting(socket: &Socket, key: &str, faults: &Faults) -> String {
         "message-size" => show_size(socket.message_size as u64),
         "queue-size" => show_size(socket.queue_size as u64),
         "path" => "@...".into(),
-        "stamp" | "ack" => return format!("{key} = true"),
+        "stamp" | "ack" | "answer-abstract" => return format!("{key} = true"),
         "record" => return "the record table".into(),
         _ => return key.into(),
     };

@@ -81,6 +81,7 @@ impl Socket {
             slow_timeout: Duration::from_secs(10),
             idle_timeout: None,
             clients: 0,
+            answer_abstract: false,
             stamp: false,
             ack: false,
             record: None,

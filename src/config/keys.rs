@@ -79,6 +79,8 @@ pub(super) fn socket(s: &mut Socket, places: &Places, v: &mut impl Visitor) {
     v.key("slow-timeout", &mut s.slow_timeout, slow, show::span);
     v.key("idle-timeout", &mut s.idle_timeout, idle, show::or_never);
     v.key("clients", &mut s.clients, clients, show::count);
+    let answer = &mut s.answer_abstract;
+    v.key("answer-abstract", answer, value::flag, show::flag);
     v.key("stamp", &mut s.stamp, value::flag, show::flag);
     v.key("ack", &mut s.ack, value::flag, show::flag);
 }

@@ -434,6 +434,9 @@ impl Desk<'_> {
             *ids
         });
         socket.counters.clients += u64::from(is_new);
+        if is_new && matches!(socket.service, Service::Echo) && !self.notes.proves(socket, &from) {
+            self.notes.unproven(socket, &from, now);
+        }
         if self.exchange.held() > 0 || !self.take(&from, bytes, truncated) {
             let letter = Letter {
                 from,
@@ -482,6 +485,10 @@ impl Desk<'_> {
             replies: 1,
             why,
         };
+        if !self.notes.proves(socket, to) {
+            socket.counters.unproven += 1;
+            return;
+        }
         match replies.send(
             &mut **mailbox,
             to,

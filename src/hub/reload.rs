@@ -356,6 +356,7 @@ impl<S: Stream> Hub<S> {
         socket.slow_timeout = new.slow_timeout;
         socket.idle_timeout = new.idle_timeout;
         socket.clients = new.clients;
+        socket.answer_abstract = new.answer_abstract;
         socket.record = new.record;
         socket.lines_up = new.lines_up;
         socket.start_at(new.numbered);

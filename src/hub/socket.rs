@@ -158,6 +158,7 @@ pub struct Socket {
     pub(super) slow_timeout: Duration,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) clients: usize,
+    pub(super) answer_abstract: bool,
     pub(super) present: usize,
     pub(super) service: Service,
     /// During the stop: nothing more comes from its service.
@@ -228,6 +229,7 @@ impl Socket {
             slow_timeout: config.slow_timeout,
             idle_timeout: config.idle_timeout,
             clients: config.clients,
+            answer_abstract: config.answer_abstract,
             present: 0,
             service,
             quiet: false,

@@ -573,6 +573,16 @@ fn contradictions() -> Vec<Wrong> {
             &["stamp = true contradicts service = \"echo\""],
         ),
         socket(
+            "answer-abstract = true",
+            "socket.a.answer-abstract",
+            &["answer-abstract = true contradicts type = \"stream\""],
+        ),
+        socket(
+            "answer-abstract = true\ntype = \"datagram\"\nservice = \"collect\"",
+            "socket.a.answer-abstract",
+            &["answer-abstract = true contradicts service = \"collect\""],
+        ),
+        socket(
             "queue-size = \"256KiB\"\nstamp = true\nservice = \"relay\"\nframing = \"nul\"",
             "socket.a.queue-size",
             &["stamped", "\"524800B\" or more"],

@@ -8,6 +8,7 @@ mod harness;
 
 mod access;
 mod collect;
+mod deputy;
 mod echo;
 mod ends;
 mod own;

@@ -6,10 +6,11 @@ use std::{
 };
 
 use log::Level;
+use rustix::process::geteuid;
 
 use crate::{
     datagram::{Lost, Sender, Why},
-    envelope::Envelope,
+    envelope::{Envelope, Place},
     hub::{Socket, log::write},
     peer::Peer,
     throttle::Throttle,
@@ -20,9 +21,12 @@ use crate::{
 pub(super) struct Notes {
     /// The daemon's own process.
     own_pid: i32,
+    /// Its user.
+    own_uid: u32,
     nobody: Throttle,
     oversized: Throttle,
     unreachable: Throttle,
+    unproven: Throttle,
     dropped: Throttle,
     failed: Throttle,
 }
@@ -31,9 +35,11 @@ impl Default for Notes {
     fn default() -> Self {
         Notes {
             own_pid: process::id().cast_signed(),
+            own_uid: geteuid().as_raw(),
             nobody: Throttle::default(),
             oversized: Throttle::default(),
             unreachable: Throttle::default(),
+            unproven: Throttle::default(),
             dropped: Throttle::default(),
             failed: Throttle::default(),
         }
@@ -45,6 +51,28 @@ impl Notes {
     /// would make another.
     pub(super) fn is_own(&self, peer: &Peer) -> bool {
         peer.pid == self.own_pid
+    }
+
+    /// Whether an answer to this sender's address goes to nobody else. A path is looked at when it is
+    /// written to. An abstract name is free in a network namespace that the sender made for itself,
+    /// whoever has it in udsd's. Root and udsd's own user need nobody to speak for them.
+    pub(super) fn proves(&self, socket: &Socket, sender: &Sender) -> bool {
+        let Some(Place::Abstract(_)) = sender.address.place() else {
+            return true;
+        };
+        socket.answer_abstract
+            || sender.address.is_autobound()
+            || [0, self.own_uid].contains(&sender.peer.uid)
+    }
+
+    pub(super) fn unproven(&mut self, socket: &Socket, sender: &Sender, now: Instant) {
+        let name = &socket.name;
+        let Sender { id, peer, address } = sender;
+        write(&mut self.unproven, Level::Warn, now, || {
+            format!(
+                "{name}: does not answer client {id} at {address} ({peer}): the abstract name may be somebody else's; have it bind a path, or autobind, or write socket.{name}.answer-abstract = true"
+            )
+        });
     }
 
     pub(super) fn failed(
