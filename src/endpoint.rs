@@ -509,30 +509,36 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
     })
 }
 
-/// Whether `socket` could be bound, as far as that can be told without a trace. `is_own`: the process of
-/// this pid has it rightly; `None` is one that is not known. A name in the abstract namespace can only be
-/// tried by taking it.
+/// Whether somebody serves where `socket` is to be, who may be the manager that passes it; else it could be
+/// bound, as far as that can be told without a trace. `is_own`: the process of this pid has it rightly. A name
+/// in the abstract namespace can only be tried by taking it.
 ///
 /// # Errors
 /// As `Endpoint::bind`.
 pub fn look(
     socket: &config::Socket,
     config: &Config,
-    is_own: &dyn Fn(Option<i32>) -> bool,
-) -> Result<(), Fatal> {
+    is_own: &dyn Fn(i32) -> bool,
+) -> Result<bool, Fatal> {
     let Address::Path(path) = &socket.address else {
-        return Ok(());
+        return Ok(false);
     };
-    let fault = |fault: String| Fatal::Socket {
+    let look = || {
+        if lock::look(path, is_own)? {
+            return Ok(false);
+        }
+        if place::is_served(path)? {
+            return Ok(true);
+        }
+        lock::look_at_folder(path)?;
+        // Whether the names are known is asked for all sockets at once.
+        let owner = accounts::owner(socket, config).unwrap_or_default();
+        place::look_at_owner(socket, owner).map(|()| false)
+    };
+    look().map_err(|fault| Fatal::Socket {
         socket: describe(socket),
         fault,
-    };
-    // Whether the names are known is asked for all sockets at once.
-    let owner = accounts::owner(socket, config).unwrap_or_default();
-    if !lock::look(path, is_own).map_err(fault)? {
-        place::look(path, is_own).map_err(fault)?;
-    }
-    place::look_at_owner(socket, owner).map_err(fault)
+    })
 }
 
 /// Whether an inherited socket is at the address of this one, and of its type.

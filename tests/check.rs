@@ -10,7 +10,7 @@ use std::{
         fd::AsFd,
         unix::{
             fs::{MetadataExt, PermissionsExt, chown},
-            net::UnixListener,
+            net::{UnixDatagram, UnixListener},
             process::CommandExt,
         },
     },
@@ -131,7 +131,6 @@ fn what_a_start_would_find_is_found_without_a_trace() {
             "file.path",
             "something that is no socket is there",
         ),
-        (socket("taken", ""), "taken.path", "in use by "),
         (
             socket("foreign", ""),
             "foreign.path",
@@ -207,6 +206,31 @@ fn what_a_start_would_find_is_found_without_a_trace() {
     passes(&mut check(&folder));
     assert_eq!(contents(&folder), before);
     fs::set_permissions(&sealed, PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+/// It may be a service manager's, to be passed: no fault of the file.
+#[test]
+fn a_path_that_somebody_serves_is_told_and_nobody_there_notices() {
+    let folder = Folder::new();
+    let streams = UnixListener::bind(folder.join("streams")).unwrap();
+    let datagrams = UnixDatagram::bind(folder.join("datagrams")).unwrap();
+    for (name, kind) in [("streams", "stream"), ("datagrams", "datagram")] {
+        write(&folder, &socket(name, &format!("type = \"{kind}\"")));
+        let before = contents(&folder);
+        let output = check(&folder).output().unwrap();
+        let path = folder.join(name).display().to_string();
+        let note = format!("udsd: note: socket.{name}.path: {path} is served by somebody");
+        assert_eq!(output.status.code(), Some(0), "{output:#?}");
+        assert!(said(&output).starts_with(&note), "{output:#?}");
+        // That of a unit without a runtime folder.
+        passes(check(&folder).env("MAINPID", "1"));
+        assert_eq!(contents(&folder), before);
+    }
+    streams.set_nonblocking(true).unwrap();
+    datagrams.set_nonblocking(true).unwrap();
+    let nobody = std::io::ErrorKind::WouldBlock;
+    assert_eq!(streams.accept().unwrap_err().kind(), nobody);
+    assert_eq!(datagrams.recv(&mut [0; 1]).unwrap_err().kind(), nobody);
 }
 
 #[test]

@@ -113,14 +113,25 @@ impl<'a> Check<'a> {
             self.take(endpoint::packets(socket, config).map(|_| ()), config, &key);
             // Else the units make it.
             if serving.is_none() && !is_managed {
-                let looked = endpoint::look(socket, config, &|pid| self.is_own(pid));
-                self.take(looked, config, &key);
-                self.take(longest(socket, config), config, &key);
+                self.look_at_path(socket, config, &key);
             }
         }
         self.records(config, is_managed);
         self.faults
             .sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    }
+
+    fn look_at_path(&mut self, socket: &config::Socket, config: &Config, key: &str) {
+        match endpoint::look(socket, config, &|pid| self.is_own(pid)) {
+            // Before a reload it is the daemon's own, which the manager passed.
+            Ok(true) if self.daemon.is_some() => {}
+            Ok(true) => self.notes.push(format!(
+                "{key}: {} is served by somebody: right where a service manager passes it, else a start will refuse it",
+                socket.address
+            )),
+            Ok(false) => self.take(longest(socket, config), config, key),
+            Err(fatal) => self.take(Err(fatal), config, key),
+        }
     }
 
     /// `key` is at fault where the failure itself does not name one.
@@ -174,12 +185,11 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether this process is the daemon that is to be reloaded: `None` for one that is not known.
-    fn is_own(&self, pid: Option<i32>) -> bool {
-        match (pid, self.daemon) {
-            (None, daemon) => daemon.is_some(),
-            (pid, Some(daemon)) => pid == Some(daemon),
-            (Some(pid), None) => is_same(pid, self.arguments),
+    /// Whether this process is the daemon that is to be reloaded, or serves the same.
+    fn is_own(&self, pid: i32) -> bool {
+        match self.daemon {
+            Some(daemon) => pid == daemon,
+            None => is_same(pid, self.arguments),
         }
     }
 }

@@ -131,15 +131,20 @@ fn lock_path(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
 
-/// Whether a process has the lock of `path` that has it rightly; of no other it may be. Leaves no trace.
-pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<bool, String> {
-    let lock = lock_path(path);
-    let refused = |error: io::Error| refused(&lock, &error);
+/// Whether this process may make the lock of `path`.
+pub(super) fn look_at_folder(path: &Path) -> Result<(), String> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let may = Access::WRITE_OK | Access::EXEC_OK;
-    rfs::access(folder.unwrap_or(Path::new(".")), may).map_err(|error| refused(error.into()))?;
+    rfs::access(folder.unwrap_or(Path::new(".")), may)
+        .map_err(|error| refused(&lock_path(path), &error.into()))
+}
+
+/// Whether a process has the lock of `path` that has it rightly; of no other it may be. Leaves no trace.
+pub(super) fn look(path: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, String> {
+    let lock = lock_path(path);
+    let refused = |error: io::Error| refused(&lock, &error);
     match fs::symlink_metadata(&lock) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(refused(error)),
@@ -154,7 +159,7 @@ pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<
     }
     file.rewind().map_err(refused)?;
     let pid = holder(&mut file);
-    if is_own(pid) {
+    if pid.is_some_and(is_own) {
         return Ok(true);
     }
     // For a moment; shared, so that two who look are not in each other's way.

@@ -222,11 +222,11 @@ pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String>
     }
 }
 
-/// Whether `clear` would succeed, without a trace: a datagram socket that connects is noticed by nobody, and
-/// learns whether anybody has the path.
-pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<(), String> {
+/// Whether somebody has the socket at `path`; fails where something else is there. Nobody notices a datagram
+/// socket that connects, and it learns of every type.
+pub(super) fn is_served(path: &Path) -> Result<bool, String> {
     if !has_socket(path)? {
-        return Ok(());
+        return Ok(false);
     }
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let connected = SocketAddrUnix::new(path).and_then(|address| {
@@ -234,9 +234,8 @@ pub(super) fn look(path: &Path, is_own: &dyn Fn(Option<i32>) -> bool) -> Result<
         net::connect(&socket, &address)
     });
     match connected {
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
-        Ok(()) | Err(Errno::PROTOTYPE) if is_own(None) => Ok(()),
-        Ok(()) | Err(Errno::PROTOTYPE) => Err(in_use(None)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Ok(()) | Err(Errno::PROTOTYPE) => Ok(true),
         Err(error) => Err(not_told(error)),
     }
 }
