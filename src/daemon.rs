@@ -2,6 +2,7 @@
 
 mod check;
 mod in_force;
+mod limits;
 mod log;
 mod reload;
 mod restart;
@@ -9,7 +10,7 @@ mod sockets;
 
 use std::{io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
-use ::log::{error, info, warn};
+use ::log::{error, warn};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
@@ -23,7 +24,6 @@ use crate::{
     generator,
     handover::Handover,
     hub::{Hub, Socket},
-    limits::Limits,
     link::Link,
     record::Encoder,
     server::{self, Ended, Server},
@@ -32,11 +32,6 @@ use crate::{
     writer::{Target, Unopened},
 };
 
-/// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
-const OWN_DESCRIPTORS: usize = 32;
-/// Descriptors that one socket may need beside its clients: listener, lock, record, and the file of
-/// whom a datagram goes to.
-const SOCKET_DESCRIPTORS: usize = 4;
 /// How long a failed start stays up where the manager holds the sockets. A client that waits there
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
 /// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
@@ -195,8 +190,7 @@ fn report(fatal: &Fatal) -> ExitCode {
 /// Opens everything that the config file names: the records first, since whoever connects to a
 /// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
-    let limits = limits(config);
-    info!("room for {limits}");
+    let limits = limits::new_limits(config);
     let (sockets, targets) = rules(config, Err)?.into_iter().unzip();
     let endpoints = sockets::endpoints(config, passed)?;
     // Not a fault of the file where the units are only behind it: the others are to be served.
@@ -305,31 +299,4 @@ fn raise_files() {
     {
         warn!("cannot raise the limit of open files: {error}");
     }
-}
-
-/// The limits on clients.
-fn limits(config: &Config) -> Limits {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let own = OWN_DESCRIPTORS + SOCKET_DESCRIPTORS * config.sockets.len();
-    let possible = files.saturating_sub(own).max(1);
-    let clients = match config.limits.clients {
-        0 => possible,
-        clients => clients,
-    };
-    if clients > possible {
-        warn!(
-            "limits.clients = {clients}, but the limit of open files ({files}) leaves room for {possible}: raise LimitNOFILE= or lower the key"
-        );
-    }
-    let per_user = match config.limits.clients_per_user {
-        0 => clients.div_ceil(2),
-        per_user => per_user,
-    };
-    let config::Limits {
-        queue_per_user,
-        queue_total,
-        ..
-    } = config.limits;
-    Limits::new(clients, per_user).with_queues(queue_per_user, queue_total)
 }

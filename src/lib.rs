@@ -18,8 +18,10 @@ pub mod throttle;
 
 pub mod alarm;
 pub mod config;
+pub mod memory;
 pub mod parking;
 pub mod sys;
+pub mod sysctl;
 pub mod systemd;
 pub mod writer;
 

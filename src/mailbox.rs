@@ -142,14 +142,6 @@ fn raise_send_buffer(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// How many datagrams may wait at one socket that is made now: net.unix.max_dgram_qlen. `None` where
-/// it cannot be read.
-#[must_use]
-pub fn queue_length() -> Option<u32> {
-    let text = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?;
-    text.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

@@ -28,12 +28,17 @@ use rustix::{
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
         send, sendmsg, socketpair,
     },
+    process::{Resource, getrlimit},
 };
 
 use crate::sys;
 
 /// Descriptors that one message can have (SCM_MAX_FD, `unix(7)`).
 const MESSAGE: usize = 253;
+/// What a message costs of SO_SNDBUF: 768 bytes where it was tried (6.18).
+const MESSAGE_COST: usize = 1024;
+/// SO_SNDBUF is not raised beyond.
+const MOST_ROOM: usize = 1 << 28;
 /// How many processes may begin to restore what waits here and not come to the end of it.
 pub const ATTEMPTS: u64 = 3;
 /// The first message, and the others.
@@ -50,9 +55,33 @@ impl Parking {
     /// # Errors
     /// Those of `socketpair(2)`.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
+        // No more can be open, nor in flight.
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::with_room(usize::try_from(files).unwrap_or(usize::MAX))
+    }
+
+    /// A pair with room for so many descriptors, or for as many as net.core.wmem_max allows
+    /// (`socket(7)`).
+    fn with_room(descriptors: usize) -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (far, near) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // One more has the memory.
+        let messages = descriptors.div_ceil(MESSAGE) + 1;
+        sys::make_room(&far, messages.saturating_mul(MESSAGE_COST).min(MOST_ROOM))?;
         Ok((Parking(far), near))
+    }
+
+    /// How many descriptors can be left behind at most.
+    ///
+    /// # Errors
+    /// Those of `new` and `getsockopt(2)`.
+    pub fn most() -> io::Result<usize> {
+        Self::new()?.0.room()
+    }
+
+    fn room(&self) -> io::Result<usize> {
+        let messages = sys::make_room(&self.0, 0)? / MESSAGE_COST;
+        Ok(messages.saturating_sub(1) * MESSAGE)
     }
 
     /// Whether somebody holds the near end, which this process has closed.
@@ -367,6 +396,20 @@ mod tests {
         assert!(parking.is_held());
         drop(held);
         assert!(!parking.is_held());
+    }
+
+    #[test]
+    fn as_many_fit_as_is_said() {
+        let (_, little) = Parking::with_room(0).unwrap();
+        for descriptors in [1, 200_000] {
+            let (parking, near) = Parking::with_room(descriptors).unwrap();
+            let room = parking.room().unwrap();
+            assert!(room >= 50_000, "{room}");
+            for _ in 0..=room / MESSAGE {
+                send_descriptors(&parking.0, MORE, &[little.as_fd()]).unwrap();
+            }
+            give_up(&near, drop);
+        }
     }
 
     #[test]

@@ -175,13 +175,19 @@ impl Notifier {
     }
 }
 
+/// Whether there is a service manager that is told things, and so may keep descriptors.
+#[must_use]
+pub fn is_manager() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// Has the manager keep a descriptor for the next process (FDSTORE=1), until that takes it out or the
 /// service is stopped. Whether it does is not told.
 ///
 /// # Errors
 /// Where there is no manager, or it does not answer.
 pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
-    if env::var_os("NOTIFY_SOCKET").is_none() {
+    if !is_manager() {
         return Err(io::Error::other("there is no service manager"));
     }
     // What stands there is of no use any more, and would leave no room for this.

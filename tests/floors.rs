@@ -25,7 +25,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
     &[
-        &["alarm", "config", "sys", "writer"],
+        &["alarm", "config", "memory", "sys", "sysctl", "writer"],
         &["parking", "systemd"],
     ],
     &[

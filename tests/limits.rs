@@ -97,6 +97,23 @@ fn half_of_all_clients_is_a_users_share_where_no_key_says_more() {
 }
 
 #[test]
+fn a_backlog_that_the_kernel_cuts_is_warned_of() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let most: u32 = most.trim().parse().unwrap();
+    let backlog = |more: u32| config("", &format!("backlog = {}", most + more));
+    let daemon = Daemon::start(&backlog(0));
+    assert!(!daemon.log().contains("somaxconn"));
+    daemon.reload_with(&backlog(1));
+    let line = daemon.wait_log(&["WARN", "net.core.somaxconn"]);
+    for part in [
+        format!("socket.echo.backlog = {}", most + 1),
+        format!("net.core.somaxconn = {most}"),
+    ] {
+        assert!(line.contains(&part), "no {part} in: {line}");
+    }
+}
+
+#[test]
 fn a_socket_may_have_so_many_clients() {
     refuses("", "clients = 2", 2, "socket.echo.clients");
 }

@@ -5,13 +5,15 @@
 mod harness;
 
 use std::{
+    fs,
     io::Read,
     os::unix::net::UnixStream,
-    thread,
+    path::{Path, PathBuf},
+    process, thread,
     time::{Duration, Instant},
 };
 
-use harness::{Daemon, HANG, round_trip, write_until_full};
+use harness::{Daemon, HANG, Setup, is_root, round_trip, write_until_full};
 
 const CLIENTS: usize = 100;
 /// More than `queue-size` and the kernel's buffers hold together.
@@ -87,4 +89,78 @@ fn an_idle_client_owns_no_buffer() {
     }
     let each = daemon.memory().saturating_sub(before) / CLIENTS;
     assert!(each <= 256, "{each} bytes resident for each idle client");
+}
+
+/// A cgroup below the one of this process, with so much memory; `None` where none can be made.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(bytes: usize) -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let (root, file, path) = own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            match (parts.next()?, parts.next()?) {
+                ("memory", path) => Some(("/sys/fs/cgroup/memory", "memory.limit_in_bytes", path)),
+                ("", path) if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() => {
+                    Some(("/sys/fs/cgroup", "memory.max", path))
+                }
+                _ => None,
+            }
+        })?;
+        let folder = format!("{root}{path}/udsd-test-{}", process::id());
+        let cgroup = fs::create_dir(&folder)
+            .ok()
+            .map(|()| Cgroup(folder.into()))?;
+        fs::write(cgroup.0.join(file), bytes.to_string()).ok()?;
+        Some(cgroup)
+    }
+
+    /// What starts a program in it.
+    fn enter(&self) -> Vec<String> {
+        let tasks = self.0.join("cgroup.procs");
+        let script = format!("echo $$ > {} && exec \"$0\" \"$@\"", tasks.display());
+        vec!["sh".into(), "-c".into(), script]
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} stays behind: {error}", self.0.display());
+        }
+    }
+}
+
+#[test]
+fn where_there_is_less_memory_than_the_limits_allow_queues_are_scaled_to_half_of_it() {
+    const THERE: usize = 64 << 20;
+    if !is_root() {
+        return;
+    }
+    let Some(cgroup) = Cgroup::new(THERE) else {
+        return harness::skip("no cgroup with a limit on memory can be made here");
+    };
+    let enter = cgroup.enter();
+    let enter: Vec<&str> = enter.iter().map(String::as_str).collect();
+    let keys =
+        "[socket.echo]\npath = \"{dir}/echo\"\nqueue-size = \"1MiB\"\nslow-timeout = \"1h\"\n";
+    let daemon = Setup::new().wrapper(&enter).config(keys).start();
+    for part in [
+        "limits.queue-total = 536870912",
+        "67108864 bytes",
+        "queue-total = 33554432",
+        "queue-per-user = 4194304",
+    ] {
+        daemon.wait_log(&["WARN", part]);
+    }
+    // By default it would hold what kills it here.
+    let bytes = vec![b'x'; FLOOD];
+    let clients: Vec<UnixStream> = (0..CLIENTS).map(|_| daemon.connect("echo")).collect();
+    thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| write_until_full(client, &bytes, 0));
+        }
+    });
+    drop(clients);
+    round_trip(&daemon.connect("echo"), b"served on");
 }

@@ -187,6 +187,15 @@ fn largest(socket: &Socket) -> usize {
     }
 }
 
+impl Config {
+    /// Bytes without which a message could not pass under `queue-per-user` or `queue-total`: it waits as
+    /// it comes and as it goes.
+    #[must_use]
+    pub fn least_queue(&self) -> usize {
+        2 * self.sockets.iter().map(largest).max().unwrap_or(0)
+    }
+}
+
 impl Socket {
     /// Bytes of the longest message that a client can be sent, without its framing.
     #[must_use]

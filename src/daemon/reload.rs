@@ -8,7 +8,9 @@ use ::log::{error, info, warn};
 use rustix::process::geteuid;
 
 use super::{
-    Arguments, in_force, limits, load, log as lines, open_record, report,
+    Arguments, in_force,
+    limits::new_limits,
+    load, log as lines, open_record, report,
     sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
 };
 use crate::{
@@ -91,8 +93,7 @@ pub(super) fn plan(
         endpoint,
         record,
     });
-    let limits = limits(config);
-    info!("room for {limits}");
+    let limits = new_limits(config);
     Ok(Plan {
         sockets: sockets.collect(),
         limits,

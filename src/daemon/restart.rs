@@ -14,7 +14,9 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    in_force, limits, log as lines, reload, report, rules, serve,
+    in_force,
+    limits::limits,
+    log as lines, reload, report, rules, serve,
     sockets::{
         assign, check_exit_on_idle, mailbox, note_abstract, note_served, note_staying,
         note_unserved,

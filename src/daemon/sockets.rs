@@ -12,8 +12,9 @@ use crate::{
     error::Fatal,
     hub::Hub,
     link::Link,
-    mailbox::{self, Mailbox},
+    mailbox::Mailbox,
     server::Server,
+    sysctl,
     systemd::{self, Inherited},
 };
 
@@ -178,7 +179,7 @@ pub(super) fn mailboxes(
         }
     }
     if !mailboxes.is_empty()
-        && let Some(length) = mailbox::queue_length()
+        && let Some(length) = sysctl::max_dgram_qlen()
         && length < QUEUE_LENGTH
     {
         warn!(

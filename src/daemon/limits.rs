@@ -1,0 +1,150 @@
+//! What the limits come to on this machine: as many clients as there may be descriptors for, and as
+//! many as a restart can keep; no more in queues than there is memory for; no more that wait to be
+//! accepted than the kernel lets.
+
+use ::log::{info, warn};
+use rustix::process::{Resource, getrlimit};
+
+use crate::{
+    config::{self, Config, SocketType},
+    limits::Limits,
+    memory::{self, Memory},
+    parking::Parking,
+    sysctl, systemd,
+};
+
+/// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
+const OWN_DESCRIPTORS: usize = 32;
+/// Descriptors that one socket may need beside its clients: listener, lock, record, and the file of
+/// whom a datagram goes to.
+const SOCKET_DESCRIPTORS: usize = 4;
+
+/// The limits of this file.
+pub(super) fn limits(config: &Config) -> Limits {
+    derive(config).0
+}
+
+/// The same, of a file that comes into force: the log says what they are, and why less than it says.
+pub(super) fn new_limits(config: &Config) -> Limits {
+    let (limits, reasons) = derive(config);
+    for reason in reasons {
+        warn!("{reason}");
+    }
+    info!("room for {limits}");
+    limits
+}
+
+fn derive(config: &Config) -> (Limits, Vec<String>) {
+    let mut reasons = Vec::new();
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let sockets = SOCKET_DESCRIPTORS * config.sockets.len();
+    let possible = files.saturating_sub(OWN_DESCRIPTORS + sockets).max(1);
+    let mut clients = match config.limits.clients {
+        0 => possible,
+        clients => clients,
+    };
+    if clients > possible {
+        reasons.push(format!(
+            "limits.clients = {clients}, but the limit of open files ({files}) leaves room for {possible}: raise LimitNOFILE= or lower the key"
+        ));
+    }
+    if systemd::is_manager()
+        && let Ok(kept) = Parking::most()
+        && let kept = kept.saturating_sub(sockets).max(1)
+        && clients > kept
+    {
+        if config.limits.clients > 0 {
+            reasons.push(format!(
+                "limits.clients = {clients}, but a restart can keep no more than {kept}, which is the limit now: raise net.core.wmem_max, or lower the key"
+            ));
+        }
+        clients = kept;
+    }
+    let per_user = match config.limits.clients_per_user {
+        0 => clients.div_ceil(2),
+        per_user => per_user,
+    };
+    let config::Limits {
+        queue_per_user,
+        queue_total,
+        ..
+    } = config.limits;
+    let mut queues = (queue_per_user, queue_total);
+    let memory = memory::available();
+    if let Some(scaled) = scale(config, &memory) {
+        queues = scaled;
+        reasons.push(format!(
+            "limits.queue-total = {queue_total} bytes and the records' queue-size together are over the memory that there is, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give it more",
+            memory.bytes, memory.source, queues.1, queues.0
+        ));
+    }
+    let listening = config.sockets.iter();
+    let listening = listening.filter(|socket| socket.kind != SocketType::Datagram);
+    if let Some(socket) = listening.max_by_key(|socket| socket.backlog)
+        && let Some(most) = sysctl::somaxconn().filter(|most| *most < socket.backlog)
+    {
+        let (name, backlog) = (&socket.name, socket.backlog);
+        reasons.push(format!(
+            "socket.{name}.backlog = {backlog} is over net.core.somaxconn = {most}: no more than that wait to be accepted, and clients that do not wait themselves are refused; sysctl -w net.core.somaxconn={backlog} before the sockets are made, or lower the key"
+        ));
+    }
+    let limits = Limits::new(clients, per_user).with_queues(queues.0, queues.1);
+    (limits, reasons)
+}
+
+/// `queue-per-user` and `queue-total` where all queues together could come to more than there is: with
+/// those of the records they then come to half of it, for the clients' buffers in the kernel count too.
+fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
+    let config::Limits {
+        queue_per_user,
+        queue_total,
+        ..
+    } = config.limits;
+    let records = config.sockets.iter().filter_map(|of| of.record.as_ref());
+    let all = records.fold(queue_total, |sum, record| {
+        sum.saturating_add(record.queue_size)
+    });
+    if all as u64 <= memory.bytes {
+        return None;
+    }
+    // One message has to pass, whatever there is.
+    let least = config.least_queue();
+    let part = |bytes: usize| {
+        let part = u128::from(memory.bytes / 2) * bytes as u128 / all as u128;
+        // Not more than `bytes`, since there is less than `all`.
+        bytes.min((part as usize).max(least))
+    };
+    Some((part(queue_per_user), part(queue_total)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::config::Places;
+
+    fn scaled(text: &str, bytes: u64) -> Option<(usize, usize)> {
+        let config = Config::parse(text, None, &Places::system()).unwrap();
+        let source = String::new();
+        scale(&config, &Memory { bytes, source })
+    }
+
+    #[test]
+    fn queues_are_scaled_to_half_of_the_memory_with_those_of_records() {
+        let echo = "[limits]\nqueue-per-user = \"64MiB\"\nqueue-total = \"512MiB\"\n[socket.a]\npath = \"/a\"\n";
+        let mib = 1 << 20;
+        assert_eq!(scaled(echo, 512 << 20), None);
+        assert_eq!(scaled(echo, 64 << 20), Some((4 * mib, 32 * mib)));
+        let collect = format!(
+            "{echo}service = \"collect\"\nframing = \"lines\"\n[socket.a.record]\nqueue-size = \"512MiB\"\n"
+        );
+        assert_eq!(scaled(&collect, 1024 << 20), None);
+        assert_eq!(scaled(&collect, 64 << 20), Some((2 * mib, 16 * mib)));
+        // A message comes, and goes.
+        let lines = format!("{echo}framing = \"lines\"\n");
+        let least = 2 * (65536 + 2);
+        assert_eq!(scaled(&lines, 4096), Some((least, least)));
+    }
+}
