@@ -4,11 +4,12 @@ mod check;
 mod in_force;
 mod limits;
 mod log;
+mod records;
 mod reload;
 mod restart;
 mod sockets;
 
-use std::{io, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use ::log::{error, warn};
 use clap::Parser;
@@ -25,6 +26,7 @@ use crate::{
     handover::Handover,
     hub::{Hub, Socket},
     link::Link,
+    lock::Lock,
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
@@ -104,6 +106,10 @@ pub fn main() -> ExitCode {
         server = match server.run() {
             Ok(Ended::Reload(mut server)) => {
                 reload::reload(&mut server, &arguments, &mut config);
+                *server
+            }
+            Ok(Ended::Retry(mut server)) => {
+                records::retry(&mut server, &config);
                 *server
             }
             Ok(Ended::Stopped) => return ExitCode::SUCCESS,
@@ -191,7 +197,14 @@ fn report(fatal: &Fatal) -> ExitCode {
 /// socket that listens is to be served.
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits::new_limits(config);
-    let (sockets, targets) = rules(config, Err)?.into_iter().unzip();
+    let rules = rules(config, Err, |fatal| records::bear(config, fatal))?;
+    let closed = |(mut socket, target): (Socket, Option<Target>)| {
+        if target.is_none() {
+            socket.close_record();
+        }
+        (socket, target)
+    };
+    let (sockets, targets) = rules.into_iter().map(closed).unzip();
     let endpoints = sockets::endpoints(config, passed)?;
     // Not a fault of the file where the units are only behind it: the others are to be served.
     let mut bound = endpoints.iter().flatten();
@@ -206,27 +219,28 @@ fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<
     Ok(server)
 }
 
-/// The sockets of the config file as the hub has them, each with where its record goes. `refused` says
-/// whether one is to be had all the same whose record cannot be written, or whose lists name somebody
-/// unknown: nobody new comes in by that.
+/// The sockets of the config file as the hub has them, each with where its record goes. `unknown` says
+/// whether one is to be had all the same whose lists name somebody unknown: nobody new comes in by that;
+/// `unopened` the same where its record cannot be written.
 fn rules(
     config: &Config,
-    refused: impl Fn(Fatal) -> Result<(), Fatal>,
+    unknown: impl Fn(Fatal) -> Result<(), Fatal>,
+    unopened: impl Fn(Fatal) -> Result<(), Fatal>,
 ) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
     let mut lists = Vec::new();
     for socket in &config.sockets {
         lists.push(match accounts::access(socket, config) {
             Ok(access) => access,
-            Err(fatal) => refused(fatal).map(|()| Access::none())?,
+            Err(fatal) => unknown(fatal).map(|()| Access::none())?,
         });
     }
     let mut all = Vec::new();
     for (socket, access) in config.sockets.iter().zip(lists) {
         let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            match open_record(config, socket, keys) {
+            match open_record(config, socket, keys, &[]) {
                 Ok(opened) => target = Some(opened),
-                Err(fatal) => refused(fatal)?,
+                Err(fatal) => unopened(fatal)?,
             }
             let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
             let encoder = Encoder::new(keys.format, journal, &socket.name);
@@ -260,17 +274,19 @@ fn serve(
         })
 }
 
+/// Opens where a record goes; `held` are the locks of the records that this process writes.
 fn open_record(
     config: &Config,
     socket: &config::Socket,
     keys: &config::Record,
+    held: &[Arc<Lock>],
 ) -> Result<Target, Fatal> {
     let search = keys.format.search(socket.message_size);
     let (record, opened) = match &keys.file {
         None => ("standard output".into(), Target::standard_output()),
         Some(file) => (
             file.display().to_string(),
-            Target::open(file, keys.mode, search),
+            Target::open(file, keys.mode, search, held),
         ),
     };
     opened.map_err(|why| unwritable(config, socket, record, why))

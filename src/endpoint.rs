@@ -4,7 +4,6 @@
 //! two daemons on one path, and no file touched that is not a dead socket: lock, look at what is
 //! there, bind under a tight umask, set owner and mode, listen.
 
-mod lock;
 mod permissions;
 mod place;
 
@@ -37,9 +36,8 @@ use crate::{
     state, sys,
     systemd::Inherited,
 };
-use lock::Lock;
 use permissions::Permissions;
-use place::{Bound, bind_file, clear, in_use, owner_of};
+use place::{Bound, bind_file, clear, in_use, owner_of, take_lock};
 
 /// A socket that listens, or takes datagrams.
 #[derive(Debug)]
@@ -129,7 +127,7 @@ impl Endpoint {
                 let (lock, aside) = match old.and_then(Endpoint::file) {
                     Some(old) => old.make_way(&address).map_err(&fault)?,
                     None => {
-                        let lock = Lock::take(path).map_err(&fault)?;
+                        let lock = take_lock(path).map_err(&fault)?;
                         clear(path, &address).map_err(&fault)?;
                         (Rc::new(lock), None)
                     }
@@ -524,13 +522,13 @@ pub fn look(
         return Ok(false);
     };
     let look = || {
-        if lock::look(path, is_own)? {
+        if place::look_at_lock(path, is_own)? {
             return Ok(false);
         }
         if place::is_served(path)? {
             return Ok(true);
         }
-        lock::look_at_folder(path)?;
+        place::look_at_folder(path)?;
         // Whether the names are known is asked for all sockets at once.
         let owner = accounts::owner(socket, config).unwrap_or_default();
         place::look_at_owner(socket, owner).map(|()| false)

@@ -18,6 +18,7 @@ pub mod throttle;
 
 pub mod alarm;
 pub mod config;
+pub mod lock;
 pub mod memory;
 pub mod parking;
 pub mod sys;

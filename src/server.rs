@@ -14,6 +14,7 @@ mod handover;
 mod heap;
 mod idle;
 mod mail;
+mod records;
 mod reload;
 mod signals;
 
@@ -75,6 +76,9 @@ pub enum Ended {
     Unwritten,
     /// It has not: SIGHUP asks for a reload, and the next call of `run` goes on.
     Reload(Box<Server>),
+    /// It has not: a record whose file could not be opened is to be tried again, and the next call of
+    /// `run` goes on.
+    Retry(Box<Server>),
     /// Everything is left to the next process.
     HandedOver,
 }
@@ -105,6 +109,10 @@ pub struct Server {
     stop_now: bool,
     /// A reload was asked for.
     reload: bool,
+    /// When records whose files could not be opened are tried again, where there are any.
+    retry: Option<Instant>,
+    /// The manager has been told that it serves.
+    is_ready: bool,
     /// Why the last one changed nothing.
     unchanged: Option<String>,
     /// `exit-on-idle`, where there is one.
@@ -152,7 +160,7 @@ impl Server {
                 writers.push((socket, reload::start_writer(target, &waker)?));
             }
         }
-        Ok(Server {
+        let mut server = Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
             alarm,
@@ -171,6 +179,8 @@ impl Server {
             stop: None,
             stop_now: false,
             reload: false,
+            retry: None,
+            is_ready: false,
             unchanged: None,
             idle: None,
             stays: false,
@@ -179,7 +189,9 @@ impl Server {
             heap_due: None,
             spare: handover::spare(),
             parking: None,
-        })
+        };
+        server.retry_later(now);
+        Ok(server)
     }
 
     /// Serves until a signal ends it, or asks for a reload.
@@ -187,7 +199,9 @@ impl Server {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
-        self.notifier.ready(self.status());
+        if !mem::replace(&mut self.is_ready, true) {
+            self.notifier.ready(self.status());
+        }
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
             instant: Instant::now(),
@@ -263,6 +277,9 @@ impl Server {
             if mem::take(&mut self.reload) && self.stop.is_none() {
                 return Ok(Ended::Reload(Box::new(self)));
             }
+            if self.retry.is_some_and(|due| due <= now.instant) && self.stop.is_none() {
+                return Ok(Ended::Retry(Box::new(self)));
+            }
         }
     }
 
@@ -282,6 +299,7 @@ impl Server {
             self.stop,
             self.heap_due,
             self.idle_until(),
+            self.retry.filter(|_| self.stop.is_none()),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
             self.alarm

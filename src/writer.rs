@@ -25,6 +25,8 @@ pub use target::{FileId, Target, Unopened, look};
 
 use thread::Thread;
 
+use crate::lock::Lock;
+
 /// Targets that a record may be about to move to.
 const TARGETS: usize = 8;
 /// Memory that the thread, or whoever hands over, may keep for the next lines.
@@ -48,6 +50,8 @@ struct Inbox {
     next: VecDeque<(Target, Vec<u8>)>,
     /// The file that lines go to which are handed over now; `None` for standard output.
     file: Option<FileId>,
+    /// Its lock.
+    lock: Option<Arc<Lock>>,
     /// The thread is to look whether its file is still at its path.
     look: bool,
     done: bool,
@@ -55,6 +59,14 @@ struct Inbox {
     wanted_back: bool,
     /// Here is what the thread had of it; it has ended, or is about to.
     back: Option<Unwritten>,
+}
+
+impl Inbox {
+    /// Lines that are handed over from now on go to `target`.
+    fn note(&mut self, target: &Target) {
+        self.file = target.id;
+        self.lock.clone_from(&target.lock);
+    }
 }
 
 /// Lines that were handed over and are not written.
@@ -104,7 +116,7 @@ impl Writer {
     pub fn start(target: Target, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let name = target.name.clone();
-        shared.inbox().file = target.id;
+        shared.inbox().note(&target);
         let thread = Thread::start(Arc::clone(&shared), target, wake)?;
         Ok(Writer {
             shared,
@@ -141,7 +153,7 @@ impl Writer {
     pub fn move_to(&mut self, target: Target) {
         self.name.clone_from(&target.name);
         let mut inbox = self.shared.inbox();
-        inbox.file = target.id;
+        inbox.note(&target);
         inbox.next.push_back((target, Vec::new()));
         drop(inbox);
         self.shared.work.notify_one();
@@ -151,6 +163,12 @@ impl Writer {
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         self.shared.inbox().file
+    }
+
+    /// The lock of that file, where it is a regular one.
+    #[must_use]
+    pub fn lock(&self) -> Option<Arc<Lock>> {
+        self.shared.inbox().lock.clone()
     }
 
     /// Has the thread look whether its file is still at its path: where it is not, the record goes on in

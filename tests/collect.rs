@@ -464,15 +464,90 @@ fn what_is_no_regular_file_is_refused_and_untouched() {
 #[test]
 fn a_record_has_one_writer() {
     let folder = Folder::new();
-    let _first = start_in(&folder);
+    let first = start_in(&folder);
     let text = config("", FILE).replace("{dir}/log", "{dir}/other");
     let (code, log) = Setup::within(Arc::clone(&folder)).config(&text).fail();
     assert_eq!(code, Some(1), "a later start may succeed: {log}");
-    assert!(log.contains("another process writes it"), "{log}");
+    let writer = format!("another process writes it, pid {}", first.pid());
+    assert!(log.contains(&writer), "{log}");
     assert!(
         log.contains(folder.join("record").to_str().unwrap()),
         "{log}"
     );
+}
+
+/// Whoever may read a record may lock it.
+#[test]
+fn a_reader_of_a_record_is_in_nobodys_way() {
+    let folder = Folder::new();
+    let mut first = start_in(&folder);
+    send(&first, b"one\n");
+    let reader = File::open(folder.join("record")).unwrap();
+    reader.lock_shared().unwrap();
+    let lock = fs::metadata(folder.join(".record.lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o7777, 0o600);
+    assert!(first.stop().success());
+    assert!(!folder.join(".record.lock").exists());
+    let mut second = start_in(&folder);
+    send(&second, b"two\n");
+    assert!(second.stop().success());
+    assert_eq!(records(&folder).len(), 2);
+}
+
+#[test]
+fn a_lock_that_is_not_ones_own_stays_untouched() {
+    let setup = Setup::new().config(&config("", FILE));
+    let lock = setup.folder().join(".record.lock");
+    fs::write(&lock, "precious\n").unwrap();
+    assert_refused(setup, &[".record.lock is no lock file of udsd"]);
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    symlink("elsewhere", folder.join(".record.lock")).unwrap();
+    assert_refused(setup, &[".record.lock is no lock file of udsd"]);
+    assert!(!folder.join("elsewhere").exists() && !folder.join("record").exists());
+}
+
+/// The others are served, and senders wait there as for a full disk.
+#[test]
+fn a_record_that_cannot_be_had_costs_its_own_socket() {
+    let folder = Folder::new();
+    let first = start_in(&folder);
+    let missing = "file = \"{dir}/missing/record\"";
+    let socket = |name: &str, record: &str| {
+        config("", record)
+            .replace("socket.log", &format!("socket.{name}"))
+            .replace("{dir}/log", &format!("{{dir}}/{name}"))
+    };
+    let text = "[socket.echo]\npath = \"{dir}/echo\"\n".to_owned()
+        + &socket("held", FILE)
+        + &socket("astray", missing);
+    let mut daemon = Setup::within(Arc::clone(&folder)).config(&text).start();
+    let writer = format!("another process writes it, pid {}", first.pid());
+    daemon.wait_log(&["ERROR", &writer]);
+    daemon.wait_log(&[
+        "ERROR",
+        "udsd.toml:",
+        "socket.astray.record.file",
+        "mkdir -p",
+    ]);
+    let clients = ["held", "astray"].map(|name| {
+        let mut client = daemon.connect(name);
+        client.write_all(format!("to {name}\n").as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client
+    });
+    harness::round_trip(&daemon.connect("echo"), b"served");
+    fs::create_dir(folder.join("missing")).unwrap();
+    drop(first);
+    for client in &clients {
+        assert_eq!(read_all(client), b"");
+    }
+    assert!(daemon.stop().success());
+    let text = fs::read_to_string(folder.join("missing/record")).unwrap();
+    assert_eq!(json(text.trim_end())["message"], "to astray");
+    let records = records(&folder);
+    assert_eq!(records.last().unwrap()["message"], "to held");
+    assert!(!folder.join(".record.lock").exists());
 }
 
 /// As a user who is not root, if this is root.
@@ -546,6 +621,7 @@ fn a_record_that_the_user_may_not_write_to_says_who_must() {
     let record = folder.join("record");
     fs::write(&record, "precious\n").unwrap();
     fs::set_permissions(&record, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let words = ["Permission denied", &format!("{who} read and write it")];
     assert_refused(ordinary(setup), &words);
     assert_eq!(fs::read_to_string(&record).unwrap(), "precious\n");

@@ -25,8 +25,8 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
     &[
-        &["alarm", "config", "memory", "sys", "sysctl", "writer"],
-        &["parking", "systemd"],
+        &["alarm", "lock", "memory", "sys", "sysctl"],
+        &["config", "parking", "systemd", "writer"],
     ],
     &[
         &["accounts", "input"],

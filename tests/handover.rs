@@ -169,19 +169,48 @@ fn a_start_that_fails_in_good_order_is_no_attempt() {
         passing(setup.config(&config), &[near.as_fd()], Some(STORED))
     };
     // Somebody else writes the record.
-    let record = fs::File::open(daemon.path("record")).unwrap();
-    record.lock().unwrap();
+    let lock = fs::File::create(daemon.path(".record.lock")).unwrap();
+    lock.lock().unwrap();
     for _ in 0..5 {
         let (code, log) = start().fail();
         assert_eq!(code, Some(1), "{log}");
         assert!(log.contains("another process writes it"), "{log}");
     }
-    record.unlock().unwrap();
+    lock.unlock().unwrap();
     let mut next = start().start();
     drop(near);
     (&client).write_all(b" a line\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     read_all(&client);
+    assert!(next.stop().success());
+    let text = fs::read_to_string(daemon.path("record")).unwrap();
+    assert!(
+        text.contains("\"half a line\"") && text.lines().count() == 2,
+        "{text}"
+    );
+}
+
+#[test]
+fn a_record_that_another_writes_costs_its_own_socket_alone() {
+    let echo = "[socket.echo]\npath = \"{dir}/echo\"\n";
+    let config = RECORD.replace("FILE", "{dir}/record") + echo;
+    let mut daemon = start(&config);
+    let (client, witness) = (daemon.connect("log"), daemon.connect("echo"));
+    round_trip(&witness, b"before");
+    (&client).write_all(b"one\nhalf").unwrap();
+    let near = daemon.park();
+    let lock = fs::File::create(daemon.path(".record.lock")).unwrap();
+    lock.lock().unwrap();
+    let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+    let mut next = passing(setup.config(&config), &[near.as_fd()], Some(STORED)).start();
+    drop(near);
+    next.wait_log(&["ERROR", "another process writes it"]);
+    round_trip(&witness, b"after");
+    lock.unlock().unwrap();
+    next.wait_log(&["INFO", "record", "opened"]);
+    (&client).write_all(b" a line\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
     assert!(next.stop().success());
     let text = fs::read_to_string(daemon.path("record")).unwrap();
     assert!(

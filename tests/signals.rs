@@ -137,6 +137,11 @@ fn a_record_that_cannot_be_begun_anew_goes_on_in_the_old_file() {
     daemon.signal(Signal::USR1);
     daemon.wait_log(&["ERROR", "record", "symbolic link", "goes on"]);
     say(&daemon, "two\n");
+    let deadline = Instant::now() + HANG;
+    while records(&daemon, &["record.1"]).len() < 2 {
+        assert!(Instant::now() < deadline, "not written");
+        thread::yield_now();
+    }
     fs::remove_file(daemon.path("record")).unwrap();
     daemon.signal(Signal::USR1);
     daemon.wait_log(&["record", "opened anew"]);

@@ -1,10 +1,7 @@
 //! Values that are right by themselves: which of them contradict each other, and which the daemon
 //! does not have yet.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use toml::Value;
 
@@ -12,7 +9,7 @@ use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType, faults::Faults, keys,
     value::show_size,
 };
-use crate::frame::Framing;
+use crate::{frame::Framing, lock};
 
 /// Bytes of the longest packet. Linux allocates one whole (`sock_alloc_send_pskb`: what kmalloc has
 /// in one piece, 4 MiB, and 64 KiB of pages): a longer one fails with ENOBUFS whatever SO_SNDBUF is.
@@ -208,13 +205,6 @@ impl Socket {
     }
 }
 
-/// As `endpoint` takes it.
-fn lock_file(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
 /// A file that two keys name would be written over, or keep a socket from being bound.
 fn shared_files(config: &Config, faults: &mut Faults) {
     let control = config.daemon.control.as_deref();
@@ -223,18 +213,20 @@ fn shared_files(config: &Config, faults: &mut Faults) {
     for socket in &config.sockets {
         let path = format!("socket.{}.path", socket.name);
         let file = format!("socket.{}.record.file", socket.name);
-        let lock = match &socket.address {
-            Address::Path(path) => Some(Address::Path(lock_file(path))),
+        let own = match &socket.address {
+            Address::Path(path) => Some(Address::Path(lock::of_socket(path))),
             Address::Abstract(_) => None,
         };
         let record = socket
             .record
             .as_ref()
             .and_then(|record| record.file.clone());
+        let records = record.as_deref().map(lock::of_record);
         let uses = [
             (Some(socket.address.clone()), "", path.clone()),
-            (lock, "the lock file of ", path),
-            (record.map(Address::Path), "", file),
+            (own, "the lock file of ", path),
+            (record.map(Address::Path), "", file.clone()),
+            (records.map(Address::Path), "the lock file of ", file),
         ];
         for (address, what, key) in uses {
             let Some(address) = address else { continue };

@@ -166,7 +166,8 @@ impl<'a> Check<'a> {
             if file.parent().is_some_and(is_made) {
                 continue;
             }
-            if let Err(why) = writer::look(file, other.is_none()) {
+            let looked = writer::look(file, other.is_none(), &|pid| self.is_own(pid));
+            if let Err(why) = looked {
                 let fatal = unwritable(config, socket, file.display().to_string(), why);
                 let key = format!("socket.{}.record.file", socket.name);
                 self.take(Err(fatal), config, &key);

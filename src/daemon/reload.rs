@@ -10,7 +10,9 @@ use rustix::process::geteuid;
 use super::{
     Arguments, in_force,
     limits::new_limits,
-    load, log as lines, open_record, report,
+    load, log as lines, open_record,
+    records::held,
+    report,
     sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
 };
 use crate::{
@@ -173,9 +175,10 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fa
 }
 
 /// What becomes of the records. A file that is still the one at its path stays open, whichever socket
-/// writes it from now on: opened again, its own lock would be in the way.
+/// writes it from now on: two threads would mix their lines.
 fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal> {
     let writers = server.writers();
+    let held = held(server);
     let mut taken = vec![false; writers.len()];
     let mut take = |fits: &dyn Fn(usize, &Writer) -> bool| {
         let mut all = writers.iter().enumerate();
@@ -212,7 +215,7 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
             });
             continue;
         }
-        let target = open_record(config, socket, keys)?;
+        let target = open_record(config, socket, keys, &held)?;
         let place = server.place(&socket.name);
         all.push(match take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.is_stuck() => {

@@ -16,7 +16,7 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     in_force,
     limits::limits,
-    log as lines, reload, report, rules, serve,
+    log as lines, records, reload, report, rules, serve,
     sockets::{
         assign, check_exit_on_idle, mailbox, note_abstract, note_served, note_staying,
         note_unserved,
@@ -81,7 +81,8 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         // A later attempt may succeed.
         other => Err(other),
     };
-    let rules = rules(serving, out_of_reach)?.into_iter();
+    let unopened = |fatal| out_of_reach(fatal).or_else(|other| records::bear(serving, other));
+    let rules = rules(serving, out_of_reach, unopened)?.into_iter();
     let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let (mut unwritten, mut left) = (Vec::new(), Vec::new());

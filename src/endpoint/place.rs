@@ -24,8 +24,13 @@ use rustix::{
     process::{getegid, geteuid, getgroups, umask},
 };
 
-use super::{lock::Lock, permissions::chmod};
-use crate::{config, state::BoundFile, sys};
+use super::permissions::chmod;
+use crate::{
+    config,
+    lock::{self, Lock, Unlocked},
+    state::BoundFile,
+    sys,
+};
 
 /// A socket file of this process: removed with it, if it is still the same.
 #[derive(Debug)]
@@ -56,7 +61,7 @@ impl Bound {
     /// Takes over from an earlier process; until `own` both files stay whatever becomes of this one.
     pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
         let path = PathBuf::from(OsStr::from_bytes(&parked.path));
-        let lock = Lock::resume(&path, lock);
+        let lock = Lock::resume(lock::of_socket(&path), lock);
         let (device, inode) = parked.inode;
         Bound {
             path,
@@ -191,7 +196,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
 }
 
 /// What udsd keeps beside a path.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -205,6 +210,28 @@ impl Drop for Bound {
         {
             warn!("cannot remove {}: {error}", self.path.display());
         }
+    }
+}
+
+/// Takes the lock of `path`, or says who has it.
+pub(super) fn take_lock(path: &Path) -> Result<Lock, String> {
+    Lock::take(&lock::of_socket(path)).map_err(not_locked)
+}
+
+/// Whether a process has the lock of `path` that `is_own`; of no other it may be. Leaves no trace.
+pub(super) fn look_at_lock(path: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, String> {
+    lock::look(&lock::of_socket(path), is_own).map_err(not_locked)
+}
+
+/// Whether this process may make the lock of `path`.
+pub(super) fn look_at_folder(path: &Path) -> Result<(), String> {
+    lock::look_at_folder(&lock::of_socket(path)).map_err(not_locked)
+}
+
+fn not_locked(why: Unlocked) -> String {
+    match why {
+        Unlocked::Held(pid) => in_use(pid),
+        Unlocked::Foreign(fault) | Unlocked::Failed(_, fault) => fault,
     }
 }
 

@@ -277,6 +277,19 @@ impl Socket {
         self.access.asks_groups()
     }
 
+    /// Its record, if it has one, takes nothing until it is opened.
+    pub fn close_record(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.close();
+        }
+    }
+
+    /// Whether its messages are recorded.
+    #[must_use]
+    pub fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// The senders that wait for room in its record or with receivers.
     #[must_use]
     pub fn line(&self) -> &Line {

@@ -133,6 +133,7 @@ enum Thread {
 impl Server {
     /// The manager is told that a reload has begun.
     pub fn reloading(&mut self) {
+        self.is_ready = false;
         self.notifier.reloading();
     }
 
@@ -244,6 +245,7 @@ impl Server {
             self.set_exit_on_idle(exit_on_idle);
         }
         self.unchanged = None;
+        self.retry_later(now.instant);
         Ok(())
     }
 

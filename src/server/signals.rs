@@ -6,7 +6,7 @@
 
 use std::io;
 
-use log::{info, warn};
+use log::warn;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
     SIGXCPU, SIGXFSZ,
@@ -41,7 +41,7 @@ impl Server {
         for signal in self.signals.pending().collect::<Vec<_>>() {
             match signal {
                 SIGHUP => self.reload = true,
-                SIGUSR1 => self.reopen_records(),
+                SIGUSR1 => self.reopen_records(now),
                 // It comes again for each second that the stop takes.
                 SIGXCPU if self.stop.is_none() => {
                     warn!(
@@ -56,14 +56,6 @@ impl Server {
                 SIGUSR2 => self.begin_handover(now),
                 _ => {}
             }
-        }
-    }
-
-    /// Each record whose file is no longer at its path is begun anew there, by its thread.
-    fn reopen_records(&self) {
-        info!("SIGUSR1: looking whether records were moved away");
-        for (_, writer) in &self.writers {
-            writer.look();
         }
     }
 }

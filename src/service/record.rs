@@ -27,6 +27,8 @@ pub struct Record {
     waiting: usize,
     /// A line did not fit, and nothing has been written since.
     full: bool,
+    /// Its file cannot be had: it takes nothing, and senders wait.
+    closed: bool,
 }
 
 impl Record {
@@ -41,7 +43,19 @@ impl Record {
             pending: Vec::new(),
             waiting: 0,
             full: false,
+            closed: false,
         }
+    }
+
+    /// Its file could not be opened: it takes nothing until `open`.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Its file is open, and its last number is `seq`.
+    pub fn open(&mut self, seq: u64) {
+        self.closed = false;
+        self.go_on_from(seq);
     }
 
     /// From now on lines are made by `encoder`, and `queue_size` bytes may wait; numbers go on from
@@ -96,6 +110,10 @@ impl Record {
         truncated: bool,
         now: SystemTime,
     ) -> bool {
+        if self.closed {
+            self.full = true;
+            return false;
+        }
         self.encoder.set_time(now);
         let before = self.pending.len();
         let seq = self.seq.saturating_add(1);

@@ -9,16 +9,20 @@ use std::{
         unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use log::warn;
 use rustix::{
-    fs::{Access, FlockOperation, OFlags, access, flock},
+    fs::{Access, OFlags, access},
     io::Errno,
     process::geteuid,
 };
 
-use crate::record;
+use crate::{
+    lock::{self, Lock, Unlocked},
+    record,
+};
 
 /// What is read at once of a file whose last number is looked for.
 const WINDOW: usize = 64 * 1024;
@@ -34,6 +38,8 @@ pub struct Target {
     place: Option<(PathBuf, u32)>,
     /// Which file that is; `None` for standard output.
     pub(super) id: Option<FileId>,
+    /// What keeps other writers from it, where it is a regular file.
+    pub(super) lock: Option<Arc<Lock>>,
     /// As the log names it.
     pub(super) name: String,
     /// The number of the last whole JSON record that is there; 0 where there is none.
@@ -116,6 +122,7 @@ impl Target {
             file,
             place: None,
             id: None,
+            lock: None,
             name: "standard output".into(),
             last_seq: 0,
             torn: false,
@@ -125,24 +132,33 @@ impl Target {
 
     /// A file, created with `mode` where it is not there, else kept as it is and appended to. The
     /// number of its last JSON record is looked for in `search` bytes at its end; in none where that
-    /// is `None`.
+    /// is `None`. `held`: the locks that this process holds, among which its own may be.
     ///
     /// # Errors
     /// `Refused` where it is neither a regular file nor a character device, or `path` cannot be
     /// opened as things stand; `Failed` where another process writes it, and with what the kernel
     /// refuses for the moment.
-    pub fn open(path: &Path, mode: u32, search: Option<u64>) -> Result<Self, Unopened> {
+    pub fn open(
+        path: &Path,
+        mode: u32,
+        search: Option<u64>,
+        held: &[Arc<Lock>],
+    ) -> Result<Self, Unopened> {
         let name = path.display().to_string();
+        let there = fs::symlink_metadata(path).map(|there| there.file_type());
         // Before opening it, which the other end of a FIFO would notice, and after: it may change.
-        if let Ok(there) = fs::symlink_metadata(path) {
-            check_kind(there.file_type())?;
+        if let Ok(kind) = there {
+            check_kind(kind)?;
         }
-        let file = open_file(path, mode).map_err(|error| refusal(path, error))?;
+        let lock = match &there {
+            Ok(kind) if kind.is_char_device() => None,
+            _ => Some(lock_of(path, held)?),
+        };
+        let file = open_file(path, mode).map_err(|error| refusal(path, error, there.is_ok()))?;
         let found = file.metadata()?;
         check_kind(found.file_type())?;
         let (mut last_seq, mut torn) = (0, false);
         if found.is_file() {
-            flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(not_locked)?;
             // Only now: its last writer may have just ended.
             let size = file.metadata()?.len();
             torn = ends_torn(&file, size)?;
@@ -160,6 +176,7 @@ impl Target {
             file,
             place: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
+            lock,
             name,
             last_seq,
             torn,
@@ -174,7 +191,7 @@ impl Target {
     pub(super) fn anew(&self) -> Result<Self, Unopened> {
         match &self.place {
             // Numbers go on.
-            Some((path, mode)) => Target::open(path, *mode, None),
+            Some((path, mode)) => Target::open(path, *mode, None, self.lock.as_slice()),
             None => Target::standard_output(),
         }
     }
@@ -208,31 +225,38 @@ impl Target {
     }
 }
 
-/// Whether `Target::open` would succeed, without a trace. `tried`: also whether this process may write there.
+/// Whether `Target::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
+/// `tried`: also whether this process may write there.
 ///
 /// # Errors
 /// As `Target::open`.
-pub fn look(path: &Path, tried: bool) -> Result<(), Unopened> {
-    let refused = |error: io::Error| refusal(path, error);
+pub fn look(path: &Path, tried: bool, is_own: &dyn Fn(i32) -> bool) -> Result<(), Unopened> {
+    let refused = |error: io::Error, is_there| refusal(path, error, is_there);
     let folder = path.parent().unwrap_or(path);
     let there = match fs::symlink_metadata(path) {
         Ok(there) => Some(there.file_type()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::metadata(folder).map_err(refused)?;
+            fs::metadata(folder).map_err(|error| refused(error, false))?;
             None
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
-        Err(error) => return Err(refused(error)),
+        Err(error) => return Err(refused(error, true)),
     };
     if let Some(kind) = there {
         check_kind(kind)?;
     }
-    if tried {
-        let (asked, may) = match there {
-            Some(_) => (path, Access::READ_OK | Access::WRITE_OK),
-            None => (folder, Access::WRITE_OK | Access::EXEC_OK),
-        };
-        access(asked, may).map_err(|error| refused(error.into()))?;
+    if !tried {
+        return Ok(());
+    }
+    if !there.is_some_and(|kind| kind.is_char_device()) {
+        let lock = lock::of_record(path);
+        lock::look_at_folder(&lock)
+            .and_then(|()| lock::look(&lock, is_own))
+            .map_err(|why| not_locked(path, &lock, why))?;
+    }
+    if there.is_some() {
+        let may = Access::READ_OK | Access::WRITE_OK;
+        access(path, may).map_err(|error| refused(error.into(), true))?;
     }
     Ok(())
 }
@@ -270,18 +294,18 @@ fn check_kind(kind: FileType) -> Result<(), Unopened> {
     Err(Unopened::Refused(format!("it {fault}")))
 }
 
-/// What `open(2)` said of a record's file, with the remedy where there is one.
-fn refusal(path: &Path, error: io::Error) -> Unopened {
+/// What `open(2)` said of a record's file, with the remedy where there is one. `is_there`: it was to be
+/// opened, not made.
+fn refusal(path: &Path, error: io::Error, is_there: bool) -> Unopened {
     let folder = path.parent().unwrap_or(path);
     let remedy = match error.kind() {
         io::ErrorKind::NotFound if !folder.exists() => {
             format!("create the folder first: mkdir -p {}", folder.display())
         }
         io::ErrorKind::PermissionDenied => {
-            let what = if fs::symlink_metadata(path).is_ok() {
-                "read and write it".into()
-            } else {
-                format!("create files in {}", folder.display())
+            let what = match is_there {
+                true => "read and write it".into(),
+                false => format!("create files in {}", folder.display()),
             };
             let uid = geteuid().as_raw();
             format!("uid {uid}, as which udsd runs, must be able to {what}")
@@ -301,14 +325,41 @@ fn refusal(path: &Path, error: io::Error) -> Unopened {
     Unopened::Refused(format!("{error}; {remedy}"))
 }
 
-fn not_locked(error: Errno) -> io::Error {
-    match error {
-        Errno::WOULDBLOCK => {
-            io::Error::new(io::ErrorKind::ResourceBusy, "another process writes it")
+/// The lock of a record: one of those that are `held`, or its own.
+fn lock_of(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Unopened> {
+    let lock = lock::of_record(path);
+    if let Some(held) = held.iter().find(|held| held.is_at(&lock)) {
+        return Ok(Arc::clone(held));
+    }
+    match Lock::take(&lock) {
+        Ok(lock) => Ok(Arc::new(lock)),
+        Err(why) => Err(not_locked(path, &lock, why)),
+    }
+}
+
+fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> Unopened {
+    match why {
+        Unlocked::Held(pid) => {
+            let pid = pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+            let fault =
+                format!("another process writes it{pid}: stop that, or choose another file");
+            io::Error::new(io::ErrorKind::ResourceBusy, fault).into()
         }
-        other => {
-            let error = io::Error::from(other);
-            io::Error::new(error.kind(), format!("cannot lock it: {error}"))
+        Unlocked::Foreign(fault) => Unopened::Refused(fault),
+        // It is there, and is not for this user.
+        Unlocked::Failed(error, fault)
+            if error.kind() == io::ErrorKind::PermissionDenied && lock.exists() =>
+        {
+            Unopened::Refused(fault)
+        }
+        Unlocked::Failed(error, _) => {
+            let at = |fault| format!("lock file {}: {fault}", lock.display());
+            match refusal(path, error, false) {
+                Unopened::Refused(fault) => Unopened::Refused(at(fault)),
+                Unopened::Failed(error) => {
+                    io::Error::new(error.kind(), at(error.to_string())).into()
+                }
+            }
         }
     }
 }
@@ -388,7 +439,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Target, Unopened> {
-        Target::open(path, 0o640, Some(4 << 20))
+        Target::open(path, 0o640, Some(4 << 20), &[])
     }
 
     fn write(path: &Path, text: &str) -> u64 {
@@ -409,6 +460,7 @@ mod tests {
             file: File::from(OwnedFd::from(pipe)),
             place: None,
             id: None,
+            lock: None,
             name: "a pipe".into(),
             last_seq: 0,
             torn: false,
@@ -619,22 +671,8 @@ mod tests {
             (Errno::LOOP, true),
             (Errno::NXIO, true),
         ] {
-            let refused = matches!(refusal(&path, error.into()), Unopened::Refused(_));
+            let refused = matches!(refusal(&path, error.into(), true), Unopened::Refused(_));
             assert_eq!(refused, config, "{error}");
         }
-    }
-
-    #[test]
-    fn only_a_lock_that_is_held_means_another_process() {
-        assert!(
-            not_locked(Errno::AGAIN)
-                .to_string()
-                .contains("another process")
-        );
-        let other = not_locked(Errno::NOLCK).to_string();
-        assert!(
-            other.contains("cannot lock it: No locks available"),
-            "{other}"
-        );
     }
 }

@@ -298,7 +298,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         (self.astray, self.failing) = (false, false);
         let mut inbox = self.shared.inbox();
         if inbox.next.is_empty() {
-            inbox.file = target.id;
+            inbox.note(&target);
         }
         drop(inbox);
         self.target = target;
@@ -321,7 +321,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let (path, old) = (folder.join("record"), folder.join("record.1"));
         fs::write(&path, "first\nsecond, ha").unwrap();
-        let mut target = Target::open(&path, 0o600, None).unwrap();
+        let mut target = Target::open(&path, 0o600, None, &[]).unwrap();
         let lines = b"second, half\nthird\n";
         let begun = target.resume(lines, 10).unwrap();
         assert_eq!(begun, 10);
