@@ -2,7 +2,7 @@
 //! that a late or a wrong echo is told as such; Ctrl-C ends with the summary.
 
 use std::{
-    io::{self, Write},
+    io::Write,
     net::Shutdown,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
     failure::Failure,
     link::Link,
     messages::Messages,
-    ready::until_any,
+    ready::{is_passing, until_any},
     standard::standard_output,
     transport::Reader,
     trips::{Trips, millis},
@@ -67,8 +67,8 @@ fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Resul
         trips: Trips::new().map_err(|source| Failure::System("making the histogram", source))?,
     };
     link.transport
-        .set_write_timeout(Some(plan.timeout))
-        .map_err(|source| Failure::System("setting the timeout", source))?;
+        .set_nonblocking(true)
+        .map_err(|source| Failure::System("making the connection non-blocking", source))?;
     let outcome = ping.rounds(plan.count, plan.interval);
     let _ = link.transport.shutdown(Shutdown::Both);
     if !matches!(
@@ -134,15 +134,12 @@ impl<W: Write> Ping<'_, W> {
         self.link.put(&message, &mut wire, place)?;
         let start = Instant::now();
         self.trips.sent += 1;
-        (&self.link.transport)
-            .write_all(&wire)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::WouldBlock => self.link.unread(&wire),
-                _ => self.link.broke(source),
-            })?;
+        let mut unsent = &wire[..];
         loop {
-            match self.answer(start + self.timeout)? {
+            match self.answer(&mut unsent, start + self.timeout)? {
                 Event::Stop => return Ok(false),
+                // The next one cannot begin in the middle of this.
+                Event::Timeout if !unsent.is_empty() => return Err(self.link.unread(unsent)),
                 Event::Timeout => {
                     self.say(&format!("no answer from {}: seq={seq}", self.link.name))?;
                     return Ok(true);
@@ -156,15 +153,19 @@ impl<W: Write> Ping<'_, W> {
         }
     }
 
-    fn answer(&mut self, deadline: Instant) -> Result<Event, Failure> {
+    /// Waits for the next answer, and sends meanwhile what is unsent: the answer to a long message may
+    /// have to be read before its end can be sent.
+    fn answer(&mut self, unsent: &mut &[u8], deadline: Instant) -> Result<Event, Failure> {
         let name = &self.link.name;
         loop {
             let wire = self.messages.at_hand();
             if let Some(wire) = wire.map_err(|broken| broken.at(name, self.framing))? {
                 return Ok(Event::Answer(self.framing.body(wire).to_vec()));
             }
+            let mut wanted = PollFlags::IN;
+            wanted.set(PollFlags::OUT, !unsent.is_empty());
             let mut fds = [
-                PollFd::new(&self.link.transport, PollFlags::IN),
+                PollFd::new(&self.link.transport, wanted),
                 PollFd::new(self.stop, PollFlags::IN),
             ];
             let ready = until_any(&mut fds, Some(deadline))
@@ -172,13 +173,24 @@ impl<W: Write> Ping<'_, W> {
             if !ready {
                 return Ok(Event::Timeout);
             }
-            if fds[0].revents().is_empty() {
+            if !fds[1].revents().is_empty() {
                 return Ok(Event::Stop);
             }
-            let more = self.messages.receive();
-            if more.map_err(|source| self.link.broke(source))? == 0 {
-                let text = format!("{name}: the server closed the connection");
-                return Err(Failure::Amount(text));
+            if !unsent.is_empty() {
+                match (&self.link.transport).write(unsent) {
+                    Ok(bytes) => *unsent = &unsent[bytes..],
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(self.link.broke(error)),
+                }
+            }
+            match self.messages.receive() {
+                Ok(0) => {
+                    let text = format!("{name}: the server closed the connection");
+                    return Err(Failure::Amount(text));
+                }
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(self.link.broke(error)),
             }
         }
     }

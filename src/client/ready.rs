@@ -33,6 +33,14 @@ pub(crate) fn until_any(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io
     }
 }
 
+/// Whether a call is only to be made again.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufWriter, Write},
+    io::{BufWriter, Write},
     net::Shutdown,
     os::unix::ffi::OsStrExt,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use super::{
     failure::Failure,
     link::Link,
     messages::Messages,
-    ready::until_ready,
+    ready::{is_passing, until_ready},
     standard::standard_output,
     transport::Reader,
 };
@@ -248,19 +248,15 @@ impl<W: Write> Exchange<'_, W> {
     }
 }
 
-/// Whether a call is only to be made again.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::{io::Read, os::unix::net::UnixStream, thread};
+    use std::{
+        io::{self, Read},
+        os::unix::net::UnixStream,
+        thread,
+    };
 
     use super::*;
     use crate::{config::ServiceKind, frame::Framing};

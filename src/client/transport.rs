@@ -8,7 +8,6 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::{ffi::OsStrExt, net::UnixStream},
     },
-    time::Duration,
 };
 
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
@@ -96,11 +95,6 @@ impl Transport {
     /// Lets calls fail with `WouldBlock` rather than wait.
     pub(crate) fn set_nonblocking(&self, value: bool) -> io::Result<()> {
         self.socket.set_nonblocking(value)
-    }
-
-    /// How long a write may wait (SO_SNDTIMEO).
-    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.socket.set_write_timeout(timeout)
     }
 
     /// How much the server has not read yet, as the kernel accounts for it; 0 once it has read all.
