@@ -13,7 +13,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{MetadataExt, PermissionsExt},
             net::{SocketAddr, UnixStream},
         },
     },
@@ -210,6 +210,52 @@ fn nobody_is_refused_even_where_it_is_listed() {
         let key = format!("udsd.toml:{line}: socket.s.{key}: {NOBODY} never matches");
         daemon.wait_log(&["WARN", &key]);
     }
+}
+
+/// As directories have them.
+#[test]
+fn names_are_taken_as_the_databases_have_them() {
+    if !is_root() || !has_program("unshare") {
+        return;
+    }
+    let names = [
+        "domain users",
+        "DOMAIN\\\\name",
+        "first.last",
+        "ann@example.com",
+        "host$",
+        "50% off, +1",
+    ];
+    let list = names.map(|name| format!("\"{name}\"")).join(", ");
+    let setup = setup(&format!(
+        "allow-users = [{list}]\nallow-groups = [{list}]\nuser = \"{}\"\ngroup = \"{}\"",
+        names[1], names[0]
+    ));
+    let folder = setup.folder().path().display().to_string();
+    let mut databases = [
+        "root:x:0:0::/:/bin/sh\n".to_owned(),
+        "root:x:0:\n".to_owned(),
+    ];
+    for (i, name) in names.iter().enumerate() {
+        let name = name.replace("\\\\", "\\");
+        databases[0] += &format!("{name}:x:{}:7::/:\n", 7100 + i);
+        databases[1] += &format!("{name}:x:{}:\n", 7200 + i);
+    }
+    for (name, text) in ["passwd", "group"].iter().zip(databases) {
+        fs::write(setup.folder().join(name), text).unwrap();
+    }
+    let script = format!(
+        "mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/group /etc/group && exec \"$@\""
+    );
+    let daemon = setup
+        .wrapper(&["unshare", "--mount", "sh", "-c", &script, "sh"])
+        .start();
+    for i in 0..names.len() as u32 {
+        served(&daemon, 7100 + i, 7, &[]);
+        served(&daemon, 7001, 7, &[7200 + i]);
+    }
+    let owner = fs::metadata(daemon.path("s")).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (7101, 7200));
 }
 
 #[test]

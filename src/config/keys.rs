@@ -92,7 +92,7 @@ pub(super) fn record(r: &mut Record, places: &Places, v: &mut impl Visitor) {
     let rotate = |v: &DeValue<'_>| value::size(v, &defaults::ROTATE_SIZE);
     let keep = |v: &DeValue<'_>| value::count(v, &defaults::KEEP);
     v.key("file", &mut r.file, file, show::file);
-    v.key("mode", &mut r.mode, value::mode, show::mode);
+    v.key("mode", &mut r.mode, value::record_mode, show::mode);
     v.key("queue-size", &mut r.queue_size, queue, show::size);
     v.word("format", &mut r.format, "json");
     v.key("sync", &mut r.sync, value::flag, show::flag);

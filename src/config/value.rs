@@ -290,7 +290,25 @@ pub(super) fn socket_mode(value: &DeValue<'_>) -> Result<u32, String> {
              wider for others"
         ));
     }
+    check_owner(mode)
+}
+
+/// What others may, and writing, the owner must be able to: anything else is a slip, as "0066" for "0660".
+fn check_owner(mode: u32) -> Result<u32, String> {
+    let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+    let needed = group | others | 2;
+    if needed & !owner != 0 {
+        let right = (owner | needed) << 6 | group << 3 | others;
+        return Err(format!(
+            "\"{mode:04o}\" gives the owner less than others, or not the right to write: write \"{right:04o}\""
+        ));
+    }
     Ok(mode)
+}
+
+/// That of a record.
+pub(super) fn record_mode(value: &DeValue<'_>) -> Result<u32, String> {
+    check_owner(mode(value)?)
 }
 
 /// A user or group, by name or number; "" where nobody is named.
@@ -317,10 +335,10 @@ pub(super) fn account(value: &DeValue<'_>) -> Result<String, String> {
             _ => Ok(text),
         };
     }
-    let odd = |c: char| c.is_whitespace() || c.is_control() || ":,/%".contains(c);
-    if text.len() > 256 || text.starts_with(['-', '+']) || text.contains(odd) {
+    // Directories have names with blanks, backslashes and what not; a colon no database can hold.
+    if text.contains(|c: char| c.is_control() || c == ':') {
         return Err(format!(
-            "{} cannot be a name: write one as in `getent passwd`",
+            "{} cannot be a name, which has no colon and no control character: write one as in `getent passwd`",
             quote(&text)
         ));
     }

@@ -398,6 +398,16 @@ fn values() -> Vec<Wrong> {
             "socket.a.mode",
             &["\"0000\" lets nobody connect", "\"0600\""],
         ),
+        socket(
+            "mode = \"0066\"",
+            "socket.a.mode",
+            &["the owner less than others", "\"0666\""],
+        ),
+        socket(
+            "mode = \"0460\"",
+            "socket.a.mode",
+            &["\"0460\" gives the owner less", "\"0660\""],
+        ),
         socket("mode = \"4755\"", "socket.a.mode", &["over \"0777\""]),
         socket(
             "user = [\"a\"]",
@@ -410,9 +420,9 @@ fn values() -> Vec<Wrong> {
             &["from 0 to 4294967294"],
         ),
         socket(
-            "group = \"www data\"",
+            "group = \"www:data\"",
             "socket.a.group",
-            &["\"www data\" cannot be a name"],
+            &["\"www:data\" cannot be a name"],
         ),
         socket("backlog = 0", "socket.a.backlog", &["from 1 to 65535"]),
         socket(
@@ -529,6 +539,11 @@ fn values() -> Vec<Wrong> {
             "mode = \"0o640\"",
             "socket.a.record.mode",
             &["\"0o640\" is no mode"],
+        ),
+        record(
+            "mode = \"0044\"",
+            "socket.a.record.mode",
+            &["\"0044\" gives the owner less", "\"0644\""],
         ),
         record(
             "format = \"csv\"",
