@@ -184,16 +184,16 @@ impl<'a> Maker<'a> {
 }
 
 /// Whether the administrator has put a whole udsd.socket in place of the shipped one, or masked it:
-/// such a unit is not to be changed by a drop-in. It lies where the config files do, in /etc and,
-/// for a user, in the folder of their own.
+/// such a unit is not to be changed by a drop-in. It lies in /etc or, for a user, also beside the
+/// config file.
 fn has_own_socket_unit(places: &Places, scope: Scope) -> bool {
-    places.files.iter().any(|file| {
-        let folder = file.parent().and_then(Path::parent);
-        folder.is_some_and(|folder| {
-            let unit = folder.join("systemd").join(scope.folder());
-            fs::symlink_metadata(unit.join(units::FIRST)).is_ok()
-        })
-    })
+    let files = places.files.iter();
+    let mut folders = files.filter_map(|file| file.parent().and_then(Path::parent));
+    let is_there = |folder: &Path| {
+        let unit = folder.join("systemd").join(scope.folder());
+        fs::symlink_metadata(unit.join(units::FIRST)).is_ok()
+    };
+    is_there(Path::new("/etc")) || folders.any(is_there)
 }
 
 /// Writes all entries or, where one cannot be written, takes those before it away again: half of the

@@ -15,7 +15,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use harness::{Folder, Setup, has_program};
+use harness::{Folder, Setup, has_program, read_n};
 
 const README: &str = include_str!("../README.md");
 
@@ -26,6 +26,38 @@ fn blocks(kind: &str) -> Vec<&'static str> {
     starts
         .map(|at| &README[at..at + README[at..].find("```").unwrap()])
         .collect()
+}
+
+/// Each way that is shown to send one message to a relay and go.
+#[test]
+fn one_message_reaches_a_relay_and_its_sender_goes() {
+    let mut recipes = blocks("sh").into_iter();
+    let recipes = recipes.find(|block| block.contains("one message")).unwrap();
+    assert_eq!(recipes.lines().count(), 4);
+    let daemon = Setup::new()
+        .config("[socket.chat]\npath = \"{dir}/chat\"\nservice = \"relay\"\nframing = \"lines\"\n")
+        .start();
+    let (path, file) = (daemon.path("chat"), daemon.path("udsd.toml"));
+    for recipe in recipes.lines() {
+        let foreign = ["socat", "nc"]
+            .into_iter()
+            .find(|name| recipe.contains(&format!("| {name} ")));
+        if foreign.is_some_and(|name| !has_program(name)) {
+            continue;
+        }
+        let hears = daemon.connect("chat");
+        let line = recipe
+            .replace("udsc", &format!("udsc --config {}", file.display()))
+            .replace("/run/chat.sock", &path.display().to_string());
+        let sent = shell(daemon.folder().path(), &["-c", &line])
+            .output()
+            .unwrap();
+        assert!(
+            sent.status.success() && sent.stdout.is_empty(),
+            "{line}: {sent:?}"
+        );
+        assert_eq!(read_n(&hears, 12), b"one message\n", "{line}");
+    }
 }
 
 /// Commands of a block, each with the output that is printed below it.

@@ -528,3 +528,92 @@ fn wrong_usage_exits_2() {
         "\"udsd.sock\" is neither the NAME of a socket nor a path: write \"./udsd.sock\" for a file, \"@udsd.sock\" for an abstract name",
     );
 }
+
+#[test]
+fn names_are_those_of_the_file_that_the_daemon_serves() {
+    let mut daemon = harness::Setup::new()
+        .config("[socket.here]\npath = \"{dir}/here\"\nframing = \"nul\"\n")
+        .start();
+    let file = daemon.path("udsd.toml").display().to_string();
+    let udsc = |line: &str| Udsc::start(&format!("--config {file} {line}"));
+    let answered = udsc("-s here send --wait 1 hello").given(b"").code(0);
+    answered.printed("hello\n");
+    udsc("ping -c 1").given(b"").code(0);
+    udsc("-s nosuch")
+        .end()
+        .code(1)
+        .complained(&format!("no such socket nosuch in {file}; it has: here"));
+    for option in ["--system", "--user"] {
+        udsc(option).end().code(2);
+    }
+    daemon.stop();
+    let complaints = udsc("-s here").end().code(1).complaints();
+    assert!(
+        complaints[0].ends_with("(is udsd running? udsd --config FILE)"),
+        "{complaints:?}"
+    );
+}
+
+/// What is at a path, the file may know: an echo owes all of it.
+#[test]
+fn what_the_file_says_of_a_path_counts() {
+    let user = User::new(
+        "[socket.s]\npath = \"{dir}/s\"\nmode = \"0666\"\nframing = \"lines\"\nmessage-size = 5\n",
+    );
+    let _daemon = user.daemon();
+    let ended = user
+        .udsc(&format!("-s {}", user.path("s")))
+        .given(b"1\n123456\n");
+    ended.code(1).printed("1\n").complained(
+        "line 2 of standard input has 6 bytes, and message-size of socket s is 5: send it in parts, or raise message-size",
+    );
+}
+
+#[test]
+fn a_ping_that_no_buffer_holds_comes_back() {
+    let server = Server::echo();
+    let ended = server
+        .udsc("ping -c 2 -i 0s --size 3000000")
+        .given(b"")
+        .code(0);
+    assert!(ended.text().contains("2 sent, 2 received, 0 lost\n"));
+}
+
+#[test]
+fn a_ping_that_nobody_reads_is_given_up_in_time() {
+    let server = Server::start(|stream| {
+        thread::park();
+        drop(stream);
+    });
+    let ended = server.udsc("ping -c 1 -W 100ms --size 3000000").given(b"");
+    let complaints = ended.code(1).complaints();
+    let start = format!("udsc: {}: time ran out with ", server.path);
+    assert!(complaints[0].starts_with(&start), "{complaints:?}");
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    let udsc = env!("CARGO_BIN_EXE_udsc");
+    let udsd = env!("CARGO_BIN_EXE_udsd");
+    for (program, command) in [
+        (udsc, ""),
+        (udsc, "connect"),
+        (udsc, "send"),
+        (udsc, "listen"),
+        (udsc, "ping"),
+        (udsd, ""),
+    ] {
+        let output = std::process::Command::new(program)
+            .args(command.split_whitespace())
+            .arg("--help")
+            .env("COLUMNS", "80")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let long: Vec<&str> = text.lines().filter(|line| line.len() > 80).collect();
+        assert!(
+            text.lines().count() > 5 && long.is_empty(),
+            "{program} {command}: {long:?}"
+        );
+    }
+}

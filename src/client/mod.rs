@@ -17,7 +17,7 @@ mod target;
 mod transport;
 mod trips;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -38,6 +38,7 @@ const LINGER: Duration = Duration::from_secs(2);
 #[command(
     name = "udsc",
     version,
+    max_term_width = 100,
     after_help = "Without COMMAND: connect. Spans of time are written as \"250ms\" or \"5s\".\n\
                   Exit codes: 0 done, 1 failed, 2 wrong usage."
 )]
@@ -61,6 +62,15 @@ struct Options {
     /// The user's daemon; without either option the user's if it runs, else the system's
     #[arg(long, global = true, help_heading = "Which server")]
     user: bool,
+    /// The daemon that serves FILE
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with_all = ["system", "user"],
+        help_heading = "Which server"
+    )]
+    config: Option<PathBuf>,
     /// A socket's NAME in udsd.toml, a path (with a '/') or "@name" (abstract); without it the first
     /// of the file
     #[arg(

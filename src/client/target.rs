@@ -1,7 +1,7 @@
 //! Which server udsc talks to: NAME, path or nothing at all to an address, a framing and a
 //! connection. Reads the config file only where a NAME or nothing is given.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path};
 
 use rustix::io::Errno;
 
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
+    error::Fatal,
     frame::Framing,
 };
 
@@ -48,6 +49,8 @@ impl Listed {
 enum Owner {
     User,
     System,
+    /// Whoever started it with `--config FILE`.
+    File,
 }
 
 impl Owner {
@@ -55,6 +58,7 @@ impl Owner {
         match self {
             Owner::User => "systemctl --user start udsd.socket",
             Owner::System => "systemctl start udsd.socket",
+            Owner::File => "udsd --config FILE",
         }
     }
 }
@@ -77,10 +81,10 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
     let wanted = options.socket.as_deref().map(Wanted::of).transpose()?;
     let mut targets = match wanted {
         Some(Wanted::Address(address)) => vec![Ok(Target {
-            address,
             kind: SocketType::Stream,
             framing: Framing::Lines,
-            listed: None,
+            listed: of_path(options, &address),
+            address,
         })],
         Some(Wanted::Name(name)) => configured(options, Some(name))?,
         None => configured(options, None)?,
@@ -110,23 +114,12 @@ fn configured(
     options: &Options,
     name: Option<&str>,
 ) -> Result<Vec<Result<Target, String>>, Failure> {
-    let (system, current) = (Places::system(), Places::current());
-    let mut places = Vec::new();
-    if !options.system && current != system {
-        places.push((Owner::User, current));
-    }
-    if !options.user {
-        places.push((Owner::System, system));
-    }
-    if places.is_empty() {
-        return Err(Failure::Asked(
-            "--user: no user's daemon here (root has none, and XDG_RUNTIME_DIR must be set); use --system".into(),
-        ));
-    }
     let mut targets = Vec::new();
-    for (owner, places) in places {
-        let config = Config::load(None, &places);
-        let config = config.map_err(|fatal| Failure::Asked(fatal.to_string()))?;
+    for daemon in daemons(options)? {
+        let owner = daemon.owner;
+        let config = daemon
+            .config()
+            .map_err(|fatal| Failure::Asked(fatal.to_string()))?;
         match select(&config, name) {
             // Both may read the same file. And whoever has it in the first does not miss it here.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
@@ -135,6 +128,62 @@ fn configured(
         }
     }
     Ok(targets)
+}
+
+/// What a file says of the socket at `address`, beside its type and framing: a path is not asked for in
+/// vain because of a faulty file.
+fn of_path(options: &Options, address: &Address) -> Option<Listed> {
+    daemons(options).ok()?.into_iter().find_map(|daemon| {
+        let config = daemon.config().ok()?;
+        let socket = config.sockets.iter().find(|s| s.address == *address)?;
+        let mut listed = Target::of(socket, daemon.owner).listed?;
+        if (socket.kind, socket.framing) != (SocketType::Stream, Framing::Lines) {
+            listed.message_size = None;
+        }
+        Some(listed)
+    })
+}
+
+/// A daemon, by the file that it reads.
+struct Daemon<'a> {
+    owner: Owner,
+    places: Places,
+    /// `--config`
+    file: Option<&'a Path>,
+}
+
+impl Daemon<'_> {
+    fn config(&self) -> Result<Config, Fatal> {
+        Config::load(self.file, &self.places)
+    }
+}
+
+/// The daemons that `options` allow, in the order in which they are asked.
+fn daemons(options: &Options) -> Result<Vec<Daemon<'_>>, Failure> {
+    let (system, current) = (Places::system(), Places::current());
+    let file = options.config.as_deref();
+    let daemon = |owner, places| Daemon {
+        owner,
+        places,
+        file,
+    };
+    if file.is_some() {
+        return Ok(vec![daemon(Owner::File, current)]);
+    }
+    let mut daemons = Vec::new();
+    // Without a runtime folder there is no place for a daemon of the user's.
+    if !options.system && current != system && (options.user || current.runtime.is_some()) {
+        daemons.push(daemon(Owner::User, current));
+    }
+    if !options.user {
+        daemons.push(daemon(Owner::System, system));
+    }
+    if daemons.is_empty() {
+        return Err(Failure::Asked(
+            "--user: root has no user's daemon; use --system".into(),
+        ));
+    }
+    Ok(daemons)
 }
 
 fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, String> {

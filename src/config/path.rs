@@ -142,9 +142,9 @@ fn expand(text: &str, places: &Places) -> Result<String, String> {
     while let Some(part) = parts.next() {
         let state = "XDG_STATE_HOME, or HOME,";
         let (place, variable) = match part.chars().next() {
-            Some('t') => (&places.runtime, "XDG_RUNTIME_DIR"),
-            Some('S') => (&places.state, state),
-            Some('L') => (&places.logs, state),
+            Some('t') => (places.runtime.as_ref(), "XDG_RUNTIME_DIR"),
+            Some('S') => (places.state.as_ref(), state),
+            Some('L') => (places.logs.as_ref(), state),
             // An empty part before another one: the two % of "%%".
             None => {
                 let rest = parts.next().ok_or_else(|| wrong_specifier(text, "%"))?;
@@ -154,6 +154,7 @@ fn expand(text: &str, places: &Places) -> Result<String, String> {
             }
             Some(other) => return Err(wrong_specifier(text, &format!("%{other}"))),
         };
+        let place = place.ok_or_else(|| unknown(text, variable))?;
         let place = place
             .to_str()
             .filter(|place| !place.contains(char::is_control));
@@ -167,6 +168,20 @@ fn expand(text: &str, places: &Places) -> Result<String, String> {
         out += &part[1..];
     }
     Ok(out)
+}
+
+/// `text` begins with a place that nobody knows.
+fn unknown(text: &str, variable: &str) -> String {
+    let user = rustix::process::geteuid();
+    let text = quote(text);
+    match variable {
+        "XDG_RUNTIME_DIR" => format!(
+            "{text} needs XDG_RUNTIME_DIR, which is not set (su and cron do not), and /run/user/{user} is \
+             not there as this user's own: set it, write the path without %t, or serve one socket with \
+             --socket PATH"
+        ),
+        _ => format!("{text} needs {variable} which is not set: set it, or write a whole path"),
+    }
 }
 
 fn wrong_specifier(text: &str, specifier: &str) -> String {
@@ -206,8 +221,8 @@ mod tests {
     #[test]
     fn a_place_that_no_file_can_name_is_refused_with_its_variable() {
         let mut places = Places::system();
-        places.runtime = OsStr::from_bytes(b"/run/\xff").into();
-        places.state = "/a\nb".into();
+        places.runtime = Some(OsStr::from_bytes(b"/run/\xff").into());
+        places.state = Some("/a\nb".into());
         let fault = expand("%t/a", &places).unwrap_err();
         assert!(fault.contains("\"%t/a\" stands below XDG_RUNTIME_DIR which is not UTF-8"));
         assert!(

@@ -4,20 +4,24 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
+use rustix::process::{Uid, geteuid};
+
 use super::defaults;
 
-/// What %t, %S and %L mean, and where the user's own file is.
+/// What %t, %S and %L mean, and where config files are looked for. `None`: nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     /// %t
-    pub runtime: PathBuf,
+    pub runtime: Option<PathBuf>,
     /// %S
-    pub state: PathBuf,
+    pub state: Option<PathBuf>,
     /// %L
-    pub logs: PathBuf,
+    pub logs: Option<PathBuf>,
     /// Config files in the order they are looked for.
     pub files: Vec<PathBuf>,
 }
@@ -27,41 +31,66 @@ impl Places {
     #[must_use]
     pub fn system() -> Self {
         Self {
-            runtime: "/run".into(),
-            state: "/var/lib".into(),
-            logs: "/var/log".into(),
+            runtime: Some("/run".into()),
+            state: Some("/var/lib".into()),
+            logs: Some("/var/log".into()),
             files: vec!["/etc/udsd/udsd.toml".into()],
         }
     }
 
-    /// Those of the process: the user's for one who is not root and has XDG_RUNTIME_DIR, else the
-    /// system's.
+    /// Those of the process: the system's for root and for the system's service, else the user's.
     #[must_use]
     pub fn current() -> Self {
-        if rustix::process::geteuid().is_root() {
+        let variable = |name: &str| env::var_os(name);
+        let user = geteuid();
+        if user.is_root() || is_of_system(variable) {
             return Self::system();
         }
-        Self::of_user(|name| env::var_os(name), env::home_dir()).unwrap_or_else(Self::system)
+        Self::of_user(variable, env::home_dir(), own_runtime(user))
     }
 
-    /// Those of a user; `None` where the environment does not tell them. As the XDG base directory
-    /// specification has it, a path that is not absolute counts as unset.
-    fn of_user(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<Self> {
-        let absolute = |path: &PathBuf| path.is_absolute();
-        let folder = |name: &str| variable(name).map(PathBuf::from).filter(absolute);
-        let home = home.filter(absolute);
+    /// Those of a user; `runtime` is what serves where the environment does not say. The system's files
+    /// are not among them: their sockets are the system's. As the XDG base directory specification has
+    /// it, a path that is not absolute counts as unset.
+    fn of_user(
+        variable: impl Fn(&str) -> Option<OsString>,
+        home: Option<PathBuf>,
+        runtime: Option<PathBuf>,
+    ) -> Self {
+        let folder = |name: &str| absolute_of(variable(name));
+        let home = home.filter(|path| path.is_absolute());
         let below_home = |path: &str| home.as_deref().map(|home: &Path| home.join(path));
-        let runtime = folder("XDG_RUNTIME_DIR")?;
-        let state = folder("XDG_STATE_HOME").or_else(|| below_home(".local/state"))?;
+        let state = folder("XDG_STATE_HOME").or_else(|| below_home(".local/state"));
         let config = folder("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
-        let own = config.map(|folder| folder.join("udsd/udsd.toml"));
-        Some(Self {
-            runtime,
-            logs: state.join("log"),
+        let file = config.map(|folder| folder.join("udsd/udsd.toml"));
+        Self {
+            runtime: folder("XDG_RUNTIME_DIR").or(runtime),
+            logs: state.as_deref().map(|state| state.join("log")),
             state,
-            files: own.into_iter().chain(Self::system().files).collect(),
-        })
+            files: file.into_iter().collect(),
+        }
     }
+}
+
+fn absolute_of(path: Option<OsString>) -> Option<PathBuf> {
+    path.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Whether this process belongs to a service of the system manager, which runs as a user of its own: a
+/// user's manager gives all its processes XDG_RUNTIME_DIR (`systemd.exec(5)`).
+fn is_of_system(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    absolute_of(variable("XDG_RUNTIME_DIR")).is_none()
+        && ["NOTIFY_SOCKET", "RUNTIME_DIRECTORY"]
+            .iter()
+            .any(|name| variable(name).is_some())
+}
+
+/// What a login would have put into XDG_RUNTIME_DIR (`pam_systemd(8)`), which su and cron do not, if
+/// it is there and the user's own.
+fn own_runtime(user: Uid) -> Option<PathBuf> {
+    let folder = PathBuf::from(format!("/run/user/{user}"));
+    let found = fs::symlink_metadata(&folder).ok()?;
+    (found.is_dir() && found.uid() == user.as_raw()).then_some(folder)
 }
 
 /// `path` from the root, to be written where another process may stand in another folder; `None`
@@ -92,41 +121,58 @@ mod tests {
 
     use super::*;
 
-    fn user(variables: &[(&str, &str)], home: Option<&str>) -> Option<Places> {
+    fn user(variables: &[(&str, &str)], home: Option<&str>, runtime: Option<&str>) -> Places {
         let find = |name: &str| {
             let found = variables.iter().find(|(n, _)| *n == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        Places::of_user(find, home.map(PathBuf::from))
+        Places::of_user(find, home.map(PathBuf::from), runtime.map(PathBuf::from))
     }
 
     #[test]
-    fn a_user_has_places_below_home() {
-        let places = user(&[("XDG_RUNTIME_DIR", "/run/user/7")], Some("/home/u")).unwrap();
-        assert_eq!(places.runtime, Path::new("/run/user/7"));
-        assert_eq!(places.state, Path::new("/home/u/.local/state"));
-        assert_eq!(places.logs, Path::new("/home/u/.local/state/log"));
-        let files = ["/home/u/.config/udsd/udsd.toml", "/etc/udsd/udsd.toml"];
-        assert_eq!(places.files, files.map(PathBuf::from));
+    fn a_user_has_places_below_home_and_no_file_of_the_systems() {
+        let runtime = [("XDG_RUNTIME_DIR", "/run/user/7")];
+        let places = user(&runtime, Some("/home/u"), Some("/r"));
+        assert_eq!(places.runtime.unwrap(), Path::new("/run/user/7"));
+        assert_eq!(places.state.unwrap(), Path::new("/home/u/.local/state"));
+        assert_eq!(places.logs.unwrap(), Path::new("/home/u/.local/state/log"));
+        let file = PathBuf::from("/home/u/.config/udsd/udsd.toml");
+        assert_eq!(places.files, [file]);
     }
 
     #[test]
     fn variables_win_over_home() {
-        let variables = [
-            ("XDG_RUNTIME_DIR", "/r"),
-            ("XDG_STATE_HOME", "/s"),
-            ("XDG_CONFIG_HOME", "/c"),
-        ];
-        let places = user(&variables, None).unwrap();
-        assert_eq!(places.state, Path::new("/s"));
-        assert_eq!(places.logs, Path::new("/s/log"));
-        assert_eq!(places.files[0], Path::new("/c/udsd/udsd.toml"));
+        let variables = [("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")];
+        let places = user(&variables, None, Some("/r"));
+        assert_eq!(places.runtime.unwrap(), Path::new("/r"));
+        assert_eq!(places.state.unwrap(), Path::new("/s"));
+        assert_eq!(places.logs.unwrap(), Path::new("/s/log"));
+        assert_eq!(places.files, [PathBuf::from("/c/udsd/udsd.toml")]);
     }
 
     #[test]
-    fn without_a_runtime_folder_the_system_serves() {
-        assert_eq!(user(&[], Some("/home/u")), None);
-        assert_eq!(user(&[("XDG_RUNTIME_DIR", "")], Some("/home/u")), None);
-        assert_eq!(user(&[("XDG_RUNTIME_DIR", "run")], Some("/home/u")), None);
+    fn what_nobody_says_is_not_made_up() {
+        for value in ["", "run"] {
+            let variables = [("XDG_RUNTIME_DIR", value), ("XDG_STATE_HOME", value)];
+            let places = user(&variables, None, None);
+            assert_eq!(
+                (places.runtime, places.state, places.logs),
+                (None, None, None)
+            );
+            assert!(places.files.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_systems_service_is_told_from_a_user() {
+        for (variables, is_service) in [
+            (&[][..], false),
+            (&["NOTIFY_SOCKET"], true),
+            (&["RUNTIME_DIRECTORY"], true),
+            (&["NOTIFY_SOCKET", "XDG_RUNTIME_DIR"], false),
+        ] {
+            let find = |name: &str| variables.contains(&name).then(|| OsString::from("/x"));
+            assert_eq!(is_of_system(find), is_service, "{variables:?}");
+        }
     }
 }

@@ -110,9 +110,9 @@ mod tests {
             slow-client = "drop"
             [socket.a]
             path = "%t/b\\'.sock"
-            mode = "7"
+            mode = "700"
             user = 0
-            group = "adm"
+            group = 'DOM\ad m'
             allow-users = [0, "www-data"]
             allow-groups = ["adm"]
             queue-size = 1048577

@@ -180,7 +180,7 @@ impl<'a> Check<'a> {
         {
             let uid = geteuid().as_raw();
             self.notes.push(format!(
-                "the service runs as user {user}, and this check as uid {uid}: whether it may write {} was not tried; for that, run it as that user: runuser -u {user} -- env -u XDG_RUNTIME_DIR udsd --check",
+                "the service runs as user {user}, and this check as uid {uid}: whether it may write {} was not tried; for that, run it as that user: runuser -u {user} -- env -u XDG_RUNTIME_DIR RUNTIME_DIRECTORY=/run/udsd udsd --check",
                 untried.join(", ")
             ));
         }

@@ -295,8 +295,8 @@ fn listen_key(kind: SocketType) -> &'static str {
 fn address(address: &Address, places: &Places) -> Result<String, String> {
     match address {
         Address::Path(path) => {
-            let own = places.runtime.join(OWN_FOLDER);
-            if path.starts_with(&own) {
+            let own = places.runtime.as_ref().map(|place| place.join(OWN_FOLDER));
+            if let Some(own) = own.filter(|own| path.starts_with(own)) {
                 // The service's RuntimeDirectory=: it is given to the service's user with all that
                 // is in it, and removed when the service stops.
                 return Err(format!(
@@ -327,9 +327,17 @@ fn owner(account: &str, scope: Scope) -> Result<String, String> {
         Ok(65535) => Err("systemd refuses 65535 in a socket unit: write another number".into()),
         // Without zeros in front, which systemd refuses.
         Ok(number) => Ok(number.to_string()),
-        Err(_) if [".", ".."].contains(&account) => Err(format!(
-            "systemd refuses \"{account}\" in a socket unit: write a name as in `getent passwd`"
-        )),
+        // `valid_user_group_name` in systemd's src/basic/user-util.c.
+        Err(_)
+            if [".", ".."].contains(&account)
+                || account.starts_with('-')
+                || account.contains('/')
+                || account.trim() != account =>
+        {
+            Err(format!(
+                "systemd refuses \"{account}\" in a socket unit: write its number, as `getent` tells it"
+            ))
+        }
         Err(_) => value(account),
     }
 }
@@ -386,8 +394,12 @@ fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Optio
 }
 
 /// The folders that are the service's own.
-pub(super) fn own_folders(places: &Places) -> [PathBuf; 3] {
-    [&places.runtime, &places.state, &places.logs].map(|place| place.join(OWN_FOLDER))
+pub(super) fn own_folders(places: &Places) -> Vec<PathBuf> {
+    let known = [&places.runtime, &places.state, &places.logs].into_iter();
+    known
+        .flatten()
+        .map(|place| place.join(OWN_FOLDER))
+        .collect()
 }
 
 /// Text as the whole value of a key that is not split into words.

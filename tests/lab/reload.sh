@@ -187,7 +187,7 @@ EOF
   pid=$(main_pid)
   checked udsd ""
   checked root "note: the service runs as user udsd, and this check as uid 0: whether it may write /var/log/udsd/record was not tried"
-  checked outsider "whether it may write /var/log/udsd/record was not tried; for that, run it as that user: runuser -u udsd -- env -u XDG_RUNTIME_DIR udsd --check"
+  checked outsider "whether it may write /var/log/udsd/record was not tried; for that, run it as that user: runuser -u udsd -- env -u XDG_RUNTIME_DIR RUNTIME_DIRECTORY=/run/udsd udsd --check"
   in_vm systemctl reload udsd.service || fail "the reload of the same file fails"
   config <<EOF
 [socket.udsd]
