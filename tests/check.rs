@@ -150,12 +150,12 @@ fn what_a_start_would_find_is_found_without_a_trace() {
     let sealed = folder.join("sealed");
     fs::create_dir(&sealed).unwrap();
     if !geteuid().is_root() {
-        fs::write(sealed.join("record"), "").unwrap();
-        fs::set_permissions(sealed.join("record"), PermissionsExt::from_mode(0o400)).unwrap();
+        fs::write(folder.join("read"), "").unwrap();
+        fs::set_permissions(folder.join("read"), PermissionsExt::from_mode(0o400)).unwrap();
         fs::set_permissions(&sealed, PermissionsExt::from_mode(0o500)).unwrap();
         cases.extend([
             (
-                collect("{dir}/sealed/record"),
+                collect("{dir}/read"),
                 "log.record.file",
                 "must be able to read and write it",
             ),
@@ -299,7 +299,7 @@ fn beside_its_own_daemon_nothing_is_in_the_way_and_nobody_notices() {
         in_use.matches(&format!(" pid {pid}")).count(),
         in_use.lines().count()
     );
-    for key in ["log.path", "a.path", "p.path", "d.path"] {
+    for key in ["log.path", "log.record.file", "a.path", "p.path", "d.path"] {
         assert!(in_use.contains(&format!("socket.{key}: ")), "{in_use}");
     }
     passes(check(&other).env("MAINPID", &pid));
