@@ -235,7 +235,7 @@ fn a_foreign_server_is_refused_with_its_pid() {
     // Of a datagram socket the kernel does not tell whose it is.
     let path = folder.join("datagram");
     let _server = foreign(SocketType::DGRAM, &path, 0);
-    assert_refused(&path, &["in use by another process"]);
+    assert_refused(&path, &["in use by another process (`ss -xap` names it)"]);
 }
 
 #[test]
@@ -632,6 +632,28 @@ fn a_folder_that_the_user_may_not_write_to_is_named_with_the_remedy() {
     ] {
         assert!(log.contains(word), "\"{word}\" is not in: {log}");
     }
+}
+
+/// The one folder that the service may write to is the one where units may not have sockets.
+#[test]
+fn a_service_is_not_sent_to_a_folder_where_it_cannot_have_sockets() {
+    if !has_program("setpriv") {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    set_mode(folder.path(), 0o555);
+    let (code, log) = ordinary(Setup::new())
+        .variable("RUNTIME_DIRECTORY", "/run/udsd")
+        .arguments(&["--socket", path.to_str().unwrap()])
+        .fail();
+    set_mode(folder.path(), 0o755);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(
+        log.contains("its socket units do: make them follow the file"),
+        "{log}"
+    );
+    assert!(!log.contains("choose a path"), "{log}");
 }
 
 #[test]

@@ -115,9 +115,13 @@ fn a_service_of_the_system_has_the_systems_places() {
     let folder = Folder::new();
     let variables = [("RUNTIME_DIRECTORY", "/run/udsd")];
     let config = folder.join("file.toml");
-    fs::write(&config, "[socket.a]\npath = \"%t/a.sock\"\n").unwrap();
+    fs::write(
+        &config,
+        "[socket.a]\npath = \"@udsd-test-places\"\nservice = \"collect\"\nframing = \"lines\"\nrecord.file = \"%t/a.json\"\n",
+    )
+    .unwrap();
     let line = format!("--check --config {}", config.display());
     let checked = run(&folder, UDSD, OTHER, &variables, &line);
     let text = String::from_utf8(checked.stdout.clone()).unwrap() + &errors(&checked);
-    assert!(text.contains("/run/a.sock"), "{text}");
+    assert!(text.contains("cannot write /run/a.json: "), "{text}");
 }

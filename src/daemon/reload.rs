@@ -5,7 +5,6 @@
 //! dropped before the server takes it over is undone. What becomes of clients is the hub's to say.
 
 use ::log::{error, info, warn};
-use rustix::process::geteuid;
 
 use super::{
     Arguments, in_force,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     accounts,
-    config::{self, Config},
+    config::{self, Config, Places},
     endpoint::{self, Endpoint},
     error::{Fatal, Fault},
     hub::Socket,
@@ -121,11 +120,10 @@ pub(super) fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::So
 
 /// What makes the socket units follow the file.
 pub(super) fn units_remedy() -> String {
-    let user = !geteuid().is_root() && std::env::var_os("XDG_RUNTIME_DIR").is_some();
-    let systemctl = if user {
-        "systemctl --user"
-    } else {
+    let systemctl = if Places::current() == Places::system() {
         "systemctl"
+    } else {
+        "systemctl --user"
     };
     format!("{systemctl} daemon-reload && {systemctl} restart udsd.socket")
 }

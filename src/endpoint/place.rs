@@ -2,6 +2,7 @@
 //! end.
 
 use std::{
+    env,
     ffi::OsStr,
     fs::{self, File},
     io,
@@ -231,8 +232,24 @@ pub(super) fn look_at_folder(path: &Path) -> Result<(), String> {
 fn not_locked(why: Unlocked) -> String {
     match why {
         Unlocked::Held(pid) => in_use(pid),
+        // The one folder that is its own goes with it, with all sockets.
+        Unlocked::Failed(error, _) if may_not_write(&error) && is_service() => format!(
+            "no file can be made there: {error}; a service may not make sockets there, its socket units do: make them follow the file"
+        ),
         Unlocked::Foreign(fault) | Unlocked::Failed(_, fault) => fault,
     }
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Whether this is a service that has a folder of its own (RuntimeDirectory=, `systemd.exec(5)`).
+fn is_service() -> bool {
+    env::var_os("RUNTIME_DIRECTORY").is_some()
 }
 
 /// Makes way for a new socket at `path`: removes a dead one, and refuses whatever else is there.
@@ -346,7 +363,10 @@ pub(super) fn owner_of(address: &SocketAddrUnix) -> Option<i32> {
 pub(super) fn in_use(pid: Option<i32>) -> String {
     match pid {
         Some(pid) => format!("in use by pid {pid}; stop it, or choose another path"),
-        None => "in use by another process; stop it, or choose another path".into(),
+        // Of datagrams, and of one too busy to answer, the kernel does not tell.
+        None => {
+            "in use by another process (`ss -xap` names it); stop it, or choose another path".into()
+        }
     }
 }
 

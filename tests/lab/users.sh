@@ -10,6 +10,7 @@ CHECKS+=(
   users_quick_restarts_cost_no_socket
   users_own_file_and_records
   user_units_follow_the_users_file
+  users_units_know_nothing_of_the_systems_file
   users_restart_keeps_clients
   udsc_finds_the_users_daemon
   users_broken_config_costs_no_socket
@@ -246,6 +247,22 @@ END
   user_must_be inactive ActiveState
   echoes "$runtime/lab-second.sock"
   echoes "$runtime/lab-first.sock"
+  no_warnings
+}
+
+check_users_units_know_nothing_of_the_systems_file() {
+  fresh_resident
+  config <<'END'
+[socket.theirs]
+path = "%t/lab-theirs.sock"
+[socket.more]
+path = "%t/lab-more.sock"
+END
+  apply_resident
+  file_is "660 resident resident" "$runtime/udsd.sock"
+  refuses "$runtime/lab-theirs.sock"
+  user_must_be not-found LoadState udsd-more.socket
+  echoes "$runtime/udsd.sock"
   no_warnings
 }
 
