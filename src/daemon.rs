@@ -1,6 +1,7 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
 mod check;
+mod exposure;
 mod in_force;
 mod limits;
 mod log;
@@ -131,6 +132,7 @@ fn start(
         .is_ok_and(|passed| !passed.sockets.is_empty());
     let config = load(arguments, is_managed);
     log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
+    config.iter().for_each(note_exposure);
     let start = || {
         let signals = signals.map_err(|source| Fatal::System {
             doing: "handling signals",
@@ -182,6 +184,13 @@ fn read(arguments: &Arguments, places: &Places) -> Result<Config, Fatal> {
             };
             Config::ad_hoc(&options, places)
         }
+    }
+}
+
+/// Warns of a config file that strangers may change.
+fn note_exposure(config: &Config) {
+    for warning in exposure::warnings(config) {
+        warn!("{warning}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::{MetadataExt, PermissionsExt, symlink},
+            fs::{MetadataExt, PermissionsExt, chown, symlink},
             net::UnixStream,
             process::CommandExt,
         },
@@ -597,6 +597,34 @@ fn a_record_that_cannot_be_opened_comes_with_its_remedy() {
     let setup = Setup::new().config(&config("", "file = \"{dir}/file/record\""));
     fs::write(setup.folder().join("file"), "").unwrap();
     assert_refused(setup, &["Not a directory", "choose a path in a folder"]);
+}
+
+/// A file that strangers have a hand on, or that is no file at all.
+#[test]
+fn a_record_that_is_not_udsds_own_is_refused_and_untouched() {
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    fs::write(folder.join("precious"), "precious\n").unwrap();
+    fs::hard_link(folder.join("precious"), folder.join("record")).unwrap();
+    assert_refused(setup, &["2 names", "remove the others"]);
+    assert_eq!(
+        fs::read_to_string(folder.join("precious")).unwrap(),
+        "precious\n"
+    );
+
+    let kernel = config("", "file = \"/proc/self/comm\"");
+    assert_refused(Setup::new().config(&kernel), &["below /proc"]);
+
+    if !is_root() {
+        return;
+    }
+    let setup = Setup::new().config(&config("", FILE));
+    let folder = Arc::clone(setup.folder());
+    let record = folder.join("record");
+    fs::write(&record, "of another\n").unwrap();
+    chown(&record, Some(65533), None).unwrap();
+    assert_refused(setup, &["belongs to uid 65533", "chown 0 "]);
+    assert_eq!(fs::read_to_string(&record).unwrap(), "of another\n");
 }
 
 #[test]

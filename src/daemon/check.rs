@@ -17,7 +17,7 @@ use clap::Parser;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use super::{Arguments, in_force, read, reload, sockets, unwritable};
+use super::{Arguments, exposure, in_force, read, reload, sockets, unwritable};
 use crate::{
     accounts,
     config::{self, Config, Places, SocketType},
@@ -94,6 +94,7 @@ impl<'a> Check<'a> {
     }
 
     fn examine(&mut self, config: &Config) {
+        self.notes.extend(exposure::warnings(config));
         // What the daemon to be reloaded serves by, if its sockets are those of units.
         let serving = self.daemon.and_then(|_| in_force::read(&self.places));
         let has_units = match self.daemon {

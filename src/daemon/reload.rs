@@ -9,7 +9,7 @@ use ::log::{error, info, warn};
 use super::{
     Arguments, in_force,
     limits::new_limits,
-    load, log as lines, open_record,
+    load, log as lines, note_exposure, open_record,
     records::held,
     report,
     sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
@@ -51,6 +51,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             });
             info!("reloaded {file}");
             note_changes(serving, &config);
+            note_exposure(&config);
             note_abstract(server, &config);
             in_force::write(is_managed.then_some(&config));
             *serving = config;

@@ -14,7 +14,7 @@ use std::{
 
 use log::warn;
 use rustix::{
-    fs::{Access, OFlags, access},
+    fs::{Access, OFlags, PROC_SUPER_MAGIC, access, statfs},
     io::Errno,
     process::geteuid,
 };
@@ -150,6 +150,7 @@ impl Target {
         if let Ok(kind) = there {
             check_kind(kind)?;
         }
+        check_folder(path)?;
         let lock = match &there {
             Ok(kind) if kind.is_char_device() => None,
             _ => Some(lock_of(path, held)?),
@@ -157,6 +158,7 @@ impl Target {
         let file = open_file(path, mode).map_err(|error| refusal(path, error, there.is_ok()))?;
         let found = file.metadata()?;
         check_kind(found.file_type())?;
+        check_owner(path, &found)?;
         let (mut last_seq, mut torn) = (0, false);
         if found.is_file() {
             // Only now: its last writer may have just ended.
@@ -234,7 +236,7 @@ pub fn look(path: &Path, tried: bool, is_own: &dyn Fn(i32) -> bool) -> Result<()
     let refused = |error: io::Error, is_there| refusal(path, error, is_there);
     let folder = path.parent().unwrap_or(path);
     let there = match fs::symlink_metadata(path) {
-        Ok(there) => Some(there.file_type()),
+        Ok(there) => Some(there),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::metadata(folder).map_err(|error| refused(error, false))?;
             None
@@ -242,19 +244,22 @@ pub fn look(path: &Path, tried: bool, is_own: &dyn Fn(i32) -> bool) -> Result<()
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
         Err(error) => return Err(refused(error, true)),
     };
-    if let Some(kind) = there {
-        check_kind(kind)?;
+    if let Some(there) = &there {
+        check_kind(there.file_type())?;
     }
+    check_folder(path)?;
     if !tried {
         return Ok(());
     }
-    if !there.is_some_and(|kind| kind.is_char_device()) {
+    let is_device = |there: &fs::Metadata| there.file_type().is_char_device();
+    if !there.as_ref().is_some_and(is_device) {
         let lock = lock::of_record(path);
         lock::look_at_folder(&lock)
             .and_then(|()| lock::look(&lock, is_own))
             .map_err(|why| not_locked(path, &lock, why))?;
     }
-    if there.is_some() {
+    if let Some(there) = there {
+        check_owner(path, &there)?;
         let may = Access::READ_OK | Access::WRITE_OK;
         access(path, may).map_err(|error| refused(error.into(), true))?;
     }
@@ -292,6 +297,39 @@ fn check_kind(kind: FileType) -> Result<(), Unopened> {
         "is something other than a regular file: move it away, or choose another path"
     };
     Err(Unopened::Refused(format!("it {fault}")))
+}
+
+/// Refuses a file that others have a hand on: whoever owns it, or has it under another name, may change
+/// what stands there, or have udsd write to what is not its own.
+fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), Unopened> {
+    let own = geteuid().as_raw();
+    let (uid, names) = (found.uid(), found.nlink());
+    let path = path.display();
+    if !found.is_file() {
+        return Ok(());
+    }
+    if uid != own && uid != 0 {
+        return Err(Unopened::Refused(format!(
+            "it belongs to uid {uid}, neither root nor uid {own}, as which udsd runs: chown {own} {path}, or move it away"
+        )));
+    }
+    if names > 1 {
+        return Err(Unopened::Refused(format!(
+            "it has {names} names (hard links): remove the others, or move it away"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what the kernel only shows as files.
+fn check_folder(path: &Path) -> Result<(), Unopened> {
+    let folder = path.parent().unwrap_or(path);
+    match statfs(folder) {
+        Ok(found) if found.f_type == PROC_SUPER_MAGIC => Err(Unopened::Refused(
+            "it is below /proc, where no file is kept: choose another path".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What `open(2)` said of a record's file, with the remedy where there is one. `is_there`: it was to be

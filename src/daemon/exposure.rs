@@ -1,0 +1,42 @@
+//! Whether strangers may change the config file, and with it what udsd does: whoever is neither root nor
+//! the user that udsd runs as.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use rustix::process::geteuid;
+
+use crate::config::Config;
+
+/// One line for each way in which they may, with the remedy.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    // Where a link leads decides.
+    let file = config
+        .file
+        .as_ref()
+        .and_then(|file| fs::canonicalize(file).ok());
+    let Some(file) = file else {
+        return Vec::new();
+    };
+    let folder = file.parent().unwrap_or(&file);
+    let folder = exposed(folder, 0o1000, "the folder of the config file");
+    exposed(&file, 0, "the config file")
+        .into_iter()
+        .chain(folder)
+        .collect()
+}
+
+/// `sparing`: a bit of the mode with which anyone may write there and do no harm.
+fn exposed(path: &Path, sparing: u32, what: &str) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    let own = geteuid().as_raw();
+    let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+    let path = path.display();
+    if uid != 0 && uid != own {
+        return Some(format!(
+            "{what}, {path}, belongs to uid {uid}, who may change what udsd does: chown root {path}"
+        ));
+    }
+    (mode & 0o002 != 0 && mode & sparing == 0).then(|| {
+        format!("{what}, {path}, has mode {mode:04o}: anyone may change what udsd does: chmod o-w {path}")
+    })
+}
