@@ -15,10 +15,11 @@ use crate::{
     queue::Queue,
 };
 
-/// A connected byte stream that never waits: a Unix socket, or a script in memory.
+/// A connected byte stream that never waits: a Unix socket, or a script in memory. One whose end has not
+/// been read is given up by `cut_off` or `hang_up`: to drop it may take long.
 pub trait Stream {
     /// Reads what is there, or less; 0 is the end of the stream. Descriptors that came with it are
-    /// closed.
+    /// closed elsewhere.
     ///
     /// # Errors
     /// `WouldBlock` where nothing waits; any other error ends the client.
@@ -41,11 +42,11 @@ pub trait Stream {
 
     /// What the client had sent stays unread: closing it then gives the client ECONNRESET, by which it
     /// learns that it was not served. Returns the bytes that are unread.
-    fn cut_off(&mut self) -> usize;
+    fn cut_off(self) -> usize;
 
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
     /// and not ECONNRESET. Returns the bytes that were read away.
-    fn hang_up(&mut self) -> usize;
+    fn hang_up(self) -> usize;
 }
 
 /// The time of a turn.

@@ -101,6 +101,7 @@ impl Endpoint {
             None,
         )
         .map_err(|error| system(error.into()))?;
+        sys::refuse_descriptors(&fd).map_err(system)?;
         let listens = socket.kind != config::SocketType::Datagram;
         if !listens {
             // Before anyone can send: what came earlier would come from nobody.
@@ -194,6 +195,7 @@ impl Endpoint {
             )));
         }
         rustix::io::ioctl_fionbio(&passed.fd, true).map_err(system)?;
+        sys::refuse_descriptors(&passed.fd).map_err(|error| fault(error.to_string()))?;
         if let Address::Path(path) = &socket.address {
             compare_permissions(path, socket);
         }
@@ -258,9 +260,11 @@ impl Endpoint {
             });
         }
         // The manager makes the sockets that it passes blocking, and this may be one of them.
-        rustix::io::ioctl_fionbio(&fd, true).map_err(|error| Fatal::Socket {
+        let blocking = rustix::io::ioctl_fionbio(&fd, true).map_err(io::Error::from);
+        let taken_over = blocking.and_then(|()| sys::refuse_descriptors(&fd));
+        taken_over.map_err(|error| Fatal::Socket {
             socket: describe(socket),
-            fault: io::Error::from(error).to_string(),
+            fault: error.to_string(),
         })?;
         let bound = parked.file.as_ref().zip(lock);
         let origin = if parked.inherited {
@@ -296,7 +300,7 @@ impl Endpoint {
         }
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            let Ok((mut link, _)) = Link::accept(&self.fd, self.packets) else {
+            let Ok((link, _)) = Link::accept(&self.fd, self.packets) else {
                 break;
             };
             link.hang_up();

@@ -88,7 +88,7 @@ pub fn leave(
             links.len() - kept
         ),
     }
-    for mut link in links.into_iter().skip(kept) {
+    for link in links.into_iter().skip(kept) {
         link.hang_up();
     }
 }
@@ -217,7 +217,7 @@ impl Handover {
     /// Ends clients that nobody can go on with.
     pub fn end(why: &str, streams: Vec<Option<Link>>) {
         let mut clients = 0;
-        for mut link in streams.into_iter().flatten() {
+        for link in streams.into_iter().flatten() {
             link.hang_up();
             clients += 1;
         }
@@ -281,7 +281,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
             _ => return,
         };
-        if let Ok(mut link) = Link::resume(fd, sizes) {
+        if let Ok(link) = Link::resume(fd, sizes) {
             clients += 1;
             link.hang_up();
         }

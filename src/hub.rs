@@ -161,11 +161,13 @@ impl<S: Stream> Hub<S> {
         // Before the limits: raising one would not let this client in.
         if !rules.access.admits(&peer, groups) {
             rules.counters.refused += 1;
+            stream.cut_off();
             self.lines[socket].denied(rules, "a client", &peer, now.instant);
             return None;
         }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
+            stream.cut_off();
             self.lines[socket].refused(rules, &peer, over, now.instant);
             return None;
         }

@@ -17,6 +17,7 @@ pub mod record;
 pub mod throttle;
 
 pub mod alarm;
+pub mod closer;
 pub mod config;
 pub mod lock;
 pub mod memory;

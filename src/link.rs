@@ -1,17 +1,18 @@
 //! The kernel's end of one client: a connected socket that never waits. The bytes of a stream pass
 //! here as they come; `packets` makes a stream of a seqpacket socket.
+//!
+//! Most clients cannot send descriptors: the listener that they connected to keeps them out. Those that
+//! can (they connected before, or the kernel is older than 6.16) are read from by `rights`.
 
 mod packets;
+mod rights;
 
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::{
-    io::{Errno, ioctl_fionread},
-    net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags},
-};
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, sockopt};
 
 pub use packets::Sizes;
 
@@ -27,7 +28,8 @@ pub struct Link(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Stream(OwnedFd),
+    /// A stream, and whether descriptors may come with its bytes.
+    Stream(OwnedFd, bool),
     Packets(Packets),
 }
 
@@ -50,23 +52,22 @@ impl Link {
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn resume(fd: OwnedFd, packets: Option<Sizes>) -> io::Result<Self> {
+        let takes_descriptors = sys::takes_descriptors(&fd);
         Ok(Link(match packets {
-            None => Kind::Stream(fd),
-            Some(sizes) => Kind::Packets(Packets::new(fd, sizes)?),
+            None => {
+                // An urgent byte (MSG_OOB) is a byte like others: without this, reads leave it out.
+                sockopt::set_socket_oobinline(&fd, true)?;
+                Kind::Stream(fd, takes_descriptors)
+            }
+            Some(sizes) => Kind::Packets(Packets::new(fd, takes_descriptors, sizes)?),
         }))
     }
-}
-
-/// Bytes that wait to be read: of both types all of them (`unix_inq_len` in net/unix/af_unix.c).
-fn unread(fd: impl AsFd) -> usize {
-    let bytes = ioctl_fionread(fd).unwrap_or_default();
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            Kind::Stream(fd) => fd.as_fd(),
+            Kind::Stream(fd, _) => fd.as_fd(),
             Kind::Packets(packets) => packets.as_fd(),
         }
     }
@@ -74,19 +75,16 @@ impl AsFd for Link {
 
 impl Stream for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fd = match &mut self.0 {
-            Kind::Stream(fd) => fd,
-            Kind::Packets(packets) => return packets.read(buffer),
-        };
-        // Without room for control data the kernel itself closes descriptors that were sent
-        // (`unix(7)`, SCM_RIGHTS): they never enter this process.
-        let (read, _) = net::recv(fd, buffer, RecvFlags::DONTWAIT)?;
-        Ok(read)
+        match &mut self.0 {
+            Kind::Stream(fd, false) => Ok(net::recv(fd, buffer, RecvFlags::DONTWAIT)?.0),
+            Kind::Stream(fd, true) => Ok(rights::receive(fd, buffer, false)?.envelope.length),
+            Kind::Packets(packets) => packets.read(buffer),
+        }
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let fd = match &mut self.0 {
-            Kind::Stream(fd) => fd,
+            Kind::Stream(fd, _) => fd,
             Kind::Packets(packets) => return packets.write(parts),
         };
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -100,33 +98,27 @@ impl Stream for Link {
 
     fn resize(&mut self, message: usize, longest: usize) -> io::Result<()> {
         match &mut self.0 {
-            Kind::Stream(_) => Ok(()),
+            Kind::Stream(..) => Ok(()),
             Kind::Packets(packets) => packets.resize(message, longest),
         }
     }
 
-    fn cut_off(&mut self) -> usize {
-        unread(&*self)
+    fn cut_off(self) -> usize {
+        let (fd, takes_descriptors) = match self.0 {
+            Kind::Stream(fd, takes_descriptors) => (fd, takes_descriptors),
+            Kind::Packets(packets) => return packets.cut_off(),
+        };
+        rights::cut_off(fd, takes_descriptors, false)
     }
 
-    fn hang_up(&mut self) -> usize {
-        let fd = match &mut self.0 {
-            Kind::Stream(fd) => fd,
+    fn hang_up(self) -> usize {
+        let (fd, takes_descriptors) = match self.0 {
+            Kind::Stream(fd, takes_descriptors) => (fd, takes_descriptors),
             Kind::Packets(packets) => return packets.hang_up(),
         };
-        // After this the peer can send no more, so the loop ends with what its buffer held.
-        if net::shutdown(&*fd, Shutdown::Both).is_err() {
-            return 0;
-        }
-        let mut unread = 0;
-        let mut buffer = [0; 4096];
-        loop {
-            match net::recv(&*fd, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return unread,
-                Ok((_, n)) => unread += n,
-                Err(Errno::INTR) => {}
-                Err(_) => return unread,
-            }
-        }
+        rights::hang_up(fd, takes_descriptors, false, |fd, buffer| {
+            let (_, length) = net::recv(fd, buffer, RecvFlags::DONTWAIT)?;
+            Ok((length > 0).then_some(length))
+        })
     }
 }

@@ -17,8 +17,9 @@ use rustix::{
 };
 
 use crate::{
+    closer,
     datagram::Datagrams,
-    envelope::{Address, Envelope, Place},
+    envelope::{Address, BATCH, Envelope, Place},
     sys,
 };
 
@@ -30,6 +31,10 @@ const SEND_BUFFER: usize = 32 << 20;
 #[derive(Debug)]
 pub struct Mailbox {
     fd: Rc<OwnedFd>,
+    /// Descriptors may be with what waits there.
+    has_descriptors: bool,
+    /// The kernel keeps out those of others who send now.
+    refuses_descriptors: bool,
     /// The manager keeps it: what waits there is for the next process.
     inherited: bool,
 }
@@ -42,7 +47,51 @@ impl Mailbox {
     pub fn new(fd: Rc<OwnedFd>, inherited: bool) -> io::Result<Self> {
         sockopt::set_socket_passcred(&fd, true)?;
         raise_send_buffer(&fd)?;
-        Ok(Mailbox { fd, inherited })
+        let refuses_descriptors = sys::refuse_descriptors(&fd)?;
+        let is_empty = sys::look(&fd, &mut [], true)
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        Ok(Mailbox {
+            fd,
+            has_descriptors: !(refuses_descriptors && is_empty),
+            refuses_descriptors,
+            inherited,
+        })
+    }
+
+    /// As `receive`, of what descriptors may be with: they are closed elsewhere.
+    fn receive_with_descriptors(
+        &mut self,
+        buffer: &mut [u8],
+        slot: usize,
+        envelopes: &mut Vec<Envelope>,
+    ) -> io::Result<()> {
+        for bytes in buffer.chunks_exact_mut(slot).take(BATCH) {
+            match self.receive_one(bytes) {
+                Ok(envelope) => envelopes.push(envelope),
+                Err(error) => {
+                    // Who sends now cannot send any.
+                    let is_empty = error.kind() == io::ErrorKind::WouldBlock;
+                    self.has_descriptors &= !(is_empty && self.refuses_descriptors);
+                    if envelopes.is_empty() {
+                        return Err(error);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_one(&self, bytes: &mut [u8]) -> io::Result<Envelope> {
+        if !closer::has_room() && sys::look(&self.fd, bytes, true)?.has_descriptors {
+            return Err(io::Error::other(
+                "descriptors come with it, and those that came before are not closed yet",
+            ));
+        }
+        let mut descriptors = Vec::new();
+        let received = sys::receive_with_descriptors(&self.fd, bytes, &mut descriptors)?;
+        closer::close_sent(descriptors, &received.envelope.peer);
+        Ok(received.envelope)
     }
 
     /// The socket, for the event loop to watch.
@@ -84,7 +133,10 @@ impl Datagrams for Mailbox {
         slot: usize,
         envelopes: &mut Vec<Envelope>,
     ) -> io::Result<()> {
-        sys::receive_datagrams(&self.fd, buffer, slot, envelopes)
+        match self.has_descriptors {
+            false => sys::receive_datagrams(&self.fd, buffer, slot, envelopes),
+            true => self.receive_with_descriptors(buffer, slot, envelopes),
+        }
     }
 
     fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()> {
@@ -112,6 +164,14 @@ impl Datagrams for Mailbox {
         }
         let mut unread = 0;
         loop {
+            if self.has_descriptors
+                && sys::look(&self.fd, &mut [], true).is_ok_and(|found| found.has_descriptors)
+                && let Ok(socket) = self.fd.try_clone()
+            {
+                // Its answers still go out from here.
+                closer::read_away(socket);
+                return unread;
+            }
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
             match net::recv(&self.fd, &mut [0][..], flags) {
                 Ok((_, length)) => unread += length,

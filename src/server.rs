@@ -41,6 +41,7 @@ use mail::Mail;
 
 use crate::{
     alarm::Alarm,
+    closer,
     connection::Watch,
     endpoint::Endpoint,
     error::Fatal,
@@ -146,6 +147,7 @@ impl Server {
         drain_timeout: Duration,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
+        closer::watched_by(poll.registry())?;
         let registry = poll.registry();
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, WAKER)?);

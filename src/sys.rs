@@ -14,7 +14,7 @@ use std::{
     io,
     mem::{self, MaybeUninit},
     ops,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr, slice,
 };
 
@@ -31,6 +31,17 @@ use crate::{
 // SAFETY: only arithmetic.
 const CREDENTIALS: usize =
     unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+
+/// Descriptors that one message can have (SCM_MAX_FD, `unix(7)`).
+pub const DESCRIPTORS: usize = 253;
+/// Room for as many.
+// SAFETY: only arithmetic.
+const RIGHTS: usize =
+    unsafe { libc::CMSG_SPACE((DESCRIPTORS * mem::size_of::<RawFd>()) as u32) } as usize;
+
+/// Whether descriptors may be sent to this socket (SO_PASSRIGHTS, Linux 6.16); what it listens for
+/// inherits it. The constant is not in libc yet.
+const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// Supplementary groups that one `groups_of` has room for at first; few processes have more.
 const GROUPS: usize = 32;
@@ -110,45 +121,193 @@ pub fn groups_of(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
+/// From now on nobody can send descriptors to this socket, nor to those that it accepts: `sendmsg(2)`
+/// fails with EPERM. Whether the kernel can do that; what was sent before still waits.
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub fn refuse_descriptors(socket: impl AsFd) -> io::Result<bool> {
+    match set_option(socket, SO_PASSRIGHTS, 0) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Whether `refuse_descriptors` does anything on this kernel.
+#[must_use]
+pub fn can_refuse_descriptors() -> bool {
+    let pair = std::os::unix::net::UnixDatagram::unbound();
+    pair.is_ok_and(|socket| refuse_descriptors(socket).unwrap_or(false))
+}
+
+/// Whether descriptors may be sent to this socket.
+#[must_use]
+pub fn takes_descriptors(socket: impl AsFd) -> bool {
+    let mut takes: libc::c_int = 1;
+    let mut length = mem::size_of_val(&takes) as libc::socklen_t;
+    // SAFETY: `takes` and `length` are valid for writes of the sizes that are passed, and the kernel
+    // writes a plain `int`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            ptr::from_mut(&mut takes).cast(),
+            &raw mut length,
+        )
+    };
+    result < 0 || takes != 0
+}
+
+/// What was received, and who sent it.
+#[derive(Debug)]
+pub struct Received {
+    /// Its length, and where it came from; on a socket without SO_PASSCRED from nobody.
+    pub envelope: Envelope,
+    /// Neither bytes nor control data came: the end, on a socket that has SO_PASSCRED.
+    pub is_end: bool,
+}
+
+/// Receives from a socket without waiting: the next packet or datagram, or bytes of a stream.
+/// Descriptors that came with it are appended.
+///
+/// # Errors
+/// Those of `recvmsg(2)`; `WouldBlock` where nothing waits.
+pub fn receive_with_descriptors(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<Received> {
+    let mut control = Control([MaybeUninit::uninit(); CREDENTIALS + RIGHTS]);
+    let mut name = MaybeUninit::<libc::sockaddr_un>::uninit();
+    let (length, header) = receive(socket, buffer, &mut control, Some(&mut name), 0)?;
+    // SAFETY: the kernel has filled this header and what it leads to, which all still live; it has opened
+    // the descriptors in it for this process, where nothing else knows of them.
+    let (from, peer) = unsafe {
+        take_descriptors(&header, descriptors);
+        (name_of(&header), credentials_of(&header))
+    };
+    Ok(Received {
+        envelope: Envelope { from, peer, length },
+        is_end: length == 0 && header.msg_controllen == 0,
+    })
+}
+
+/// What waits at a socket.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its length; on a stream no more than there was room for.
+    pub length: usize,
+    /// The end.
+    pub is_end: bool,
+    /// Descriptors are with it, or right behind.
+    pub has_descriptors: bool,
+}
+
+/// Looks at what `receive_with_descriptors` would bring, from SO_PEEK_OFF on. No descriptor enters this
+/// process, nor is any closed. `passcred`: whether the socket has SO_PASSCRED.
+///
+/// # Errors
+/// As there.
+pub fn look(socket: impl AsFd, buffer: &mut [u8], passcred: bool) -> io::Result<Waiting> {
+    // Room for the credentials that always come, or for nothing: MSG_CTRUNC tells of more.
+    let (length, header) = if passcred {
+        let mut control = Control([MaybeUninit::uninit(); CREDENTIALS]);
+        receive(socket, buffer, &mut control, None, libc::MSG_PEEK)?
+    } else {
+        receive(socket, buffer, &mut Control([]), None, libc::MSG_PEEK)?
+    };
+    Ok(Waiting {
+        length,
+        is_end: length == 0 && header.msg_controllen == 0,
+        has_descriptors: header.msg_flags & libc::MSG_CTRUNC != 0,
+    })
+}
+
 /// Receives one packet of a seqpacket socket that has SO_PASSCRED, without waiting. Returns its
 /// length, which is more than `buffer` has where it was cut (MSG_TRUNC, `recv(2)`); `None` at the end.
 ///
 /// An empty packet reads like the end of file. But each packet brings its sender's credentials
-/// (SCM_CREDENTIALS, `unix(7)`), and the end brings nothing. There is room for them alone, so the
-/// kernel closes descriptors that were sent: they never enter this process.
+/// (SCM_CREDENTIALS, `unix(7)`), and the end brings nothing. There is room for them alone: descriptors
+/// that were sent the kernel closes, in this call.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`; `WouldBlock` where no packet waits.
 pub fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut control = Control([MaybeUninit::uninit(); CREDENTIALS]);
+    let (length, header) = receive(socket, buffer, &mut control, None, 0)?;
+    Ok((length > 0 || header.msg_controllen > 0).then_some(length))
+}
+
+/// One `recvmsg(2)`. What the header leads to lives as long as the arguments.
+fn receive<const ROOM: usize>(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    control: &mut Control<ROOM>,
+    name: Option<&mut MaybeUninit<libc::sockaddr_un>>,
+    flags: libc::c_int,
+) -> io::Result<(usize, libc::msghdr)> {
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
-    // A header of 16 bytes and a `struct ucred`, aligned for both.
-    let mut control = [0_u64; 4];
     // SAFETY: null pointers with lengths of zero make a valid `struct msghdr`.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    if let Some(name) = name {
+        header.msg_name = name.as_mut_ptr().cast();
+        header.msg_namelen = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    }
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = mem::size_of_val(&control) as _;
-    // SAFETY: `header` names one part and a control buffer, both valid for writes of the lengths that
-    // stand beside them and alive until the call returns; the kernel writes plain bytes there.
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = ROOM as _;
+    // SAFETY: `header` names one part, a control buffer and perhaps an address, all valid for writes of
+    // the lengths that stand beside them and alive until the call returns; the kernel writes plain bytes
+    // there.
     let length = unsafe {
         libc::recvmsg(
             socket.as_fd().as_raw_fd(),
             &raw mut header,
-            libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC,
+            flags | libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC,
         )
     };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    Ok((length > 0 || header.msg_controllen > 0).then_some(length))
+    // It does not outlive this call.
+    header.msg_iov = ptr::null_mut();
+    header.msg_iovlen = 0;
+    Ok((length, header))
+}
+
+/// The descriptors that the kernel has opened.
+///
+/// # Safety
+/// `header` was filled by the kernel, its control buffer still lives, and nobody has taken the
+/// descriptors in it yet.
+unsafe fn take_descriptors(header: &libc::msghdr, all: &mut Vec<OwnedFd>) {
+    // SAFETY: only arithmetic.
+    let head = unsafe { libc::CMSG_LEN(0) } as usize;
+    // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macros look at no more.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() };
+    while let Some(message) = next {
+        if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
+            let bytes = message.cmsg_len.saturating_sub(head);
+            // SAFETY: as above.
+            let first = unsafe { libc::CMSG_DATA(message) }.cast::<RawFd>();
+            for i in 0..bytes / mem::size_of::<RawFd>() {
+                // SAFETY: by its length the data holds this many numbers; each is of a descriptor that
+                // is open and nobody's yet.
+                all.push(unsafe { OwnedFd::from_raw_fd(first.add(i).read_unaligned()) });
+            }
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(header, message).as_ref() };
+    }
 }
 
 /// Room for control data, placed as its header asks (`cmsg(3)`).
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct Control([u8; CREDENTIALS]);
+struct Control<const ROOM: usize>([MaybeUninit<u8>; ROOM]);
 
 /// Receives the datagrams that are there, at most `BATCH`, each into `slot` bytes of its own of `buffer`,
 /// with its sender's address and credentials (`recvmmsg(2)`, SO_PASSCRED in `unix(7)`). `envelopes`
@@ -163,7 +322,7 @@ pub fn receive_datagrams(
     envelopes: &mut Vec<Envelope>,
 ) -> io::Result<()> {
     let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; BATCH];
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; BATCH];
+    let mut controls = [const { MaybeUninit::<Control<CREDENTIALS>>::uninit() }; BATCH];
     let mut parts: [libc::iovec; BATCH] = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
@@ -180,7 +339,7 @@ pub fn receive_datagrams(
         header.msg_iov = &raw mut parts[i];
         header.msg_iovlen = 1;
         header.msg_control = controls[i].as_mut_ptr().cast();
-        header.msg_controllen = mem::size_of::<Control>();
+        header.msg_controllen = CREDENTIALS;
         room += 1;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
@@ -229,7 +388,7 @@ unsafe fn name_of(header: &libc::msghdr) -> Address {
 /// The credentials that the kernel wrote; where there are none, those of nobody.
 ///
 /// # Safety
-/// `header` was filled by the kernel and had a `Control`, which still lives.
+/// `header` was filled by the kernel and had a `Control` with room for them, which still lives.
 unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
     // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macro looks at no more.
     let Some(first) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
@@ -335,14 +494,19 @@ pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
 /// # Errors
 /// Those of `setsockopt(2)`.
 pub fn set_peek_offset(socket: impl AsFd, offset: i32) -> io::Result<()> {
+    set_option(socket, libc::SO_PEEK_OFF, offset)
+}
+
+/// Sets an option of a socket that is a number.
+fn set_option(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one `int` behind the pointer, which lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_PEEK_OFF,
-            ptr::from_ref(&offset).cast(),
-            mem::size_of_val(&offset) as libc::socklen_t,
+            option,
+            ptr::from_ref(&value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
         )
     };
     if result < 0 {

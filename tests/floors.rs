@@ -26,7 +26,7 @@ const FLOORS: &[&[&[&str]]] = &[
     ],
     &[
         &["alarm", "lock", "memory", "sys", "sysctl"],
-        &["config", "parking", "systemd", "writer"],
+        &["closer", "config", "parking", "systemd", "writer"],
     ],
     &[
         &["accounts", "input"],

@@ -4,20 +4,14 @@
 
 mod harness;
 
-use std::{
-    fs,
-    io::{self, Read},
-    os::fd::AsFd,
-    thread,
-};
+use std::{fs, thread};
 
 use harness::{
     Daemon, Random, Setup, Signal, has_program, is_root,
     packets::{Packets, try_connect},
-    round_trip, wait_for,
+    round_trip,
 };
 use rustix::{
-    event::PollFlags,
     io::Errno,
     net::{SendFlags, SocketType},
     process::geteuid,
@@ -214,32 +208,6 @@ fn of_one_that_is_too_long_the_first_part_is_recorded() {
 }
 
 #[test]
-fn descriptors_that_are_sent_never_enter_the_daemon() {
-    let sockets = config("") + "[socket.e]\npath = \"{dir}/e\"\n";
-    let daemon = Daemon::start(&sockets);
-    let client = client(&daemon);
-    client.round_trip(b"hello");
-    let before = daemon.descriptors("e");
-    let null = fs::File::open("/dev/null").unwrap();
-    let (mut reader, writer) = io::pipe().unwrap();
-    for packet in [&b"with descriptors"[..], b""] {
-        let many = vec![writer.as_fd(); 253];
-        client.send_with(packet, &many);
-        client.send_with(packet, &[null.as_fd(), writer.as_fd()]);
-        for _ in 0..2 {
-            assert_eq!(client.receive().as_deref(), Some(packet));
-        }
-    }
-    drop(writer);
-    assert!(
-        wait_for(reader.as_fd(), PollFlags::IN),
-        "somebody holds the pipe"
-    );
-    assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
-    assert_eq!(daemon.descriptors("e"), before);
-}
-
-#[test]
 fn a_slow_reader_is_waited_for_and_loses_nothing() {
     const PACKETS: usize = 5000;
     let daemon = start("message-size = \"2KiB\"\nqueue-size = \"8KiB\"");
@@ -279,7 +247,8 @@ fn a_slow_reader_is_disconnected_and_what_it_got_is_whole() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error, Errno::PIPE);
+    // By whether it was told of what nobody read of it.
+    assert!([Errno::PIPE, Errno::CONNRESET].contains(&error), "{error}");
     daemon.wait_log(&["WARN", "s: client 1 (pid", "did not read", "queue-size"]);
     let received = client.receive_all();
     assert!(received.len() < sent && received.len() > 10);

@@ -1,22 +1,27 @@
-//! Promise: no client ever hangs because a read stopped short of what had already come. A read of a
-//! Unix stream stops at a write that carries descriptors, at urgent data, and before the end of
-//! file, and no further edge tells of the bytes behind (`unix(7)`); and a descriptor that a client
-//! passes is closed at once.
+//! Promise: no client ever hangs because a read stopped short of what had already come, and none of its
+//! bytes is left out. A read of a Unix stream stops at a write that carries descriptors, at urgent data,
+//! and before the end of file, and no further edge tells of the bytes behind (`unix(7)`); and a
+//! descriptor that a client passes is closed. Who connects while udsd listens cannot pass one
+//! (SO_PASSRIGHTS), so the clients here have connected before.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
 
 mod harness;
 
 use std::{
-    fmt::Write as _,
     hint,
     io::{self, PipeReader, Write},
     net::Shutdown,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     thread,
 };
 
-use harness::{Daemon, Random, read_all, read_n, send_urgent, send_with};
-use rustix::event::PollFlags;
+use harness::{
+    Daemon, Random, Setup, manager, read_all, read_n, round_trip, send_urgent, send_with,
+};
+use rustix::{event::PollFlags, net::SocketType};
 
 const FRAMINGS: [&str; 7] = [
     "none",
@@ -48,17 +53,16 @@ fn message(framing: &str, number: u8) -> Vec<u8> {
 enum Step {
     Plain,
     WithDescriptor,
-    /// An urgent byte behind the write's own; it stays out of the stream.
+    /// Its last byte is urgent.
     Urgent,
-    /// Nothing but an urgent byte.
+    /// Its first byte comes alone and is urgent.
     UrgentAlone,
 }
 
 use Step::{Plain, Urgent, UrgentAlone, WithDescriptor};
 
-/// What may stop a read, and what follows it. Never two urgent bytes: the second would make the first
-/// part of the stream.
-const ORDERS: [&[Step]; 11] = [
+/// What may stop a read, and what follows it.
+const ORDERS: [&[Step]; 12] = [
     &[Plain],
     &[WithDescriptor],
     &[WithDescriptor, Plain],
@@ -68,6 +72,7 @@ const ORDERS: [&[Step]; 11] = [
     &[UrgentAlone, Plain],
     &[Urgent, Plain],
     &[Plain, Urgent, Plain],
+    &[Urgent, UrgentAlone, Urgent],
     &[WithDescriptor, Urgent, Plain],
     &[Urgent, WithDescriptor, Plain],
 ];
@@ -79,15 +84,27 @@ enum Cut {
     Inside,
 }
 
-fn start() -> Daemon {
-    let mut config = String::new();
-    for (i, framing) in FRAMINGS.iter().enumerate() {
-        let _ = write!(
-            config,
-            "[socket.s{i}]\npath = \"{{dir}}/{framing}\"\nframing = \"{framing}\"\nservice = \"echo\"\n"
-        );
-    }
-    Daemon::start(&config)
+/// A daemon with one socket of this framing, and clients of it that connected before the start.
+fn start(framing: &str, keys: &str, clients: usize) -> (Daemon, Vec<UnixStream>) {
+    let (setup, socket, clients) = begin(clients);
+    (go(setup, &socket, framing, keys), clients)
+}
+
+/// The clients, and nobody who serves them.
+fn begin(clients: usize) -> (Setup, OwnedFd, Vec<UnixStream>) {
+    let setup = Setup::new();
+    let path = setup.folder().join("socket");
+    let socket = manager::socket_at(&path, SocketType::STREAM);
+    let clients = (0..clients).map(|_| harness::connect(&path)).collect();
+    (setup, socket, clients)
+}
+
+fn go(setup: Setup, socket: &OwnedFd, framing: &str, keys: &str) -> Daemon {
+    let config = format!(
+        "[socket.witness]\npath = \"{{dir}}/witness\"\n\
+         [socket.s]\npath = \"{{dir}}/socket\"\nframing = \"{framing}\"\n{keys}\n"
+    );
+    manager::passing(setup.config(&config), &[socket.as_fd()], None).start()
 }
 
 /// Sends the writes of `order`; returns what is to come back, and the ends of the passed pipes.
@@ -119,10 +136,10 @@ fn send(
                 send_with(stream, bytes, &[writer.as_fd()]);
                 pipes.push(reader);
             }
-            Urgent => send_urgent(stream, &[bytes, &b"!"[..]].concat()),
+            Urgent => send_urgent(stream, bytes),
             UrgentAlone => {
-                send_urgent(stream, b"!");
-                (&mut &*stream).write_all(bytes).unwrap();
+                send_urgent(stream, &bytes[..1]);
+                (&mut &*stream).write_all(&bytes[1..]).unwrap();
             }
         }
     }
@@ -136,53 +153,52 @@ fn all_closed(pipes: &[PipeReader]) {
     }
 }
 
-/// Every framing, order and cut.
-fn cases() -> impl Iterator<Item = (&'static str, &'static [Step], Cut)> {
-    FRAMINGS.into_iter().flat_map(|framing| {
-        ORDERS.into_iter().flat_map(move |order| {
-            [Cut::Between, Cut::Inside].map(move |cut| (framing, order, cut))
-        })
-    })
+/// Every order and cut.
+fn cases() -> impl Iterator<Item = (&'static [Step], Cut)> {
+    ORDERS
+        .into_iter()
+        .flat_map(|order| [Cut::Between, Cut::Inside].map(move |cut| (order, cut)))
 }
 
-/// Runs every case: `queue` connects, sends, and half-closes where told; all of it is there before
-/// the daemon reads.
+/// Runs every case: all of it is there before the daemon reads.
 fn all_at_once(accepted: bool, half_close: bool) {
-    harness::raise_open_files();
-    let daemon = start();
-    let before = daemon.descriptors("none");
-    let connect = |framing| daemon.connect(framing);
-    let mut early: Vec<UnixStream> = Vec::new();
-    if accepted {
-        early = cases().map(|(framing, ..)| connect(framing)).collect();
-        // The newest has been served, so all have been accepted.
-        for (stream, (framing, ..)) in early.iter().zip(cases()) {
-            harness::round_trip(stream, &message(framing, 0));
-        }
-    }
-    daemon.halt();
-    let mut early = early.into_iter();
-    let sent: Vec<_> = cases()
-        .map(|(framing, order, cut)| {
-            let stream = early.next().unwrap_or_else(|| connect(framing));
-            let (owed, pipes) = send(&stream, framing, order, cut);
-            if half_close {
+    let bare = start("none", "", 0).0.descriptors("witness");
+    for framing in FRAMINGS {
+        let (setup, socket, clients) = begin(cases().count());
+        let queue = || -> Vec<_> {
+            let sent = cases().zip(&clients).map(|((order, cut), stream)| {
+                let sent = send(stream, framing, order, cut);
+                if half_close {
+                    stream.shutdown(Shutdown::Write).unwrap();
+                }
+                sent
+            });
+            sent.collect()
+        };
+        let (daemon, sent) = if accepted {
+            let daemon = go(setup, &socket, framing, "");
+            for stream in &clients {
+                round_trip(stream, &message(framing, 0));
+            }
+            daemon.halt();
+            let sent = queue();
+            daemon.resume();
+            (daemon, sent)
+        } else {
+            let sent = queue();
+            (go(setup, &socket, framing, ""), sent)
+        };
+        for (case, (stream, (owed, pipes))) in cases().zip(clients.iter().zip(sent)) {
+            let came = read_n(stream, owed.len());
+            assert_eq!(came, owed, "{framing} {case:?}");
+            if !half_close {
                 stream.shutdown(Shutdown::Write).unwrap();
             }
-            (stream, owed, pipes)
-        })
-        .collect();
-    daemon.resume();
-    for (case, (stream, owed, pipes)) in cases().zip(sent) {
-        let came = read_n(&stream, owed.len());
-        assert_eq!(came, owed, "{case:?}");
-        if !half_close {
-            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(stream), b"", "{framing} {case:?}");
+            all_closed(&pipes);
         }
-        assert_eq!(read_all(&stream), b"", "{case:?}");
-        all_closed(&pipes);
+        assert_eq!(daemon.descriptors("witness"), bare, "descriptors leaked");
     }
-    assert_eq!(daemon.descriptors("none"), before, "descriptors leaked");
 }
 
 #[test]
@@ -196,56 +212,56 @@ fn what_waited_in_a_connected_stream_is_read_to_its_end() {
 }
 
 #[test]
-fn what_came_before_the_accept_is_read_to_its_last_byte() {
+fn what_came_before_the_start_is_read_to_its_last_byte() {
     all_at_once(false, false);
 }
 
 #[test]
-fn what_came_before_the_accept_is_read_to_its_end() {
+fn what_came_before_the_start_is_read_to_its_end() {
     all_at_once(false, true);
 }
 
 #[test]
 fn what_comes_while_the_daemon_reads_is_read_to_its_last_byte_and_end() {
-    let daemon = start();
-    let before = daemon.descriptors("none");
-    for round in 0..20 {
-        for case in cases() {
-            let (framing, order, cut) = case;
-            let stream = daemon.connect(framing);
-            let (owed, pipes) = send(&stream, framing, order, cut);
-            if round % 2 == 0 {
-                stream.shutdown(Shutdown::Write).unwrap();
-                assert_eq!(read_all(&stream), owed, "{case:?}");
-            } else {
-                assert_eq!(read_n(&stream, owed.len()), owed, "{case:?}");
-            }
-            all_closed(&pipes);
+    const ROUNDS: usize = 10;
+    for framing in FRAMINGS {
+        let (daemon, clients) = start(framing, "", ROUNDS * cases().count());
+        for stream in &clients {
+            round_trip(stream, &message(framing, 0));
         }
+        let before = daemon.descriptors("witness") - clients.len();
+        let mut clients = clients.into_iter();
+        for round in 0..ROUNDS {
+            for (case, stream) in cases().zip(&mut clients) {
+                let (order, cut) = case;
+                let (owed, pipes) = send(&stream, framing, order, cut);
+                if round % 2 == 0 {
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    assert_eq!(read_all(&stream), owed, "{framing} {case:?}");
+                } else {
+                    assert_eq!(read_n(&stream, owed.len()), owed, "{framing} {case:?}");
+                }
+                all_closed(&pipes);
+            }
+        }
+        assert_eq!(daemon.descriptors("witness"), before, "descriptors leaked");
     }
-    assert_eq!(daemon.descriptors("none"), before, "descriptors leaked");
 }
 
 #[test]
 fn write_and_close_delivers_every_message_under_every_framing() {
-    let framings = &FRAMINGS[1..];
-    let mut config = String::new();
-    for (i, framing) in framings.iter().enumerate() {
-        let _ = write!(
-            config,
-            "[socket.s{i}]\npath = \"{{dir}}/{framing}\"\nframing = \"{framing}\"\nservice = \"collect\"\n\
-             [socket.s{i}.record]\nformat = \"raw\"\n"
-        );
-    }
-    let daemon = Daemon::start(&config);
-    let mut lines = 0;
-    let mut go = |halted: bool| {
-        if halted {
-            daemon.halt();
-        }
-        for framing in framings {
-            for order in ORDERS {
-                let stream = daemon.connect(framing);
+    const ROUNDS: usize = 10;
+    for framing in &FRAMINGS[1..] {
+        let keys = "service = \"collect\"\nrecord.format = \"raw\"";
+        let (daemon, clients) = start(framing, keys, 2 * ROUNDS * ORDERS.len());
+        let mut clients = clients.into_iter();
+        let mut lines = 0;
+        for round in 0..2 * ROUNDS {
+            let halted = round % 2 == 0;
+            if halted {
+                daemon.halt();
+            }
+            for (order, stream) in ORDERS.into_iter().zip(&mut clients) {
                 let (_, pipes) = send(&stream, framing, order, Cut::Between);
                 drop(stream);
                 lines += order.len();
@@ -253,40 +269,59 @@ fn write_and_close_delivers_every_message_under_every_framing() {
                     all_closed(&pipes);
                 }
             }
+            if halted {
+                daemon.resume();
+            }
         }
-        if halted {
-            daemon.resume();
+        let written = daemon.wait_output(lines);
+        for number in 1..=3 {
+            let per_round: usize = ORDERS.iter().filter(|order| order.len() >= number).count();
+            let wire = message(framing, number as u8);
+            let body = match *framing {
+                "length-prefixed" => &wire[4..],
+                "cstring:6" => &wire[..2],
+                "fixed:6" => &wire[..],
+                "syslog" if number.is_multiple_of(2) => &wire[2..],
+                _ => &wire[..wire.len() - 1],
+            };
+            let count = written
+                .iter()
+                .filter(|line| line.as_bytes() == body)
+                .count();
+            assert_eq!(count, per_round * 2 * ROUNDS, "{framing}: {body:?}");
         }
-    };
-    for _ in 0..10 {
-        go(true);
-        go(false);
+        assert_eq!(daemon.wait_output(lines).len(), lines);
     }
-    let written = daemon.wait_output(lines);
-    for (framing, number) in framings.iter().flat_map(|f| (1..=3).map(move |n| (f, n))) {
-        let per_round: usize = ORDERS.iter().filter(|order| order.len() >= number).count();
-        let wire = message(framing, number as u8);
-        let body = match *framing {
-            "length-prefixed" => &wire[4..],
-            "cstring:6" => &wire[..2],
-            "fixed:6" => &wire[..],
-            "syslog" if number.is_multiple_of(2) => &wire[2..],
-            _ => &wire[..wire.len() - 1],
-        };
-        let count = written
-            .iter()
-            .filter(|line| line.as_bytes() == body)
-            .count();
-        assert_eq!(count, per_round * 20, "{framing}: {body:?}");
-    }
-    assert_eq!(daemon.wait_output(lines).len(), lines);
 }
 
 #[test]
-fn many_descriptors_at_once_are_closed_at_once() {
-    let daemon = start();
-    let before = daemon.descriptors("none");
-    let client = daemon.connect("lines");
+fn an_urgent_byte_keeps_its_place() {
+    for collect in [false, true] {
+        let keys = match collect {
+            false => "",
+            true => "service = \"collect\"\nrecord.format = \"raw\"",
+        };
+        let (daemon, mut clients) = start("lines", keys, 1);
+        for client in [clients.remove(0), daemon.connect("socket")] {
+            send_urgent(&client, b"pay 10");
+            send_urgent(&client, b"0");
+            send_urgent(&client, b"\n");
+            if !collect {
+                assert_eq!(read_n(&client, 8), b"pay 100\n");
+            }
+        }
+        if collect {
+            assert_eq!(daemon.wait_output(2), ["pay 100", "pay 100"]);
+        }
+    }
+}
+
+#[test]
+fn many_descriptors_at_once_are_closed() {
+    let (daemon, mut clients) = start("lines", "", 1);
+    let client = clients.remove(0);
+    round_trip(&client, b"here\n");
+    let before = daemon.descriptors("witness");
     for _ in 0..50 {
         let (reader, writer) = io::pipe().unwrap();
         let descriptors = vec![writer.as_fd(); 253];
@@ -295,16 +330,14 @@ fn many_descriptors_at_once_are_closed_at_once() {
         all_closed(&[reader]);
         assert_eq!(read_n(&client, 11), b"take these\n");
     }
-    drop(client);
-    assert_eq!(daemon.descriptors("none"), before);
+    assert_eq!(daemon.descriptors("witness"), before);
 }
 
 #[test]
 fn no_edge_is_lost_however_a_writer_and_the_daemon_meet() {
-    let daemon = start();
+    let (_daemon, clients) = start("none", "", 4);
     thread::scope(|scope| {
-        for seed in 1..=4 {
-            let client = daemon.connect("none");
+        for (seed, client) in (1..).zip(clients) {
             scope.spawn(move || {
                 let mut random = Random::new(seed);
                 for round in 0..3_000_u32 {
@@ -330,17 +363,17 @@ fn no_edge_is_lost_however_a_writer_and_the_daemon_meet() {
 
 #[test]
 fn no_edge_is_lost_in_a_stream_of_single_bytes_with_descriptors_and_urgent_data() {
-    let daemon = start();
-    let before = daemon.descriptors("none");
+    let (daemon, clients) = start("none", "", 3);
+    for stream in &clients {
+        round_trip(stream, b"here");
+    }
+    let before = daemon.descriptors("witness");
     thread::scope(|scope| {
-        for seed in 11..=13 {
-            let client = daemon.connect("none");
+        for (seed, client) in (11..).zip(&clients) {
             scope.spawn(move || {
                 let mut random = Random::new(seed);
-                let mut bytes = random.bytes(20_000);
-                bytes.retain(|&byte| byte != b'!');
+                let bytes = &random.bytes(20_000);
                 thread::scope(|scope| {
-                    let (client, bytes) = (&client, &bytes);
                     scope.spawn(move || {
                         for byte in bytes {
                             match random.below(20) {
@@ -348,19 +381,16 @@ fn no_edge_is_lost_in_a_stream_of_single_bytes_with_descriptors_and_urgent_data(
                                     let (_, writer) = io::pipe().unwrap();
                                     send_with(client, &[*byte], &[writer.as_fd()]);
                                 }
-                                1 => send_urgent(client, &[*byte, b'!']),
+                                1 => send_urgent(client, &[*byte]),
                                 _ => (&mut &*client).write_all(&[*byte]).unwrap(),
                             }
                         }
                         client.shutdown(Shutdown::Write).unwrap();
                     });
-                    // An urgent byte is part of the stream if a later one overtakes it.
-                    let mut came = read_all(client);
-                    came.retain(|&byte| byte != b'!');
-                    assert!(came == *bytes);
+                    assert!(read_all(client) == *bytes);
                 });
             });
         }
     });
-    assert_eq!(daemon.descriptors("none"), before);
+    assert_eq!(daemon.descriptors("witness"), before - clients.len());
 }

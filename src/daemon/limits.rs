@@ -6,11 +6,12 @@ use ::log::{info, warn};
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    closer,
     config::{self, Config, SocketType},
     limits::Limits,
     memory::{self, Memory},
     parking::Parking,
-    sysctl, systemd,
+    sys, sysctl, systemd,
 };
 
 /// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
@@ -34,12 +35,24 @@ pub(super) fn new_limits(config: &Config) -> Limits {
     limits
 }
 
+/// Descriptors that are kept free of `files` for those that clients send along.
+fn reserved(files: usize) -> usize {
+    let sent = closer::ROOM.min(files / 4);
+    closer::limit(sent);
+    match sys::can_refuse_descriptors() {
+        // They can only have been sent before udsd first had the socket.
+        true => 0,
+        false => sent,
+    }
+}
+
 fn derive(config: &Config) -> (Limits, Vec<String>) {
     let mut reasons = Vec::new();
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let files = usize::try_from(files).unwrap_or(usize::MAX);
     let sockets = SOCKET_DESCRIPTORS * config.sockets.len();
-    let possible = files.saturating_sub(OWN_DESCRIPTORS + sockets).max(1);
+    let own = OWN_DESCRIPTORS + sockets + reserved(files);
+    let possible = files.saturating_sub(own).max(1);
     let mut clients = match config.limits.clients {
         0 => possible,
         clients => clients,

@@ -73,10 +73,10 @@ impl Lines {
         });
     }
 
-    pub(super) fn closed<S>(
+    pub(super) fn closed(
         &mut self,
         socket: &Socket,
-        client: &Connection<S>,
+        (id, peer): (ClientId, &Peer),
         reason: &Close,
         loss: &Loss,
         now: Instant,
@@ -93,7 +93,6 @@ impl Lines {
         } else {
             (&mut self.closed, Level::Warn)
         };
-        let Connection { id, peer, .. } = client;
         write(throttle, level, now, || {
             let name = &socket.name;
             let why = why(socket, reason);

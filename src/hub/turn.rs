@@ -410,7 +410,13 @@ impl<S: Stream> Hub<S> {
         );
         socket.counters.closed += u64::from(!ended);
         socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
-        self.lines[client.socket as usize].closed(socket, &client, reason, &loss, now.instant);
+        self.lines[client.socket as usize].closed(
+            socket,
+            (client.id, &client.peer),
+            reason,
+            &loss,
+            now.instant,
+        );
         self.call(client.socket as usize, now);
     }
 }

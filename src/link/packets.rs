@@ -9,9 +9,10 @@ use std::{
 };
 
 use rustix::net::{
-    self, AddressFamily, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
+    self, AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt,
 };
 
+use super::rights;
 use crate::{connection::Stream, sys};
 
 /// Bytes of the length before a message.
@@ -66,6 +67,8 @@ impl Sizes {
 #[derive(Debug)]
 pub(super) struct Packets {
     fd: OwnedFd,
+    /// Descriptors may come with its packets.
+    takes_descriptors: bool,
     message_size: u32,
     /// ECONNRESET was seen: the client went without reading all it was sent.
     reset: bool,
@@ -74,7 +77,7 @@ pub(super) struct Packets {
 impl Packets {
     /// # Errors
     /// Those of `setsockopt(2)`.
-    pub(super) fn new(fd: OwnedFd, sizes: Sizes) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd, takes_descriptors: bool, sizes: Sizes) -> io::Result<Self> {
         // Tells an empty packet from the end. Nobody looks at what they say: the sender is who
         // connected.
         sockopt::set_socket_passcred(&fd, true)?;
@@ -83,9 +86,19 @@ impl Packets {
         }
         Ok(Packets {
             fd,
+            takes_descriptors,
             message_size: sizes.message,
             reset: false,
         })
+    }
+
+    /// The length of the next packet, which `body` holds as far as it has room; `None` at the end.
+    fn receive(&self, body: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.takes_descriptors {
+            return sys::receive_packet(&self.fd, body);
+        }
+        let received = rights::receive(&self.fd, body, true)?;
+        Ok((!received.is_end).then_some(received.envelope.length))
     }
 }
 
@@ -109,7 +122,7 @@ impl Stream for Packets {
                 break;
             };
             let (prefix, body) = place.split_at_mut(PREFIX);
-            match sys::receive_packet(&self.fd, body) {
+            match self.receive(body) {
                 Ok(Some(length)) => {
                     let length = length.min(body.len());
                     prefix.copy_from_slice(&(length as u32).to_be_bytes());
@@ -145,26 +158,14 @@ impl Stream for Packets {
         Ok(())
     }
 
-    fn cut_off(&mut self) -> usize {
-        super::unread(&self.fd)
+    fn cut_off(self) -> usize {
+        rights::cut_off(self.fd, self.takes_descriptors, true)
     }
 
-    fn hang_up(&mut self) -> usize {
-        // After this the peer can send no more, so the loop ends with what its buffer held.
-        if net::shutdown(&self.fd, Shutdown::Both).is_err() {
-            return 0;
-        }
-        let mut unread = 0;
-        loop {
-            match sys::receive_packet(&self.fd, &mut []) {
-                Ok(Some(length)) => unread += length,
-                Ok(None) => return unread,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
-                    _ => return unread,
-                },
-            }
-        }
+    fn hang_up(self) -> usize {
+        rights::hang_up(self.fd, self.takes_descriptors, true, |fd, _| {
+            sys::receive_packet(fd, &mut [])
+        })
     }
 }
 
@@ -249,7 +250,7 @@ impl<'a> Rest<'a> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use rustix::net::{RecvFlags, recv, send, socketpair};
+    use rustix::net::{RecvFlags, Shutdown, recv, send, socketpair};
 
     use super::*;
 
@@ -260,7 +261,7 @@ mod tests {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, theirs) = socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
         let (sizes, _) = Sizes::new(LIMIT, LIMIT).unwrap();
-        (Packets::new(ours, sizes).unwrap(), theirs)
+        (Packets::new(ours, false, sizes).unwrap(), theirs)
     }
 
     fn put(client: &OwnedFd, packets: &[&[u8]]) {
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn hanging_up_counts_the_bytes_that_nobody_read() {
-        let (mut link, client) = pair();
+        let (link, client) = pair();
         put(&client, &[b"12345", b"", &[b'x'; 5000], b"1"]);
         assert_eq!(link.hang_up(), 5006);
         let mut end = [0; 1];
@@ -436,7 +437,7 @@ mod tests {
         );
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, client) = socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-        let mut link = Packets::new(ours, sizes).unwrap();
+        let mut link = Packets::new(ours, false, sizes).unwrap();
         assert_eq!(most(&link), room);
         let packet = prefixed(&[&vec![7; before + 1]]);
         assert_eq!(link.write(&[IoSlice::new(&packet)]).unwrap(), packet.len());

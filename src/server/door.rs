@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{LISTENERS, watch};
 use crate::{
-    connection::Watch,
+    connection::{Stream, Watch},
     endpoint::Endpoint,
     hub::{Hub, Now},
     link::Link,
@@ -174,7 +174,7 @@ impl Door {
                 usize::try_from(files).unwrap_or(usize::MAX),
                 now,
             );
-            drop(link);
+            link.cut_off();
         }
         self.reserve = reserve();
         self.rest = Some(now.instant + REST);

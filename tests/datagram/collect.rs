@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    Client, assert_no_more_descriptors, collecting, counted, descriptors,
+    Client, collecting, counted,
     harness::{Daemon, Setup, Signal, has_program, wait_for},
     json, number_of, numbered,
 };
@@ -221,31 +221,6 @@ fn a_stop_writes_what_was_read_and_counts_what_was_not() {
     let unread = counted(&daemon, "s", "bytes unread");
     assert!(unread > 0);
     assert_eq!(lines.len() as u64 * 1000 + unread, sent as u64 * 1000);
-}
-
-#[test]
-fn systemd_notify_with_its_barrier_is_not_kept_waiting() {
-    if !has_program("systemd-notify") {
-        return;
-    }
-    let daemon = Daemon::start(&collecting("", ""));
-    Client::unbound(&daemon).send(b"first");
-    daemon.wait_output(1);
-    let before = descriptors(&daemon);
-    for _ in 0..5 {
-        // It waits until the descriptor that it sent with BARRIER=1 is closed.
-        let status = Command::new("systemd-notify")
-            .args(["--ready", "--status=hi"])
-            .env("NOTIFY_SOCKET", daemon.path("s"))
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-    let lines = daemon.wait_output(11);
-    let message = |n: usize| json(&lines[n])["message"].as_str().unwrap().to_owned();
-    assert_eq!(message(1), "READY=1\nSTATUS=hi");
-    assert_eq!(message(2), "BARRIER=1");
-    assert_no_more_descriptors(&daemon, before);
 }
 
 #[test]

@@ -2,28 +2,19 @@
 
 use std::{
     fs,
-    io::{IoSlice, Read},
-    mem::MaybeUninit,
-    os::{
-        fd::AsFd,
-        unix::{
-            fs::{PermissionsExt, symlink},
-            net::UnixDatagram,
-        },
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixDatagram,
     },
     sync::mpsc::sync_channel,
     thread,
 };
 
-use rustix::{
-    event::PollFlags,
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr},
-    process::geteuid,
-};
+use rustix::process::geteuid;
 
 use super::{
-    Client, assert_no_more_descriptors, config, counted, descriptors,
-    harness::{Daemon, Random, Setup, has_program, is_root, wait_for},
+    Client, config, counted,
+    harness::{Daemon, Random, Setup, has_program, is_root},
     json, kernel_queue, number_of, numbered, own_pid,
 };
 use crate::access::acting;
@@ -295,33 +286,6 @@ fn a_datagram_that_is_too_long_is_refused_alone() {
     assert!(daemon.stop().success());
     assert_eq!(counted(&daemon, "s", "oversized"), 5);
     assert_eq!(counted(&daemon, "s", "messages"), 2);
-}
-
-#[test]
-fn descriptors_never_enter_and_are_closed_at_once() {
-    let daemon = Daemon::start(&config(""));
-    // An answer to a name costs no descriptor, not even for a moment.
-    let name = daemon.path("c").to_str().unwrap().to_owned();
-    let client = Client::abstract_name(&daemon, name.as_bytes());
-    client.round_trip(b"before");
-    let before = descriptors(&daemon);
-    let to = SocketAddrUnix::new(&client.to).unwrap();
-    for n in 1..20 {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let handed = vec![writer.as_fd(); n];
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(20))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&handed)));
-        let parts = [IoSlice::new(b"with descriptors")];
-        let flags = SendFlags::empty();
-        sendmsg_addr(&client.socket, &to, &parts, &mut control, flags).unwrap();
-        drop(writer);
-        assert_eq!(client.receive(), b"with descriptors");
-        // Ends when the last copy is closed.
-        assert!(wait_for(reader.as_fd(), PollFlags::IN), "{n} are open");
-        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
-    }
-    assert_no_more_descriptors(&daemon, before);
 }
 
 #[test]

@@ -21,8 +21,7 @@ use std::{
         fd::AsFd,
         unix::net::{SocketAddr, UnixDatagram},
     },
-    path::{Path, PathBuf},
-    time::Instant,
+    path::PathBuf,
 };
 
 use harness::{Daemon, HANG};
@@ -171,21 +170,4 @@ fn numbered(n: usize, length: usize) -> Vec<u8> {
 fn number_of(bytes: &[u8]) -> usize {
     let text = String::from_utf8_lossy(bytes);
     text.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// Descriptors that a daemon has open.
-fn descriptors(daemon: &Daemon) -> usize {
-    let folder = format!("/proc/{}/fd", daemon.pid());
-    std::fs::read_dir(Path::new(&folder)).unwrap().count()
-}
-
-/// It has no more open than before, or is about to close them: it may be telling the manager
-/// something at the moment of looking.
-#[track_caller]
-fn assert_no_more_descriptors(daemon: &Daemon, before: usize) {
-    let start = Instant::now();
-    while descriptors(daemon) > before {
-        assert!(start.elapsed() < HANG, "{} open", descriptors(daemon));
-        std::thread::yield_now();
-    }
 }

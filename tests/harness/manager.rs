@@ -8,11 +8,15 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixDatagram,
     },
+    path::Path,
 };
 
 use rustix::{
     cmsg_space,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+        SocketFlags, SocketType, bind, listen, recvmsg, socket_with, sockopt,
+    },
 };
 
 use super::{Daemon, Setup, Signal};
@@ -37,6 +41,20 @@ pub fn passing(setup: Setup, descriptors: &[BorrowedFd<'_>], names: Option<&str>
         Some(names) => setup.variable("LISTEN_FDNAMES", names),
         None => setup,
     }
+}
+
+/// A socket of this type at `path`, as the manager makes it. Until udsd has it, whoever sends to it, or
+/// connects, may send descriptors.
+pub fn socket_at(path: &Path, kind: SocketType) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+    if kind == SocketType::DGRAM {
+        sockopt::set_socket_passcred(&socket, true).unwrap();
+    }
+    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    if kind != SocketType::DGRAM {
+        listen(&socket, 4096).unwrap();
+    }
+    socket
 }
 
 /// The name of what udsd has the manager keep.

@@ -819,13 +819,21 @@ pub fn write_until_full(stream: &UnixStream, bytes: &[u8], least: usize) -> usiz
 }
 
 /// Sends `bytes` in one call together with descriptors (SCM_RIGHTS).
-pub fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+pub fn send_with(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    assert_eq!(try_send_with(socket, bytes, descriptors), Ok(bytes.len()));
+}
+
+/// As `send_with`; returns how many bytes went.
+pub fn try_send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<usize, Errno> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
     let parts = [IoSlice::new(bytes)];
-    let sent = rustix::net::sendmsg(stream, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
-    assert_eq!(sent, bytes.len());
+    rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)
 }
 
 /// Sends `bytes`, the last of them as urgent data (MSG_OOB).

@@ -1,7 +1,7 @@
 //! A client on a seqpacket socket, which tells an empty packet from the end.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -11,9 +11,8 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, Shutdown, SocketAddrUnix, SocketType, connect, recvmsg, send, sendmsg, shutdown,
-        socket,
+        AddressFamily, RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown, SocketAddrUnix,
+        SocketType, connect, recvmsg, send, shutdown, socket,
         sockopt::{self, Timeout},
     },
 };
@@ -91,12 +90,7 @@ impl Packets {
 
     /// Sends one packet together with descriptors (SCM_RIGHTS).
     pub fn send_with(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) {
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-        let parts = [IoSlice::new(packet)];
-        let sent = sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
-        assert_eq!(sent, packet.len());
+        super::send_with(&self.0, packet, descriptors);
     }
 
     /// The next packet; `None` at the end.

@@ -177,13 +177,13 @@ impl Stream for End {
         Ok(fits)
     }
 
-    fn cut_off(&mut self) -> usize {
+    fn cut_off(self) -> usize {
         let wire = &mut *self.0.borrow_mut();
         wire.cut_off = Some(wire.sent.len());
         wire.sent.len()
     }
 
-    fn hang_up(&mut self) -> usize {
+    fn hang_up(self) -> usize {
         let wire = &mut *self.0.borrow_mut();
         let unread = wire.sent.len();
         wire.sent.clear();
