@@ -6,6 +6,8 @@
 //! rest is written. It talks to no other process, and looks no user up: at boot nothing can answer.
 
 mod follow;
+mod manager;
+pub mod sysctl;
 mod units;
 
 use std::{
@@ -21,16 +23,18 @@ use clap::Parser;
 use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
-    config::{Config, Places},
+    config::{Config, Places, Socket},
     error::Fault,
 };
+pub use units::OWNER;
 use units::{Content, Entry, Maker};
 
 /// Longest line that is written to /dev/kmsg, in bytes; the kernel refuses one over 992
 /// (`devkmsg_write`).
 const KERNEL_LINE: usize = 900;
-/// What a line to /dev/kmsg begins with: facility daemon (3), priority err (3) (`syslog(3)`).
-const KERNEL_PRIORITY: u8 = 3 << 3 | 3;
+/// What a line to /dev/kmsg begins with: facility daemon (3), and priority err or warning (`syslog(3)`).
+const ERROR: u8 = 3 << 3 | 3;
+const WARNING: u8 = 3 << 3 | 4;
 
 /// Writes systemd units that follow udsd.toml. systemd runs it at boot and at each daemon-reload.
 #[derive(Debug, Parser)]
@@ -100,7 +104,7 @@ pub fn main() -> ExitCode {
     match generate(&arguments, Scope::current()) {
         Ok(said) if said.is_empty() => ExitCode::SUCCESS,
         Ok(said) | Err(said) => {
-            report(&said);
+            report(ERROR, &said);
             ExitCode::FAILURE
         }
     }
@@ -122,6 +126,8 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
         return Ok(String::new());
     }
     write(&arguments.normal, &maker.entries(&followed))?;
+    let sockets = followed.sockets.iter().map(|unit| &unit.socket);
+    report(WARNING, &sysctl::warnings(sockets).join("\n"));
     let faults = followed.faults.iter().map(ToString::to_string);
     let instead = (!followed.instead.is_empty())
         .then(|| format!("until that is mended, {}", followed.instead));
@@ -161,6 +167,18 @@ pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
     units.filter_map(Result::err).flatten().collect()
 }
 
+/// The unit of the socket at place `i` of the file.
+#[must_use]
+pub fn unit_name(i: usize, socket: &Socket) -> String {
+    units::unit_name(i, socket)
+}
+
+/// Whether udsd.socket is the administrator's own.
+#[must_use]
+pub fn has_own_unit(places: &Places) -> bool {
+    has_own_socket_unit(places, Scope::of(places))
+}
+
 /// Whether a manager runs whose units of udsd follow a file of these places.
 #[must_use]
 pub fn is_installed(places: &Places) -> bool {
@@ -179,6 +197,7 @@ impl<'a> Maker<'a> {
             places,
             scope,
             own_first: has_own_socket_unit(places, scope),
+            version: manager::version(),
         }
     }
 }
@@ -227,7 +246,7 @@ fn write_entry(path: &Path, content: &Content) -> io::Result<()> {
 
 /// Says each line on standard error or, where nobody can see that, to the kernel's log, from where
 /// the journal has it.
-fn report(lines: &str) {
+fn report(priority: u8, lines: &str) {
     let mut kernel = if is_null(io::stderr()) {
         OpenOptions::new().write(true).open("/dev/kmsg").ok()
     } else {
@@ -236,7 +255,7 @@ fn report(lines: &str) {
     for line in lines.lines() {
         // Where neither can be written to, the exit code has to say it.
         let _ = match &mut kernel {
-            Some(log) => log.write_all(kernel_line(line).as_bytes()),
+            Some(log) => log.write_all(kernel_line(priority, line).as_bytes()),
             None => writeln!(io::stderr(), "udsd-generator: {line}"),
         };
     }
@@ -251,13 +270,13 @@ fn is_null(fd: impl AsFd) -> bool {
 }
 
 /// One write to /dev/kmsg is one entry, with its priority first.
-fn kernel_line(line: &str) -> String {
+fn kernel_line(priority: u8, line: &str) -> String {
     let mut end = line.len().min(KERNEL_LINE);
     while !line.is_char_boundary(end) {
         end -= 1;
     }
     format!(
-        "<{KERNEL_PRIORITY}>udsd-generator[{}]: {}\n",
+        "<{priority}>udsd-generator[{}]: {}\n",
         process::id(),
         &line[..end]
     )
@@ -270,7 +289,7 @@ mod tests {
     #[test]
     fn a_line_for_the_kernel_is_cut_between_characters() {
         for length in [0, 1, KERNEL_LINE - 1, KERNEL_LINE, KERNEL_LINE + 1] {
-            let line = kernel_line(&format!("{}µµ", "x".repeat(length)));
+            let line = kernel_line(ERROR, &format!("{}µµ", "x".repeat(length)));
             assert!(line.starts_with("<27>udsd-generator["), "{line}");
             assert!(line.ends_with('\n') && line.len() < 992, "{}", line.len());
         }

@@ -30,6 +30,8 @@ main() {
   . "$here/lab/checks.sh"
   # shellcheck source=tests/lab/units.sh
   . "$here/lab/units.sh"
+  # shellcheck source=tests/lab/apply.sh
+  . "$here/lab/apply.sh"
   # shellcheck source=tests/lab/reload.sh
   . "$here/lab/reload.sh"
   # shellcheck source=tests/lab/users.sh

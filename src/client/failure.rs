@@ -3,7 +3,10 @@
 
 use std::{fmt, io};
 
-use crate::frame::{Framing, Unfit};
+use crate::{
+    error::Fatal,
+    frame::{Framing, Unfit},
+};
 
 /// What only the server knows of its closing.
 pub(super) const WHY: &str = "(udsd's log says why: a list or a limit refused it, or it stopped)";
@@ -55,6 +58,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// A config file of no use.
+    pub(crate) fn of_file(fatal: &Fatal) -> Self {
+        Failure::Asked(fatal.to_string())
+    }
+
     /// The server closed before all messages came that were waited for.
     pub(crate) fn closed(came: u64, wanted: u64) -> Self {
         Failure::Amount(format!(

@@ -1,6 +1,7 @@
 //! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a
 //! connected `Link`; how that is found is `target`'s.
 
+mod apply;
 mod connect;
 mod datagrams;
 mod delivery;
@@ -142,6 +143,13 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = size)]
         size: Option<usize>,
     },
+    /// Have systemd's sockets and the daemon follow udsd.toml
+    ///
+    /// Checks the file, has systemd read its units anew, makes the sockets anew that differ from the
+    /// file, stops those that are gone, and restarts or reloads the daemon if it runs. Clients stay.
+    /// Prints what became of each socket; the exit code is 0 only if all is as the file says. With a
+    /// faulty file nothing is touched. As root, or with --user for your own.
+    Apply,
 }
 
 impl Command {
@@ -151,7 +159,7 @@ impl Command {
             Command::Ping { .. } => Some("ping needs service = \"echo\""),
             Command::Listen { .. } => Some("listen would wait for ever"),
             Command::Send { wait: 1.., .. } => Some("send --wait would wait for ever"),
-            Command::Send { .. } | Command::Connect => None,
+            Command::Send { .. } | Command::Connect | Command::Apply => None,
         }
     }
 }
@@ -187,9 +195,10 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let command = arguments.command.as_ref().unwrap_or(&Command::Connect);
-    let link = target::connect(&arguments.options, command.unanswered())?;
+    let link = || target::connect(&arguments.options, command.unanswered());
     match command {
-        Command::Connect => connect::run(&link),
+        Command::Apply => apply::run(&arguments.options),
+        Command::Connect => connect::run(&link()?),
         Command::Send {
             messages,
             wait,
@@ -199,9 +208,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 messages: *wait,
                 timeout: *timeout,
             };
-            send::run(&link, messages, wait)
+            send::run(&link()?, messages, wait)
         }
-        Command::Listen { count } => listen::run(&link, *count),
+        Command::Listen { count } => listen::run(&link()?, *count),
         Command::Ping {
             count,
             interval,
@@ -214,7 +223,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 timeout: *timeout,
                 size: *size,
             };
-            ping::run(&link, plan)
+            ping::run(&link()?, plan)
         }
     }
 }

@@ -120,13 +120,12 @@ pub(super) fn named<'a>(config: &'a Config, name: &str) -> Option<&'a config::So
 }
 
 /// What makes the socket units follow the file.
-pub(super) fn units_remedy() -> String {
-    let systemctl = if Places::current() == Places::system() {
-        "systemctl"
+pub(super) fn units_remedy() -> &'static str {
+    if Places::current() == Places::system() {
+        "udsc apply"
     } else {
-        "systemctl --user"
-    };
-    format!("{systemctl} daemon-reload && {systemctl} restart udsd.socket")
+        "udsc --user apply"
+    }
 }
 
 /// Refuses what only the socket units can do: which sockets there are, where they are, and whose.

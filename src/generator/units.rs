@@ -25,7 +25,7 @@ const DESCRIPTION: &str = "Message socket of udsd";
 /// Before every drop-in of the administrator: the later name wins (`systemd.unit(5)`).
 const DROP_IN: &str = "00-udsd.conf";
 /// User and group of the service, who own a socket where the file names nobody.
-pub(super) const OWNER: &str = "udsd";
+pub const OWNER: &str = "udsd";
 /// Longest abstract name that a socket unit takes, in bytes: systemd counts the "@" among the 107 of
 /// a path.
 const ABSTRACT_NAME: usize = 106;
@@ -33,6 +33,12 @@ const ABSTRACT_NAME: usize = 106;
 const OWN_FOLDER: &str = "udsd";
 /// Folders of which PrivateTmp= gives the service one of its own.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// The first systemd that has StopPropagatedFrom=.
+const PROPAGATES_STOPS: u32 = 249;
+/// The first systemd that has AcceptFileDescriptors=, which keeps descriptors out of a socket from its
+/// first moment on.
+const REFUSES_DESCRIPTORS: u32 = 258;
 
 /// How long the manager waits for a stop by default (`systemd-system.conf(5)`, DefaultTimeoutStopSec=).
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
@@ -81,6 +87,8 @@ pub(super) struct Maker<'a> {
     pub(super) scope: Scope,
     /// udsd.socket is the administrator's own.
     pub(super) own_first: bool,
+    /// That of systemd.
+    pub(super) version: u32,
 }
 
 impl Maker<'_> {
@@ -103,7 +111,7 @@ impl Maker<'_> {
         let keys = if self.is_own(i) {
             None
         } else {
-            socket_keys(socket, config, self.places, self.scope)
+            socket_keys(socket, config, self)
                 .map_err(|found| faults.extend(found))
                 .ok()
         };
@@ -135,7 +143,8 @@ impl Maker<'_> {
         for (i, unit) in sockets.iter().enumerate().skip(1) {
             if let Some(keys) = &unit.keys {
                 let after = after(&unit.socket, sockets);
-                entries.extend(further_socket(i, &unit.socket, &source, &after, keys));
+                let head = format!("{source}{}={FIRST}\nBefore={FIRST}\n{after}", self.tie());
+                entries.extend(further_socket(i, &unit.socket, &head, keys));
             }
         }
         if !sockets.is_empty() {
@@ -143,6 +152,16 @@ impl Maker<'_> {
             entries.push(Entry::text(format!("udsd.service.d/{DROP_IN}"), text));
         }
         entries
+    }
+
+    /// What makes a further socket stop with the first. PartOf= would also make it anew with the first, and
+    /// cut off who is connected to a datagram socket.
+    fn tie(&self) -> &'static str {
+        if self.version >= PROPAGATES_STOPS {
+            "StopPropagatedFrom"
+        } else {
+            "PartOf"
+        }
     }
 }
 
@@ -171,7 +190,7 @@ fn first_socket(followed: &Followed, source: &str) -> Entry {
 }
 
 /// The name of the unit of the socket at place `i` of the file.
-fn unit_name(i: usize, socket: &Socket) -> String {
+pub(super) fn unit_name(i: usize, socket: &Socket) -> String {
     match i {
         0 => FIRST.into(),
         _ => format!("udsd-{}.socket", socket.name),
@@ -203,18 +222,16 @@ fn after(socket: &Socket, all: &[SocketUnit]) -> String {
 }
 
 /// A unit like the static one, and the link by which udsd.socket brings it up.
-fn further_socket(i: usize, socket: &Socket, source: &str, after: &str, keys: &str) -> [Entry; 2] {
+/// `head`: what else stands in [Unit]. Of that, Before=: who waits for udsd.socket, as `systemctl start`
+/// does, has waited for all.
+fn further_socket(i: usize, socket: &Socket, head: &str, keys: &str) -> [Entry; 2] {
     let name = unit_name(i, socket);
-    // The same start limit as udsd.socket has, for the same reason. Before=: who waits for
-    // udsd.socket, as `systemctl restart` does, has waited for all.
+    // The same start limit as udsd.socket has, for the same reason.
     let text = format!(
         "{HEADER}[Unit]\n\
          Description=Message socket {} of udsd\n\
          Documentation=man:udsd(8) man:udsd.toml(5)\n\
-         {source}\
-         PartOf={FIRST}\n\
-         Before={FIRST}\n\
-         {after}\
+         {head}\
          StartLimitIntervalSec=10s\n\
          StartLimitBurst=100\n\
          \n\
@@ -232,19 +249,14 @@ fn further_socket(i: usize, socket: &Socket, source: &str, after: &str, keys: &s
 }
 
 /// Address, name, mode, owner and backlog, for the section [Socket].
-fn socket_keys(
-    socket: &Socket,
-    config: &Config,
-    places: &Places,
-    scope: Scope,
-) -> Result<String, Vec<Fault>> {
+fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<String, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut fault = |key: &str, message: String| {
         let key = format!("socket.{}.{key}", socket.name);
         faults.push(config.fault(&key, message));
     };
     let mut keys = String::new();
-    match address(&socket.address.in_unit(), places) {
+    match address(&socket.address.in_unit(), maker.places) {
         Ok(address) => line(&mut keys, listen_key(socket.kind), &address),
         Err(message) => fault("path", message),
     }
@@ -263,12 +275,15 @@ fn socket_keys(
         ("SocketUser", "user", &socket.user),
         ("SocketGroup", "group", &socket.group),
     ] {
-        match owner(account, scope) {
+        match owner(account, maker.scope) {
             // An abstract socket has no owner; empty, so that nobody is looked up either.
             Ok(_) if !file => line(&mut keys, key, &""),
             Ok(owner) => line(&mut keys, key, &owner),
             Err(message) => fault(name, message),
         }
+    }
+    if maker.version >= REFUSES_DESCRIPTORS {
+        line(&mut keys, "AcceptFileDescriptors", &"no");
     }
     if faults.is_empty() {
         Ok(keys)

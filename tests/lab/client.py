@@ -8,6 +8,8 @@
     half PATH          sends half a line, waits until udsd has read it, says "sent"; reads until the end
     send PATH          sends standard input, closes its writing side, reads until the end
     packet PATH OWN    sends a datagram from a socket file OWN, open to all, and waits for its echo
+    datagrams PATH     connects a datagram socket once, says "connected"; sends each line of standard input,
+                       and says that it "sent" it or what the kernel said
     relay PATH [TYPE]  two clients of a relay, stream or seqpacket, speak to each other in lines; says what
                        the first heard
     knock PATH         connects, says a word, hears it and leaves, over and over, until told to stop by a
@@ -141,6 +143,18 @@ def packet(path, own):
         say(client.recv(100).decode())
     finally:
         os.unlink(own)
+
+
+def datagrams(path):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    client.connect(path)
+    say("connected")
+    for line in sys.stdin:
+        try:
+            client.send(line.rstrip("\n").encode())
+            say("sent")
+        except OSError as error:
+            say(error.strerror)
 
 
 def relay(path, kind="stream"):
@@ -298,6 +312,7 @@ try:
         "half": half,
         "send": send,
         "packet": packet,
+        "datagrams": datagrams,
         "relay": relay,
         "knock": knock,
         "keep": keep,

@@ -86,7 +86,7 @@ message-size = "32KiB"
 EOF
   ! in_vm systemctl reload udsd.service 2>/dev/null || fail "systemctl reload says that all is well"
   wait_until "the status names the key" \
-    status_has 'reload failed: .*socket.udsd.path.*systemctl daemon-reload && systemctl restart udsd.socket'
+    status_has 'reload failed: .*socket.udsd.path.*udsc apply'
   stands "$pid"
   # Nothing of the file is in force.
   client owe "$SOCKET" 16

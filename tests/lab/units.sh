@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # That the units follow udsd.toml: what `systemctl daemon-reload` makes of an edit, and what
-# `systemctl restart udsd.socket` then does. Part of tests/lab/checks.sh, whose words it uses.
+# `udsc apply` then does. Part of tests/lab/checks.sh, whose words it uses.
 
 CHECKS+=(
   units_have_what_the_file_says
-  edits_take_effect_by_reload_and_restart_of_udsd_socket
+  edits_take_effect_by_udsc_apply
   a_bare_reload_after_an_edit_harms_nobody
   a_faulty_table_costs_its_own_socket_alone
   a_broken_text_leaves_the_last_good_units
@@ -21,10 +21,9 @@ CHECKS+=(
   nobody_falls_between_idle_ends_and_restarts
 )
 
-# All that an administrator does after an edit.
+# All that an administrator does after an edit. What it printed goes to $stage/applied.
 apply() {
-  in_vm systemctl daemon-reload
-  in_vm systemctl restart udsd.socket
+  in_vm udsc apply >"$stage/applied" 2>&1 || fail "udsc apply: $(cat "$stage/applied")"
 }
 
 # file_is WANTED PATH: mode, owner and group of a socket.
@@ -140,7 +139,7 @@ EOF
     fail "systemd-analyze security: $(tail -n 1 "$stage/security")"
 }
 
-check_edits_take_effect_by_reload_and_restart_of_udsd_socket() {
+check_edits_take_effect_by_udsc_apply() {
   fresh <<'EOF'
 [socket.a]
 path = "%t/lab-1.sock"
@@ -245,7 +244,7 @@ listens() {
 fault_is_told() {
   [ "$(grep --count --fixed-strings -e "$1" <<<"$said")" = 1 ] || fail "in the kernel's log: $said"
   wait_until "PID 1 says who failed" generator_failed
-  grep --quiet --fixed-strings -e "(fault: $1" <<<"$(in_vm systemctl status --no-pager --full udsd.socket || true)" ||
+  grep --quiet --fixed-strings -e "(fault: $1" <<<"$(in_vm systemctl status --no-pager --full --lines=0 udsd.socket || true)" ||
     fail "systemctl status does not name the fault: $(in_vm systemctl status --no-pager --full udsd.socket)"
   journal_has 1 "Message socket of udsd (fault: $1" || fail "the journal does not name the fault"
 }
@@ -301,7 +300,7 @@ EOF
   done
   apply
   serves a b c
-  ! grep --quiet fault <<<"$(in_vm systemctl status --no-pager --full udsd.socket)" || fail "the status still tells a fault"
+  ! grep --quiet fault <<<"$(in_vm systemctl status --no-pager --full --lines=0 udsd.socket)" || fail "the status still tells a fault"
 }
 
 check_a_broken_text_leaves_the_last_good_units() {
@@ -441,7 +440,7 @@ service = "collect"
 framing = "lines"
 record.file = "/srv/lab-missing/log.json"
 EOF
-  apply
+  in_vm systemctl daemon-reload
   ! in_vm systemctl start udsd.service 2>/dev/null || fail "it started without a folder for its record"
   wait_until "the fault" journal_has 1 "cannot write /srv/lab-missing/log.json"
 }
@@ -513,7 +512,6 @@ EOF
   refuses /run/lab-gone.sock
   ! in_vm grep --quiet "@lab abstract" /proc/net/unix || fail "somebody listens at @lab abstract"
   # Systemd forgets what the file no longer has.
-  in_vm systemctl stop udsd-gone.socket
   is not-found LoadState udsd-gone.socket || fail "udsd-gone.socket is $(property LoadState udsd-gone.socket)"
   is inactive ActiveState udsd-gone.socket || fail "udsd-gone.socket is $(property ActiveState udsd-gone.socket)"
   go_on "a goes on, moved goes on, p goes on"
@@ -558,7 +556,7 @@ EOF
     go_on "a goes on, b goes on"
   done
   end_visits "visited * times, refused 0 times, cut off 0 times, longest * ms"
-  journal_has 1 "systemctl daemon-reload && systemctl restart udsd.socket" --priority=warning..warning ||
+  journal_has 1 ": udsc apply" --priority=warning..warning ||
     fail "the log does not name the remedy"
   # Somebody else's package once more.
   in_vm systemctl daemon-reload
@@ -589,11 +587,13 @@ path = "%t/lab-taken/bad.sock"
 [socket.b]
 path = "%t/lab-b.sock"
 EOF
-  apply
+  ! in_vm udsc apply >"$stage/applied" 2>&1 || fail "udsc apply says that all is well: $(cat "$stage/applied")"
+  grep --quiet '^bad .* FAILED: nothing there; journalctl --unit=udsd-bad.socket says why$' "$stage/applied" ||
+    fail "udsc apply does not name the socket: $(cat "$stage/applied")"
   go_on "a goes on"
   serves a b
   is failed ActiveState udsd-bad.socket || fail "udsd-bad.socket is $(property ActiveState udsd-bad.socket)"
-  journal_has 1 "socket bad (/run/lab-taken/bad.sock): nobody can reach it, the others are served: systemctl daemon-reload && systemctl restart udsd.socket" \
+  journal_has 1 "socket bad (/run/lab-taken/bad.sock): nobody can reach it, the others are served: udsc apply" \
     --priority=err..err || fail "the log does not say what to run"
   in_vm rm /run/lab-taken
   apply
@@ -628,8 +628,9 @@ EOF
   journal_has 1 "socket.a.mode" --priority=err..err || fail "the log does not name the key"
   wait_until "the status names the key" status_has 'Status: ".*socket.a.mode'
   # Systemd makes the same sockets anew; then, told of the file, those of its sound tables.
-  for said in restart apply; do
-    [ "$said" = apply ] && apply || in_vm systemctl restart udsd.socket
+  for said in "restart udsd.socket" daemon-reload "restart udsd.socket"; do
+    # shellcheck disable=SC2086 # words are meant
+    in_vm systemctl $said
     go_on "a goes on, b goes on"
     for path in /run/lab-a.sock /run/lab-b.sock; do
       answer=$(in_vm lab-client echo "$path") || fail "after $said, $path: $answer"

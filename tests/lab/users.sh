@@ -58,13 +58,12 @@ fresh_resident() {
     "$HOME_FOLDER/.config/systemd/user/udsd.service.d"
   as_resident systemctl --user unset-environment XDG_STATE_HOME
   as_resident systemctl --user reset-failed
-  apply_resident
-}
-
-# As README.md says it of the system, with --user.
-apply_resident() {
   as_resident systemctl --user daemon-reload
   as_resident systemctl --user restart udsd.socket
+}
+
+apply_resident() {
+  as_resident udsc --user apply >"$stage/applied" 2>&1 || fail "udsc --user apply: $(cat "$stage/applied")"
 }
 
 # The user's own file, from standard input.

@@ -1,0 +1,450 @@
+//! `udsc apply`: makes the sockets, the units and the daemon follow udsd.toml, and tells the truth about
+//! it. The steps stand in `run`; `systemctl` and `udsd --check` are run as anybody would run them, `kernel`
+//! knows the sockets that there are, `socket` compares one with the file, `table` tells what became of each.
+//!
+//! Nothing is touched before the file is found good. Then only what differs from it is made anew: who is
+//! connected to a datagram socket would be cut off for good.
+
+mod kernel;
+mod socket;
+mod systemctl;
+mod table;
+
+use std::{
+    collections::BTreeSet,
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{StatVfsMountFlags, statvfs},
+    process::{geteuid, getuid},
+};
+
+use super::{Options, failure::Failure};
+use crate::{
+    accounts,
+    config::{Address, Config, Places, Socket, last_good},
+    error::Fatal,
+    generator::{self, sysctl},
+    sys,
+};
+use kernel::Bound;
+use socket::{File, Present, Rights, Wanted};
+use systemctl::{Properties, Systemctl};
+use table::Row;
+
+const SERVICE: &str = "udsd.service";
+const FIRST: &str = "udsd.socket";
+/// The units of all further sockets.
+const FURTHER: &str = "udsd-*.socket";
+const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText";
+
+/// How long the old sockets of a daemon that goes on are waited for, and how often they are looked at.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A change for one manager.
+struct Apply {
+    systemctl: Systemctl,
+    places: Places,
+    config: Config,
+    /// The sockets of the file, in its order.
+    wanted: Vec<Wanted>,
+}
+
+/// A socket of the file that is not as it should be: its place, what of it differs, and whether its unit
+/// was up.
+struct Stale {
+    place: usize,
+    why: Vec<String>,
+    was_up: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let (systemctl, places) = manager(options)?;
+    let checked = check()?;
+    let config = Config::load(None, &places).map_err(|fatal| Failure::of_file(&fatal))?;
+    for warning in sysctl::warnings(config.sockets.iter()) {
+        eprintln!("udsc: warning: {warning}");
+    }
+    systemctl.must::<&str>("daemon-reload", &[])?;
+    let apply = Apply::of(systemctl, places, config)?;
+    apply.must_be_on()?;
+    let service = apply.state_of(SERVICE)?;
+    let (stale, gone) = (apply.stale()?, apply.gone()?);
+
+    apply.make(&stale, &gone)?;
+    let daemon = apply.tell_daemon(&service, !gone.is_empty())?;
+    let mut rows = apply.verify(&stale)?;
+    rows.extend(apply.verify_gone(&gone)?);
+    apply.remove_dead_files(&mut rows)?;
+    rows.push(daemon);
+
+    table::print(&rows)?;
+    match rows.iter().filter(|row| row.outcome.is_err()).count() {
+        0 => apply.remember(&checked),
+        1 => Err(Failure::Amount("1 is not as the file says".into())),
+        n => Err(Failure::Amount(format!("{n} are not as the file says"))),
+    }
+}
+
+/// Whose sockets are meant.
+fn manager(options: &Options) -> Result<(Systemctl, Places), Failure> {
+    if options.socket.is_some() || options.kind.is_some() || options.framing.is_some() {
+        let text =
+            "apply is for all sockets of udsd.toml: leave out --socket, --type and --framing";
+        return Err(Failure::Asked(text.into()));
+    }
+    let (system, current) = (Places::system(), Places::current());
+    let wrong = match (options.user, geteuid().is_root()) {
+        (true, _) if current == system => {
+            "--user: no user's manager here (root has none, and XDG_RUNTIME_DIR must be set)"
+        }
+        (false, false) => {
+            "the system's sockets are root's: run it as root, or udsc --user apply for your own"
+        }
+        (user, _) => return Ok((Systemctl { user }, if user { current } else { system })),
+    };
+    Err(Failure::Asked(wrong.into()))
+}
+
+/// What `udsd --check` prints of a good file; it says itself what is wrong with another.
+fn check() -> Result<String, Failure> {
+    // The one that was installed with this program.
+    let beside = env::current_exe()
+        .ok()
+        .map(|own| own.with_file_name("udsd"));
+    let udsd = beside.filter(|path| path.exists());
+    let udsd = udsd.unwrap_or_else(|| PathBuf::from("udsd"));
+    let output = Command::new(&udsd)
+        .arg("--check")
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::Asked(format!("{} cannot be run: {error}", udsd.display())))?;
+    match String::from_utf8(output.stdout) {
+        Ok(text) if output.status.success() => Ok(text),
+        _ => Err(Failure::Asked(
+            "nothing was changed: mend the file first".into(),
+        )),
+    }
+}
+
+impl Apply {
+    fn of(systemctl: Systemctl, places: Places, config: Config) -> Result<Self, Failure> {
+        let own_first = generator::has_own_unit(&places);
+        let mut wanted = Vec::new();
+        for (place, socket) in config.sockets.iter().enumerate() {
+            let rights = if place == 0 && own_first {
+                own_rights(systemctl)?
+            } else {
+                rights(socket, &config, systemctl).map_err(|fatal| Failure::of_file(&fatal))?
+            };
+            let unit = generator::unit_name(place, socket);
+            wanted.push(Wanted::of(socket, unit, rights));
+        }
+        Ok(Self {
+            systemctl,
+            places,
+            config,
+            wanted,
+        })
+    }
+
+    fn state_of(&self, unit: &str) -> Result<Properties, Failure> {
+        let mut found = self.systemctl.show(PROPERTIES, &[unit])?;
+        Ok(found.pop().unwrap_or_default())
+    }
+
+    /// Whether the administrator wants any socket: udsd.socket is the only switch.
+    fn must_be_on(&self) -> Result<(), Failure> {
+        let first = self.state_of(FIRST)?;
+        let is_on = first.get("ActiveState") == "active"
+            || first.get("UnitFileState").starts_with("enabled");
+        if is_on {
+            return Ok(());
+        }
+        let systemctl = self.systemctl.name();
+        let state = match first.get("LoadState") {
+            "loaded" => first.get("UnitFileState"),
+            other => other,
+        };
+        Err(Failure::Asked(format!(
+            "{FIRST} is {state}, so there are no sockets: {systemctl} enable --now {FIRST}"
+        )))
+    }
+
+    /// The sockets of the file that are not there as it says.
+    fn stale(&self) -> Result<Vec<Stale>, Failure> {
+        let present = self.present()?;
+        let mut stale = Vec::new();
+        for ((place, wanted), state) in self.wanted.iter().enumerate().zip(self.states()?) {
+            let why = wanted.differences(&present);
+            let was_up = state == "active";
+            if !was_up || !why.is_empty() {
+                stale.push(Stale { place, why, was_up });
+            }
+        }
+        Ok(stale)
+    }
+
+    /// ActiveState of the units of all sockets.
+    fn states(&self) -> Result<Vec<String>, Failure> {
+        let units: Vec<&str> = self
+            .wanted
+            .iter()
+            .map(|wanted| wanted.unit.as_str())
+            .collect();
+        let found = self.systemctl.show(PROPERTIES, &units)?;
+        if found.len() != units.len() {
+            let name = self.systemctl.name();
+            return Err(Failure::Asked(format!(
+                "{name} show: {} of {} units",
+                found.len(),
+                units.len()
+            )));
+        }
+        Ok(found
+            .iter()
+            .map(|unit| unit.get("ActiveState").into())
+            .collect())
+    }
+
+    /// The units of sockets that the file no longer has, and that systemd has not forgotten.
+    fn gone(&self) -> Result<Vec<String>, Failure> {
+        let mut gone = self.systemctl.list(FURTHER)?;
+        gone.retain(|unit| self.wanted.iter().all(|wanted| wanted.unit != *unit));
+        let states = self.systemctl.show(PROPERTIES, &gone)?;
+        // One that is found is somebody else's of such a name.
+        let is_gone = states
+            .iter()
+            .map(|state| state.get("LoadState") == "not-found");
+        Ok(gone
+            .into_iter()
+            .zip(is_gone)
+            .filter_map(|(unit, gone)| gone.then_some(unit))
+            .collect())
+    }
+
+    fn present(&self) -> Result<Present, Failure> {
+        Ok(Present {
+            bound: Self::bound()?,
+            held: self.held()?,
+            most_backlog: sysctl::most_backlog().unwrap_or(u32::MAX),
+        })
+    }
+
+    fn bound() -> Result<Vec<Bound>, Failure> {
+        kernel::bound().map_err(|error| Failure::System("sock_diag(7)", error))
+    }
+
+    /// The sockets that the manager has open.
+    fn held(&self) -> Result<Option<BTreeSet<u32>>, Failure> {
+        let pid = if self.systemctl.user {
+            let unit = format!("user@{}.service", getuid().as_raw());
+            let of_system = Systemctl { user: false };
+            of_system
+                .show("MainPID", &[unit])?
+                .pop()
+                .map(|unit| unit.get("MainPID").into())
+        } else {
+            Some(String::from("1"))
+        };
+        let Some(Ok(entries)) = pid.map(|pid| fs::read_dir(format!("/proc/{pid}/fd"))) else {
+            return Ok(None);
+        };
+        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let inodes = links.filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            inode.parse().ok()
+        });
+        Ok(Some(inodes.collect()))
+    }
+
+    /// Stops what is gone, and makes anew what is stale. What did not come of it, `verify` sees.
+    fn make(&self, stale: &[Stale], gone: &[String]) -> Result<(), Failure> {
+        if !gone.is_empty() {
+            let _ = self.systemctl.try_to("stop", gone)?;
+            // One that had failed would stay in the list.
+            let _ = self.systemctl.try_to("reset-failed", gone)?;
+        }
+        if !stale.is_empty() {
+            let units: Vec<&str> = stale
+                .iter()
+                .map(|stale| self.wanted[stale.place].unit.as_str())
+                .collect();
+            let _ = self.systemctl.try_to("restart", &units)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the file to a daemon that runs: `service` is its state before anything was touched. A socket
+    /// that was made anew has restarted it (PartOf=), which reads the file; a reload does where nothing
+    /// but the file differs.
+    fn tell_daemon(&self, service: &Properties, any_gone: bool) -> Result<Row, Failure> {
+        let row = |outcome| Ok(Row::of_unit(SERVICE, outcome));
+        if ["inactive", "failed"].contains(&service.get("ActiveState")) {
+            return row(Ok("not running: the next client starts it".into()));
+        }
+        // Waits for a restart that is under way.
+        if let Err(said) = self.systemctl.try_to("start", &[SERVICE])? {
+            return row(Err(said));
+        }
+        let now = self.state_of(SERVICE)?;
+        let verb = if now.get("MainPID") != service.get("MainPID") {
+            None
+        } else if any_gone || self.needs_rooms(now.get("MainPID")) {
+            Some("restart")
+        } else {
+            Some("reload")
+        };
+        if let Some(verb) = verb
+            && let Err(said) = self.systemctl.try_to(verb, &[SERVICE])?
+        {
+            return row(Err(said));
+        }
+        let status = self.state_of(SERVICE)?;
+        match status.get("StatusText") {
+            // What its status begins with where the file is not in force.
+            text if text.starts_with("reload failed") => row(Err(text.into())),
+            _ if verb == Some("reload") => row(Ok("reloaded".into())),
+            _ => row(Ok("restarted, with all its clients".into())),
+        }
+    }
+
+    /// Whether a folder of a record is one that only a new process can write to (ReadWritePaths=).
+    fn needs_rooms(&self, pid: &str) -> bool {
+        let files = self.config.sockets.iter();
+        let files = files.filter_map(|socket| socket.record.as_ref()?.file.as_deref());
+        let mut folders = files.filter_map(Path::parent);
+        folders.any(|folder| {
+            let seen = format!("/proc/{pid}/root{}", folder.display());
+            statvfs(seen).is_ok_and(|there| there.f_flag.contains(StatVfsMountFlags::RDONLY))
+        })
+    }
+
+    /// What became of the sockets of the file.
+    fn verify(&self, stale: &[Stale]) -> Result<Vec<Row>, Failure> {
+        let present = self.present()?;
+        let mut rows = Vec::new();
+        for ((place, wanted), state) in self.wanted.iter().enumerate().zip(self.states()?) {
+            let left = wanted.differences(&present);
+            let was = stale.iter().find(|stale| stale.place == place);
+            let outcome = match (was, left.is_empty() && state == "active") {
+                (_, false) => Err(format!(
+                    "{}; journalctl {}--unit={} says why",
+                    if left.is_empty() {
+                        state
+                    } else {
+                        left.join(", ")
+                    },
+                    if self.systemctl.user { "--user " } else { "" },
+                    wanted.unit
+                )),
+                (None, true) => Ok("as it was".into()),
+                (Some(stale), true) if !stale.was_up => Ok("started".into()),
+                (Some(stale), true) => Ok(format!("made anew; before: {}", stale.why.join(", "))),
+            };
+            rows.push(Row::of_socket(wanted, outcome));
+        }
+        Ok(rows)
+    }
+
+    /// What became of those that the file no longer has.
+    fn verify_gone(&self, gone: &[String]) -> Result<Vec<Row>, Failure> {
+        let states = self.systemctl.show(PROPERTIES, gone)?;
+        let states = states.iter().map(|state| state.get("ActiveState"));
+        Ok(gone
+            .iter()
+            .zip(states)
+            .map(|(unit, state)| {
+                let outcome = match state {
+                    "inactive" => Ok("stopped".into()),
+                    other => Err(format!("still {other}")),
+                };
+                Row::of_unit(unit, outcome)
+            })
+            .collect())
+    }
+
+    /// The files of sockets that were moved or removed, as the last good file had them: systemd leaves
+    /// them, dead. One that somebody else has a socket at stays.
+    fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
+        let last = self.config.file.as_deref();
+        let last = last.map(|file| last_good::load(file, &self.places));
+        let Some(Ok(Some(last))) = last else {
+            return Ok(());
+        };
+        let mut left: Vec<(String, Address)> = Vec::new();
+        for old in last.sockets {
+            let address = old.address.in_unit();
+            if self.wanted.iter().all(|wanted| wanted.address != address) {
+                left.push((old.name, address));
+            }
+        }
+        // A new process closes the old sockets once it serves: whoever waits there comes in first.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let bound = Self::bound()?;
+            left.retain(|(name, address)| match socket::file(address, &bound) {
+                File::Dead(path) => {
+                    if fs::remove_file(&path).is_ok() {
+                        table::note_removed(rows, name, &path);
+                    }
+                    false
+                }
+                File::None => false,
+                File::Bound => true,
+            });
+            if left.is_empty() || Instant::now() > end {
+                return Ok(());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Keeps the file for the day when an edit of it cannot be read.
+    fn remember(&self, checked: &str) -> Result<(), Failure> {
+        let kept = match &self.config.file {
+            Some(file) => last_good::write(file, checked),
+            // Where the embedded one serves, none needs to be kept.
+            None => self
+                .places
+                .files
+                .iter()
+                .try_for_each(|file| last_good::forget(file)),
+        };
+        kept.map_err(|error| Failure::System("the last good file", error))
+    }
+}
+
+/// What the unit made of the file says. Nobody, for the system, is who runs the service.
+fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Fatal> {
+    let (mut user, mut group) = accounts::owner(socket, config)?;
+    if !systemctl.user {
+        let own = generator::OWNER;
+        user = user.or_else(|| sys::user_id(own).ok()?);
+        group = group.or_else(|| sys::group_id(own).ok()?);
+    }
+    let mode = Some(socket.mode);
+    Ok(Rights { mode, user, group })
+}
+
+/// What an own udsd.socket of the administrator's says.
+fn own_rights(systemctl: Systemctl) -> Result<Rights, Failure> {
+    let own = systemctl.show("SocketMode,SocketUser,SocketGroup", &[FIRST])?;
+    let own = own.into_iter().next().unwrap_or_default();
+    let number = |key: &str, look_up: fn(&str) -> io::Result<Option<u32>>| match own.get(key) {
+        // Whose manager makes it.
+        "" => (!systemctl.user).then_some(0),
+        name => name.parse().ok().or_else(|| look_up(name).ok()?),
+    };
+    Ok(Rights {
+        mode: u32::from_str_radix(own.get("SocketMode"), 8).ok(),
+        user: number("SocketUser", sys::user_id),
+        group: number("SocketGroup", sys::group_id),
+    })
+}

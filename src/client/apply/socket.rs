@@ -1,0 +1,133 @@
+//! One socket of the file beside the one that is there: what it should be, and how the two differ. The
+//! socket itself is looked at, not the text of its unit: that may have been read anew by anybody since.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::PathBuf,
+};
+
+use super::kernel::Bound;
+use crate::config::{Address, Socket, SocketType};
+
+/// What the file, and the unit made of it, say.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) unit: String,
+    pub(super) address: Address,
+    kind: SocketType,
+    rights: Rights,
+    backlog: u32,
+}
+
+/// What the file of a socket is to be, the owner by numbers; `None` where the unit does not say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rights {
+    pub(super) mode: Option<u32>,
+    pub(super) user: Option<u32>,
+    pub(super) group: Option<u32>,
+}
+
+/// All that can be found out about the sockets that are there.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) bound: Vec<Bound>,
+    /// Inodes of the sockets that the manager has open; `None` where that cannot be seen.
+    pub(super) held: Option<BTreeSet<u32>>,
+    /// What net.core.somaxconn leaves of a backlog.
+    pub(super) most_backlog: u32,
+}
+
+impl Wanted {
+    pub(super) fn of(socket: &Socket, unit: String, rights: Rights) -> Self {
+        let has_file = matches!(socket.address, Address::Path(_));
+        Self {
+            name: socket.name.clone(),
+            unit,
+            address: socket.address.in_unit(),
+            kind: socket.kind,
+            rights: if has_file { rights } else { Rights::default() },
+            backlog: socket.backlog,
+        }
+    }
+
+    /// How the socket that is there differs; nothing where it is as it should be.
+    pub(super) fn differences(&self, present: &Present) -> Vec<String> {
+        let mut file = None;
+        if let Address::Path(path) = &self.address {
+            match fs::symlink_metadata(path) {
+                Ok(found) if found.file_type().is_socket() => file = Some(found),
+                Ok(_) => return vec!["no socket there".into()],
+                Err(_) => return vec!["nothing there".into()],
+            }
+        }
+        let mut at = present
+            .bound
+            .iter()
+            .filter(|bound| bound.is_at(&self.address, file.as_ref()));
+        let ours = |bound: &&Bound| bound.kind == Some(self.kind);
+        let Some(bound) = at.clone().find(ours) else {
+            return vec![match at.find_map(|bound| bound.kind) {
+                Some(other) => format!("type {other}"),
+                None => "nobody listening".into(),
+            }];
+        };
+        let mut found = Vec::new();
+        if self.kind != SocketType::Datagram {
+            let wanted = [self.backlog, self.backlog.min(present.most_backlog)];
+            if !wanted.contains(&bound.backlog) {
+                found.push(format!("backlog {}", bound.backlog));
+            }
+        }
+        if present
+            .held
+            .as_ref()
+            .is_some_and(|held| !held.contains(&bound.inode))
+        {
+            found.push("not in systemd's hands".into());
+        }
+        if let Some(file) = file {
+            let Rights { mode, user, group } = self.rights;
+            let mode_there = file.mode() & 0o7777;
+            if mode.is_some_and(|mode| mode != mode_there) {
+                found.push(format!("mode {mode_there:04o}"));
+            }
+            for (what, wanted, there) in [("user", user, file.uid()), ("group", group, file.gid())]
+            {
+                if wanted.is_some_and(|wanted| wanted != there) {
+                    found.push(format!("{what} {there}"));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What is there in place of a socket that the file no longer has.
+pub(super) enum File {
+    /// A socket's, that nobody has any more.
+    Dead(PathBuf),
+    /// A socket's, that somebody has.
+    Bound,
+    /// Nothing, or no socket.
+    None,
+}
+
+/// The file at `address`.
+pub(super) fn file(address: &Address, bound: &[Bound]) -> File {
+    let Address::Path(path) = address else {
+        return File::None;
+    };
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {
+            if bound.iter().any(|bound| bound.is_at(address, Some(&file))) {
+                File::Bound
+            } else {
+                File::Dead(path.clone())
+            }
+        }
+        _ => File::None,
+    }
+}

@@ -1,0 +1,126 @@
+//! `systemctl`, by which apply speaks to the system's manager or the user's.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    process::{Command, Output},
+};
+
+use crate::client::failure::Failure;
+
+/// The properties of a unit, by name.
+#[derive(Debug, Default)]
+pub(super) struct Properties(BTreeMap<String, String>);
+
+impl Properties {
+    /// Empty where systemd does not know it.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Systemctl {
+    /// The user's manager.
+    pub(super) user: bool,
+}
+
+impl Systemctl {
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        if self.user {
+            "systemctl --user"
+        } else {
+            "systemctl"
+        }
+    }
+
+    /// What it did not do, if anything: its own words.
+    pub(super) fn try_to<S: AsRef<str>>(
+        self,
+        verb: &str,
+        units: &[S],
+    ) -> Result<Result<(), String>, Failure> {
+        let output = self.output(&[verb], units)?;
+        if output.status.success() {
+            return Ok(Ok(()));
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        // A second line tells where to look, which the table does too.
+        let said = said.lines().next().unwrap_or_default().to_owned();
+        Ok(Err(said))
+    }
+
+    /// A command without which nothing goes on.
+    pub(super) fn must<S: AsRef<str>>(self, verb: &str, units: &[S]) -> Result<(), Failure> {
+        self.try_to(verb, units)?
+            .map_err(|said| Failure::Asked(format!("{} {verb}: {said}", self.name())))
+    }
+
+    /// These properties of each of `units`, in their order.
+    pub(super) fn show<S: AsRef<str>>(
+        self,
+        properties: &str,
+        units: &[S],
+    ) -> Result<Vec<Properties>, Failure> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let output = self.output(&["show", "--property", properties], units)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() || text.trim().is_empty() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let text = format!("{} show: {}", self.name(), said.trim());
+            return Err(Failure::Asked(text));
+        }
+        // A blank line stands between two units.
+        let blocks = text.trim_end().split("\n\n");
+        Ok(blocks.map(read).collect())
+    }
+
+    /// The names of the socket units that match `pattern`, whatever their state.
+    pub(super) fn list(self, pattern: &str) -> Result<Vec<String>, Failure> {
+        let options = [
+            "list-units",
+            "--all",
+            "--plain",
+            "--no-legend",
+            "--full",
+            "--type=socket",
+        ];
+        let output = self.output(&options, &[pattern])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        Ok(names.map(Into::into).collect())
+    }
+
+    fn output<S: AsRef<str>>(self, options: &[&str], units: &[S]) -> Result<Output, Failure> {
+        let mut command = Command::new("systemctl");
+        if self.user {
+            command.arg("--user");
+        }
+        command.args(options).arg("--");
+        command.args(units.iter().map(AsRef::as_ref));
+        // Its words are read.
+        command
+            .env("LC_ALL", "C.UTF-8")
+            .env_remove("SYSTEMD_COLORS");
+        command.output().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Failure::Asked(
+                "there is no systemctl: apply is for sockets that come from systemd; a udsd without it takes a changed file by SIGHUP".into(),
+            ),
+            _ => Failure::System("systemctl", error),
+        })
+    }
+}
+
+fn read(block: &str) -> Properties {
+    let pairs = block.lines().filter_map(|line| line.split_once('='));
+    Properties(
+        pairs
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect(),
+    )
+}

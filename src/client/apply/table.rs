@@ -1,0 +1,91 @@
+//! What became of each socket, as a table.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use super::socket::Wanted;
+use crate::client::failure::Failure;
+
+/// What became of one socket, or of the service.
+pub(super) struct Row {
+    name: String,
+    unit: String,
+    address: String,
+    /// The error is why it is not as the file says.
+    pub(super) outcome: Result<String, String>,
+}
+
+impl Row {
+    pub(super) fn of_socket(wanted: &Wanted, outcome: Result<String, String>) -> Self {
+        Self {
+            name: wanted.name.clone(),
+            unit: wanted.unit.clone(),
+            address: wanted.address.to_string(),
+            outcome,
+        }
+    }
+
+    /// Of a unit that the file does not have, or that is no socket's.
+    pub(super) fn of_unit(unit: &str, outcome: Result<String, String>) -> Self {
+        let name = unit
+            .strip_prefix("udsd-")
+            .and_then(|rest| rest.strip_suffix(".socket"));
+        Self {
+            name: name.unwrap_or("-").into(),
+            unit: unit.into(),
+            address: "-".into(),
+            outcome,
+        }
+    }
+}
+
+/// The dead file of socket `name` was removed from `path`.
+pub(super) fn note_removed(rows: &mut Vec<Row>, name: &str, path: &Path) {
+    let removed = format!("the dead {} removed", path.display());
+    match rows.iter_mut().find(|row| row.name == name) {
+        Some(row) => {
+            let (Ok(outcome) | Err(outcome)) = &mut row.outcome;
+            *outcome += &format!("; {removed}");
+        }
+        None => rows.push(Row {
+            name: name.into(),
+            unit: "-".into(),
+            address: path.display().to_string(),
+            outcome: Ok("gone; its dead file removed".into()),
+        }),
+    }
+}
+
+pub(super) fn print(rows: &[Row]) -> Result<(), Failure> {
+    let cells: Vec<[String; 4]> = rows.iter().map(cells).collect();
+    let head = ["SOCKET", "UNIT", "ADDRESS", "NOW"].map(String::from);
+    let all = || [&head].into_iter().chain(&cells);
+    let width = |column: usize| {
+        all()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let [name, unit, address] = [0, 1, 2].map(width);
+    let mut out = io::stdout().lock();
+    for [a, b, c, d] in all() {
+        writeln!(out, "{a:name$}  {b:unit$}  {c:address$}  {d}")
+            .map_err(|error| Failure::Standard("output", error))?;
+    }
+    Ok(())
+}
+
+fn cells(row: &Row) -> [String; 4] {
+    let outcome = match &row.outcome {
+        Ok(outcome) => outcome.clone(),
+        Err(why) => format!("FAILED: {why}"),
+    };
+    [
+        row.name.clone(),
+        row.unit.clone(),
+        row.address.clone(),
+        outcome,
+    ]
+}
