@@ -1000,7 +1000,7 @@ fn a_type_that_changes_under_a_manager_that_was_not_told_is_not_served_and_costs
         let client = client_of(&daemon, "b");
         drop(held);
         let mut daemon = restart(daemon, &a(is));
-        daemon.wait_log(&["ERROR", "socket a", "nobody can reach it", "udsd.socket"]);
+        daemon.wait_log(&["ERROR", "socket a", "nobody can reach it", "udsc apply"]);
         assert!(UnixStream::connect(daemon.path("a")).is_err());
         for _ in 0..2 {
             round_trip(&client, b"after\n");
@@ -1044,7 +1044,7 @@ fn one_that_was_renamed_is_served_on_where_the_manager_has_it_no_more() {
     let mut daemon = daemon;
     for _ in 0..2 {
         daemon = restart(daemon, &renamed);
-        daemon.wait_log(&["WARN", "socket b", "udsd.socket"]);
+        daemon.wait_log(&["WARN", "socket b", "udsc apply"]);
         round_trip(&daemon.connect("a"), b"new\n");
     }
     // A socket of another name is another.
