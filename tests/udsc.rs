@@ -617,3 +617,20 @@ fn help_fits_the_terminal() {
         );
     }
 }
+
+#[test]
+fn apply_is_for_the_whole_file_of_a_manager() {
+    for (arguments, words) in [
+        (&["apply", "-s", "/x"][..], "leave out --config, --socket"),
+        (&["apply", "--config", "/x"], "leave out --config, --socket"),
+        (&["apply", "--framing", "nul"], "leave out --config, --socket"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_udsc"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}

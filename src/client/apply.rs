@@ -94,15 +94,21 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 
 /// Whose sockets are meant.
 fn manager(options: &Options) -> Result<(Systemctl, Places), Failure> {
-    if options.socket.is_some() || options.kind.is_some() || options.framing.is_some() {
-        let text =
-            "apply is for all sockets of udsd.toml: leave out --socket, --type and --framing";
+    let Options {
+        config,
+        socket,
+        kind,
+        framing,
+        ..
+    } = options;
+    if config.is_some() || socket.is_some() || kind.is_some() || framing.is_some() {
+        let text = "apply is for all sockets of the file that a manager's units follow: leave out --config, --socket, --type and --framing";
         return Err(Failure::Asked(text.into()));
     }
     let (system, current) = (Places::system(), Places::current());
     let wrong = match (options.user, geteuid().is_root()) {
         (true, _) if current == system => {
-            "--user: no user's manager here (root has none, and XDG_RUNTIME_DIR must be set)"
+            "--user: root has no sockets but the system's; leave it out"
         }
         (false, false) => {
             "the system's sockets are root's: run it as root, or udsc --user apply for your own"
