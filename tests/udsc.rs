@@ -623,9 +623,12 @@ fn apply_is_for_the_whole_file_of_a_manager() {
     for (arguments, words) in [
         (&["apply", "-s", "/x"][..], "leave out --config, --socket"),
         (&["apply", "--config", "/x"], "leave out --config, --socket"),
-        (&["apply", "--framing", "nul"], "leave out --config, --socket"),
+        (
+            &["apply", "--framing", "nul"],
+            "leave out --config, --socket",
+        ),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_udsc"))
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_udsc"))
             .args(arguments)
             .output()
             .unwrap();
