@@ -766,6 +766,15 @@ pub fn read_all(mut stream: &UnixStream) -> Vec<u8> {
     bytes
 }
 
+/// What comes until the end, which may be one with something unread (ECONNRESET).
+pub fn read_until_closed(mut stream: &UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut bytes) {
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    bytes
+}
+
 /// It was closed with something of it unread, and nothing came.
 #[track_caller]
 pub fn was_cut_off(mut stream: &UnixStream) {
