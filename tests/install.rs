@@ -21,6 +21,7 @@ use std::{
 use harness::Folder;
 
 const CONFIG: &str = "/etc/udsd/udsd.toml";
+const ROTATION: &str = "/etc/logrotate.d/udsd";
 
 /// A folder that stands for the root of a machine.
 struct Root(Arc<Folder>);
@@ -95,6 +96,7 @@ fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
         format!("{lib}/systemd/user/udsd.socket"),
         format!("{lib}/sysusers.d/udsd.conf"),
         CONFIG.into(),
+        ROTATION.into(),
     ];
     let programs = programs.map(|path| (path, 0o755));
     programs
@@ -154,12 +156,16 @@ fn units_follow_the_prefix_and_know_nothing_of_destdir() {
 fn a_file_that_is_there_stays_and_all_else_is_replaced() {
     let root = Root::new();
     root.install(None);
-    fs::write(root.join(CONFIG), "# mine").unwrap();
+    for file in [CONFIG, ROTATION] {
+        fs::write(root.join(file), "# mine").unwrap();
+    }
     let unit = root.join("/usr/lib/systemd/system/udsd.socket");
     fs::write(&unit, "# of an older version").unwrap();
     let before = root.files();
     root.install(None);
-    assert_eq!(root.read(CONFIG), "# mine");
+    for file in [CONFIG, ROTATION] {
+        assert_eq!(root.read(file), "# mine");
+    }
     assert!(fs::read_to_string(unit).unwrap().contains("ListenStream="));
     assert_eq!(root.files(), before);
 }
@@ -175,8 +181,11 @@ fn uninstalling_takes_away_all_but_the_config() {
         assert_eq!(left, [CONFIG]);
         let documents = format!("{}/share/doc", prefix.unwrap_or("/usr"));
         assert_eq!(fs::read_dir(root.join(&documents)).unwrap().count(), 0);
+        // What somebody has changed is theirs.
+        fs::write(root.join(ROTATION), "# mine").unwrap();
         // A second time there is nothing to do.
         assert!(root.script(prefix, Some("--uninstall")).status.success());
+        assert_eq!(root.read(ROTATION), "# mine");
     }
 }
 

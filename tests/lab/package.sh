@@ -94,7 +94,7 @@ check_package_installs_and_serves() {
   file=$(in_vm stat --format='%a %U' /etc/udsd/.last-good.toml) || fail "there is no last good file"
   [ "$file" = "644 root" ] || fail "the last good file is $file"
   in_vm sh -c 'udsd --check | cmp - /etc/udsd/.last-good.toml' || fail "the last good file is not what the file says"
-  [ "$(in_vm dpkg-query --show --showformat='${Conffiles}' udsd | awk '{ print $1 }' | xargs)" = /etc/udsd/udsd.toml ] ||
+  [ "$(in_vm dpkg-query --show --showformat='${Conffiles}' udsd | awk '{ print $1 }' | sort | xargs)" = "/etc/logrotate.d/udsd /etc/udsd/udsd.toml" ] ||
     fail "conf-files: $(in_vm dpkg-query --show --showformat='${Conffiles}' udsd)"
   # What was promised of the units holds of these.
   check_units_are_sound
@@ -238,7 +238,7 @@ EOF
   ! in_vm pgrep --list-full udsd || fail "a process is left"
   left=$(udsds_units)
   [ -z "$left" ] || fail "left in systemd: $left"
-  left=$(udsds_files | grep -v -e '^/etc/udsd$' -e '^/etc/udsd/udsd.toml$' -e '^/var/lib/udsd$' -e '^/var/log/udsd$' \
+  left=$(udsds_files | grep -v -e '^/etc/udsd$' -e '^/etc/udsd/udsd.toml$' -e '^/etc/logrotate.d/udsd$' -e '^/var/lib/udsd$' -e '^/var/log/udsd$' \
     -e '^/var/lib/dpkg/info/udsd\.') || true
   [ -z "$left" ] || fail "left: $left"
   # What belongs to who runs the machine.

@@ -7,6 +7,7 @@ CHECKS+=(
   reload_of_a_broken_file_fails_and_touches_nothing
   reload_leaves_to_the_units_what_is_theirs
   reload_brings_a_rotated_record_a_new_file
+  the_shipped_rotation_keeps_every_line_also_while_udsd_is_stopped
   a_record_in_a_folder_of_the_service_alone_is_refused
   check_finds_what_a_start_would_as_far_as_it_may
 )
@@ -97,6 +98,34 @@ EOF
   serves udsd
   in_vm test -S /run/lab-reloaded.sock || fail "the new socket is missing"
   ! status_has 'reload failed' || fail "the status still says that a reload failed"
+}
+
+check_the_shipped_rotation_keeps_every_line_also_while_udsd_is_stopped() {
+  local record=/var/log/udsd/lab-events.json n said
+  command -v logrotate >/dev/null || return 0
+  fresh <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+[socket.udsd.record]
+file = "%L/udsd/lab-events.json"
+EOF
+  in_vm sh -c 'rm -f "$1"*' _ "$record"
+  for n in 1 2 3 4; do
+    said=$(echo "message $n" | in_vm lab-client send "$SOCKET") || fail "$said"
+    wait_until "message $n is written" in_vm grep --quiet "message $n" "$record"
+    [ "$n" != 3 ] || in_vm systemctl stop udsd.service
+    said=$(in_vm logrotate --force --state=/root/lab-rotation /etc/logrotate.d/udsd 2>&1) || fail "logrotate: $said"
+    [ -z "$said" ] || fail "logrotate: $said"
+    [ "$n" = 3 ] || wait_until "a new file" in_vm test -e "$record"
+  done
+  said=$(in_vm sh -c 'zcat "$1".*.gz; cat "$1.1" "$1"' _ "$record" | sed -E 's/.*"message":"message ([0-9]+)".*/\1/' | sort | xargs)
+  [ "$said" = "1 2 3 4" ] || fail "the records hold: $said"
+  said=$(in_vm sh -c 'stat --format="%a %U %G" "$1"*' _ "$record" | sort -u)
+  [ "$said" = "640 udsd udsd" ] || fail "the files are $said"
+  ! journal_has 1 "record $record" --priority=warning || fail "udsd warns"
+  in_vm sh -c 'rm -f "$1"*' _ "$record"
 }
 
 check_reload_brings_a_rotated_record_a_new_file() {
