@@ -29,7 +29,13 @@ impl<'a> Batch<'a> {
     /// The whole messages at the start of `bytes`, none of them longer than `limit`.
     #[must_use]
     pub fn scan(framing: Framing, bytes: &'a [u8], limit: usize) -> Self {
-        let scan = framing.scan(bytes, limit);
+        Self::scan_some(framing, bytes, limit, u64::MAX)
+    }
+
+    /// The same, and no more than `most` messages.
+    #[must_use]
+    pub fn scan_some(framing: Framing, bytes: &'a [u8], limit: usize, most: u64) -> Self {
+        let scan = framing.scan(bytes, limit, most);
         Batch {
             bytes: &bytes[..scan.bytes],
             messages: scan.messages,
@@ -89,6 +95,20 @@ impl<'a> Batch<'a> {
             }
             None
         })
+    }
+
+    /// The first `most` messages.
+    #[must_use]
+    pub fn first_messages(&self, most: u64) -> Self {
+        if self.messages <= most {
+            return *self;
+        }
+        let mut messages = self.iter().take(most as usize);
+        Batch {
+            bytes: &self.bytes[..messages.by_ref().last().map_or(0, |message| message.end)],
+            messages: most,
+            ..*self
+        }
     }
 
     /// The messages that end in the first `bytes` bytes.

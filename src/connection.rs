@@ -13,6 +13,7 @@ use crate::{
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
+    turns::NOBODY,
 };
 
 /// A connected byte stream that never waits: a Unix socket, or a script in memory. One whose end has not
@@ -69,6 +70,15 @@ pub struct Watch {
     pub end: bool,
 }
 
+impl Watch {
+    /// What there is by this and by `other`.
+    pub fn add(&mut self, other: Watch) {
+        self.read |= other.read;
+        self.write |= other.write;
+        self.end |= other.end;
+    }
+}
+
 /// What a client waits for before its messages are taken, or more is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaits {
@@ -76,6 +86,8 @@ pub enum Awaits {
     Room,
     /// Room under `queue-per-user` or `queue-total`.
     Quota,
+    /// Its next turn: it sent more than one may take.
+    Turn,
 }
 
 /// How many kinds of timers a client may have.
@@ -90,8 +102,15 @@ pub struct Connection<S> {
     pub peer: Peer,
     /// The socket it came by: an index into the hub's sockets.
     pub socket: u32,
-    /// It stands on the ready list.
+    /// Its user's number among those who take turns.
+    pub user: u32,
+    /// It waits for its turn.
     pub listed: bool,
+    /// What events said since its last turn.
+    pub event: Watch,
+    /// Its messages are so short that as many as a turn may take fill only a part of what it may read: a
+    /// half, a quarter, and so on.
+    pub halvings: u8,
     /// What the event loop watches it for.
     pub watched: Watch,
     /// What it waits for; it is called when that has come.
@@ -150,7 +169,10 @@ impl<S: Stream> Connection<S> {
             id,
             peer,
             socket,
+            user: NOBODY,
             listed: false,
+            event: Watch::default(),
+            halvings: 0,
             watched: Watch {
                 read: true,
                 ..Watch::default()

@@ -130,6 +130,8 @@ pub struct Exchange {
     held: VecDeque<Letter>,
     /// The record has room again.
     pub called: bool,
+    /// It waits for its turn to receive.
+    pub listed: bool,
     /// Receiving failed, and rests until then.
     pub rest: Option<Instant>,
     /// The stop: nothing more is received.
@@ -146,6 +148,7 @@ impl Exchange {
             replies: Replies::default(),
             held: VecDeque::new(),
             called: false,
+            listed: false,
             rest: None,
             ending: false,
             numbers: Numbers::default(),

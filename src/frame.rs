@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter, memchr2, memrchr};
 use serde::{Deserialize, Serialize};
 
 /// Most digits of an octet count (RFC 6587, section 3.4.1) that are taken for one.
@@ -153,9 +153,9 @@ impl Framing {
         }
     }
 
-    /// The whole messages at the start of `bytes`, none of them longer than `limit`.
+    /// The whole messages at the start of `bytes`, none of them longer than `limit`, and `most` at most.
     #[must_use]
-    pub fn scan(self, bytes: &[u8], limit: usize) -> Scan {
+    pub fn scan(self, bytes: &[u8], limit: usize, most: u64) -> Scan {
         if self == Framing::None {
             let messages = u64::from(!bytes.is_empty());
             return Scan {
@@ -163,11 +163,21 @@ impl Framing {
                 messages,
             };
         }
+        // None can be too long, nor can they be too many: the terminators need only be counted.
+        if bytes.len() <= limit
+            && bytes.len() as u64 <= most
+            && let Some(terminator) = self.terminator()
+        {
+            return Scan {
+                bytes: memrchr(terminator, bytes).map_or(0, |last| last + 1),
+                messages: memchr_iter(terminator, bytes).count() as u64,
+            };
+        }
         let mut scan = Scan {
             bytes: 0,
             messages: 0,
         };
-        while scan.bytes < bytes.len() {
+        while scan.bytes < bytes.len() && scan.messages < most {
             match self.cut(&[], &bytes[scan.bytes..], limit) {
                 Cut::Whole(n) => {
                     scan.bytes += n;
@@ -178,6 +188,15 @@ impl Framing {
             }
         }
         scan
+    }
+
+    /// The byte that ends every message, whatever stands before it.
+    fn terminator(self) -> Option<u8> {
+        match self {
+            Framing::Lines => Some(b'\n'),
+            Framing::Nul => Some(0),
+            _ => None,
+        }
     }
 
     /// Passes over the rest of a too long message: how many bytes of `more` belong to it, and what
@@ -702,7 +721,7 @@ mod tests {
             let stream = [exceeds, fits].concat();
             let expected = [Seen::Cut(first), message(framing.body(fits))];
             check(framing, &stream, 4, &expected);
-            assert_eq!(framing.scan(&stream, 4).messages, 0);
+            assert_eq!(framing.scan(&stream, 4, u64::MAX).messages, 0);
         }
         check(Framing::Fixed(4), b"1234", 4, &[message(b"1234")]);
         check(
@@ -767,7 +786,7 @@ mod tests {
         assert_eq!(Framing::None.cut(&[], b"any\nthing\0", 1), Cut::Whole(10));
         assert_eq!(Framing::None.body(b"a\n"), b"a\n");
         assert_eq!(
-            Framing::None.scan(b"any\n", 1),
+            Framing::None.scan(b"any\n", 1, 0),
             Scan {
                 bytes: 4,
                 messages: 1
@@ -779,7 +798,7 @@ mod tests {
     #[test]
     fn scan_stops_at_the_first_message_that_is_not_whole() {
         let scan = |framing: Framing, bytes: &[u8]| {
-            let scan = framing.scan(bytes, 4);
+            let scan = framing.scan(bytes, 4, u64::MAX);
             (scan.bytes, scan.messages)
         };
         assert_eq!(scan(Framing::Lines, b"a\n\nbc\nde"), (6, 3));
@@ -787,6 +806,27 @@ mod tests {
         assert_eq!(scan(Framing::Syslog, b"\n\0<1>\n\0\n1 <4 <"), (11, 2));
         assert_eq!(scan(Framing::Fixed(2), b"abc"), (2, 1));
         assert_eq!(scan(Framing::Nul, b""), (0, 0));
+        assert_eq!(scan(Framing::Lines, b"\n\na"), (2, 2));
+        assert_eq!(scan(Framing::Nul, b"abc\0"), (4, 1));
+        assert_eq!(scan(Framing::Nul, b"abc"), (0, 0));
+    }
+
+    #[test]
+    fn scan_stops_at_the_number_of_messages_that_is_asked_for() {
+        let cases: &[(Framing, &[u8])] = &[
+            (Framing::Lines, b"a\n\nb"),
+            (Framing::Nul, b"a\0\0b"),
+            (Framing::Fixed(1), b"abcd"),
+            (Framing::Syslog, b"1 <1 <1 <"),
+        ];
+        for (framing, bytes) in cases {
+            let one = framing.scan(bytes, 9, 1);
+            assert_eq!(one.messages, 1, "{framing}");
+            let rest = framing.scan(&bytes[one.bytes..], 9, u64::MAX);
+            let all = framing.scan(bytes, 9, u64::MAX);
+            let sum = (one.bytes + rest.bytes, 1 + rest.messages);
+            assert_eq!(sum, (all.bytes, all.messages), "{framing}");
+        }
     }
 
     #[test]

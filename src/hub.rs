@@ -2,12 +2,13 @@
 //! loop and no clock: events, records' progress and `now` come in; interest, lines for the writers
 //! and one next deadline go out.
 //!
-//! A client is worked on when there is an event for it: what waits for it is written, what it sent is
-//! read, once. Events repeat for as long as there is something to read or room to write, so nothing
-//! need be remembered of what an event said, and a client that sends without end takes its turn with
-//! the others. What the event loop is to watch follows from the client's state after each turn. Only
-//! what no event tells, room in a record and the stop, puts clients on the ready list. Datagram
-//! sockets are served in `datagrams`, by the same turns and timers.
+//! An event puts a client among those who are ready, and so does what no event tells: room in a record,
+//! and the stop. In its turn what waits for it is written, and what it sent is read, once. Users take
+//! turns before their clients do, and all turns together do so much work (`turns`); who is then left
+//! keeps its place, while the event loop asks who else has come. Events repeat for as long as there is
+//! something to read or room to write, so a client that sends without end is ready again. What the event
+//! loop is to watch follows from the client's state after each turn. Datagram sockets are served in
+//! `datagrams`, by the same turns and timers.
 
 mod datagrams;
 mod log;
@@ -41,6 +42,7 @@ use crate::{
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
     service::{Effects, Outbox, Record},
+    turns::{ALONE, CLIENT, SHARED, Turns, Users},
 };
 
 /// What one client may send in a turn, bytes: more only to have the last packet whole.
@@ -58,7 +60,8 @@ pub struct Hub<S> {
     clients: Slab<Connection<S>>,
     sockets: Vec<Socket>,
     limits: Limits,
-    ready: List,
+    users: Users,
+    ready: Ready,
     /// Clients that await a quota, in the order in which they came to it.
     starved: VecDeque<usize>,
     /// What turns did to others.
@@ -69,22 +72,31 @@ pub struct Hub<S> {
     /// Of each socket its own: what happens on one hides nothing of another.
     lines: Vec<Lines>,
     stopping: bool,
-    /// A client left since the last turn: the stop may go on with those who waited for it.
+    /// The stop began since the last turn, or a client left, and those who waited for it may be next.
     left: bool,
     mail: Mail,
     /// Sockets are retired and have clients.
     retiring: bool,
 }
 
-/// Clients that are to have a turn without an event.
-#[derive(Debug, Default)]
-struct List(VecDeque<usize>);
+/// Who is to have a turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Turn {
+    /// The client with this key.
+    Client(usize),
+    /// The datagram socket with this number.
+    Datagrams(usize),
+}
 
-impl List {
+/// All who are to have a turn. Among them may be keys of clients that have left, which are passed over.
+#[derive(Debug, Default)]
+struct Ready(Turns<Turn>);
+
+impl Ready {
     /// Adds a client, once.
     fn list<S>(&mut self, client: &mut Connection<S>, key: usize) {
         if !mem::replace(&mut client.listed, true) {
-            self.0.push_back(key);
+            self.0.push(client.user, Turn::Client(key));
         }
     }
 }
@@ -99,7 +111,8 @@ impl<S: Stream> Hub<S> {
             clients: Slab::new(),
             sockets,
             limits,
-            ready: List::default(),
+            users: Users::default(),
+            ready: Ready::default(),
             starved: VecDeque::new(),
             effects: Effects::default(),
             timers: BTreeSet::new(),
@@ -176,7 +189,8 @@ impl<S: Stream> Hub<S> {
         self.ids += 1;
         let id = ClientId(self.ids);
         self.lines[socket].entered(rules, id, &peer, now.instant);
-        let client = Connection::new(id, peer, socket as u32, stream, now.instant);
+        let mut client = Connection::new(id, peer, socket as u32, stream, now.instant);
+        client.user = self.users.enter(peer.uid);
         let key = self.clients.insert(client);
         if let Some(relay) = rules.service.relay() {
             relay.join(key, peer.uid);
@@ -223,30 +237,46 @@ impl<S: Stream> Hub<S> {
         self.sockets[socket].record.as_mut()
     }
 
-    /// An event for client `key`; one that has left is passed over. `event` says what there is: an
-    /// error or the end of both directions counts as both. `watch` changes what the event loop
-    /// watches a stream for, from one to the other.
-    pub fn event(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
-        if self.clients.contains(key) {
-            self.work(key, event, now, watch);
+    /// An event for client `key`, who gets its turn; one that has left is passed over. `event` says what
+    /// there is: an error or the end of both directions counts as both.
+    pub fn event(&mut self, key: usize, event: Watch) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.event.add(event);
+            self.ready.list(client, key);
         }
     }
 
-    /// Ends a turn: works once on every client that stands on the ready list, and gives out what the
-    /// relays gathered.
-    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        for _ in 0..self.ready.0.len() {
-            let Some(key) = self.ready.0.pop_front() else {
-                break;
-            };
-            if let Some(client) = self.clients.get_mut(key)
-                && mem::take(&mut client.listed)
-            {
-                self.work(key, Watch::default(), now, watch);
+    /// Gives turns to those who are ready, until all had theirs or the work of a turn of the event loop
+    /// is done. `watch` changes what the event loop watches a stream for, from one to the other.
+    pub fn serve(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        let is_shared = self.users.present() > 1 || self.has_datagrams();
+        let most = if is_shared { SHARED } else { ALONE };
+        while self.effects.work < most {
+            match self.ready.0.pop() {
+                None => return,
+                Some(Turn::Datagrams(number)) => self.receive_next(number, now),
+                Some(Turn::Client(key)) => {
+                    if let Some(client) = self.clients.get_mut(key)
+                        && mem::take(&mut client.listed)
+                    {
+                        let event = mem::take(&mut client.event);
+                        if client.awaits == Some(Awaits::Turn) {
+                            client.awaits = None;
+                        }
+                        self.effects.work += CLIENT;
+                        self.work(key, event, now, watch);
+                    }
+                }
             }
         }
+    }
+
+    /// A turn of the event loop: serves those who are ready, and gives out what the relays gathered.
+    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        self.serve(now, watch);
         self.turn_datagrams(now);
         self.give_out(now, watch);
+        self.effects.work = 0;
         if self.limits.take_released() {
             self.feed(now);
         }
@@ -363,12 +393,13 @@ impl<S: Stream> Hub<S> {
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
     /// `slow-timeout`. Each gets a last look before, for after a pause of the daemon's own what it
-    /// sent or took may not have been noticed.
+    /// sent or took may not have been noticed. Where they are many, the rest are left for later.
     pub fn expire(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         while let Some(&(at, key, timer)) = self.timers.first() {
-            if at > now.instant {
+            if at > now.instant || self.effects.work >= SHARED {
                 break;
             }
+            self.effects.work += CLIENT;
             self.timers.pop_first();
             self.clients[key].note_timer(timer as usize, None);
             // All that an event could tell but the end of both directions: that one is believed. And
@@ -419,12 +450,14 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.expire_datagrams(now);
+        self.effects.work = 0;
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed
     /// and what it sent is recorded.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.left = true;
         for (key, client) in &mut self.clients {
             if client.receiver && matches!(client.ending, Some(Close::Done)) {
                 client.ending = None;

@@ -12,6 +12,7 @@ use crate::{
     error::Close,
     frame::{Cut, Framing, Skip},
     octets,
+    turns::MESSAGES,
 };
 
 /// How messages are cut on a socket.
@@ -292,22 +293,26 @@ impl Input {
         framing: Framing,
         deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
     ) -> Result<Fed, Close> {
-        let bytes = &self.held[self.start..self.start + self.whole];
-        let batch = if self.truncated {
-            Batch::truncated(framing, bytes)
-        } else {
-            Batch::scan(framing, bytes, usize::MAX)
-        };
-        let taken = deliver(batch)?;
-        self.start += taken;
-        self.whole -= taken;
-        if self.whole > 0 {
-            // What was taken goes, or it would count with what waits.
-            if self.start > 0 {
-                self.held.drain(..mem::take(&mut self.start));
-                self.held.shrink_to_fit();
+        while self.whole > 0 {
+            let bytes = &self.held[self.start..self.start + self.whole];
+            let batch = if self.truncated {
+                Batch::truncated(framing, bytes)
+            } else {
+                // As many as may be taken at once: who looks at all of them each time looks too often.
+                Batch::scan_some(framing, bytes, usize::MAX, MESSAGES)
+            };
+            let offered = batch.bytes.len();
+            let taken = deliver(batch)?;
+            self.start += taken;
+            self.whole -= taken;
+            if taken == 0 || taken < offered {
+                // What was taken goes, or it would count with what waits.
+                if self.start > 0 {
+                    self.held.drain(..mem::take(&mut self.start));
+                    self.held.shrink_to_fit();
+                }
+                return Ok(Fed::Blocked);
             }
-            return Ok(Fed::Blocked);
         }
         self.truncated = false;
         Ok(Fed::All)

@@ -15,6 +15,7 @@ pub mod peer;
 pub mod queue;
 pub mod record;
 pub mod throttle;
+pub mod turns;
 
 pub mod alarm;
 pub mod closer;

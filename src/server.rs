@@ -235,17 +235,11 @@ impl Server {
                     ALARM => self.alarm.rang(),
                     Token(token) if token >= CLIENTS => {
                         self.stale = true;
-                        let registry = self.poll.registry();
-                        self.hub.event(
-                            token - CLIENTS,
-                            meaning(event),
-                            now,
-                            &mut |key, link, from, to| watch(registry, key, link, from, to),
-                        );
+                        self.hub.event(token - CLIENTS, meaning(event));
                     }
                     Token(token) if token >= DATAGRAMS => {
                         self.stale = true;
-                        self.mail.event(token - DATAGRAMS, &mut self.hub, now);
+                        self.mail.event(token - DATAGRAMS, &mut self.hub);
                     }
                     Token(token) => {
                         self.stale = true;

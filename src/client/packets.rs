@@ -133,7 +133,7 @@ pub(crate) fn send_first(socket: &UnixStream, wire: &[u8]) -> io::Result<usize> 
 
 /// How many packets `wire` is.
 pub(crate) fn count(wire: &[u8]) -> u64 {
-    FRAMING.scan(wire, usize::MAX).messages
+    FRAMING.scan(wire, usize::MAX, u64::MAX).messages
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 mod notes;
 
 use std::{
-    io,
+    io, mem,
     time::{Duration, Instant},
 };
 
 use log::warn;
 use slab::Slab;
 
-use super::{Hub, Now, Socket, log::Lines};
+use super::{Hub, Now, Socket, Turn, log::Lines};
 use crate::{
     connection::Stream,
     datagram::{Datagrams, Exchange, Letter, Lost, Parked, Reply, Sender},
@@ -25,6 +25,7 @@ use crate::{
     limits::Limits,
     peer::Peer,
     service::{Record, Service},
+    turns::{CLIENT, DELIVERY, NOBODY},
 };
 use notes::Notes;
 
@@ -197,7 +198,31 @@ impl<S: Stream> Hub<S> {
             || !self.sockets[socket].line.is_empty()
     }
 
-    /// An event for datagram socket `number`: one batch. Returns whether anything came.
+    /// An event for datagram socket `number`, which gets its turn.
+    pub fn datagram_event(&mut self, number: usize) {
+        if let Some((_, exchange)) = self.mail.exchanges.get_mut(number)
+            && !mem::replace(&mut exchange.listed, true)
+        {
+            self.ready.0.push(NOBODY, Turn::Datagrams(number));
+        }
+    }
+
+    /// The turn of datagram socket `number`.
+    pub(super) fn receive_next(&mut self, number: usize, now: Now) {
+        if let Some((_, exchange)) = self.mail.exchanges.get_mut(number)
+            && mem::take(&mut exchange.listed)
+        {
+            self.effects.work += CLIENT;
+            self.receive(number, now);
+        }
+    }
+
+    /// Whether there are datagram sockets.
+    pub(super) fn has_datagrams(&self) -> bool {
+        !self.mail.exchanges.is_empty()
+    }
+
+    /// Receives one batch of datagram socket `number`, where that may be. Returns whether anything came.
     pub fn receive(&mut self, number: usize, now: Now) -> bool {
         self.receives(number) && self.receive_batch(number, now)
     }
@@ -248,6 +273,7 @@ impl<S: Stream> Hub<S> {
             return false;
         }
         for (envelope, bytes) in envelopes.iter().zip(buffer.chunks_exact(slot)) {
+            self.effects.work += envelope.length.min(slot) + DELIVERY;
             desk.open(envelope, bytes, &mut self.ids);
         }
         !envelopes.is_empty()

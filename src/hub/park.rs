@@ -113,7 +113,7 @@ impl<S: Stream> Hub<S> {
                 let client = &mut hub.clients[key];
                 if client.is_blocked() && client.socket as usize == number {
                     client.awaits = Some(Awaits::Room);
-                    hub.sockets[number].line.wait(key);
+                    hub.sockets[number].line.wait(client.user, key, false);
                 }
             }
             if !hub.sockets[number].is_retired() {
@@ -146,6 +146,7 @@ impl<S: Stream> Hub<S> {
         }
         socket.present += 1;
         self.limits.keep(uid);
+        client.user = self.users.enter(uid);
         client.held = client.weight();
         self.limits.hold(uid, 0, client.held);
         if let Some(timeout) = socket.idle_timeout {

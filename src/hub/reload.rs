@@ -350,6 +350,7 @@ impl<S: Stream> Hub<S> {
         socket.rule = new.rule;
         socket.read_size = new.read_size;
         socket.packet = new.packet;
+        socket.message_work = new.message_work;
         socket.longest = new.longest;
         socket.queue_size = new.queue_size;
         socket.slow_client = new.slow_client;
@@ -402,7 +403,7 @@ impl<S: Stream> Hub<S> {
         }
         if !socket.lines_up {
             // There is nothing to wait for any more, and nobody to be called by.
-            let waiting: Vec<usize> = socket.line.waiting().iter().copied().collect();
+            let waiting: Vec<usize> = socket.line.waiting().collect();
             socket.line.dismiss();
             for key in waiting {
                 self.resume(key, now);

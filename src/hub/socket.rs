@@ -16,6 +16,7 @@ use crate::{
     input::{Rule, TooLong},
     record::{Encoder, Format},
     service::{Line, Record, Relay, Service},
+    turns::{DELIVERY, MESSAGE},
 };
 
 /// How long senders may wait for a client, or one for a quota, before the log has a line of it.
@@ -153,6 +154,8 @@ pub struct Socket {
     pub(super) longest: usize,
     /// Bytes that each message has here and not on the wire.
     pub(super) unseen: u64,
+    /// What a message costs beside its bytes, as `turns` has it.
+    pub(super) message_work: usize,
     pub(super) queue_size: usize,
     pub(super) slow_client: SlowClient,
     pub(super) slow_timeout: Duration,
@@ -214,6 +217,13 @@ impl Socket {
                 )))
             }
         };
+        let mut message_work = MESSAGE;
+        if config.record.is_some() {
+            message_work += MESSAGE;
+        }
+        if packet > 0 {
+            message_work += DELIVERY;
+        }
         Socket {
             name: config.name.clone(),
             nature: Nature::of(config),
@@ -224,6 +234,7 @@ impl Socket {
             packet,
             longest: config.longest_sent(),
             unseen,
+            message_work,
             queue_size: config.queue_size,
             slow_client: config.slow_client,
             slow_timeout: config.slow_timeout,

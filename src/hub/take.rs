@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Taken {
     /// Messages dropped for the sender itself.
     pub(super) dropped: u64,
+    /// Messages that were taken.
+    pub(super) messages: u64,
     /// Messages of which only the first part was taken.
     pub(super) truncated: u64,
     /// What the rest waits for, where that is not the sender's own queue.
@@ -38,6 +40,28 @@ impl Socket {
             so_far.awaits = Some(Awaits::Room);
             return 0;
         }
+        let whole = batch.bytes.len();
+        let most = self.service.most_messages();
+        let batch = &batch.first_messages(most.saturating_sub(so_far.messages));
+        out.effects.work += batch.messages as usize * self.message_work;
+        let taken = self.take_some(from, batch, out, so_far);
+        if taken == batch.bytes.len() && taken < whole {
+            so_far.awaits = Some(Awaits::Turn);
+        }
+        taken
+    }
+
+    /// The same, of no more messages than a turn may have.
+    fn take_some<S: Stream>(
+        &mut self,
+        from: &Sender,
+        batch: &Batch<'_>,
+        out: &mut Outbox<'_, S>,
+        so_far: &mut Taken,
+    ) -> usize {
+        if batch.bytes.is_empty() {
+            return 0;
+        }
         let mark = self.record.as_ref().map(Record::mark);
         let recorded = match &mut self.record {
             Some(record) => record.receive(from, batch, out.now.wall),
@@ -55,6 +79,10 @@ impl Socket {
             }
         };
         let messages = offered.count(served);
+        so_far.messages += messages;
+        if let Some(relay) = self.service.relay() {
+            out.effects.work += messages as usize * relay.message_work();
+        }
         self.counters.messages += messages;
         self.counters.bytes += served as u64;
         if batch.truncated {
@@ -77,6 +105,7 @@ impl Socket {
                     record.receive(from, &batch.first(served), out.now.wall);
                 }
                 so_far.awaits = match (out.over, &self.service) {
+                    (_, _) if out.is_turn_over => Some(Awaits::Turn),
                     (Some(_), _) => Some(Awaits::Quota),
                     (None, Service::Relay(_)) => Some(Awaits::Room),
                     // Its own queue: it goes on when it reads.

@@ -4,7 +4,7 @@
 use std::{io, mem};
 
 use super::{
-    Hub, STALL, Timer, WatchFn,
+    Hub, READ_BUFFER, STALL, Timer, WatchFn,
     socket::{Loss, Socket},
     take::Taken,
 };
@@ -14,7 +14,11 @@ use crate::{
     error::Close,
     input::{Fed, Input},
     service::{Outbox, Record, Sender, Service},
+    turns::MESSAGES,
 };
+
+/// From here on what is read has no more bytes than a turn may have messages.
+const MOST_HALVINGS: u8 = (READ_BUFFER as u64 / MESSAGES).trailing_zeros() as u8;
 
 /// What `Hub::deliver` does with a client's input.
 #[derive(Clone, Copy)]
@@ -31,7 +35,7 @@ impl<S: Stream> Hub<S> {
     /// One client's turn, and what follows from it.
     pub(super) fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
         let socket = self.clients[key].socket as usize;
-        let served = self.serve(key, event, now);
+        let served = self.serve_client(key, event, now);
         let settled = served.and_then(|()| self.settle(key, event.end, now, watch));
         if !self.effects.dropped.is_empty() {
             self.note_dropped(now);
@@ -51,9 +55,11 @@ impl<S: Stream> Hub<S> {
     }
 
     /// What it is owed, what waited, what it sends.
-    fn serve(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
+    fn serve_client(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
         if event.write {
+            let owed = self.clients[key].queue.len();
             self.flush(key, now)?;
+            self.effects.work += owed.saturating_sub(self.clients[key].queue.len());
         }
         let client = &mut self.clients[key];
         if client.awaits.is_some() {
@@ -67,7 +73,7 @@ impl<S: Stream> Hub<S> {
         }
         // What is read may have to be held.
         let rules = &self.sockets[client.socket as usize];
-        let mut room = rules.read_size;
+        let mut room = (READ_BUFFER >> client.halvings) + rules.packet;
         if self.limits.ample_for_input() < room {
             room = room.min(self.limits.input_room(client.peer.uid));
             if room < rules.least_held() {
@@ -88,6 +94,7 @@ impl<S: Stream> Hub<S> {
             }
             Ok(bytes) => {
                 client.active = now.instant;
+                self.effects.work += bytes;
                 Step::Feed(bytes)
             }
             Err(error) => match error.kind() {
@@ -190,7 +197,7 @@ impl<S: Stream> Hub<S> {
             || cut_off && client.is_owed()
             || match client.awaits {
                 // Whatever holds it up, its own queue does not.
-                Some(Awaits::Room) => false,
+                Some(Awaits::Room | Awaits::Turn) => false,
                 Some(Awaits::Quota) => true,
                 None => held_up,
             };
@@ -317,6 +324,7 @@ impl<S: Stream> Hub<S> {
         );
         out.credit = credit;
         let rule = socket.rule;
+        let most_messages = socket.service.most_messages();
         let mut taken = Taken::default();
         let mut take = |batch: Batch<'_>| Ok(socket.take(&from, &batch, &mut out, &mut taken));
         let fed = match step {
@@ -333,8 +341,9 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         client.awaits = taken.awaits;
         match taken.awaits {
-            Some(Awaits::Room) => socket.line.wait(key),
+            Some(Awaits::Room) => socket.line.wait(client.user, key, taken.messages > 0),
             Some(Awaits::Quota) => self.starved.push_back(key),
+            Some(Awaits::Turn) => self.ready.list(client, key),
             None => {}
         }
         let lines = &mut self.lines[client.socket as usize];
@@ -355,6 +364,11 @@ impl<S: Stream> Hub<S> {
         }
         if let Some(reason) = taken.failed {
             return Err(reason);
+        }
+        if taken.awaits == Some(Awaits::Turn) {
+            client.halvings = (client.halvings + 1).min(MOST_HALVINGS);
+        } else if taken.messages < most_messages / 4 {
+            client.halvings = client.halvings.saturating_sub(1);
         }
         match fed {
             // What it sent before is still owed.
@@ -377,12 +391,13 @@ impl<S: Stream> Hub<S> {
         }
         self.limits.hold(client.peer.uid, client.held, 0);
         self.limits.leave(client.peer.uid);
+        self.users.leave(client.peer.uid);
         if client.awaits == Some(Awaits::Quota) {
             self.starved.retain(|&starved| starved != key);
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
-        socket.line.leave(key);
+        socket.line.leave(client.user, key);
         if let Some(relay) = socket.service.relay() {
             relay.leave(key, client.holds_up);
         }

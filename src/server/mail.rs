@@ -67,9 +67,9 @@ impl Mail {
     }
 
     /// An event for socket number `socket`.
-    pub(super) fn event(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+    pub(super) fn event(&self, socket: usize, hub: &mut Hub<Link>) {
         if let Some(Some(of)) = self.0.get(socket) {
-            hub.receive(of.number, now);
+            hub.datagram_event(of.number);
         }
     }
 

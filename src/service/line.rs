@@ -1,13 +1,13 @@
-//! Senders that wait for room: nobody has a turn before those who came earlier, and one at a time is
-//! called, the next when that one had its turn. So room goes to who waited longest, and nobody is
-//! called for room that is taken by then.
+//! Senders that wait for room: users take turns, and of one user nobody has a turn before those who
+//! came earlier. One at a time is called, the next when that one had its turn, so nobody is called for
+//! room that is taken by then.
 
-use std::collections::VecDeque;
+use crate::turns::Turns;
 
-/// Clients that wait, by their keys, in the order of their turns.
+/// Clients that wait, by their keys.
 #[derive(Debug, Default)]
 pub struct Line {
-    waiting: VecDeque<usize>,
+    waiting: Turns<usize>,
     /// The one that was called and has not had its turn.
     called: Option<usize>,
 }
@@ -26,15 +26,26 @@ impl Line {
         self.waiting.is_empty()
     }
 
-    /// Those who wait.
+    /// Those who wait, in the order of their turns.
+    pub fn waiting(&self) -> impl Iterator<Item = usize> {
+        self.waiting.iter()
+    }
+
+    /// The one whose turn is next.
     #[must_use]
-    pub fn waiting(&self) -> &VecDeque<usize> {
-        &self.waiting
+    pub fn first(&self) -> Option<usize> {
+        self.waiting.first()
+    }
+
+    /// Whether more than one waits.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        !self.waiting.is_empty() && !self.waiting.is_single()
     }
 
     /// All of them in the order of their turns, the one that was called first.
     pub fn order(&self) -> impl Iterator<Item = usize> {
-        self.called.into_iter().chain(self.waiting.iter().copied())
+        self.called.into_iter().chain(self.waiting.iter())
     }
 
     /// Whether one was called and has not had its turn.
@@ -43,12 +54,14 @@ impl Line {
         self.called.is_some()
     }
 
-    /// A client waits: at the head of the line if it was called and is not done, else at its end.
-    pub fn wait(&mut self, key: usize) {
+    /// A client of the user with this number waits. If it was called and is not done, it comes before the
+    /// others of its user, and where nothing was taken (`took`) before everybody: else shorter messages
+    /// would have the room for ever.
+    pub fn wait(&mut self, user: u32, key: usize, took: bool) {
         if self.called == Some(key) {
-            self.waiting.push_front(key);
+            self.waiting.push_front(user, key, !took);
         } else {
-            self.waiting.push_back(key);
+            self.waiting.push(user, key);
         }
     }
 
@@ -57,7 +70,7 @@ impl Line {
         if self.called.is_some() {
             return None;
         }
-        self.called = self.waiting.pop_front();
+        self.called = self.waiting.pop();
         self.called
     }
 
@@ -69,9 +82,9 @@ impl Line {
     }
 
     /// A client goes.
-    pub fn leave(&mut self, key: usize) {
+    pub fn leave(&mut self, user: u32, key: usize) {
         self.served(key);
-        self.waiting.retain(|&waiting| waiting != key);
+        self.waiting.remove(user, key);
     }
 
     /// Nobody waits any more.

@@ -20,6 +20,7 @@ use crate::{
     error::Close,
     limits::{Limits, Over},
     peer::{ClientId, Peer},
+    turns::{FANOUT, MESSAGES},
 };
 
 /// The service of one socket.
@@ -63,6 +64,18 @@ impl Service {
         }
     }
 
+    /// Messages of one client that are taken in its turn.
+    #[must_use]
+    pub fn most_messages(&self) -> u64 {
+        match self {
+            Service::Relay(relay) => match FANOUT.checked_div(relay.message_work()) {
+                Some(most) => (most as u64).clamp(1, MESSAGES),
+                None => MESSAGES,
+            },
+            Service::Echo | Service::Collect => MESSAGES,
+        }
+    }
+
     /// The relay, if it is one.
     pub fn relay(&mut self) -> Option<&mut Relay> {
         match self {
@@ -93,6 +106,8 @@ pub struct Effects {
     pub failed: Vec<(usize, Close)>,
     /// For whom messages were dropped, and how many.
     pub dropped: Vec<(usize, u64)>,
+    /// What was done, counted in bytes as `turns` has it.
+    pub work: usize,
 }
 
 impl Effects {
@@ -117,6 +132,8 @@ pub struct Outbox<'a, S> {
     pub credit: usize,
     /// What kept the sender's own messages from being held, where it was not its queue.
     pub over: Option<Over>,
+    /// The sender has had its share of the turn.
+    pub is_turn_over: bool,
     /// The time of this turn.
     pub now: Now,
     /// What the hub has to follow up.
@@ -138,6 +155,7 @@ impl<'a, S: Stream> Outbox<'a, S> {
             queue_size,
             credit: 0,
             over: None,
+            is_turn_over: false,
             now,
             effects,
         }

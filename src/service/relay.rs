@@ -27,6 +27,7 @@ use crate::{
     error::Close,
     frame::{Cut, Framing},
     record::Encoder,
+    turns::{DELIVERY, FANOUT, MESSAGE},
 };
 
 /// One socket's relay.
@@ -194,13 +195,24 @@ impl Relay {
             return batch.bytes.len();
         }
         let mut taken = 0;
+        // What a sender says is work for each receiver. One message may always be.
+        let mut share = FANOUT / self.members.len();
         loop {
             if self.rests {
                 return taken;
             }
             let room = self.room(from.key, out);
-            taken = self.take(from, batch, taken, room, out);
+            let before = self.log.len();
+            taken = self.take(from, batch, taken, room.min(share), out);
+            let grown = self.log.len() - before;
+            share -= grown;
+            let writes = if before == 0 { DELIVERY } else { 0 };
+            out.effects.work += self.members.len() * (grown + writes);
             if taken == batch.bytes.len() {
+                return taken;
+            }
+            if share < room && taken > 0 {
+                out.is_turn_over = true;
                 return taken;
             }
             if !self.log.is_empty() {
@@ -352,23 +364,22 @@ impl Relay {
         if self.holding_up == 0 {
             return !self.rests;
         }
-        let waiting = line.waiting();
-        if waiting.len() < 2 && !line.is_served() {
+        let first = line.first();
+        if !line.has_several() && !line.is_served() {
             let mut release = |key: usize| {
                 if mem::take(&mut clients[key].holds_up) {
                     self.holding_up -= 1;
                     touched.push(key);
                 }
             };
-            match waiting.front() {
+            match first {
                 // No look at all members: this is asked in every turn of a client.
-                Some(&alone) => release(alone),
+                Some(alone) => release(alone),
                 None => self.members.iter().for_each(|member| release(member.key)),
             }
         }
         // What the first does not read itself, others sent.
-        let first = waiting.front();
-        self.holding_up == usize::from(first.is_some_and(|&key| clients[key].holds_up))
+        self.holding_up == usize::from(first.is_some_and(|key| clients[key].holds_up))
     }
 
     /// Closes who has no room for `needed` bytes that client `from` says; whether anybody was.
@@ -393,6 +404,18 @@ impl Relay {
         });
         self.members = members;
         self.members.len() < before
+    }
+
+    /// What each message costs beside its bytes, for all receivers together: where it is not part of one
+    /// write.
+    #[must_use]
+    pub fn message_work(&self) -> usize {
+        let each = match self.slow_client {
+            _ if self.unseen > 0 => DELIVERY,
+            SlowClient::Drop => MESSAGE,
+            SlowClient::Wait | SlowClient::Disconnect => 0,
+        };
+        each * self.members.len()
     }
 
     /// Whether the end of the turn brings something.

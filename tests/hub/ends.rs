@@ -180,9 +180,11 @@ fn a_client_that_the_event_loop_cannot_watch_is_closed() {
         write: false,
         end: false,
     };
-    world.hub.event(client.key, event, now, &mut |_, _, _, _| {
-        Err(io::ErrorKind::OutOfMemory.into())
-    });
+    world.hub.event(client.key, event);
+    world.hub.serve(
+        now,
+        &mut |_, _, _, _| Err(io::ErrorKind::OutOfMemory.into()),
+    );
     assert!(client.is_closed());
     world.assert_empty();
 }

@@ -1,8 +1,8 @@
 //! One client and another: budgets, the ready list, keys that are used again.
 
-use udsd::connection::Watch;
+use udsd::{connection::Watch, peer::Peer};
 
-use crate::world::{Client, READ_BUFFER, World, pattern};
+use crate::world::{Client, PEER, READ_BUFFER, World, pattern};
 
 #[test]
 fn endless_input_of_one_keeps_no_other_from_its_turn() {
@@ -47,15 +47,144 @@ fn an_event_for_a_client_that_left_is_passed_over() {
     world.settle();
     assert!(client.is_closed());
     for key in [client.key, client.key + 7] {
-        let now = world.now();
         let event = Watch {
             read: true,
             write: true,
             end: false,
         };
-        world.hub.event(key, event, now, &mut |_, _, _, _| {
-            panic!("watched a client that left")
-        });
+        world.hub.event(key, event);
     }
     world.assert_empty();
+}
+
+fn user(uid: u32) -> Peer {
+    Peer { uid, ..PEER }
+}
+
+/// Clients of this user, each of whom sends more than a turn can bring, in messages as short as they
+/// can be.
+fn flooders(world: &mut World, uid: u32, many: usize) -> Vec<Client> {
+    let enter = |_| {
+        let (client, wire) = world.try_enter(0, user(uid), &[]);
+        wire.borrow_mut().capacity = usize::MAX;
+        wire.borrow_mut().sent = b"a\n".repeat(READ_BUFFER).into();
+        client.unwrap()
+    };
+    (0..many).map(enter).collect()
+}
+
+/// Messages of others that are taken before `client` of socket 0 has what it awaits, where all events
+/// come before it: each turn of the loop serves and then asks who is there.
+fn taken_before(world: &mut World, client: &Client) -> u64 {
+    let before = world.counters().messages;
+    for _ in 0..1000 {
+        world.events_before_turn();
+        world.turn();
+        if client.take(usize::MAX) > 0 {
+            return world.counters().messages - before;
+        }
+    }
+    panic!("it waits for ever");
+}
+
+#[test]
+fn another_user_waits_for_one_client_and_not_for_all() {
+    let services = [
+        ("echo", "framing = \"lines\""),
+        ("echo", "framing = \"lines\"\nmessage-size = \"8B\""),
+        (
+            "a record",
+            "framing = \"lines\"\n[socket.s.record]\nqueue-size = \"1GiB\"",
+        ),
+    ];
+    for (name, keys) in services {
+        let mut world = World::echo(keys);
+        flooders(&mut world, 1000, 100);
+        let (other, _) = world.try_enter(0, user(1001), &[]);
+        let other = other.unwrap();
+        for round in 0..5 {
+            other.send(b"ping\n");
+            let taken = taken_before(&mut world, &other);
+            // What is left of the turn in which it comes, and one client's.
+            assert!(
+                taken < 40_000,
+                "{name}: {taken} messages before that of round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_has_so_many_messages_in_a_turn() {
+    let mut world = World::collect("queue-size = \"1GiB\"");
+    flooders(&mut world, 1000, 1);
+    let (other, _) = world.try_enter(0, user(1001), &[]);
+    let other = other.unwrap();
+    let mut seen = 0;
+    for round in 0..100 {
+        other.send(b"mine\n");
+        world.events_before_turn();
+        world.turn();
+        let lines = &world.records[0][seen..];
+        let mine = lines.windows(5).position(|line| line == b"mine\n");
+        let before = mine.unwrap() / 2;
+        assert!(
+            before <= 2048,
+            "{before} messages before the one of round {round}"
+        );
+        seen = world.records[0].len();
+    }
+    // It is read from in parts that hold about as many as are taken: little waits.
+    assert!(world.hub.held() <= 8192, "{} bytes wait", world.hub.held());
+}
+
+#[test]
+fn what_a_relay_gives_to_many_is_work_for_many() {
+    for (stamp, slow_client) in [
+        (false, "wait"),
+        (true, "wait"),
+        (false, "drop"),
+        (true, "drop"),
+    ] {
+        let keys =
+            format!("stamp = {stamp}\nslow-client = \"{slow_client}\"\nqueue-size = \"1MiB\"");
+        let mut world = World::relay(&keys);
+        let flood = flooders(&mut world, 1000, 150);
+        world.try_enter(0, user(1001), &[]);
+        let written = |of: &[Client]| of.iter().map(|of| of.wire.borrow().written).sum::<usize>();
+        for round in 0..4 {
+            let before = written(&flood);
+            world.events_before_turn();
+            world.turn();
+            let given = written(&flood) - before;
+            assert!(
+                given <= 16 << 20,
+                "stamp = {stamp}, {slow_client}: {given} bytes in turn {round}"
+            );
+            for client in &flood {
+                client.take(usize::MAX);
+            }
+        }
+        assert!(written(&flood) > 0);
+    }
+}
+
+#[test]
+fn senders_that_wait_for_a_record_take_turns_by_user() {
+    let mut world = World::collect("queue-size = \"65B\"");
+    let flood = flooders(&mut world, 1000, 50);
+    world.settle();
+    let (other, _) = world.try_enter(0, user(1001), &[]);
+    let other = other.unwrap();
+    other.send(b"mine\n");
+    world.settle();
+    let mut rounds = 0;
+    let mine = |world: &World| world.records[0].windows(5).any(|line| line == b"mine\n");
+    while !mine(&world) {
+        assert_ne!(world.written(0), 0);
+        world.settle();
+        rounds += 1;
+        assert!(rounds <= 3, "it waits for all of the other user's");
+    }
+    drop(flood);
 }

@@ -378,13 +378,25 @@ impl World {
         any
     }
 
+    /// The events that are due, all of them before anybody has a turn.
+    pub fn events_before_turn(&mut self) {
+        self.clients.retain(|_, client| !client.is_closed());
+        for (&key, client) in &self.clients {
+            let event = client.wire.borrow().event();
+            if event != Watch::default() {
+                self.hub.event(key, event);
+            }
+        }
+    }
+
     pub fn event(&mut self, key: usize) -> bool {
         let event = self.clients[&key].wire.borrow().event();
         if event == Watch::default() {
             return false;
         }
         let now = self.now();
-        self.hub.event(key, event, now, &mut watch);
+        self.hub.event(key, event);
+        self.hub.serve(now, &mut watch);
         self.hand_over();
         true
     }

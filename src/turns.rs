@@ -1,0 +1,234 @@
+//! Whose turn it is, and what a turn may cost. Users take turns before their clients do, so how many
+//! clients a user has makes nobody else wait longer.
+//!
+//! Work is counted in bytes, as those are most of it; what else takes time counts as so many bytes as
+//! take as long. So the bound is the same in every run, and no clock is asked.
+
+use std::collections::{HashMap, VecDeque};
+
+/// What a client's turn costs beside its bytes: its system calls.
+pub const CLIENT: usize = 8 << 10;
+/// What a message costs beside its bytes, for each step that looks at it.
+pub const MESSAGE: usize = 128;
+/// What a write to a receiver costs beside its bytes, and a packet or a datagram that comes.
+pub const DELIVERY: usize = 4 << 10;
+/// Messages of one client that are taken in its turn.
+pub const MESSAGES: u64 = 1024;
+/// What the messages of one client may cost in its turn by going to many receivers.
+pub const FANOUT: usize = 4 << 20;
+/// What all turns may cost before the event loop asks who else is there.
+pub const SHARED: usize = 2 << 20;
+/// The same where nobody waits for it but those who come: asking has its price too.
+pub const ALONE: usize = 64 << 20;
+
+/// The number under which those wait who are of no user in particular.
+pub const NOBODY: u32 = 0;
+
+/// Small numbers for the users who have clients: turns are kept by them.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// By uid: the number, and how many clients the user has.
+    numbers: HashMap<u32, (u32, usize)>,
+    free: Vec<u32>,
+}
+
+impl Users {
+    /// A client of user `uid` comes. Returns the user's number.
+    pub fn enter(&mut self, uid: u32) -> u32 {
+        // The numbers in use and the free ones together are all that were ever given.
+        let next = (self.numbers.len() + self.free.len()) as u32 + NOBODY + 1;
+        let (number, clients) = self
+            .numbers
+            .entry(uid)
+            .or_insert_with(|| (self.free.pop().unwrap_or(next), 0));
+        *clients += 1;
+        *number
+    }
+
+    /// A client of user `uid` goes.
+    pub fn leave(&mut self, uid: u32) {
+        if let Some((number, clients)) = self.numbers.get_mut(&uid) {
+            *clients -= 1;
+            if *clients == 0 {
+                self.free.push(*number);
+                self.numbers.remove(&uid);
+            }
+        }
+    }
+
+    /// How many users have clients.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.numbers.len()
+    }
+}
+
+/// Those who wait for a turn: each user's in the order in which they came, and the users in a ring.
+#[derive(Debug)]
+pub struct Turns<T> {
+    /// By the numbers of the users.
+    queues: Vec<VecDeque<T>>,
+    /// The users who have somebody waiting, the next one first.
+    ring: VecDeque<u32>,
+}
+
+impl<T> Default for Turns<T> {
+    fn default() -> Self {
+        Turns {
+            queues: Vec::new(),
+            ring: VecDeque::new(),
+        }
+    }
+}
+
+impl<T: Copy + PartialEq> Turns<T> {
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Whether one waits and nobody else.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.ring.len() == 1 && self.queues[self.ring[0] as usize].len() == 1
+    }
+
+    /// Adds one behind the others of its user.
+    pub fn push(&mut self, user: u32, one: T) {
+        let queue = self.queue(user);
+        queue.push_back(one);
+        if queue.len() == 1 {
+            self.ring.push_back(user);
+        }
+    }
+
+    /// Adds one before the others of its user; `is_next`: before everybody else.
+    pub fn push_front(&mut self, user: u32, one: T, is_next: bool) {
+        let queue = self.queue(user);
+        queue.push_front(one);
+        let is_new = queue.len() == 1;
+        if is_next {
+            self.ring.retain(|&of| of != user);
+            self.ring.push_front(user);
+        } else if is_new {
+            self.ring.push_back(user);
+        }
+    }
+
+    fn queue(&mut self, user: u32) -> &mut VecDeque<T> {
+        let place = user as usize;
+        if self.queues.len() <= place {
+            self.queues.resize_with(place + 1, VecDeque::new);
+        }
+        &mut self.queues[place]
+    }
+
+    /// Whose turn it is; its user's next one comes after those of all others.
+    pub fn pop(&mut self) -> Option<T> {
+        let user = self.ring.pop_front()?;
+        let queue = self.queue(user);
+        let one = queue.pop_front();
+        if !queue.is_empty() {
+            self.ring.push_back(user);
+        }
+        one
+    }
+
+    /// Whose turn it is, without giving it.
+    #[must_use]
+    pub fn first(&self) -> Option<T> {
+        let user = self.ring.front()?;
+        self.queues[*user as usize].front().copied()
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, user: u32, one: T) {
+        let queue = self.queue(user);
+        let before = queue.len();
+        queue.retain(|&other| other != one);
+        if queue.is_empty() && before > 0 {
+            self.ring.retain(|&of| of != user);
+        }
+    }
+
+    /// All of them, in the order of their turns.
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        let users = || self.ring.iter().map(|&user| &self.queues[user as usize]);
+        let rounds = users().map(VecDeque::len).max().unwrap_or(0);
+        (0..rounds)
+            .flat_map(move |round| users().filter_map(move |queue| queue.get(round).copied()))
+    }
+
+    /// Nobody waits any more.
+    pub fn clear(&mut self) {
+        for user in self.ring.drain(..) {
+            self.queues[user as usize].clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns(of: &[(u32, char)]) -> Turns<char> {
+        let mut turns = Turns::default();
+        for &(user, one) in of {
+            turns.push(user, one);
+        }
+        turns
+    }
+
+    fn rest(mut turns: Turns<char>) -> String {
+        std::iter::from_fn(|| turns.pop()).collect()
+    }
+
+    #[test]
+    fn users_take_turns_before_their_clients_do() {
+        let all = [(1, 'a'), (1, 'b'), (1, 'c'), (2, 'd'), (3, 'e'), (2, 'f')];
+        let turns = turns(&all);
+        assert_eq!(turns.iter().collect::<String>(), "adebfc");
+        assert_eq!(turns.first(), Some('a'));
+        assert_eq!(rest(turns), "adebfc");
+    }
+
+    #[test]
+    fn who_comes_again_comes_behind_the_others_of_its_user_and_behind_other_users() {
+        let mut turns = turns(&[(1, 'a'), (1, 'b'), (2, 'd')]);
+        assert_eq!(turns.pop(), Some('a'));
+        turns.push(1, 'a');
+        assert_eq!(rest(turns), "dba");
+    }
+
+    #[test]
+    fn one_may_go_first_or_go_away() {
+        let mut turns = turns(&[(1, 'a'), (2, 'b'), (2, 'c'), (3, 'd')]);
+        turns.push_front(2, 'x', true);
+        turns.push_front(3, 'y', false);
+        assert_eq!(turns.iter().collect::<String>(), "xaybdc");
+        for (user, one) in [(3, 'd'), (3, 'd'), (2, 'b'), (3, 'y')] {
+            turns.remove(user, one);
+        }
+        assert!(!turns.is_single());
+        assert_eq!(turns.iter().collect::<String>(), "xac");
+        turns.clear();
+        assert!(turns.is_empty() && turns.first().is_none());
+        turns.push(7, 'z');
+        assert!(turns.is_single());
+        assert_eq!(rest(turns), "z");
+    }
+
+    #[test]
+    fn a_user_keeps_its_number_for_as_long_as_it_has_clients() {
+        let mut users = Users::default();
+        let (a, b) = (users.enter(1000), users.enter(1001));
+        assert!(a != b && a != NOBODY && b != NOBODY);
+        assert_eq!(users.enter(1000), a);
+        users.leave(1000);
+        assert_eq!((users.enter(1000), users.present()), (a, 2));
+        users.leave(1001);
+        assert_eq!((users.enter(1002), users.present()), (b, 2));
+        assert!(![a, b].contains(&users.enter(1003)));
+    }
+}
