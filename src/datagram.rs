@@ -6,6 +6,7 @@
 
 mod numbers;
 mod replies;
+mod shares;
 
 use std::{collections::VecDeque, fmt, io, iter, mem, time::Instant};
 
@@ -49,6 +50,12 @@ pub trait Datagrams: fmt::Debug {
     /// # Errors
     /// `WouldBlock` where it may fit later; any other error says that it cannot be delivered.
     fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()>;
+
+    /// Bytes that were sent and that no receiver has read, as the kernel counts them.
+    fn unread(&self) -> usize;
+
+    /// How many of them there may be (SO_SNDBUF).
+    fn send_buffer(&self) -> usize;
 
     /// Nobody else receives from it any more: what waits there is this process' alone.
     fn disown(&mut self);

@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// What is asked for as SO_SNDBUF, in bytes. What receivers have not read counts against it, all of
-/// them together (`socket(7)`): one that does not read must not leave the others without.
-const SEND_BUFFER: usize = 32 << 20;
+/// them together (`socket(7)`).
+pub const SEND_BUFFER: usize = 32 << 20;
 
 /// A datagram socket.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub struct Mailbox {
     refuses_descriptors: bool,
     /// The manager keeps it: what waits there is for the next process.
     inherited: bool,
+    send_buffer: usize,
 }
 
 impl Mailbox {
@@ -47,6 +48,7 @@ impl Mailbox {
     pub fn new(fd: Rc<OwnedFd>, inherited: bool) -> io::Result<Self> {
         sockopt::set_socket_passcred(&fd, true)?;
         raise_send_buffer(&fd)?;
+        let send_buffer = sockopt::socket_send_buffer_size(&fd)?;
         let refuses_descriptors = sys::refuse_descriptors(&fd)?;
         let is_empty = sys::look(&fd, &mut [], true)
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -55,6 +57,7 @@ impl Mailbox {
             has_descriptors: !(refuses_descriptors && is_empty),
             refuses_descriptors,
             inherited,
+            send_buffer,
         })
     }
 
@@ -101,11 +104,9 @@ impl Mailbox {
     }
 
     /// The longest datagram that can be sent, in bytes.
-    ///
-    /// # Errors
-    /// Those of `getsockopt(2)`.
-    pub fn longest(&self) -> io::Result<usize> {
-        Ok(sockopt::socket_send_buffer_size(&self.fd)?.saturating_sub(sys::SEND_RESERVE))
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.send_buffer.saturating_sub(sys::SEND_RESERVE)
     }
 
     /// Sends to a path, but only to a socket that `owner` has there. The sender chose the path, and
@@ -147,6 +148,15 @@ impl Datagrams for Mailbox {
             Some(Place::Path(path)) => self.send_to_path(path, owner, bytes),
             None => Err(Errno::DESTADDRREQ.into()),
         }
+    }
+
+    fn unread(&self) -> usize {
+        // Of a socket that is open this cannot fail.
+        sys::unread_by_peer(&self.fd).unwrap_or_default()
+    }
+
+    fn send_buffer(&self) -> usize {
+        self.send_buffer
     }
 
     fn disown(&mut self) {

@@ -472,8 +472,8 @@ pub fn give_back_memory() {
     }
 }
 
-/// What was sent on a connected socket and not yet read by its peer (SIOCOUTQ, `unix(7)`): bytes as the
-/// kernel accounts for them, more than were sent; 0 once all was read.
+/// What was sent on a socket and not yet read, by its peer or by any receiver (SIOCOUTQ, `unix(7)`): bytes
+/// as the kernel accounts for them, more than were sent; 0 once all was read.
 ///
 /// # Errors
 /// Those of `ioctl(2)`.

@@ -261,6 +261,7 @@ fn types_have_their_keys() {
     let second = &written["udsd-b.socket"];
     assert_eq!(values(second, "ListenDatagram"), ["/b"]);
     assert_eq!(values(second, "PassCredentials"), ["yes"]);
+    assert_eq!(values(second, "SendBuffer"), ["33554432"]);
     assert!(values(second, "ListenStream").is_empty());
 }
 

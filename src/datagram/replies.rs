@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::{Datagrams, Sender, cost, numbers::Key};
+use super::{Datagrams, Sender, cost, numbers::Key, shares::Shares};
 use crate::{
     limits::{Limits, Over},
     octets,
@@ -112,6 +112,7 @@ pub struct Replies {
     /// How many of the places each user has.
     users: HashMap<u32, usize>,
     timers: BTreeSet<(Instant, usize)>,
+    shares: Shares,
 }
 
 impl Replies {
@@ -171,7 +172,7 @@ impl Replies {
         let key = (to.address, uid);
         let place = self.places.get(&key).copied();
         if place.is_none() {
-            match mailbox.send(&to.address, uid, bytes) {
+            match self.shares.send(&key, bytes, mailbox, now) {
                 Ok(()) => return Reply::Sent,
                 Err(error) if !is_passing(&error) => return Reply::Unreachable,
                 Err(_) => {}
@@ -281,7 +282,8 @@ impl Replies {
                 owed.due = now + Duration::from_nanos(1);
                 return Flushed::Turn;
             }
-            match mailbox.send(&owed.to.address, owed.to.peer.uid, reply) {
+            let key = (owed.to.address, owed.to.peer.uid);
+            match self.shares.send(&key, reply, mailbox, now) {
                 Ok(()) => {
                     let cost = cost(reply);
                     owed.replies.pop_front();

@@ -14,8 +14,9 @@ use std::{
 
 use super::{Scope, follow::Followed};
 use crate::{
-    config::{Address, Config, Places, Socket, SocketType},
+    config::{Address, Config, Places, ServiceKind, Socket, SocketType},
     error::Fault,
+    mailbox,
 };
 
 /// The unit of the file's first socket.
@@ -264,6 +265,10 @@ fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<St
     if socket.kind == SocketType::Datagram {
         // Set before anyone can send, so that every datagram has its sender.
         line(&mut keys, "PassCredentials", &"yes");
+        if socket.service == ServiceKind::Echo {
+            // The service itself may have no more than net.core.wmem_max.
+            line(&mut keys, "SendBuffer", &mailbox::SEND_BUFFER);
+        }
     } else {
         line(&mut keys, "Backlog", &socket.backlog);
     }

@@ -12,6 +12,7 @@ mod deputy;
 mod echo;
 mod ends;
 mod own;
+mod shares;
 mod sockets;
 mod unseen;
 

@@ -82,6 +82,14 @@ impl Datagrams for Mailbox {
         }
     }
 
+    fn unread(&self) -> usize {
+        0
+    }
+
+    fn send_buffer(&self) -> usize {
+        usize::MAX
+    }
+
     fn disown(&mut self) {}
 
     fn shut_down(&mut self) -> bool {
