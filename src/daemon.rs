@@ -143,7 +143,7 @@ fn start(
             fault,
         })?;
         raise_files();
-        match Handover::find(passed.stored) {
+        match Handover::find(passed.stored, passed.foreign) {
             Some(handover) => restart::go_on(handover, config, passed.sockets, signals),
             None => {
                 let config = config?;

@@ -3,8 +3,8 @@
 //!
 //! The one that ends makes a state of the hub and leaves it with all descriptors in a pair of sockets
 //! (`parking`) that the service manager keeps. The next one looks at copies, builds everything from
-//! them, and only then has the manager forget the pair and serves: until that moment it can be killed
-//! and another can begin anew. Descriptors and state find each other by SO_COOKIE (`socket(7)`), and
+//! them, and only then takes them out of the pair and serves: until that moment it can be killed and
+//! another can begin anew. Descriptors and state find each other by SO_COOKIE (`socket(7)`), and
 //! lock files by their inodes.
 
 use std::{
@@ -109,19 +109,22 @@ pub struct Handover {
 
 impl Handover {
     /// Looks at what the manager kept. What cannot be used is closed in good order, with a line that
-    /// says why.
+    /// says why. `foreign`: how many it kept that are no sockets, and are closed.
     #[must_use]
-    pub fn find(stored: Vec<OwnedFd>) -> Option<Self> {
+    pub fn find(stored: Vec<OwnedFd>, foreign: usize) -> Option<Self> {
+        if foreign > 0 {
+            error!(
+                "the descriptor store held what is no socket, and not udsd's: closed: {foreign}"
+            );
+        }
         let mut found = None;
-        let any = !stored.is_empty();
+        let any = !stored.is_empty() || foreign > 0;
         for near in stored {
             let parked = match Parked::find(near) {
                 Ok(None) => continue,
                 Ok(Some(parked)) => parked,
                 Err((error, near)) => {
-                    end(&format!("it was not left by udsd ({error})"), |end| {
-                        parking::give_up(&near, end);
-                    });
+                    end(&error.to_string(), |end| parking::give_up(&near, end));
                     continue;
                 }
             };
@@ -250,13 +253,21 @@ impl Handover {
         Some((fd, lock.and_then(|file| self.locks.remove(&file.lock))))
     }
 
-    /// All of it is in use from now on: lets the manager forget it.
-    pub fn commit(self) {
+    /// All of it is this process' from now on: no other can go on with it.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`; nothing has changed then.
+    pub fn commit(&self) -> io::Result<()> {
+        self.parked.take()
+    }
+
+    /// Lets the manager forget what was left, and sees to it that nothing of it holds a client open where
+    /// the manager does not.
+    pub fn forget(self) {
         if let Err(error) = systemd::empty_store() {
-            warn!("the service manager does not say that it forgot what was handed over: {error}");
-            // What it may still keep is to hold no client open, and nothing that could be used again.
-            self.parked.give_up(drop);
+            warn!("the service manager cannot be told to forget what was handed over: {error}");
         }
+        self.parked.empty();
     }
 
     /// This process ends in good order without having used it: a later one may try as often.
@@ -292,6 +303,6 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
 /// There is nothing to go on with.
 fn forget() {
     if let Err(error) = systemd::empty_store() {
-        warn!("the service manager does not say that it forgot what was handed over: {error}");
+        warn!("the service manager cannot be told to forget what was handed over: {error}");
     }
 }

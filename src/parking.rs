@@ -5,8 +5,9 @@
 //! first message has the far end and a sealed memfd with bytes; the others up to 253 descriptors each.
 //! Payloads of a byte or more, for an empty one looks like the end.
 //!
-//! The next process looks without taking (MSG_PEEK, SO_PEEK_OFF in `socket(7)`): until it lets the near
-//! end go, another can look again. Each one that looks leaves a mark in the other direction.
+//! The next process looks without taking (MSG_PEEK, SO_PEEK_OFF in `socket(7)`), and each one that looks
+//! leaves a mark in the other direction. Until it takes the first message out, in one call, another can
+//! look again; from then on nobody can.
 
 use std::{
     fs::File,
@@ -172,7 +173,10 @@ impl Parked {
         } = message;
         match <[OwnedFd; 2]>::try_from(descriptors) {
             Ok([far, memory]) if payload == FIRST => Ok(Some((far, Memory(File::from(memory))))),
-            _ => Err(io::ErrorKind::InvalidData.into()),
+            _ if payload == MORE => Err(io::Error::other(
+                "the process that went on with it has ended",
+            )),
+            _ => Err(io::Error::other("it was not left by udsd")),
         }
     }
 
@@ -219,6 +223,22 @@ impl Parked {
             lacking |= message.lacking;
         }
         Ok((all, lacking))
+    }
+
+    /// From now on no other process can go on with it.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`.
+    pub fn take(&self) -> io::Result<()> {
+        rustix::net::recv(&self.near, &mut [0; 8][..], RecvFlags::DONTWAIT)?;
+        Ok(())
+    }
+
+    /// Takes out what is left. This process has its own copies.
+    pub fn empty(self) {
+        while let Ok((_, 1..)) = rustix::net::recv(&self.near, &mut [0; 8][..], RecvFlags::DONTWAIT)
+        {
+        }
     }
 
     /// Takes the descriptors out for good, a few at a time, and gives each to `end`.

@@ -31,7 +31,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook_mio::v1_0::Signals;
 
-pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket};
+pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Prepared};
 pub use signals::signals;
 
 use door::Door;
@@ -196,14 +196,19 @@ impl Server {
         Ok(server)
     }
 
+    /// Tells the manager, once, that it serves.
+    pub fn ready(&mut self) {
+        if !mem::replace(&mut self.is_ready, true) {
+            self.notifier.ready(self.status());
+        }
+    }
+
     /// Serves until a signal ends it, or asks for a reload.
     ///
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
-        if !mem::replace(&mut self.is_ready, true) {
-            self.notifier.ready(self.status());
-        }
+        self.ready();
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
             instant: Instant::now(),

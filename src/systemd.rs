@@ -20,6 +20,8 @@ use crate::sys;
 
 /// The name of what is kept in the descriptor store (FDNAME=): no NAME of a socket has a dot.
 const STORED: &str = "udsd.parked";
+/// The name of what somebody stores without one (`sd_pid_notify_with_fds(3)`).
+const UNNAMED: &str = "stored";
 /// How long the manager may take to do what it was told.
 const BARRIER: Timespec = Timespec {
     tv_sec: 5,
@@ -31,8 +33,10 @@ const BARRIER: Timespec = Timespec {
 pub struct Passed {
     /// Sockets of its socket units.
     pub sockets: Vec<Inherited>,
-    /// What an earlier process had it keep.
+    /// Sockets that an earlier process had it keep.
     pub stored: Vec<OwnedFd>,
+    /// Other descriptors that it kept: they are closed.
+    pub foreign: usize,
 }
 
 /// A socket that the manager passed.
@@ -83,6 +87,7 @@ pub fn passed() -> Result<Passed, String> {
     let Passed {
         mut sockets,
         mut stored,
+        mut foreign,
     } = Passed::default();
     for i in 0..passed.len() {
         let name = names.next();
@@ -95,20 +100,30 @@ pub fn passed() -> Result<Passed, String> {
                     .ok()??;
                 Some((kind, fd))
             });
+        let is_stored = matches!(name.as_deref(), Some(STORED | UNNAMED));
         let Some((kind, fd)) = taken else {
+            if is_stored {
+                // Nothing of udsd's; dropped with `passed`.
+                foreign += 1;
+                continue;
+            }
             return Err(format!(
                 "descriptor {} ({}) that the manager passed is no Unix socket: its unit needs ListenStream= with a path",
                 i + 3,
                 name.as_deref().unwrap_or("unnamed")
             ));
         };
-        if name.as_deref() == Some(STORED) {
+        if is_stored {
             stored.push(fd);
         } else {
             sockets.push(Inherited { name, kind, fd });
         }
     }
-    Ok(Passed { sockets, stored })
+    Ok(Passed {
+        sockets,
+        stored,
+        foreign,
+    })
 }
 
 /// Whether `fd` leads to the journal: JOURNAL_STREAM holds its device and inode (`systemd.exec(5)`).
@@ -202,13 +217,15 @@ pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
     barrier()
 }
 
-/// Has the manager forget what it keeps.
+/// Has the manager forget what it keeps, before it does anything that it is told later.
 ///
 /// # Errors
-/// Where it does not answer.
+/// Where it cannot be told.
 pub fn empty_store() -> io::Result<()> {
-    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORED)])?;
-    barrier()
+    for name in [STORED, UNNAMED] {
+        sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
+    }
+    Ok(())
 }
 
 /// Waits until the manager has done all that it was told (BARRIER=1, `sd_notify_barrier(3)`).

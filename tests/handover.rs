@@ -10,7 +10,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::Shutdown,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         linux::net::SocketAddrExt,
         unix::{
             fs::{MetadataExt, PermissionsExt},
@@ -30,7 +30,7 @@ use harness::{
 };
 use rustix::net::sockopt::set_socket_passcred;
 use udsd::{
-    parking::{Memory, Parking},
+    parking::{Memory, Parked, Parking},
     state::State,
 };
 
@@ -124,8 +124,8 @@ fn who_is_killed_before_it_serves_has_lost_nothing() {
     let clients: Vec<UnixStream> = (0..300).map(|_| client(&daemon)).collect();
     let near = daemon.park();
     for _ in 0..2 {
-        let mut killed = next(&daemon, &near).stuck().spawn();
-        killed.wait_restored();
+        let mut killed = next(&daemon, &near).log_room(0).spawn();
+        killed.wait_halted();
         killed.kill();
     }
     let mut daemon = next(&daemon, &near).start();
@@ -137,6 +137,102 @@ fn who_is_killed_before_it_serves_has_lost_nothing() {
     assert!(daemon.stop().success());
 }
 
+/// Wherever it is halted, it can be killed without a loss until it takes all over; and from there on nothing
+/// that anybody could hold up stands before the manager knows that it serves.
+#[test]
+fn nothing_can_hold_it_up_between_the_last_moment_to_be_killed_and_ready() {
+    let mut daemon = start(SOCKETS);
+    let clients: Vec<UnixStream> = (0..30).map(|_| client(&daemon)).collect();
+    let near = daemon.park();
+    let mut kills = 0;
+    let mut daemon = loop {
+        // Some bytes more each time, fewer than a line has.
+        let mut next = next(&daemon, &near).log_room(40 * kills).spawn();
+        next.wait_halted();
+        let parked = Parked::find(near.try_clone().unwrap()).ok().flatten();
+        let notes = next.notes();
+        let is_kept = !notes.iter().any(|note| note.contains("FDSTOREREMOVE=1"));
+        match parked.filter(|_| is_kept) {
+            // Another can go on with it, as often as this test likes.
+            Some(parked) => {
+                next.kill();
+                parked.unmark();
+                kills += 1;
+            }
+            None => {
+                next.wait_note("READY=1");
+                next.read_log();
+                break next;
+            }
+        }
+    };
+    assert!(kills > 1, "it has not been killed in the middle");
+    drop(near);
+    for client in &clients {
+        assert_eq!(read_n(client, 7), b"unread\n");
+        (&*client).write_all(b" a line\n").unwrap();
+        assert_eq!(read_n(client, 12), b"half a line\n");
+    }
+    assert!(daemon.stop().success());
+    for client in &clients {
+        assert_eq!(read_all(client), b"");
+    }
+}
+
+#[test]
+fn who_is_killed_when_it_has_taken_over_leaves_a_clean_end() {
+    let mut daemon = start(SOCKETS);
+    let client = client(&daemon);
+    let near = daemon.park();
+    Parked::find(near.try_clone().unwrap())
+        .unwrap()
+        .unwrap()
+        .take()
+        .unwrap();
+    let daemon = next(&daemon, &near).start();
+    daemon.wait_log(&[
+        "ERROR",
+        "the process that went on with it has ended",
+        "clients closed: 1",
+    ]);
+    assert_eq!(read_all(&client), b"unread\n");
+    round_trip(&daemon.connect("echo"), b"served\n");
+}
+
+#[test]
+fn what_is_not_udsds_in_the_descriptor_store_costs_no_start() {
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let (stream, _other) = UnixStream::pair().unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let file = fs::File::open("/dev/null").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for foreign in [
+        reader.as_fd(),
+        stream.as_fd(),
+        udp.as_fd(),
+        file.as_fd(),
+        listener.as_fd(),
+    ] {
+        for name in [STORED, "stored"] {
+            let mut daemon = start(SOCKETS);
+            let client = client(&daemon);
+            let near = daemon.park();
+            let setup = Setup::within(Arc::clone(daemon.folder())).keeping();
+            let names = format!("{name}:{STORED}");
+            let setup = setup.config(SOCKETS);
+            let daemon = passing(setup, &[foreign, near.as_fd()], Some(&names)).start();
+            assert_eq!(read_n(&client, 7), b"unread\n");
+            if foreign.as_raw_fd() != stream.as_raw_fd() {
+                daemon.wait_log(&["ERROR", "the descriptor store held", "closed: 1"]);
+            }
+        }
+    }
+    // And alone.
+    let setup = Setup::new().config(SOCKETS);
+    let daemon = passing(setup, &[file.as_fd()], Some("stored")).start();
+    round_trip(&daemon.connect("echo"), b"served\n");
+}
+
 #[test]
 fn what_three_processes_did_not_survive_is_given_up() {
     let mut daemon = start(SOCKETS);
@@ -145,8 +241,8 @@ fn what_three_processes_did_not_survive_is_given_up() {
     // Nobody reads that; its sender sees the end all the same, and no reset.
     (&client).write_all(b" a line\n").unwrap();
     for _ in 0..3 {
-        let mut killed = next(&daemon, &near).stuck().spawn();
-        killed.wait_restored();
+        let mut killed = next(&daemon, &near).log_room(0).spawn();
+        killed.wait_halted();
         killed.kill();
     }
     let mut daemon = next(&daemon, &near).start();
@@ -768,7 +864,6 @@ fn a_manager_that_forgets_nothing_keeps_nobody_connected() {
         .config(TWO)
         .stuck();
     let daemon = passing(setup, &[near.as_fd()], Some(STORED)).start();
-    daemon.wait_log(&["WARN", "service manager does not say"]);
     round_trip(&stays, b"after\n");
     ends.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&ends), b"");

@@ -29,7 +29,7 @@ use harness::{
 fn collect(path: &str, file: &str) -> String {
     format!(
         "[socket.a]\npath = \"{path}\"\ntype = \"datagram\"\nservice = \"collect\"\nmessage-size = \"1KiB\"\n\
-         [socket.a.record]\nfile = \"{file}\"\nqueue-size = \"7KiB\"\n"
+         [socket.a.record]\nfile = \"{file}\"\nqueue-size = \"9KiB\"\n"
     )
 }
 

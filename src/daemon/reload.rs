@@ -67,6 +67,11 @@ pub(super) fn note_unchanged(server: &mut Server, fatal: &Fatal, so: &str) {
     // The exit code is that of a start.
     let _ = report(fatal);
     error!("{so}");
+    tell_unchanged(server, fatal);
+}
+
+/// The same for the status.
+pub(super) fn tell_unchanged(server: &mut Server, fatal: &Fatal) {
     let text = fatal.to_string();
     let first = text.lines().next().unwrap_or_default();
     server.unchanged(first.to_owned());

@@ -28,7 +28,7 @@ use crate::{
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
-    server::{Plan, PlannedEndpoint, Server},
+    server::{PlannedEndpoint, Prepared, Server},
     state,
     systemd::Inherited,
 };
@@ -43,7 +43,7 @@ pub(super) fn go_on(
     handover.add(&passed);
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
-        Ok(resumed) => Ok(adopt(resumed, &serving, handover, config, passed)),
+        Ok(resumed) => adopt(resumed, &serving, handover, config, passed),
         Err(fatal) => {
             handover.postpone();
             Err(fatal)
@@ -171,30 +171,40 @@ fn endpoint(
 }
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
+///
+/// All that can fail, or wait for anybody, stands before the commit or after the manager has been told
+/// that this process serves: one that is killed between the two has lost everybody.
 fn adopt(
     resumed: Resumed,
     serving: &Config,
     handover: Handover,
     config: Result<Config, Fatal>,
     passed: Vec<Inherited>,
-) -> (Server, Config) {
+) -> Result<(Server, Config), Fatal> {
     let Resumed {
         mut server,
         unwritten,
         left,
     } = resumed;
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
-    let (plan, spare) = match config {
+    let (step, spare) = match config {
         Ok(config) => {
             let spare = passed.iter().filter_map(|of| of.try_clone().ok());
             let spare: Vec<Inherited> = spare.collect();
-            let plan = plan(&server, (serving, &left), &config, passed);
-            (plan.map(|plan| (plan, config)), spare)
+            let step = plan(&server, (serving, &left), &config, passed);
+            (step.map(|step| (step, config)), spare)
         }
         Err(fatal) => (Err(fatal), passed),
     };
-    // Nobody can begin anew from here on: whom it serves, it may serve.
-    handover.commit();
+    let anew = match &step {
+        Ok(_) => Ok(None),
+        Err(_) => plan_anew(&server, (serving, &left), spare),
+    };
+    if let Err(source) = handover.commit() {
+        handover.postpone();
+        let doing = "taking over what was handed over";
+        return Err(Fatal::System { doing, source });
+    }
     server.own();
     // One that goes elsewhere has its lines there, all others have them before anything new.
     let file = |config: &Config, name: &str| {
@@ -203,7 +213,7 @@ fn adopt(
     };
     let (moving, staying): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
         let name = &unwritten.socket;
-        let there = plan.as_ref().ok().and_then(|(.., new)| file(new, name));
+        let there = step.as_ref().ok().and_then(|(.., new)| file(new, name));
         there.is_some() && there != file(serving, name)
     });
     for Unwritten {
@@ -214,24 +224,17 @@ fn adopt(
     {
         server.take_lines(&socket, &lines[written..]);
     }
-    let applied = plan.and_then(|(plan, config)| {
-        apply(&mut server, plan)?;
-        Ok(config)
-    });
-    let (fatal, config) = match applied {
-        Ok(config) => (None, config),
+    let outcome = step.and_then(|(step, config)| Ok((put(&mut server, step)?, config)));
+    let mut faults = Vec::new();
+    let (served, fatal, config) = match outcome {
+        Ok((served, config)) => (served, None, config),
         Err(fatal) => {
-            if let Err(why) = take_anew(&mut server, (serving, &left), spare) {
-                let _ = report(&why);
-            }
-            for name in &left {
-                if let Some(socket) = reload::named(serving, name)
-                    && reload::endpoint_of(&server, name).is_none()
-                {
-                    note_left(socket);
-                }
-            }
-            (Some(fatal), serving.clone())
+            let anew = anew.and_then(|step| step.map(|step| put(&mut server, step)).transpose());
+            let served = anew.unwrap_or_else(|why| {
+                faults.push(why);
+                None
+            });
+            (served.unwrap_or_default(), Some(fatal), serving.clone())
         }
     };
     for Unwritten {
@@ -243,7 +246,28 @@ fn adopt(
         let has_moved = file(&config, &socket) != file(serving, &socket);
         server.take_lines(&socket, &lines[if has_moved { 0 } else { written }..]);
     }
-    if server.has_unmanaged(&managed) && server.stay() {
+    let stays = server.has_unmanaged(&managed) && server.stay();
+    if let Some(fatal) = &fatal {
+        reload::tell_unchanged(&mut server, fatal);
+    }
+    server.ready();
+    handover.forget();
+    for (socket, how) in &served {
+        note_served(socket, how);
+    }
+    for why in &faults {
+        let _ = report(why);
+    }
+    if fatal.is_some() {
+        for name in &left {
+            if let Some(socket) = reload::named(serving, name)
+                && reload::endpoint_of(&server, name).is_none()
+            {
+                note_left(socket);
+            }
+        }
+    }
+    if stays {
         note_staying();
     }
     note_abstract(&server, &config);
@@ -260,12 +284,12 @@ fn adopt(
     } else {
         lines::to_stderr(&config.daemon.log);
     }
-    (server, config)
+    Ok((server, config))
 }
 
 /// What is to be put into force.
 struct Step {
-    plan: Plan,
+    prepared: Prepared,
     ways: Ways,
 }
 
@@ -288,25 +312,25 @@ fn plan(
 ) -> Result<Step, Fatal> {
     let mut ways = ways(server, (serving, left), config, passed)?;
     let plan = reload::plan(server, config, mem::take(&mut ways.endpoints))?;
-    Ok(Step { plan, ways })
+    let prepared = server.prepare(plan)?;
+    Ok(Step { prepared, ways })
 }
 
-fn apply(server: &mut Server, Step { plan, ways }: Step) -> Result<(), Fatal> {
+/// Returns which sockets of the file are served, and since when.
+fn put(server: &mut Server, step: Step) -> Result<Vec<(config::Socket, &'static str)>, Fatal> {
+    let Step { prepared, ways } = step;
     server.disown(&ways.gone);
-    server.apply(plan)?;
-    for (socket, how) in &ways.served {
-        note_served(socket, how);
-    }
-    Ok(())
+    server.put(prepared)?;
+    Ok(ways.served)
 }
 
 /// The file that is there cannot be put into force, and that of before stays: of what the manager
 /// passes, takes what stands anew where this process has served, and where else nobody would.
-fn take_anew(
-    server: &mut Server,
+fn plan_anew(
+    server: &Server,
     (serving, left): (&Config, &[String]),
     passed: Vec<Inherited>,
-) -> Result<(), Fatal> {
+) -> Result<Option<Step>, Fatal> {
     let mut anew = false;
     let mut fitting = Vec::new();
     for passed in passed {
@@ -325,10 +349,9 @@ fn take_anew(
         fitting.push(Inherited { name, ..passed });
     }
     if anew {
-        let step = plan(server, (serving, left), serving, fitting)?;
-        apply(server, step)?;
+        return Ok(Some(plan(server, (serving, left), serving, fitting)?));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Where clients come from now: what the manager passes comes first. What it no longer passes, which

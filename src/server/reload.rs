@@ -100,7 +100,17 @@ pub(super) fn start_writer(target: Target, waker: &Arc<Waker>) -> io::Result<Wri
     Writer::start(target, wake)
 }
 
-/// A plan of which nothing can fail any more; the sockets by their numbers in the hub.
+/// A plan of which nothing can fail any more that is not seen to later.
+pub struct Prepared {
+    places: Vec<usize>,
+    ready: Ready,
+    limits: Limits,
+    drain_timeout: Duration,
+    exit_on_idle: Option<Duration>,
+    config: String,
+}
+
+/// What it has open; the sockets by their numbers in the hub.
 #[derive(Default)]
 struct Ready {
     renewals: Vec<Renewal>,
@@ -202,6 +212,15 @@ impl Server {
     /// # Errors
     /// What stands in the way; nothing has changed then.
     pub fn apply(&mut self, plan: Plan) -> Result<(), Fatal> {
+        let prepared = self.prepare(plan)?;
+        self.put(prepared)
+    }
+
+    /// Does of a plan what may fail and nobody notices.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn prepare(&self, plan: Plan) -> Result<Prepared, Fatal> {
         let Plan {
             sockets,
             limits,
@@ -230,6 +249,29 @@ impl Server {
                 });
             }
         }
+        Ok(Prepared {
+            places,
+            ready,
+            limits,
+            drain_timeout,
+            exit_on_idle,
+            config,
+        })
+    }
+
+    /// Does the rest.
+    ///
+    /// # Errors
+    /// A record that cannot be written any more; nothing has changed then.
+    pub fn put(&mut self, prepared: Prepared) -> Result<(), Fatal> {
+        let Prepared {
+            places,
+            ready,
+            limits,
+            drain_timeout,
+            exit_on_idle,
+            config,
+        } = prepared;
         let now = Now {
             instant: Instant::now(),
             wall: SystemTime::now(),

@@ -93,12 +93,6 @@ impl Daemon {
         stored.remove(0)
     }
 
-    /// Waits until it has built all it goes on with, and only the manager keeps it from serving.
-    pub fn wait_restored(&self) {
-        self.wait_note("FDSTOREREMOVE=1");
-        self.wait_note("BARRIER=1");
-    }
-
     /// As `restart`, with a socket that the manager passes under this name.
     pub fn restart_passing(
         mut self,

@@ -44,6 +44,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
+    pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
     process::{
         Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, geteuid, getrlimit, kill_process,
         pidfd_open, setrlimit, test_kill_process, waitid,
@@ -235,6 +236,7 @@ pub struct Setup {
     journal: bool,
     keeps: bool,
     answers: bool,
+    log_room: Option<usize>,
 }
 
 impl Setup {
@@ -255,6 +257,7 @@ impl Setup {
             journal: false,
             keeps: false,
             answers: true,
+            log_room: None,
         }
     }
 
@@ -267,6 +270,13 @@ impl Setup {
     /// Under a manager that is told all and does nothing.
     pub fn stuck(mut self) -> Self {
         self.answers = false;
+        self
+    }
+
+    /// With a standard error that nobody reads, and that has room for so many bytes: the daemon halts where
+    /// it says more.
+    pub fn log_room(mut self, bytes: usize) -> Self {
+        self.log_room = Some(bytes);
         self
     }
 
@@ -375,11 +385,18 @@ impl Setup {
             journal,
             keeps,
             answers,
+            log_room,
         } = self;
         // Its own, also where another daemon is or was in the same folder.
         let notify = folder.join(&format!("notify-{}", next_number()));
         let notes = UnixDatagram::bind(&notify).unwrap();
         let (log, stderr) = io::pipe().unwrap();
+        if let Some(room) = log_room {
+            // One page, whose last bytes are free.
+            fcntl_setpipe_size(&stderr, 1).unwrap();
+            let size = fcntl_getpipe_size(&stderr).unwrap();
+            (&stderr).write_all(&vec![b'\n'; size - room]).unwrap();
+        }
         let (output, stdout): (Option<PipeReader>, Stdio) = match stdout {
             Some(stdout) => (None, stdout),
             None => {
@@ -424,10 +441,14 @@ impl Setup {
         drop(command);
 
         let ears = Arc::new(Ears::default());
-        let mut threads = vec![
-            ears.follow(log, take_log),
-            follow_notes(&ears, notes, keeps, answers),
-        ];
+        let mut threads = vec![follow_notes(&ears, notes, keeps, answers)];
+        let mut unread = None;
+        if log_room.is_some() {
+            ears.said().log_ended = true;
+            unread = Some(log);
+        } else {
+            threads.push(ears.follow(log, take_log));
+        }
         match output {
             Some(output) => threads.push(ears.follow(output, take_output)),
             None => ears.said().output_ended = true,
@@ -439,6 +460,7 @@ impl Setup {
             threads,
             folder,
             notify,
+            unread,
         }
     }
 }
@@ -491,6 +513,8 @@ pub struct Daemon {
     threads: Vec<JoinHandle<()>>,
     folder: Arc<Folder>,
     notify: PathBuf,
+    /// Its standard error, where nobody reads it.
+    unread: Option<PipeReader>,
 }
 
 impl Daemon {
@@ -617,6 +641,30 @@ impl Daemon {
             "someone else holds its standard output or error"
         );
         status
+    }
+
+    /// Waits until it halts for want of room for its log (`Setup::log_room`).
+    pub fn wait_halted(&self) {
+        let write = match cfg!(target_arch = "x86_64") {
+            true => "1 0x2 ",
+            false => "64 0x2 ",
+        };
+        let start = Instant::now();
+        loop {
+            let call = fs::read_to_string(format!("/proc/{}/syscall", self.child.id())).unwrap();
+            if call.starts_with(write) {
+                return;
+            }
+            assert!(start.elapsed() < HANG, "it does not halt: {call}");
+            thread::yield_now();
+        }
+    }
+
+    /// Reads its log after all.
+    pub fn read_log(&mut self) {
+        let log = self.unread.take().unwrap();
+        self.ears.said().log_ended = false;
+        self.threads.push(self.ears.follow(log, take_log));
     }
 
     /// What it has logged so far.
