@@ -98,13 +98,18 @@ enum Command {
     ///
     /// On a stream under framing none and lines all bytes pass unchanged. Under any other, and on
     /// packets, each line of standard input is one message, and each incoming message is printed as a
-    /// line. End of input is passed on; udsc then receives until the server closes.
+    /// line. End of input is passed on once the server has read everything; udsc then receives until the
+    /// server closes. A relay it leaves after another 100 ms. A server that closes before is a failure, and
+    /// so is an echo that owes something.
     ///
     /// Datagrams know neither an end nor a closing. After the end of input udsc leaves once nothing
     /// has come for 2 seconds; where udsd.toml says that the socket collects, at once; where it says
     /// that it echoes, once everything is back, and fails if it is not.
     Connect,
     /// Send each argument as one message, then wait for answers
+    ///
+    /// Done once the server has read everything and has closed after our end. A relay is left after another
+    /// 100 ms, a server that no udsd.toml has after 2 seconds.
     ///
     /// A datagram is not sent again, and a datagram server that goes is noticed only in sending:
     /// --timeout bounds the wait for its answers.
@@ -121,6 +126,8 @@ enum Command {
     },
     /// Print incoming messages, each on a line (of a stream under framing none: the bytes), until the
     /// server closes
+    ///
+    /// A server that closes before the first message is a failure: so it looks to who is refused.
     ///
     /// Not on datagram sockets: they answer only who has sent something.
     Listen {
