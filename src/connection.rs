@@ -16,6 +16,9 @@ use crate::{
     turns::NOBODY,
 };
 
+/// Bytes that are offered to one write: more than the longest packet, and than a stream takes at once.
+const WRITE: usize = 5 << 20;
+
 /// A connected byte stream that never waits: a Unix socket, or a script in memory. One whose end has not
 /// been read is given up by `cut_off` or `hang_up`: to drop it may take long.
 pub trait Stream {
@@ -264,7 +267,7 @@ impl<S: Stream> Connection<S> {
         if self.queue.is_empty() {
             return Ok(());
         }
-        let written = accept_write(self.stream.write(&self.queue.parts()))?;
+        let written = accept_write(self.stream.write(&self.queue.parts(WRITE)))?;
         self.queue.consume(written);
         self.note_written(written, now);
         Ok(())

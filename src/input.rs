@@ -83,8 +83,7 @@ impl Input {
         self.whole > 0
     }
 
-    /// Bytes of memory that it holds: those that wait, and no more than an eighth of them for what
-    /// follows.
+    /// Bytes of memory that it holds: those that wait, and little more.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.capacity()
@@ -306,8 +305,8 @@ impl Input {
             self.start += taken;
             self.whole -= taken;
             if taken == 0 || taken < offered {
-                // What was taken goes, or it would count with what waits.
-                if self.start > 0 {
+                // What was taken goes, or it would count with what waits; but not each time.
+                if self.start > self.held.len() / 8 {
                     self.held.drain(..mem::take(&mut self.start));
                     self.held.shrink_to_fit();
                 }

@@ -58,19 +58,24 @@ impl Queue {
         }
     }
 
-    /// All that waits, for one `writev`.
+    /// What waits, for one `writev`: all of it, or of more the first `enough` bytes and what follows them
+    /// in their last chunk.
     #[must_use]
-    pub fn parts(&self) -> Vec<IoSlice<'_>> {
+    pub fn parts(&self, enough: usize) -> Vec<IoSlice<'_>> {
         let Some(queue) = &self.0 else {
             return Vec::new();
         };
-        let mut parts: Vec<_> = queue
-            .chunks
-            .iter()
-            .map(|chunk| IoSlice::new(chunk))
-            .collect();
-        if let (Some(part), Some(first)) = (parts.first_mut(), queue.chunks.front()) {
-            *part = IoSlice::new(&first[queue.written..]);
+        let mut written = queue.written;
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for chunk in &queue.chunks {
+            if bytes >= enough {
+                break;
+            }
+            let part = &chunk[written..];
+            written = 0;
+            bytes += part.len();
+            parts.push(IoSlice::new(part));
         }
         parts
     }
@@ -131,7 +136,7 @@ mod tests {
     use super::*;
 
     fn waiting(queue: &Queue) -> Vec<u8> {
-        let parts = queue.parts();
+        let parts = queue.parts(usize::MAX);
         parts.iter().flat_map(|part| part.iter().copied()).collect()
     }
 
@@ -180,9 +185,19 @@ mod tests {
             for _ in 0..10_000 {
                 queue.push(b"seventeen bytes..", spare);
             }
-            assert_eq!(queue.parts().len(), 170_000_usize.div_ceil(CHUNK));
+            assert_eq!(queue.parts(usize::MAX).len(), 170_000_usize.div_ceil(CHUNK));
             assert!(queue.held() < 170_000 + CHUNK);
         }
+    }
+
+    #[test]
+    fn a_write_gets_no_more_than_is_enough_for_it() {
+        let mut queue = Queue::default();
+        queue.push(&[7; 10 * CHUNK], 0);
+        queue.consume(10);
+        assert_eq!(queue.parts(CHUNK - 10).len(), 1);
+        assert_eq!(queue.parts(CHUNK).len(), 2);
+        assert_eq!(queue.parts(usize::MAX).len(), 10);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl State {
             .map(|(of, queue)| (*of, queue.len()))
             .collect();
         serde_json::to_writer(&mut buffered, &owed)?;
-        for part in queues.iter().flat_map(|(_, queue)| queue.parts()) {
+        for part in queues.iter().flat_map(|(_, queue)| queue.parts(usize::MAX)) {
             io::Write::write_all(&mut buffered, &part)?;
         }
         io::Write::flush(&mut buffered)?;
