@@ -414,7 +414,7 @@ impl Endpoint {
             // "" is as the daemon runs.
             let user = (old.user != new.user).then(|| user.unwrap_or(geteuid().as_raw()));
             let group = (old.group != new.group).then(|| group.unwrap_or(getegid().as_raw()));
-            let changed = Permissions::change(file, new.mode, (user, group));
+            let changed = Permissions::change(&self.fd, file, new.mode, (user, group));
             permissions = Some(changed.map_err(fault)?);
         }
         Ok(Adjustment {

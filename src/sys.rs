@@ -488,6 +488,23 @@ pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or_default())
 }
 
+/// The file that a socket is bound to, whatever is at its path by now (SIOCUNIXFILE, 4.11): a descriptor
+/// as of O_PATH.
+///
+/// # Errors
+/// Those of `ioctl(2)`: EPERM without CAP_NET_ADMIN.
+pub fn file_of_socket(socket: impl AsFd) -> io::Result<OwnedFd> {
+    // SIOCPROTOPRIVATE + 0, `linux/un.h`.
+    const SIOCUNIXFILE: libc::Ioctl = 0x89E0;
+    // SAFETY: this request has no argument.
+    let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCUNIXFILE) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made this descriptor just now, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sets from which byte on MSG_PEEK looks at what waits at a socket; each look moves it behind what it
 /// saw (SO_PEEK_OFF, `socket(7)`).
 ///

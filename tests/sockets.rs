@@ -662,7 +662,7 @@ fn a_socket_that_cannot_be_given_away_leaves_no_file() {
         return;
     }
     let folder = Folder::new();
-    set_mode(folder.path(), 0o777);
+    set_mode(folder.path(), 0o1777);
     let other = geteuid().as_raw() + 1;
     let config = format!(
         "[socket.s]\npath = \"{}\"\nuser = \"{other}\"\n",

@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use log::warn;
-use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
+use rustix::fs::{self as rfs, AtFlags, Mode};
 
-use super::place::Bound;
+use super::place::{Bound, file_of};
 
 /// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
 #[derive(Debug)]
@@ -26,18 +26,17 @@ struct Rights {
 }
 
 impl Permissions {
-    /// Gives the file of `bound` this mode and, where they are named, user and group.
+    /// Gives the file of `bound`, which `fd` is bound to, this mode and, where they are named, user and
+    /// group.
     pub(super) fn change(
+        fd: impl AsFd,
         bound: &Bound,
         mode: u32,
         (user, group): (Option<u32>, Option<u32>),
     ) -> Result<Self, String> {
-        let path = &bound.path;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rfs::open(path, flags, Mode::empty())
-            .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))?;
+        let file = file_of(fd, &bound.path)?;
         let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
-        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
+        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) || !bound.is_there() {
             return Err(
                 "something else is at its path now, and was left untouched: restart udsd".into(),
             );

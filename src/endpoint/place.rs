@@ -19,7 +19,7 @@ use std::{
 
 use log::warn;
 use rustix::{
-    fs::{self as rfs, AtFlags, Mode, OFlags, RenameFlags},
+    fs::{self as rfs, AtFlags, FileType, Mode, OFlags, RenameFlags},
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
     process::{getegid, geteuid, getgroups, umask},
@@ -371,6 +371,10 @@ pub(super) fn in_use(pid: Option<i32>) -> String {
 }
 
 /// Binds `fd` to a file that has its owner and mode before anyone can connect.
+///
+/// Whoever may rename in its folder can put something else at the path at any time, which must not get
+/// that owner and mode in its place. A file that is to belong to whom this process makes it for has its
+/// mode from its birth on, and is not touched; else it is had by `file_of`.
 pub(super) fn bind_file(
     fd: &OwnedFd,
     path: &Path,
@@ -379,38 +383,95 @@ pub(super) fn bind_file(
     socket: &config::Socket,
     (user, group): (Option<u32>, Option<u32>),
 ) -> Result<Bound, String> {
-    let before = umask(Mode::from_raw_mode(0o177));
+    let stays = user.is_none() && group.is_none();
+    let masked = if stays { !socket.mode & 0o777 } else { 0o177 };
+    let before = umask(Mode::from_raw_mode(masked));
     let result = net::bind(fd, address);
     umask(before);
     result.map_err(|error| format!("cannot bind: {}", io::Error::from(error)))?;
     // From here on a failure removes it, also for want of a descriptor, and what stands aside goes back.
-    let there = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    let file = file_of(fd, path);
+    let there = match &file {
+        Ok(file) => rfs::fstat(file),
+        Err(_) => rfs::lstat(path),
+    };
+    let there = there.map_err(|error| io::Error::from(error).to_string())?;
+    if FileType::from_raw_mode(there.st_mode) != FileType::Socket {
+        return Err(TAKEN.into());
+    }
     let bound = Bound {
         path: path.into(),
-        device: there.dev(),
-        inode: there.ino(),
+        device: there.st_dev,
+        inode: there.st_ino,
         aside,
         lock,
         parked: false,
     };
-    // Held by its inode, whatever becomes of the path.
-    let file = rfs::open(
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|error| io::Error::from(error).to_string())?;
-    let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
-    if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) {
-        return Err("something else took its place and was left untouched".into());
+    // An access list of the folder may have made it another one.
+    if !stays || there.st_mode & 0o777 != socket.mode {
+        give(&file?, socket, (user, group))?;
     }
+    match bound.is_there() {
+        true => Ok(bound),
+        false => Err(TAKEN.into()),
+    }
+}
+
+/// Gives a socket's file its owner and mode.
+fn give(
+    file: &OwnedFd,
+    socket: &config::Socket,
+    (user, group): (Option<u32>, Option<u32>),
+) -> Result<(), String> {
     if user.is_some() || group.is_some() {
         let uid = user.map(rustix::process::Uid::from_raw);
         let gid = group.map(rustix::process::Gid::from_raw);
-        rfs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)
-            .map_err(|error| not_given(socket, error))?;
+        rfs::chownat(file, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|error| {
+            format!(
+                "cannot give it to user \"{}\", group \"{}\": {}; run as root, or let a socket unit create it",
+                socket.user,
+                socket.group,
+                io::Error::from(error)
+            )
+        })?;
     }
-    chmod(&file, socket.mode)
-        .map_err(|error| format!("cannot set mode {:04o}: {error}", socket.mode))?;
-    Ok(bound)
+    chmod(file, socket.mode)
+        .map_err(|error| format!("cannot set mode {:04o}: {error}", socket.mode))
+}
+
+/// Something else is where the file was.
+const TAKEN: &str = "something else took its place and was left untouched";
+
+/// The file that `fd`, a socket of this process, is bound to; held by its inode, whatever becomes of
+/// `path`. The kernel tells it to who has CAP_NET_ADMIN. Others have what is at the path, where nobody
+/// else could have put it there.
+pub(super) fn file_of(fd: impl AsFd, path: &Path) -> Result<OwnedFd, String> {
+    if let Ok(file) = sys::file_of_socket(fd) {
+        return Ok(file);
+    }
+    if let Some(folder) = loose_folder(path).map_err(|error| error.to_string())? {
+        return Err(format!(
+            "its owner and mode cannot be set: others can put something else there, since {} is theirs, or they may write to it and it is not sticky: choose another folder, give udsd CAP_NET_ADMIN, or let a socket unit create it",
+            folder.display()
+        ));
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rfs::open(path, flags, Mode::empty())
+        .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))
+}
+
+/// The first folder on the way to `path` in which others than root and this user can rename what is not
+/// theirs.
+fn loose_folder(path: &Path) -> io::Result<Option<PathBuf>> {
+    let folder = std::path::absolute(path)?;
+    let folder = folder.parent().unwrap_or(Path::new("/"));
+    let real = fs::canonicalize(folder)?;
+    for folder in folder.ancestors().chain(real.ancestors()) {
+        let there = fs::metadata(folder)?;
+        let is_own = [0, geteuid().as_raw()].contains(&there.uid());
+        if !is_own || (there.mode() & 0o022 != 0 && there.mode() & 0o1000 == 0) {
+            return Ok(Some(folder.into()));
+        }
+    }
+    Ok(None)
 }
