@@ -76,7 +76,7 @@ fn queues_give_memory_back_as_they_empty() {
 
 #[test]
 fn an_idle_client_owns_no_buffer() {
-    const CLIENTS: usize = 700;
+    const CLIENTS: usize = 400;
     let daemon = Daemon::start(CONFIG);
     // A buffer that was kept for it would show.
     let message = [b'x'; 4096];
