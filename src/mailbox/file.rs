@@ -1,9 +1,12 @@
 //! Opens the socket file that a sender names as its address, without waiting for a file system.
 //!
 //! A path is its sender's word. It may lead to a file system that asks somebody else (FUSE, NFS), who
-//! could hold up the event loop for as long as they like. A thread would be no way out: stuck there it
-//! outlives SIGKILL, and its process cannot end. So udsd looks only at what the kernel has at hand: a
-//! socket that is open keeps its file and all folders above it there.
+//! could hold up the event loop for as long as they like; a thread that is stuck there outlives SIGKILL,
+//! and its process cannot end. So the loop looks only at what the kernel has at hand: a socket that is
+//! open keeps its file and all folders above it there. What else the way needs (permissions, links), a
+//! thread fetches (`walk`), from file systems that ask nobody.
+
+mod walk;
 
 use std::{
     ffi::OsStr,
@@ -27,11 +30,12 @@ const LOOKS: usize = 8;
 /// Opens (O_PATH) the socket that `owner` has at `path`.
 ///
 /// # Errors
-/// EPERM where something else is there, or where writing could wait; EHOSTUNREACH where the kernel has
-/// not got it at hand, so that no open socket is bound to it, or a symbolic link leads there that
-/// nobody has followed lately; else those of `openat2(2)`.
+/// EPERM where something else is there, or where writing could wait; EAGAIN while the way there is
+/// fetched, EHOSTUNREACH where that did not help; else those of `openat2(2)`.
 pub(super) fn open(path: &[u8], owner: u32) -> io::Result<OwnedFd> {
-    let file = open_at_hand(Path::new(OsStr::from_bytes(path)))?;
+    let path = Path::new(OsStr::from_bytes(path));
+    let file = open_at_hand(path)?;
+    walk::helped(path);
     let stat = look(&file)?;
     let is_socket = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Socket;
     if !is_socket || stat.stx_uid != owner || may_wait(&stat) {
@@ -51,7 +55,10 @@ fn open_at_hand(path: &Path) -> Result<OwnedFd, Errno> {
             result => return result,
         }
     }
-    Err(Errno::HOSTUNREACH)
+    match walk::fetch(path) {
+        true => Err(Errno::AGAIN),
+        false => Err(Errno::HOSTUNREACH),
+    }
 }
 
 /// What the kernel has at hand of a file.
@@ -83,7 +90,7 @@ static TELLS: LazyLock<bool> = LazyLock::new(|| {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::os::unix::net::UnixDatagram;
+    use std::{os::unix::net::UnixDatagram, thread};
 
     use super::*;
 
@@ -96,8 +103,12 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let owner = rustix::process::geteuid().as_raw();
         let kind = |path: &Path, owner| {
-            let opened = open(path.as_os_str().as_bytes(), owner);
-            opened.map_err(|error| error.raw_os_error().unwrap())
+            loop {
+                match open(path.as_os_str().as_bytes(), owner) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                    opened => return opened.map_err(|error| error.raw_os_error().unwrap()),
+                }
+            }
         };
         let own = kind(&socket, owner);
         let others = kind(&socket, owner + 1);
