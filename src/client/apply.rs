@@ -41,7 +41,7 @@ const SERVICE: &str = "udsd.service";
 const FIRST: &str = "udsd.socket";
 /// The units of all further sockets.
 const FURTHER: &str = "udsd-*.socket";
-const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText";
+const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer";
 
 /// How long the old sockets of a daemon that goes on are waited for, and how often they are looked at.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -185,38 +185,38 @@ impl Apply {
 
     /// The sockets of the file that are not there as it says.
     fn stale(&self) -> Result<Vec<Stale>, Failure> {
-        let present = self.present()?;
-        let mut stale = Vec::new();
-        for ((place, wanted), state) in self.wanted.iter().enumerate().zip(self.states()?) {
-            let why = wanted.differences(&present);
+        let looks = self.look()?.into_iter().enumerate();
+        let stale = looks.filter_map(|(place, (state, why))| {
             let was_up = state == "active";
-            if !was_up || !why.is_empty() {
-                stale.push(Stale { place, why, was_up });
-            }
-        }
-        Ok(stale)
+            (!was_up || !why.is_empty()).then_some(Stale { place, why, was_up })
+        });
+        Ok(stale.collect())
     }
 
-    /// ActiveState of the units of all sockets.
-    fn states(&self) -> Result<Vec<String>, Failure> {
-        let units: Vec<&str> = self
-            .wanted
-            .iter()
-            .map(|wanted| wanted.unit.as_str())
-            .collect();
-        let found = self.systemctl.show(PROPERTIES, &units)?;
-        if found.len() != units.len() {
-            let name = self.systemctl.name();
-            return Err(Failure::Asked(format!(
-                "{name} show: {} of {} units",
-                found.len(),
-                units.len()
-            )));
+    /// Of each socket of the file its unit's ActiveState, and how what is there differs.
+    fn look(&self) -> Result<Vec<(String, Vec<String>)>, Failure> {
+        let present = self.present()?;
+        let units = self.wanted.iter().map(|wanted| wanted.unit.as_str());
+        let units: Vec<&str> = units.collect();
+        let states = self.systemctl.show(PROPERTIES, &units)?;
+        if states.len() != units.len() {
+            let (name, known) = (self.systemctl.name(), states.len());
+            let text = format!("{name} show: {known} of {} units", units.len());
+            return Err(Failure::Asked(text));
         }
-        Ok(found
-            .iter()
-            .map(|unit| unit.get("ActiveState").into())
-            .collect())
+        let mut looks = Vec::new();
+        for (wanted, state) in self.wanted.iter().zip(&states) {
+            // 0 is the kernel's default.
+            let asked = state.get("SendBuffer").parse().unwrap_or(0);
+            let send_buffer = match asked {
+                0 => 0,
+                asked => kernel::granted_send_buffer(asked)
+                    .map_err(|error| Failure::System("SO_SNDBUF", error))?,
+            };
+            let differences = wanted.differences(&present, send_buffer);
+            looks.push((state.get("ActiveState").into(), differences));
+        }
+        Ok(looks)
     }
 
     /// The units of sockets that the file no longer has, and that systemd has not forgotten.
@@ -334,10 +334,9 @@ impl Apply {
 
     /// What became of the sockets of the file.
     fn verify(&self, stale: &[Stale]) -> Result<Vec<Row>, Failure> {
-        let present = self.present()?;
         let mut rows = Vec::new();
-        for ((place, wanted), state) in self.wanted.iter().enumerate().zip(self.states()?) {
-            let left = wanted.differences(&present);
+        for (place, (state, left)) in self.look()?.into_iter().enumerate() {
+            let wanted = &self.wanted[place];
             let was = stale.iter().find(|stale| stale.place == place);
             let outcome = match (was, left.is_empty() && state == "active") {
                 (_, false) => Err(format!(

@@ -258,13 +258,28 @@ EOF
   apply
   applied c "*as it was"
   in_vm rm /etc/systemd/system/udsd.socket
+  # A send buffer is the unit's word, the administrator's before all.
+  config <<'EOF'
+[socket.c]
+path = "%t/lab-c.sock"
+[socket.d]
+path = "%t/lab-d.sock"
+type = "datagram"
+EOF
+  apply
+  printf '[Socket]\nSendBuffer=64M\n' | put 0644 /dev/stdin /etc/systemd/system/udsd-d.socket.d/lab.conf
+  apply
+  applied d "*made anew; before: send buffer *"
+  apply
+  applied d "*as it was"
+  in_vm rm -r /etc/systemd/system/udsd-d.socket.d
   # Switched off is off.
   in_vm systemctl disable --quiet --now udsd.socket
   apply_fails "udsc: udsd.socket is disabled, so there are no sockets: systemctl enable --now udsd.socket"
   is inactive ActiveState udsd.socket || fail "a disabled socket was started"
   in_vm systemctl enable --quiet udsd.socket
   apply
-  serves a b c
+  serves c d
   # Not for everybody.
   said=$(in_vm runuser --user member -- udsc apply 2>&1) && fail "member may apply: $said"
   [[ $said == "udsc: the system's sockets are root's: "* ]] || fail "$said"

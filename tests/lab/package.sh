@@ -258,7 +258,8 @@ path = "%t/udsd.sock"
 path = "%t/lab-bad.sock"
 user = "nobody-of-that-name"
 EOF
-  apply
+  in_vm systemctl daemon-reload
+  in_vm systemctl restart udsd.socket
   in_vm systemctl start udsd.service || fail "a socket whose user is unknown costs the others"
   is failed ActiveState udsd-bad.socket || fail "udsd-bad.socket is $(property ActiveState udsd-bad.socket)"
   package --remove udsd
@@ -329,7 +330,7 @@ path = "%t/udsd.sock"
 path = "%t/lab-b.sock"
 EOF
   # The generator is found there too, and the user by systemd-sysusers.
-  apply
+  in_vm /usr/local/bin/udsc apply || fail "udsc apply fails"
   must_serve "$SOCKET"
   must_serve /run/lab-b.sock
   said=$(in_vm readlink "/proc/$(main_pid)/exe")

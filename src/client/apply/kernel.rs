@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::{major, minor};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, netlink, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, netlink, recv, send, socket_with, sockopt,
 };
 
 use crate::config::{Address, SocketType};
@@ -87,6 +87,15 @@ pub(super) fn bound() -> io::Result<Vec<Bound>> {
             return Ok(found);
         }
     }
+}
+
+/// SO_SNDBUF of a socket that asks for `bytes` as the manager does, by force where it may.
+pub(super) fn granted_send_buffer(bytes: usize) -> io::Result<usize> {
+    let kind = rustix::net::SocketType::DGRAM;
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_send_buffer_size_force(&socket, bytes)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, bytes))?;
+    Ok(sockopt::socket_send_buffer_size(&socket)?)
 }
 
 fn request() -> Vec<u8> {

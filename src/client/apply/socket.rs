@@ -53,8 +53,9 @@ impl Wanted {
         }
     }
 
-    /// How the socket that is there differs; nothing where it is as it should be.
-    pub(super) fn differences(&self, present: &Present) -> Vec<String> {
+    /// How the socket that is there differs; nothing where it is as it should be. `send_buffer`: what its
+    /// unit gives it at least.
+    pub(super) fn differences(&self, present: &Present, send_buffer: usize) -> Vec<String> {
         let mut file = None;
         if let Address::Path(path) = &self.address {
             match fs::symlink_metadata(path) {
@@ -80,6 +81,9 @@ impl Wanted {
             if !wanted.contains(&bound.backlog) {
                 found.push(format!("backlog {}", bound.backlog));
             }
+        }
+        if (bound.send_buffer as usize) < send_buffer {
+            found.push(format!("send buffer {}", bound.send_buffer));
         }
         if present
             .held
