@@ -614,7 +614,10 @@ fn a_record_that_is_not_udsds_own_is_refused_and_untouched() {
 
     let kernel = config("", "file = \"/proc/self/comm\"");
     assert_refused(Setup::new().config(&kernel), &["below /proc"]);
+}
 
+#[test]
+fn a_record_of_another_user_is_refused_and_untouched() {
     if !is_root() {
         return;
     }
