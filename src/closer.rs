@@ -7,7 +7,7 @@
 //! that it waits in. Where the kernel keeps descriptors out (SO_PASSRIGHTS) there are none, and this has
 //! nothing to do; the thread starts with the first.
 //!
-//! No more than `ROOM` descriptors are received as long as so many are not closed.
+//! No more than `ROOM` descriptors, and those of one message, are received and not closed.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use log::warn;
@@ -30,8 +30,12 @@ use rustix::{
 
 use crate::{peer::Peer, sys::DESCRIPTORS, throttle::Throttle};
 
-/// Descriptors that clients sent and that are not closed yet, at most: those of four messages.
-pub const ROOM: usize = 4 * DESCRIPTORS;
+/// Descriptors that clients sent and that are not closed yet; beyond that, none are received.
+const ROOM: usize = 1024;
+/// The part of this process' files that they may be, where that is less.
+const SHARE: usize = 16;
+/// How long one close may take before those who send more are not waited with any longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 static CLOSER: Closer = Closer {
     room: AtomicUsize::new(ROOM),
@@ -39,6 +43,7 @@ static CLOSER: Closer = Closer {
     work: Mutex::new(Work {
         queue: VecDeque::new(),
         open: 0,
+        since: None,
         runs: false,
         came: None,
     }),
@@ -56,6 +61,8 @@ struct Work {
     queue: VecDeque<Open>,
     /// Descriptors of the queue, and the one that is being closed.
     open: usize,
+    /// When the close began that goes on now.
+    since: Option<Instant>,
     runs: bool,
     came: Option<Throttle>,
 }
@@ -68,9 +75,11 @@ enum Open {
     Unread(OwnedFd),
 }
 
-/// So many descriptors may be received and not closed from now on.
-pub fn limit(room: usize) {
+/// This process may have so many files open; returns how many of them descriptors that were sent can be.
+pub fn limit(files: usize) -> usize {
+    let room = ROOM.min(files / SHARE);
     CLOSER.room.store(room, Ordering::Relaxed);
+    room + DESCRIPTORS
 }
 
 /// The event loop watches sockets by this: it forgets those that are closed here.
@@ -84,10 +93,15 @@ pub fn watched_by(epoll: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the descriptors of one message more may be received. Always, where none is open.
+/// Whether the descriptors of one message more may be received.
 pub fn has_room() -> bool {
-    let open = CLOSER.work().open;
-    open == 0 || open + DESCRIPTORS <= CLOSER.room.load(Ordering::Relaxed)
+    CLOSER.work().open <= CLOSER.room.load(Ordering::Relaxed)
+}
+
+/// Whether a close goes on that takes long.
+pub fn is_stuck() -> bool {
+    let since = CLOSER.work().since;
+    since.is_some_and(|since| since.elapsed() > PATIENCE)
 }
 
 /// Closes what `sender` sent.
@@ -157,6 +171,7 @@ impl Closer {
                 work = waited.unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            work.since = Some(Instant::now());
             drop(work);
             match next {
                 Open::Any(descriptor) => drop(descriptor),
@@ -164,6 +179,7 @@ impl Closer {
             }
             work = self.work();
             work.open -= 1;
+            work.since = None;
         }
     }
 }

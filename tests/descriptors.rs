@@ -68,6 +68,18 @@ impl Attack {
         Self::by_two(&socket, &socket)
     }
 
+    /// With more descriptors than may wait where there are few files.
+    fn by_more(socket: impl AsFd) -> Self {
+        let (descriptor, held) = Held::new();
+        let (behind, writer) = std::io::pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut many = vec![null.as_fd(); 30];
+        many[0] = descriptor.as_fd();
+        send_with(&socket, b"one", &many);
+        send_with(&socket, b"two", &[writer.as_fd()]);
+        Attack { held, behind }
+    }
+
     /// By two clients, of which the one that sends the pipe is closed after the other.
     fn by_two(first: impl AsFd, second: impl AsFd) -> Self {
         let (descriptor, held) = Held::new();
@@ -289,13 +301,13 @@ fn none_stays_open_whatever_it_came_with() {
 
 #[test]
 fn no_more_are_received_than_can_be_closed_in_time() {
-    // So few files that only one may be open; the second is left where it waits.
+    // So few files that no more than 12 may be open; the second message is left where it waits.
     let few = |setup: Setup| setup.open_files(200);
     let (mut attacks, mut sockets) = (Vec::new(), Vec::new());
     for kind in CONNECTED {
         let idle = Idle::new(kind);
         let (attacker, honest) = (idle.connect(), idle.connect());
-        let attack = Attack::by(&attacker);
+        let attack = Attack::by_more(&attacker);
         send(&honest, b"hello", SendFlags::empty()).unwrap();
         let (daemon, socket) = idle.start_as("", few);
         daemon.wait_log(&["WARN", "s: client", "it sends more descriptors"]);
@@ -313,7 +325,7 @@ fn no_more_are_received_than_can_be_closed_in_time() {
 fn datagrams_wait_whose_descriptors_cannot_be_closed_in_time() {
     let idle = Idle::new(SocketType::DGRAM);
     let sender = idle.connect();
-    let Attack { held, mut behind } = Attack::by(&sender);
+    let Attack { held, mut behind } = Attack::by_more(&sender);
     let keys = "service = \"collect\"\nrecord.format = \"raw\"";
     let (daemon, _socket) = idle.start_as(keys, |setup| setup.open_files(200));
     daemon.wait_log(&["s: cannot receive", "descriptors come with it"]);

@@ -37,8 +37,7 @@ pub(super) fn new_limits(config: &Config) -> Limits {
 
 /// Descriptors that are kept free of `files` for those that clients send along.
 fn reserved(files: usize) -> usize {
-    let sent = closer::ROOM.min(files / 4);
-    closer::limit(sent);
+    let sent = closer::limit(files).min(files / 4);
     match sys::can_refuse_descriptors() {
         // They can only have been sent before udsd first had the socket.
         true => 0,
