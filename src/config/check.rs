@@ -1,5 +1,6 @@
-//! Values that are right by themselves: which of them contradict each other, and which the daemon
-//! does not have yet.
+//! Values that can be read: which of them make no sense, which contradict each other, and which the
+//! daemon does not have yet. What it refuses stays in the `Config` as it was given: an earlier version may
+//! have served by it.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -20,6 +21,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     // First, so that no remedy leads from one fault into the other.
     not_available_yet(config, faults);
     for socket in &config.sockets {
+        modes(socket, faults);
         contradictions(socket, faults);
     }
     limits(config, faults);
@@ -35,6 +37,35 @@ const ADDRESS: &str = "only an echo of datagrams answers addresses";
 const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const FILE: &str = "an abstract socket has no file; leave it out";
+
+/// Modes by which nobody connects, or that give the owner less than others.
+fn modes(socket: &Socket, faults: &mut Faults) {
+    if socket.mode & 0o222 == 0 {
+        let message = format!(
+            "\"{:04o}\" lets nobody connect, which takes the right to write: write \"0600\", or wider for others",
+            socket.mode
+        );
+        faults.invalid(&whole(socket, "mode"), &message);
+    } else {
+        owner(&whole(socket, "mode"), socket.mode, faults);
+    }
+    if let Some(record) = &socket.record {
+        owner(&whole(socket, "record.mode"), record.mode, faults);
+    }
+}
+
+/// What others may, and writing, the owner must be able to: anything else is a slip, as "0066" for "0660".
+fn owner(key: &str, mode: u32, faults: &mut Faults) {
+    let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+    let needed = group | others | 2;
+    if needed & !owner != 0 {
+        let right = (owner | needed) << 6 | group << 3 | others;
+        let message = format!(
+            "\"{mode:04o}\" gives the owner less than others, or not the right to write: write \"{right:04o}\""
+        );
+        faults.invalid(key, &message);
+    }
+}
 
 /// The contradictions inside one socket.
 fn contradictions(socket: &Socket, faults: &mut Faults) {

@@ -19,7 +19,7 @@ const FILE_SIZE: usize = 1 << 20;
 /// A file whose text is TOML.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// All sockets that have a table; a faulty value has left its default in place.
+    /// All sockets that have a table; a value that cannot be read has left its default in place.
     pub config: Config,
     /// In the order of the file.
     pub faults: Vec<Fault>,
@@ -52,7 +52,11 @@ impl Draft {
         parse::parse(DEFAULT, None, places)
     }
 
-    pub(super) fn parse(text: &[u8], file: Option<&Path>, places: &Places) -> Result<Self, Fault> {
+    /// Makes sense of `text` as if it stood in `file`.
+    ///
+    /// # Errors
+    /// Why it is not TOML.
+    pub fn parse(text: &[u8], file: Option<&Path>, places: &Places) -> Result<Self, Fault> {
         let text = str::from_utf8(text).map_err(|error| {
             let whole = &text[..error.valid_up_to()];
             Fault {

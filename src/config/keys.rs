@@ -65,7 +65,7 @@ pub(super) fn socket(s: &mut Socket, places: &Places, v: &mut impl Visitor) {
     let accounts = value::accounts;
     v.key("path", &mut s.address, address, show::address);
     v.word("type", &mut s.kind, "stream");
-    v.key("mode", &mut s.mode, value::socket_mode, show::mode);
+    v.key("mode", &mut s.mode, value::mode, show::mode);
     v.key("user", &mut s.user, value::account, show::word);
     v.key("group", &mut s.group, value::account, show::word);
     v.key("backlog", &mut s.backlog, backlog, show::count);
@@ -92,7 +92,7 @@ pub(super) fn record(r: &mut Record, places: &Places, v: &mut impl Visitor) {
     let rotate = |v: &DeValue<'_>| value::size(v, &defaults::ROTATE_SIZE);
     let keep = |v: &DeValue<'_>| value::count(v, &defaults::KEEP);
     v.key("file", &mut r.file, file, show::file);
-    v.key("mode", &mut r.mode, value::record_mode, show::mode);
+    v.key("mode", &mut r.mode, value::mode, show::mode);
     v.key("queue-size", &mut r.queue_size, queue, show::size);
     v.word("format", &mut r.format, "json");
     v.key("sync", &mut r.sync, value::flag, show::flag);

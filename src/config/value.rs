@@ -281,36 +281,6 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
     Ok(mode)
 }
 
-/// That of a socket file.
-pub(super) fn socket_mode(value: &DeValue<'_>) -> Result<u32, String> {
-    let mode = mode(value)?;
-    if mode & 0o222 == 0 {
-        return Err(format!(
-            "\"{mode:04o}\" lets nobody connect, which takes the right to write: write \"0600\", or \
-             wider for others"
-        ));
-    }
-    check_owner(mode)
-}
-
-/// What others may, and writing, the owner must be able to: anything else is a slip, as "0066" for "0660".
-fn check_owner(mode: u32) -> Result<u32, String> {
-    let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
-    let needed = group | others | 2;
-    if needed & !owner != 0 {
-        let right = (owner | needed) << 6 | group << 3 | others;
-        return Err(format!(
-            "\"{mode:04o}\" gives the owner less than others, or not the right to write: write \"{right:04o}\""
-        ));
-    }
-    Ok(mode)
-}
-
-/// That of a record.
-pub(super) fn record_mode(value: &DeValue<'_>) -> Result<u32, String> {
-    check_owner(mode(value)?)
-}
-
 /// A user or group, by name or number; "" where nobody is named.
 pub(super) fn account(value: &DeValue<'_>) -> Result<String, String> {
     let text = match value {

@@ -9,7 +9,7 @@ use std::{
 
 use ::log::warn;
 
-use crate::config::{Config, Places};
+use crate::config::{Config, Draft, Places};
 
 const NAME: &str = "in-force.toml";
 
@@ -41,7 +41,8 @@ pub(super) fn write(config: Option<&Config>) {
 /// That of the daemon of this unit.
 pub(super) fn read(places: &Places) -> Option<Config> {
     let text = fs::read_to_string(path()?).ok()?;
-    Config::parse(&text, None, places).ok()
+    // It is in force, whatever a newer version says of it.
+    Some(Draft::parse(text.as_bytes(), None, places).ok()?.config)
 }
 
 /// RuntimeDirectory= of the unit (`systemd.exec(5)`).
