@@ -10,7 +10,7 @@ mod reload;
 mod restart;
 mod sockets;
 
-use std::{io, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration};
+use std::{env, io, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use ::log::{error, warn};
 use clap::Parser;
@@ -75,14 +75,17 @@ struct Arguments {
 pub fn main() -> ExitCode {
     // Before this process opens a descriptor of its own, which could pass for one of those.
     let passed = systemd::passed();
-    // Before anything that takes time: a signal that came earlier would end the process as it is.
-    let signals = server::signals();
+    // Before anything that takes time: a signal that came earlier would end the process as it is. A check
+    // is to end by it.
+    let is_check = env::args_os().any(|word| word == "--check");
+    let signals = (!is_check).then(server::signals);
     let activated = passed
         .as_ref()
         .map_or(true, |passed| !passed.sockets.is_empty());
     let started = match Arguments::try_parse() {
         Ok(arguments) if arguments.check => return check::main(&arguments),
         Ok(arguments) => {
+            let signals = signals.unwrap_or_else(server::signals);
             start(&arguments, passed, signals).map(|(server, config)| (server, config, arguments))
         }
         Err(message) => {

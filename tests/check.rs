@@ -11,7 +11,7 @@ use std::{
         unix::{
             fs::{MetadataExt, PermissionsExt, chown},
             net::{UnixDatagram, UnixListener},
-            process::CommandExt,
+            process::{CommandExt, ExitStatusExt},
         },
     },
     path::Path,
@@ -19,8 +19,12 @@ use std::{
     sync::Arc,
 };
 
-use harness::{Daemon, Folder, Setup, manager::passing, round_trip};
-use rustix::process::geteuid;
+use harness::{Daemon, Folder, Setup, Signal, manager::passing, round_trip, wait_for};
+use rustix::{
+    event::PollFlags,
+    pipe::fcntl_setpipe_size,
+    process::{Pid, PidfdFlags, geteuid, kill_process, pidfd_open},
+};
 use serde_json::Value;
 
 /// A user other than root, who need not exist.
@@ -91,6 +95,29 @@ fn fails(command: &mut Command, key: &str, words: &str) {
     assert!(said.contains("udsd.toml:"), "{said}");
     assert!(said.contains(words), "{words}: {said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// A check is a command like any other: what waits for its reader, or for a file system, can be ended.
+#[test]
+fn a_check_that_waits_ends_with_any_signal() {
+    let folder = Folder::new();
+    let sockets: String = (0..40).map(|i| socket(&format!("s{i}"), "")).collect();
+    write(&folder, &sockets);
+    for signal in [Signal::TERM, Signal::USR1, Signal::XCPU] {
+        let (output, input) = std::io::pipe().unwrap();
+        fcntl_setpipe_size(&output, 4096).unwrap();
+        let mut check = check(&folder).stdout(input).spawn().unwrap();
+        // It writes more than the pipe holds.
+        let writes = wait_for(output.as_fd(), PollFlags::IN);
+        let pid = Pid::from_child(&check);
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let has_ended = wait_for(process.as_fd(), PollFlags::IN);
+        drop(output);
+        let status = check.wait().unwrap();
+        assert!(writes && has_ended, "{signal:?}: {status}");
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+    }
 }
 
 #[test]
