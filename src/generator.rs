@@ -164,10 +164,10 @@ pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
     let maker = Maker::new(places, Scope::of(places));
     let sockets = config.sockets.iter().enumerate();
     let units = sockets.map(|(i, socket)| maker.express(i, socket, config));
-    units.filter_map(Result::err).flatten().collect()
+    units.flat_map(|(_, faults)| faults).collect()
 }
 
-/// The unit of the socket at place `i` of the file.
+/// The name of the unit of the file's socket number `i`, from 0.
 #[must_use]
 pub fn unit_name(i: usize, socket: &Socket) -> String {
     units::unit_name(i, socket)

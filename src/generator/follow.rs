@@ -40,8 +40,9 @@ fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
     for (i, socket) in config.sockets.iter().enumerate() {
         // A unit of the administrator's stands whatever the table says.
         let unit = if draft.is_sound(socket) || maker.is_own(i) {
-            let unit = maker.express(i, socket, config);
-            unit.map_err(|found| faults.extend(found)).ok()
+            let (unit, found) = maker.express(i, socket, config);
+            faults.extend(found);
+            unit
         } else {
             None
         };
@@ -55,7 +56,7 @@ fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
     };
     Followed {
         drain: config.daemon.drain_timeout,
-        sockets: units.into_iter().flatten().collect(),
+        sockets: maker.in_order(units),
         faults,
         instead,
         file: draft.config.file,
@@ -81,7 +82,7 @@ fn replace(
         let same = |old: &&Socket| old.name == *name && !taken.contains(&old.address);
         units[i] = last.and_then(|last| {
             let old = last.sockets.iter().find(same)?;
-            maker.express(i, old, last).ok()
+            maker.express(i, old, last).0
         });
         said.push(match units[i] {
             Some(_) => format!("the unit of socket {name} stays as it was"),
@@ -97,9 +98,7 @@ fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
     let last = last_good(file.as_deref(), maker, &mut faults);
     let last = last.unwrap_or_else(Config::empty);
     let sockets = last.sockets.iter().enumerate();
-    let sockets: Vec<_> = sockets
-        .filter_map(|(i, socket)| maker.express(i, socket, &last).ok())
-        .collect();
+    let sockets = maker.in_order(sockets.map(|(i, socket)| maker.express(i, socket, &last).0));
     Followed {
         drain: last.daemon.drain_timeout,
         instead: match (sockets.is_empty(), &last.file) {
@@ -118,4 +117,57 @@ fn last_good(file: Option<&Path>, maker: &Maker<'_>, faults: &mut Vec<Fault>) ->
         faults.push(fault);
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::{config::Places, generator::Scope};
+
+    /// The files that are written for the system where udsd.socket is the administrator's own, and Sockets=
+    /// of the service.
+    fn beside_an_own_unit(text: &str) -> (Vec<String>, String, usize) {
+        let places = Places::system();
+        let maker = Maker {
+            places: &places,
+            scope: Scope::System,
+            own_first: true,
+            version: 257,
+        };
+        let draft = Draft::parse(text.as_bytes(), None, &places).unwrap();
+        let followed = of_draft(draft, &maker);
+        let entries = maker.entries(&followed);
+        let names = entries.iter().map(|of| of.path.display().to_string());
+        let texts = entries.iter().filter_map(|of| of.as_text());
+        let sockets = texts.flat_map(str::lines);
+        let mut sockets = sockets.filter_map(|line| line.strip_prefix("Sockets="));
+        let sockets = sockets.next().unwrap().to_owned();
+        (names.collect(), sockets, followed.faults.len())
+    }
+
+    #[test]
+    fn an_own_first_unit_stands_whatever_its_table_says_and_takes_no_other_sockets_place() {
+        let further = "[socket.b]\npath = '/b'\n";
+        for (first, faults) in [
+            ("path = '/a'", 0),
+            ("path = 'a'", 1),
+            ("path = '/a'\nrecord.file = '/tmp/x'\nframing = 'lines'", 1),
+        ] {
+            let (names, sockets, found) =
+                beside_an_own_unit(&format!("[socket.a]\n{first}\n{further}"));
+            assert_eq!(sockets, "udsd.socket udsd-b.socket", "{first}");
+            let all = [
+                "udsd-b.socket",
+                "udsd.socket.wants/udsd-b.socket",
+                "udsd.service.d/00-udsd.conf",
+            ];
+            assert_eq!(
+                (names, found),
+                (all.map(String::from).into(), faults),
+                "{first}"
+            );
+        }
+    }
 }

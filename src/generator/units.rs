@@ -71,10 +71,20 @@ impl Entry {
             content: Content::Text(text),
         }
     }
+
+    /// Of a file.
+    #[cfg(test)]
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match &self.content {
+            Content::Text(text) => Some(text),
+            Content::Link(_) => None,
+        }
+    }
 }
 
 /// A socket that a unit can express.
 pub(super) struct SocketUnit {
+    pub(super) name: String,
     pub(super) socket: Socket,
     /// Of the section [Socket]; `None` where the unit is the administrator's own.
     keys: Option<String>,
@@ -93,21 +103,19 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Whether the unit of the socket at place `i` is the administrator's own.
+    /// Whether the unit of the file's socket number `i`, from 0, is the administrator's own.
     pub(super) fn is_own(&self, i: usize) -> bool {
         self.own_first && i == 0
     }
 
-    /// The unit of the socket at place `i` of the file.
-    ///
-    /// # Errors
-    /// Each value of the file that a unit cannot express.
+    /// The unit of the file's socket number `i`, and each value that a unit cannot express. With such a
+    /// value there is none, but for one of the administrator's own, which stands whatever the file says.
     pub(super) fn express(
         &self,
         i: usize,
         socket: &Socket,
         config: &Config,
-    ) -> Result<SocketUnit, Vec<Fault>> {
+    ) -> (Option<SocketUnit>, Vec<Fault>) {
         let mut faults = Vec::new();
         let keys = if self.is_own(i) {
             None
@@ -122,15 +130,28 @@ impl Maker<'_> {
                 faults.push(config.fault(&key, message));
                 None
             });
-        if faults.is_empty() {
-            Ok(SocketUnit {
-                socket: socket.clone(),
-                keys,
-                record_folder,
-            })
-        } else {
-            Err(faults)
+        let unit = (faults.is_empty() || self.is_own(i)).then(|| SocketUnit {
+            name: unit_name(i, socket),
+            socket: socket.clone(),
+            keys,
+            record_folder,
+        });
+        (unit, faults)
+    }
+
+    /// Those of `units` that there are, in their order. udsd.socket is the first one's, unless it is the
+    /// administrator's own: what enables udsd enables that.
+    pub(super) fn in_order(
+        &self,
+        units: impl IntoIterator<Item = Option<SocketUnit>>,
+    ) -> Vec<SocketUnit> {
+        let mut units: Vec<_> = units.into_iter().flatten().collect();
+        if !self.own_first
+            && let Some(first) = units.first_mut()
+        {
+            first.name = FIRST.into();
         }
+        units
     }
 
     /// All that belongs into the generator's folder.
@@ -141,11 +162,11 @@ impl Maker<'_> {
             entries.push(first_socket(followed, &source));
         }
         let sockets = &followed.sockets;
-        for (i, unit) in sockets.iter().enumerate().skip(1) {
+        for unit in sockets.iter().filter(|unit| unit.name != FIRST) {
             if let Some(keys) = &unit.keys {
                 let after = after(&unit.socket, sockets);
                 let head = format!("{source}{}={FIRST}\nBefore={FIRST}\n{after}", self.tie());
-                entries.extend(further_socket(i, &unit.socket, &head, keys));
+                entries.extend(further_socket(unit, &head, keys));
             }
         }
         if !sockets.is_empty() {
@@ -190,7 +211,7 @@ fn first_socket(followed: &Followed, source: &str) -> Entry {
     Entry::text(format!("{FIRST}.d/{DROP_IN}"), text)
 }
 
-/// The name of the unit of the socket at place `i` of the file.
+/// The name of the unit of the file's socket number `i`, from 0.
 pub(super) fn unit_name(i: usize, socket: &Socket) -> String {
     match i {
         0 => FIRST.into(),
@@ -212,9 +233,9 @@ fn source(file: Option<&Path>) -> String {
 fn after(socket: &Socket, all: &[SocketUnit]) -> String {
     let mut after = String::new();
     if matches!(socket.address, Address::Abstract(_)) {
-        let others = all.iter().map(|unit| &unit.socket).enumerate().skip(1);
-        let others = others.filter(|(_, other)| matches!(other.address, Address::Path(_)));
-        let others: Vec<String> = others.map(|(i, other)| unit_name(i, other)).collect();
+        let others = all.iter().filter(|unit| unit.name != FIRST);
+        let others = others.filter(|unit| matches!(unit.socket.address, Address::Path(_)));
+        let others: Vec<&str> = others.map(|unit| unit.name.as_str()).collect();
         if !others.is_empty() {
             line(&mut after, "After", &others.join(" "));
         }
@@ -225,8 +246,8 @@ fn after(socket: &Socket, all: &[SocketUnit]) -> String {
 /// A unit like the static one, and the link by which udsd.socket brings it up.
 /// `head`: what else stands in [Unit]. Of that, Before=: who waits for udsd.socket, as `systemctl start`
 /// does, has waited for all.
-fn further_socket(i: usize, socket: &Socket, head: &str, keys: &str) -> [Entry; 2] {
-    let name = unit_name(i, socket);
+fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
+    let SocketUnit { name, socket, .. } = unit;
     // The same start limit as udsd.socket has, for the same reason.
     let text = format!(
         "{HEADER}[Unit]\n\
@@ -364,9 +385,8 @@ fn owner(account: &str, scope: Scope) -> Result<String, String> {
 
 /// The drop-in of the service.
 fn service(followed: &Followed) -> String {
-    let units = followed.sockets.iter().enumerate();
-    let units: Vec<String> = units.map(|(i, unit)| unit_name(i, &unit.socket)).collect();
-    let units = units.join(" ");
+    let units = followed.sockets.iter().map(|unit| unit.name.as_str());
+    let units = units.collect::<Vec<_>>().join(" ");
     // Not Requires=: one socket that cannot be bound must cost only itself.
     let mut text = format!("{HEADER}[Unit]\n");
     for key in ["Wants", "PartOf", "After"] {
