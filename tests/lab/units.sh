@@ -130,6 +130,9 @@ EOF
   is inactive ActiveState || fail "udsd.service runs before anybody has connected"
   # A connection to any of them starts it, not only to the first.
   serves odd first plain blank datagrams abstract abstract-datagrams
+  # What the service may not have by itself.
+  is 33554432 SendBuffer udsd-datagrams.socket ||
+    fail "udsd-datagrams.socket has not the send buffer of an echo"
   # Nothing that udsd would warn of: the owners and modes are as the file has them.
   complaints=$(journal --priority=warning --output=cat) || complaints=
   [ -z "$complaints" ] || fail "$complaints"
