@@ -111,10 +111,11 @@ pub fn close_sent(descriptors: Vec<OwnedFd>, sender: &Peer) {
     }
     let mut work = CLOSER.work();
     let throttle = work.came.get_or_insert_default();
-    if let Some(more) = throttle.pass(Instant::now()) {
+    if let Some(left_out) = throttle.pass(1, Instant::now()) {
         let count = descriptors.len();
         warn!(
-            "descriptors that came with a message ({sender}) are closed: {count} ({more} lines like this left out)"
+            "descriptors that came with a message ({sender}) are closed: {count} ({} lines like this left out)",
+            left_out.lines
         );
     }
     CLOSER.give(work, descriptors.into_iter().map(Open::Any));

@@ -388,7 +388,12 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let client = self.timers.first().map(|(at, ..)| *at);
-        client.into_iter().chain(self.mail.deadline()).min()
+        let log = self.lines.iter().filter_map(Lines::due);
+        client
+            .into_iter()
+            .chain(self.mail.deadline())
+            .chain(log)
+            .min()
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
@@ -450,7 +455,17 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.expire_datagrams(now);
+        self.tell_left_out(Some(now.instant));
         self.effects.work = 0;
+    }
+
+    /// Has the log tell of the lines that were left out, and whose time is over at `now`; of all where
+    /// there is none.
+    fn tell_left_out(&mut self, now: Option<Instant>) {
+        for (socket, lines) in self.sockets.iter().zip(&mut self.lines) {
+            lines.tell_left_out(&socket.name, now);
+        }
+        self.mail.tell_left_out(now);
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed

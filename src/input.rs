@@ -64,6 +64,21 @@ pub struct Input {
     skip: Option<Skip>,
     /// Messages passed over since `take_refused`.
     refused: u64,
+    /// A message that is too long by its own word, until `take_announced`.
+    #[serde(skip)]
+    announced: Option<Announced>,
+    /// That was noted of the message which is under way.
+    #[serde(skip)]
+    is_noted: bool,
+}
+
+/// The length that stands before a message, where it is over the limit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Bytes that the message is said to have.
+    pub length: usize,
+    /// The bytes that say so.
+    pub prefix: Vec<u8>,
 }
 
 impl Input {
@@ -129,6 +144,24 @@ impl Input {
         mem::take(&mut self.refused)
     }
 
+    /// A message of which the length alone says that it is too long: told once, when the length is seen.
+    pub fn take_announced(&mut self) -> Option<Announced> {
+        self.announced.take()
+    }
+
+    /// Notes what is seen of a message that is too long.
+    fn note_length(&mut self, bytes: &[u8], body: usize, skip: Skip, limit: usize) {
+        if let Skip::Bytes(left) = skip
+            && !mem::replace(&mut self.is_noted, true)
+        {
+            let prefix = self.held.iter().chain(bytes).take(body);
+            self.announced = Some(Announced {
+                length: limit.saturating_add(left),
+                prefix: prefix.copied().collect(),
+            });
+        }
+    }
+
     /// Cuts `bytes`, which were just read, and delivers what is whole. Only C-string padding in
     /// `bytes` is written to. Not to be called while blocked.
     ///
@@ -170,7 +203,13 @@ impl Input {
             if bytes.is_empty() {
                 return Ok(Fed::All);
             }
-            match framing.cut(&self.held, bytes, limit) {
+            let cut = framing.cut(&self.held, bytes, limit);
+            if let Cut::TooLong { body, skip } = cut
+                && too_long != TooLong::Refuse
+            {
+                self.note_length(bytes, body, skip, limit);
+            }
+            match cut {
                 // Filler stands only where nothing is held, and `scan` has passed over that.
                 Cut::Whole(n) | Cut::Filler(n) => {
                     self.hold(&bytes[..n]);
@@ -215,6 +254,7 @@ impl Input {
             }
             self.held = Vec::new();
             self.start = 0;
+            self.is_noted = false;
             limit = rule.message_size;
             self.limit = limit;
         }
@@ -323,6 +363,51 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+
+    #[test]
+    fn a_length_over_the_limit_is_told_once_as_soon_as_it_is_seen() {
+        let cases: [(Framing, &[u8], usize); 2] = [
+            (Framing::LengthPrefixed, &[0, 0, 1, 2], 258),
+            (Framing::Syslog, b"300 ", 300),
+        ];
+        for (framing, prefix, length) in cases {
+            for too_long in [TooLong::Keep, TooLong::Close] {
+                let rule = Rule {
+                    too_long,
+                    ..rule(framing, 8)
+                };
+                let mut input = Input::default();
+                let feed = |input: &mut Input, bytes: &[u8]| {
+                    let _ = input.feed(&mut bytes.to_vec(), &rule, &mut |batch| {
+                        Ok(batch.bytes.len())
+                    });
+                    input.take_announced()
+                };
+                let seen: Vec<Announced> = prefix
+                    .iter()
+                    .chain(b"<")
+                    .filter_map(|&byte| feed(&mut input, &[byte]))
+                    .collect();
+                let expected = Announced {
+                    length,
+                    prefix: prefix.to_vec(),
+                };
+                if too_long == TooLong::Close {
+                    // In the loop that feeds it, the first refusal is the end of its client.
+                    assert_eq!(seen.first(), Some(&expected), "{framing}");
+                    continue;
+                }
+                assert_eq!(seen, [expected], "{framing}");
+                assert_eq!(feed(&mut input, b"abc"), None, "told twice");
+                assert_eq!(feed(&mut input, &vec![b'x'; length - 4]), None);
+                assert!(input.is_clear());
+                assert!(
+                    feed(&mut input, &[prefix, b"<"].concat()).is_some(),
+                    "the next one"
+                );
+            }
+        }
+    }
 
     /// A service that takes what `quota` says, message by message, and remembers the bodies.
     struct Taker {

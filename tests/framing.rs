@@ -355,3 +355,36 @@ fn no_bytes_break_or_bloat_the_daemon() {
     assert!(daemon.stop().success());
     assert!(!daemon.log().contains("panicked"));
 }
+
+#[test]
+fn a_length_counted_from_the_other_end_is_logged_as_soon_as_it_is_seen() {
+    let daemon = pair("length-prefixed", "");
+    for socket in ["echo", "log"] {
+        let mut client = daemon.connect(socket);
+        client.write_all(&22_u32.to_le_bytes()).unwrap();
+        // Nothing more comes, and the client stays.
+        let line = daemon.wait_log(&["WARN", &format!("{socket}: client "), "369098752 bytes"]);
+        for part in [
+            "(16 00 00 00)",
+            "would be 22",
+            "big-endian",
+            "message-size = 65536",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+        let closes = read_until_closed_or(&client, socket == "log");
+        assert_eq!(closes, socket == "echo");
+    }
+}
+
+/// Whether the daemon closes it; `stays`: nothing is to be waited for.
+fn read_until_closed_or(client: &UnixStream, stays: bool) -> bool {
+    if stays {
+        client.set_nonblocking(true).unwrap();
+    }
+    match (&mut &*client).read(&mut [0]) {
+        Ok(0) => true,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        other => panic!("{other:?}"),
+    }
+}

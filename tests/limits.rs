@@ -475,3 +475,60 @@ fn users_who_take_all_that_there_is_leave_another_its_place_and_its_ping() {
     round_trip(&connect_as(&daemon, 7101, 1)[0], b"a newcomer");
     round_trip(&victim, b"at the end");
 }
+
+/// The number before `what` in a line.
+fn number_before(line: &str, what: &str) -> Option<u64> {
+    let number = line[..line.find(what)?].rsplit(' ').next()?;
+    number.trim_start_matches('(').parse().ok()
+}
+
+#[test]
+fn what_the_log_leaves_out_it_counts_in_messages_and_tells_when_the_time_is_over() {
+    let mut daemon = Daemon::start(
+        "[socket.r]\npath = \"{dir}/r\"\nservice = \"relay\"\nframing = \"lines\"\nslow-client = \"drop\"\n\
+         message-size = \"1KiB\"\nqueue-size = \"2KiB\"\n",
+    );
+    let _deaf = daemon.connect("r");
+    let mut speaker = daemon.connect("r");
+    let mut other = daemon.connect("r");
+    let line = [b"x".repeat(99), b"\n".to_vec()].concat().repeat(10);
+    for _ in 0..400 {
+        speaker.write_all(&line).unwrap();
+        // One who reads has it, so each goes round alone.
+        other.read_exact(&mut vec![0; line.len()]).unwrap();
+    }
+    daemon.wait_log(&["r: ", " more messages dropped ", "lines left out"]);
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    let mut told = 0;
+    for line in log.lines().filter(|line| line.contains("WARN")) {
+        told += number_before(line, " messages for client").unwrap_or(0);
+        told += number_before(line, " more messages dropped").unwrap_or(0);
+        told += number_before(line, " messages)").unwrap_or(0);
+    }
+    let summary = daemon.wait_log(&["r: ", "messages of"]);
+    let dropped = number_before(&summary, " dropped").unwrap();
+    assert!(dropped > 1000, "{summary}");
+    assert_eq!(told, dropped, "{log}");
+}
+
+#[test]
+fn who_connects_to_a_quiet_socket_waits_for_few_of_those_at_a_busy_one() {
+    let daemon = Daemon::start(
+        "[socket.a]\npath = \"{dir}/a\"\n\
+         [socket.b]\npath = \"{dir}/b\"\nservice = \"collect\"\nframing = \"lines\"\n",
+    );
+    daemon.halt();
+    let crowd: Vec<UnixStream> = (0..200).map(|_| daemon.connect("a")).collect();
+    let mut single = daemon.connect("b");
+    single.write_all(b"here\n").unwrap();
+    daemon.resume();
+    let record = &daemon.wait_output(1)[0];
+    let record: serde_json::Value = serde_json::from_str(record).unwrap();
+    // Clients are numbered as they come in.
+    let number = record["client"].as_u64().unwrap();
+    assert!(number <= 32, "it came in as client {number}");
+    for client in crowd {
+        round_trip(&client, b"in");
+    }
+}

@@ -149,7 +149,12 @@ impl Mail {
             .exchanges
             .iter()
             .map(|(_, (_, exchange))| exchange.deadline());
-        deadlines.flatten().min()
+        deadlines.flatten().chain(self.notes.lines.due()).min()
+    }
+
+    /// As `Lines::tell_left_out`, of what is told of datagrams alone.
+    pub(super) fn tell_left_out(&mut self, now: Option<Instant>) {
+        self.notes.lines.tell_left_out("datagram sockets", now);
     }
 }
 

@@ -10,30 +10,141 @@ use crate::{
     config::SlowClient,
     connection::Connection,
     error::Close,
+    frame::Framing,
+    input::{Announced, TooLong},
     limits::{Over, OverKey},
     peer::{ClientId, Peer},
-    throttle::Throttle,
+    throttle::{LeftOut, Throttle},
 };
+
+/// What a line is about. Each kind has a rate of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Entered,
+    Left,
+    Denied,
+    Refused,
+    Closed,
+    Dropped,
+    Truncated,
+    Stalled,
+    Starved,
+    Oversized,
+    Announced,
+    Nobody,
+    Unreachable,
+    Unproven,
+    Failed,
+}
+
+/// All kinds, with what a line calls their events that were left out.
+const KINDS: [(Kind, &str); 15] = [
+    (Kind::Entered, "clients connected"),
+    (Kind::Left, "clients closed"),
+    (
+        Kind::Denied,
+        "clients and datagrams refused by allow-users or allow-groups",
+    ),
+    (Kind::Refused, "clients refused by limits"),
+    (Kind::Closed, "clients closed for a reason"),
+    (Kind::Dropped, "messages dropped"),
+    (
+        Kind::Truncated,
+        "messages of which only the first part is kept",
+    ),
+    (Kind::Stalled, "clients that held up the others"),
+    (Kind::Starved, "clients that waited for room"),
+    (Kind::Oversized, "messages refused as too long"),
+    (
+        Kind::Announced,
+        "messages that began with too great a length",
+    ),
+    (
+        Kind::Nobody,
+        "datagrams refused of which the kernel does not know the sender",
+    ),
+    (Kind::Unreachable, "replies to nobody"),
+    (
+        Kind::Unproven,
+        "replies not sent to addresses that may be somebody else's",
+    ),
+    (Kind::Failed, "failures to receive"),
+];
+
+impl Kind {
+    fn level(self) -> Level {
+        match self {
+            Kind::Entered | Kind::Left | Kind::Unreachable => Level::Debug,
+            _ => Level::Warn,
+        }
+    }
+}
 
 /// The rates of all kinds of lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    entered: Throttle,
-    left: Throttle,
-    denied: Throttle,
-    refused: Throttle,
-    closed: Throttle,
-    dropped: Throttle,
-    truncated: Throttle,
-    stalled: Throttle,
-    starved: Throttle,
-    oversized: Throttle,
+    throttles: [Throttle; KINDS.len()],
+    /// When what was left out is to be told.
+    due: Option<Instant>,
 }
 
 impl Lines {
+    /// Writes a line of so many events if its kind may have one now, and says what was left out before.
+    pub(super) fn write(
+        &mut self,
+        kind: Kind,
+        events: u64,
+        now: Instant,
+        line: impl FnOnce() -> String,
+    ) {
+        let level = kind.level();
+        if level > log::max_level() {
+            return;
+        }
+        let throttle = &mut self.throttles[kind as usize];
+        match throttle.pass(events, now) {
+            None => self.due = self.due.into_iter().chain(throttle.due()).min(),
+            Some(LeftOut { lines: 0, .. }) => log!(level, "{}", line()),
+            Some(LeftOut { lines, events }) if lines == events => {
+                log!(level, "{} ({lines} lines like this left out)", line());
+            }
+            Some(LeftOut { lines, events }) => log!(
+                level,
+                "{} ({lines} lines like this left out, {events} messages)",
+                line()
+            ),
+        }
+    }
+
+    /// When `tell_left_out` is next due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tells what was left out of the kinds whose time is over at `now`; of all where there is none.
+    /// `name`: of the socket.
+    pub(super) fn tell_left_out(&mut self, name: &str, now: Option<Instant>) {
+        if self.due.is_none_or(|due| now.is_some_and(|now| due > now)) {
+            return;
+        }
+        self.due = None;
+        for ((kind, what), throttle) in KINDS.into_iter().zip(&mut self.throttles) {
+            match throttle.due() {
+                Some(due) if now.is_none_or(|now| due <= now) => {
+                    let LeftOut { lines, events } = throttle.take_left_out();
+                    log!(
+                        kind.level(),
+                        "{name}: {events} more {what} ({lines} lines left out)"
+                    );
+                }
+                due => self.due = self.due.into_iter().chain(due).min(),
+            }
+        }
+    }
+
     pub(super) fn entered(&mut self, socket: &Socket, id: ClientId, peer: &Peer, now: Instant) {
         let name = &socket.name;
-        write(&mut self.entered, Level::Debug, now, || {
+        self.write(Kind::Entered, 1, now, || {
             format!("{name}: client {id} ({peer}) connected")
         });
     }
@@ -41,7 +152,7 @@ impl Lines {
     /// `what`: a client, or a datagram.
     pub(super) fn denied(&mut self, socket: &Socket, what: &str, peer: &Peer, now: Instant) {
         let name = &socket.name;
-        write(&mut self.denied, Level::Warn, now, || {
+        self.write(Kind::Denied, 1, now, || {
             format!(
                 "{name}: refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups"
             )
@@ -50,7 +161,7 @@ impl Lines {
 
     pub(super) fn refused(&mut self, socket: &Socket, peer: &Peer, over: Over, now: Instant) {
         let (name, limit) = (&socket.name, over.limit);
-        write(&mut self.refused, Level::Warn, now, || {
+        self.write(Kind::Refused, 1, now, || {
             let why = match over.key {
                 OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
                 OverKey::Share => format!(
@@ -88,12 +199,8 @@ impl Lines {
             Close::Stopping | Close::Changed(_) => loss.is_none(),
             _ => false,
         };
-        let (throttle, level) = if ordinary {
-            (&mut self.left, Level::Debug)
-        } else {
-            (&mut self.closed, Level::Warn)
-        };
-        write(throttle, level, now, || {
+        let kind = if ordinary { Kind::Left } else { Kind::Closed };
+        self.write(kind, 1, now, || {
             let name = &socket.name;
             let why = why(socket, reason);
             format!("{name}: client {id} ({peer}) closed: {why}; {loss}")
@@ -113,7 +220,7 @@ impl Lines {
             name, queue_size, ..
         } = socket;
         let Connection { id, peer, .. } = client;
-        write(&mut self.dropped, Level::Warn, now, || match over {
+        self.write(Kind::Dropped, messages, now, || match over {
             None => format!(
                 "{name}: dropped {messages} messages for client {id} ({peer}): its queue is full, socket.{name}.queue-size = {queue_size} bytes"
             ),
@@ -129,7 +236,7 @@ impl Lines {
             id, peer, queue, ..
         } = client;
         let (waiting, timeout) = (queue.len(), socket.slow_timeout);
-        write(&mut self.stalled, Level::Warn, now, || {
+        self.write(Kind::Stalled, 1, now, || {
             format!(
                 "{name}: client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
@@ -146,7 +253,7 @@ impl Lines {
         let (name, timeout) = (&socket.name, socket.slow_timeout);
         let Connection { id, peer, .. } = client;
         let Over { key, limit } = over;
-        write(&mut self.starved, Level::Warn, now, || {
+        self.write(Kind::Starved, 1, now, || {
             format!(
                 "{name}: client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
@@ -160,7 +267,7 @@ impl Lines {
             id, peer, queue, ..
         } = client;
         let undelivered = queue.len();
-        write(&mut self.closed, Level::Warn, now, || {
+        self.write(Kind::Closed, 1, now, || {
             format!(
                 "{name}: client {id} ({peer}) hung up on what it was owed: {undelivered} bytes undelivered"
             )
@@ -176,9 +283,38 @@ impl Lines {
         now: Instant,
     ) {
         let (name, limit) = (&socket.name, socket.rule.message_size);
-        write(&mut self.truncated, Level::Warn, now, || {
+        self.write(Kind::Truncated, messages, now, || {
             format!(
                 "{name}: kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
+            )
+        });
+    }
+
+    /// Told when the length is seen: what it counts may be long in coming, or never come.
+    pub(super) fn announced(
+        &mut self,
+        socket: &Socket,
+        (id, peer): (ClientId, &Peer),
+        announced: &Announced,
+        now: Instant,
+    ) {
+        let (name, limit) = (&socket.name, socket.rule.message_size);
+        let Announced { length, prefix } = announced;
+        self.write(Kind::Announced, 1, now, || {
+            let bytes: Vec<String> = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hint = match <[u8; 4]>::try_from(prefix.as_slice()).map(u32::from_le_bytes) {
+                Ok(other) if socket.rule.framing == Framing::LengthPrefixed && other as usize <= limit => {
+                    format!("; from the other end they would be {other}: lengths here are big-endian")
+                }
+                _ => String::new(),
+            };
+            let then = match socket.rule.too_long {
+                TooLong::Keep => "its first part is kept, and the rest passed over",
+                TooLong::Close | TooLong::Refuse => "the client is closed",
+            };
+            format!(
+                "{name}: client {id} ({peer}) begins a message of {length} bytes, as its first bytes say ({}){hint}; socket.{name}.message-size = {limit} bytes, so {then}",
+                bytes.join(" ")
             )
         });
     }
@@ -192,7 +328,7 @@ impl Lines {
         now: Instant,
     ) {
         let (name, limit) = (&socket.name, socket.rule.message_size);
-        write(&mut self.oversized, Level::Warn, now, || {
+        self.write(Kind::Oversized, messages, now, || {
             format!(
                 "{name}: refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
@@ -225,22 +361,5 @@ fn why(socket: &Socket, reason: &Close) -> String {
             "did not read: took less than half of socket.{name}.queue-size = {queue_size} bytes in socket.{name}.slow-timeout = {slow_timeout:?}, {waiting} bytes waited"
         ),
         other => other.to_string(),
-    }
-}
-
-/// Writes a line if its kind may have one now, and says how many it could not have before.
-pub(super) fn write(
-    throttle: &mut Throttle,
-    level: Level,
-    now: Instant,
-    line: impl FnOnce() -> String,
-) {
-    if level > log::max_level() {
-        return;
-    }
-    match throttle.pass(now) {
-        None => {}
-        Some(0) => log!(level, "{}", line()),
-        Some(more) => log!(level, "{} ({more} lines like this left out)", line()),
     }
 }

@@ -29,6 +29,7 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.abandon_retired();
+        self.tell_left_out(None);
         for (_, client) in &mut self.clients {
             // What it sent is for nobody.
             if client.is_dismissed()

@@ -333,6 +333,7 @@ impl<S: Stream> Hub<S> {
             Step::Finish => input.finish(&rule, &mut take),
         };
         let oversized = input.take_refused();
+        let announced = input.take_announced();
         socket.counters.truncated += taken.truncated;
         socket.counters.oversized += oversized;
         if taken.dropped > 0 {
@@ -355,6 +356,9 @@ impl<S: Stream> Hub<S> {
                 taken.truncated,
                 now.instant,
             );
+        }
+        if let Some(announced) = announced {
+            lines.announced(socket, (client.id, &client.peer), &announced, now.instant);
         }
         if oversized > 0 {
             lines.oversized(socket, client.id, &client.peer, oversized, now.instant);

@@ -25,8 +25,15 @@ use crate::{
     throttle::Throttle,
 };
 
-/// Clients that a listener may bring in before the others have their turn.
-const TURN_ACCEPTS: usize = 64;
+/// What a client costs that is let in, beside one that is turned away.
+const LET_IN: usize = 4;
+/// What a client costs that is turned away: it has no turns, and nobody watches it.
+const TURNED_AWAY: usize = 1;
+/// What accepting may cost in a turn of the event loop: 128 clients, about as long as the clients have
+/// for theirs while several users are here.
+const TURN: usize = 128 * LET_IN;
+/// What a listener may have of that before the others have theirs.
+const ROUND: usize = 16 * LET_IN;
 /// How long accepting rests once descriptors have run out.
 const REST: Duration = Duration::from_millis(100);
 
@@ -36,6 +43,8 @@ pub(super) struct Door {
     listeners: Vec<Option<Listener>>,
     /// Kept open, to be given up for a moment when descriptors run out.
     reserve: Option<File>,
+    /// The listener whose turn it is.
+    next: usize,
     /// Accepting rests until then.
     rest: Option<Instant>,
     failed: Throttle,
@@ -60,6 +69,7 @@ impl Door {
         Ok(Door {
             listeners: listeners.map(|of| of.map(Listener::new)).collect(),
             reserve: reserve(),
+            next: 0,
             rest: None,
             failed: Throttle::default(),
             groupless: Throttle::default(),
@@ -91,47 +101,73 @@ impl Door {
         self.rest
     }
 
-    /// Lets in who waits, a turn's share.
+    /// Lets in who waits, a turn's share: the listeners take turns.
     pub(super) fn accept(&mut self, hub: &mut Hub<Link>, registry: &Registry, now: Now) {
         if self.rest.is_some_and(|until| until > now.instant) {
             return;
         }
         self.rest = None;
-        for socket in 0..self.listeners.len() {
-            for _ in 0..TURN_ACCEPTS {
-                let Some(listener) = &mut self.listeners[socket] else {
-                    break;
-                };
-                if !listener.pending {
-                    break;
-                }
-                match listener.endpoint.accept() {
-                    Ok((link, peer)) => self.enter(socket, link, peer, hub, registry, now),
-                    Err(error) => match Errno::from_io_error(&error) {
-                        Some(Errno::AGAIN) => listener.pending = false,
-                        // The client is gone already, or the call was interrupted.
-                        Some(Errno::CONNABORTED | Errno::INTR) => {}
-                        Some(Errno::MFILE | Errno::NFILE) => {
-                            self.turn_away(socket, hub, now);
-                            return;
-                        }
-                        // The fault of this one; the others have their turns.
-                        _ => {
-                            self.rest = Some(now.instant + REST);
-                            if let Some(more) = self.failed.pass(now.instant) {
-                                warn!(
-                                    "{}: cannot accept: {error}; resting for {REST:?} ({more} lines like this left out)",
-                                    hub.sockets()[socket].name()
-                                );
-                            }
-                            break;
-                        }
-                    },
-                }
-            }
+        let listeners = self.listeners.len();
+        let (mut left, mut idle) = (TURN, 0);
+        while left > 0 && idle < listeners {
+            let socket = self.next % listeners;
+            self.next = socket + 1;
+            let Some(spent) = self.accept_some(socket, hub, registry, now) else {
+                return;
+            };
+            left = left.saturating_sub(spent);
+            idle = if spent > 0 { 0 } else { idle + 1 };
         }
     }
 
+    /// Lets in some of those who wait at one listener. Returns what that cost; nothing where all rest.
+    fn accept_some(
+        &mut self,
+        socket: usize,
+        hub: &mut Hub<Link>,
+        registry: &Registry,
+        now: Now,
+    ) -> Option<usize> {
+        let mut spent = 0;
+        while spent < ROUND {
+            let Some(listener) = &mut self.listeners[socket] else {
+                break;
+            };
+            if !listener.pending {
+                break;
+            }
+            match listener.endpoint.accept() {
+                Ok((link, peer)) => {
+                    let is_in = self.enter(socket, link, peer, hub, registry, now);
+                    spent += if is_in { LET_IN } else { TURNED_AWAY };
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => listener.pending = false,
+                    // The client is gone already, or the call was interrupted.
+                    Some(Errno::CONNABORTED | Errno::INTR) => spent += TURNED_AWAY,
+                    Some(Errno::MFILE | Errno::NFILE) => {
+                        self.turn_away(socket, hub, now);
+                        return None;
+                    }
+                    // The fault of this one; the others have their turns.
+                    _ => {
+                        self.rest = Some(now.instant + REST);
+                        if let Some(left_out) = self.failed.pass(1, now.instant) {
+                            warn!(
+                                "{}: cannot accept: {error}; resting for {REST:?} ({} lines like this left out)",
+                                hub.sockets()[socket].name(),
+                                left_out.lines
+                            );
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+        Some(spent)
+    }
+
+    /// Lets in one client, if it may come in.
     fn enter(
         &mut self,
         socket: usize,
@@ -140,13 +176,13 @@ impl Door {
         hub: &mut Hub<Link>,
         registry: &Registry,
         now: Now,
-    ) {
+    ) -> bool {
         let mut groups = Vec::new();
         if hub.sockets()[socket].asks_groups() {
             groups = self.groups(&link, &peer, now);
         }
         let Some(key) = hub.enter(socket, link, peer, &groups, now) else {
-            return;
+            return false;
         };
         let watched = hub.stream(key).map(|link| {
             let read = Watch {
@@ -158,6 +194,7 @@ impl Door {
         if let Some(Err(error)) = watched {
             hub.fail(key, error, now);
         }
+        true
     }
 
     /// Out of descriptors: the reserve lets in one client, who gets an end in place of silence, and
@@ -184,9 +221,10 @@ impl Door {
     /// by its user and its primary group.
     fn groups(&mut self, link: &Link, peer: &Peer, now: Now) -> Vec<u32> {
         sys::groups_of(link).unwrap_or_else(|error| {
-            if let Some(more) = self.groupless.pass(now.instant) {
+            if let Some(left_out) = self.groupless.pass(1, now.instant) {
                 warn!(
-                    "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({more} lines like this left out)"
+                    "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({} lines like this left out)",
+                    left_out.lines
                 );
             }
             Vec::new()

@@ -5,15 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::Level;
 use rustix::process::geteuid;
 
 use crate::{
     datagram::{Lost, Sender, Why},
     envelope::{Envelope, Place},
-    hub::{Socket, log::write},
+    hub::{
+        Socket,
+        log::{Kind, Lines},
+    },
     peer::Peer,
-    throttle::Throttle,
 };
 
 /// The log lines that datagrams alone cause, and their rates.
@@ -23,12 +24,8 @@ pub(super) struct Notes {
     own_pid: i32,
     /// Its user.
     own_uid: u32,
-    nobody: Throttle,
-    oversized: Throttle,
-    unreachable: Throttle,
-    unproven: Throttle,
-    dropped: Throttle,
-    failed: Throttle,
+    /// Of all datagram sockets together.
+    pub(super) lines: Lines,
 }
 
 impl Default for Notes {
@@ -36,12 +33,7 @@ impl Default for Notes {
         Notes {
             own_pid: process::id().cast_signed(),
             own_uid: geteuid().as_raw(),
-            nobody: Throttle::default(),
-            oversized: Throttle::default(),
-            unreachable: Throttle::default(),
-            unproven: Throttle::default(),
-            dropped: Throttle::default(),
-            failed: Throttle::default(),
+            lines: Lines::default(),
         }
     }
 }
@@ -68,7 +60,7 @@ impl Notes {
     pub(super) fn unproven(&mut self, socket: &Socket, sender: &Sender, now: Instant) {
         let name = &socket.name;
         let Sender { id, peer, address } = sender;
-        write(&mut self.unproven, Level::Warn, now, || {
+        self.lines.write(Kind::Unproven, 1, now, || {
             format!(
                 "{name}: does not answer client {id} at {address} ({peer}): the abstract name may be somebody else's; have it bind a path, or autobind, or write socket.{name}.answer-abstract = true"
             )
@@ -83,14 +75,14 @@ impl Notes {
         now: Instant,
     ) {
         let name = &socket.name;
-        write(&mut self.failed, Level::Warn, now, || {
+        self.lines.write(Kind::Failed, 1, now, || {
             format!("{name}: cannot receive: {error}; resting for {rest:?}")
         });
     }
 
     pub(super) fn nobody(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
         let (name, from) = (&socket.name, &envelope.from);
-        write(&mut self.nobody, Level::Warn, now, || {
+        self.lines.write(Kind::Nobody, 1, now, || {
             format!(
                 "{name}: refused a datagram from {from}: the kernel vouches for nobody who sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
             )
@@ -100,7 +92,7 @@ impl Notes {
     pub(super) fn oversized(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
         let (name, limit) = (&socket.name, socket.rule.message_size);
         let Envelope { from, peer, length } = envelope;
-        write(&mut self.oversized, Level::Warn, now, || {
+        self.lines.write(Kind::Oversized, 1, now, || {
             format!(
                 "{name}: refused a datagram of {length} bytes from {from} ({peer}): socket.{name}.message-size = {limit} bytes"
             )
@@ -110,14 +102,14 @@ impl Notes {
     /// Counts replies that will not be delivered, and says so.
     pub(super) fn lost(&mut self, socket: &mut Socket, lost: &Lost, now: Instant) {
         let Lost { to, replies, why } = lost;
-        let (throttle, level) = match why {
+        let kind = match why {
             None => {
                 socket.counters.unreachable += replies;
-                (&mut self.unreachable, Level::Debug)
+                Kind::Unreachable
             }
             Some(_) => {
                 socket.counters.dropped += replies;
-                (&mut self.dropped, Level::Warn)
+                Kind::Dropped
             }
         };
         let Socket {
@@ -126,7 +118,7 @@ impl Notes {
             slow_timeout,
             ..
         } = socket;
-        write(throttle, level, now, || {
+        self.lines.write(kind, *replies, now, || {
             let why = match why {
                 None => "nobody is there, or udsd may not write to it".into(),
                 Some(Why::Full) => {
