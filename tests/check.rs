@@ -394,6 +394,17 @@ fn before_a_reload_it_knows_what_the_units_have() {
         assert!(status.contains(&format!("{key}: {words}")), "{status}");
         fails(&mut before_reload(), key, words);
     }
+    // What no reload can refuse, but does not do either, is a note.
+    let backlog = both.replacen("/a\"", "/a\"\nbacklog = 9", 1);
+    write(&folder, &backlog);
+    let output = before_reload().output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+    let said = said(&output);
+    assert!(said.starts_with("udsd: note: ") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("udsd.toml:3: socket.a.backlog: the socket unit says"), "{said}");
+    daemon.reload_with(&backlog);
+    daemon.wait_log(&["WARN", "socket.a.backlog: the socket unit says"]);
+    daemon.reload_with(&both);
     // What the daemon has put into force since its start is what the next file is compared with.
     let limited = socket("a", "clients = 7") + &socket("b", "");
     daemon.reload_with(&limited);

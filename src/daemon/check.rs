@@ -107,7 +107,9 @@ impl<'a> Check<'a> {
             self.faults.extend(generator::faults(config, &self.places));
         }
         if let Some(serving) = &serving {
-            self.take(reload::leave_to_units(serving, config), config, "");
+            let judged = reload::leave_to_units(serving, config);
+            let judged = judged.map(|notes| self.notes.extend(notes));
+            self.take(judged, config, "");
         }
         for socket in &config.sockets {
             let key = format!("socket.{}.path", socket.name);

@@ -133,8 +133,9 @@ pub(super) fn units_remedy() -> &'static str {
     }
 }
 
-/// Refuses what only the socket units can do: which sockets there are, where they are, and whose.
-pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fatal> {
+/// Refuses what only the socket units can do: which sockets there are, where they are, and whose. Returns
+/// what they have to follow all the same, a line each.
+pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<String>, Fatal> {
     let remedy = units_remedy();
     let mut faults: Vec<Fault> = Vec::new();
     let mut refuse = |key: String, what: &str| {
@@ -167,14 +168,15 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<(), Fa
     if !faults.is_empty() {
         return Err(Fatal::Config(faults));
     }
+    let mut notes = Vec::new();
     for new in &config.sockets {
         if named(serving, &new.name).is_some_and(|old| old.backlog != new.backlog) {
             let key = format!("socket.{}.backlog", new.name);
             let message = format!("the socket unit says how many may wait: {remedy}");
-            warn!("{}", config.fault(&key, message));
+            notes.push(config.fault(&key, message).to_string());
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// What becomes of the records. A file that is still the one at its path stays open, whichever socket
@@ -253,7 +255,9 @@ fn endpoints(
 ) -> Result<Vec<PlannedEndpoint>, Fatal> {
     let is_managed = is_managed(server, serving);
     if is_managed {
-        leave_to_units(serving, config)?;
+        for note in leave_to_units(serving, config)? {
+            warn!("{note}");
+        }
     } else {
         check_exit_on_idle(config)?;
     }
