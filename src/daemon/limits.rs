@@ -20,14 +20,35 @@ const OWN_DESCRIPTORS: usize = 32;
 /// whom a datagram goes to.
 const SOCKET_DESCRIPTORS: usize = 4;
 
+/// What there is.
+struct Machine {
+    /// Descriptors that this process may have.
+    files: usize,
+    /// Of them, as many as a restart can keep; `None` where no service manager could.
+    kept: Option<usize>,
+    memory: Memory,
+}
+
+impl Machine {
+    fn current() -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let kept = systemd::is_manager().then(Parking::most);
+        Machine {
+            files: usize::try_from(files).unwrap_or(usize::MAX),
+            kept: kept.and_then(Result::ok),
+            memory: memory::available(),
+        }
+    }
+}
+
 /// The limits of this file.
 pub(super) fn limits(config: &Config) -> Limits {
-    derive(config).0
+    derive(config, &Machine::current()).0
 }
 
 /// The same, of a file that comes into force: the log says what they are, and why less than it says.
 pub(super) fn new_limits(config: &Config) -> Limits {
-    let (limits, reasons) = derive(config);
+    let (limits, reasons) = derive(config, &Machine::current());
     for reason in reasons {
         warn!("{reason}");
     }
@@ -45,12 +66,15 @@ fn reserved(files: usize) -> usize {
     }
 }
 
-fn derive(config: &Config) -> (Limits, Vec<String>) {
+fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     let mut reasons = Vec::new();
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let Machine {
+        files,
+        kept,
+        memory,
+    } = machine;
     let sockets = SOCKET_DESCRIPTORS * config.sockets.len();
-    let own = OWN_DESCRIPTORS + sockets + reserved(files);
+    let own = OWN_DESCRIPTORS + sockets + reserved(*files);
     let possible = files.saturating_sub(own).max(1);
     let mut clients = match config.limits.clients {
         0 => possible,
@@ -61,8 +85,7 @@ fn derive(config: &Config) -> (Limits, Vec<String>) {
             "limits.clients = {clients}, but the limit of open files ({files}) leaves room for {possible}: raise LimitNOFILE= or lower the key"
         ));
     }
-    if systemd::is_manager()
-        && let Ok(kept) = Parking::most()
+    if let Some(kept) = kept
         && let kept = kept.saturating_sub(sockets).max(1)
         && clients > kept
     {
@@ -83,8 +106,7 @@ fn derive(config: &Config) -> (Limits, Vec<String>) {
         ..
     } = config.limits;
     let mut queues = (queue_per_user, queue_total);
-    let memory = memory::available();
-    if let Some(scaled) = scale(config, &memory) {
+    if let Some(scaled) = scale(config, memory) {
         queues = scaled;
         reasons.push(format!(
             "limits.queue-total = {queue_total} bytes and the records' queue-size together are over the memory that there is, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give it more",
@@ -141,6 +163,40 @@ mod tests {
         let config = Config::parse(text, None, &Places::system()).unwrap();
         let source = String::new();
         scale(&config, &Memory { bytes, source })
+    }
+
+    #[test]
+    fn there_are_no_more_clients_than_a_restart_can_keep() {
+        let derived = |clients: usize, kept: Option<usize>| {
+            let text = format!("[limits]\nclients = {clients}\n[socket.a]\npath = \"/a\"\nbacklog = 1\n");
+            let config = Config::parse(&text, None, &Places::system()).unwrap();
+            let memory = Memory {
+                bytes: u64::MAX,
+                source: String::new(),
+            };
+            let machine = Machine {
+                files: 300_000,
+                kept,
+                memory,
+            };
+            let (limits, reasons) = derive(&config, &machine);
+            (limits.to_string(), reasons.join("\n"))
+        };
+        // What the socket itself needs is kept too.
+        let room = "99996 clients, 49998 of one user";
+        let (limits, why) = derived(200_000, Some(100_000));
+        assert_eq!(limits, room);
+        assert_eq!(
+            why,
+            "limits.clients = 200000, but a restart can keep no more than 99996, which is the limit now: raise net.core.wmem_max, or lower the key"
+        );
+        // Nobody asked for more.
+        assert_eq!(derived(0, Some(100_000)), (room.into(), String::new()));
+        let (limits, why) = derived(99_996, Some(100_000));
+        assert_eq!((limits.as_str(), why.as_str()), (room, ""));
+        let (limits, why) = derived(200_000, None);
+        let all = "200000 clients, 100000 of one user";
+        assert_eq!((limits.as_str(), why.as_str()), (all, ""));
     }
 
     #[test]
