@@ -56,6 +56,9 @@ struct Arguments {
     /// Print the faults alone, as a JSON list of objects
     #[arg(long, requires = "check")]
     json: bool,
+    /// Judge the text alone: on this machine nothing of it has to be there
+    #[arg(long, requires = "check")]
+    text: bool,
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,

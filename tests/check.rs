@@ -344,6 +344,25 @@ fn beside_its_own_daemon_nothing_is_in_the_way_and_nobody_notices() {
     );
 }
 
+/// For an image, or another machine.
+#[test]
+fn the_text_alone_can_be_judged() {
+    let folder = Folder::new();
+    let text = |folder: &Folder| {
+        let mut check = check(folder);
+        check.arg("--text");
+        check
+    };
+    let there = collect("{dir}/none/record") + &socket("other", "user = \"nobody-of-that-name\"");
+    write(&folder, &there.replace("{dir}/other", "{dir}/none/other"));
+    assert_eq!(check(&folder).status().unwrap().code(), Some(78));
+    passes(&mut text(&folder));
+    let shown = String::from_utf8(text(&folder).output().unwrap().stdout).unwrap();
+    assert!(shown.contains("/none/record"), "{shown}");
+    write(&folder, &socket("a", "framing = \"line\""));
+    fails(&mut text(&folder), "socket.a.framing", "lines");
+}
+
 #[test]
 fn before_a_reload_it_knows_what_the_units_have() {
     let setup = Setup::new();

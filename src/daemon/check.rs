@@ -32,7 +32,9 @@ use crate::{
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let mut check = Check::new(arguments);
     let checked = read(arguments, &check.places).and_then(|config| {
-        check.examine(&config);
+        if !arguments.text {
+            check.examine(&config);
+        }
         match check.faults.is_empty() {
             true => Ok(config),
             false => Err(Fatal::Config(check.faults.split_off(0))),

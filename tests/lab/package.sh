@@ -10,6 +10,7 @@ PACKAGE_CHECKS=(
   package_upgrade_keeps_the_crowd
   package_upgrade_starts_nothing_that_was_stopped
   package_keeps_what_the_administrator_disabled
+  package_keeps_a_good_file_before_its_folders_are_there
   package_removal_stops_and_disables_all
   package_removal_ends_users_daemons
   package_purge_leaves_nothing
@@ -203,6 +204,25 @@ EOF
   package --install "$NEW"
   in_vm systemctl is-enabled --quiet udsd.socket || fail "purged and installed again, udsd.socket is not enabled"
   socket_must_be active
+}
+
+check_package_keeps_a_good_file_before_its_folders_are_there() {
+  nothing_there
+  in_vm rm -rf /var/log/udsd
+  config <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+allow-users = ["lab-later"]
+[socket.log]
+path = "%t/lab-log.sock"
+service = "collect"
+framing = "lines"
+record.file = "/srv/lab-later/lab.json"
+EOF
+  in_vm env DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install "$OLD" >"$stage/dpkg" 2>&1 ||
+    fail "dpkg: $(cat "$stage/dpkg")"
+  in_vm sh -c 'udsd --check --text | cmp - /etc/udsd/.last-good.toml' || fail "the last good file is not what the file says"
+  in_vm grep --quiet /srv/lab-later/lab.json /etc/udsd/.last-good.toml || fail "the last good file is another"
 }
 
 check_package_removal_stops_and_disables_all() {
