@@ -448,6 +448,24 @@ fn what_no_unit_can_express_is_refused_with_line_and_key() {
             "a.record.file",
             "/var/tmp is the service's own",
         ),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = '/home/x/y'\n"),
+            5,
+            "a.record.file",
+            "/home is hidden from the service (ProtectHome=): write a path below another folder, as \"%L/udsd/y\"",
+        ),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = '/root/x'\n"),
+            5,
+            "a.record.file",
+            "/root is hidden",
+        ),
+        (
+            format!("{first}service = 'collect'\nframing = 'nul'\nrecord.file = '/run/user/7/x'\n"),
+            5,
+            "a.record.file",
+            "/run/user is hidden",
+        ),
     ] {
         let place = Place::new(&text);
         let output = place.run();

@@ -164,6 +164,11 @@ impl<'a> Check<'a> {
             let Some(file) = socket.record.as_ref().and_then(|keys| keys.file.as_ref()) else {
                 continue;
             };
+            let key = format!("socket.{}.record.file", socket.name);
+            // What the service does not see is not worth a look from here.
+            if self.faults.iter().any(|fault| fault.key == key) {
+                continue;
+            }
             // What the service finds missing there it makes at its start.
             let is_made = |folder: &Path| {
                 is_managed && generator::makes(folder, &self.places) && !folder.exists()
@@ -174,7 +179,6 @@ impl<'a> Check<'a> {
             let looked = writer::look(file, other.is_none(), &|pid| self.is_own(pid));
             if let Err(why) = looked {
                 let fatal = unwritable(config, socket, file.display().to_string(), why);
-                let key = format!("socket.{}.record.file", socket.name);
                 self.take(Err(fatal), config, &key);
             } else if other.is_some() {
                 untried.push(file.display().to_string());

@@ -32,8 +32,16 @@ pub const OWNER: &str = "udsd";
 const ABSTRACT_NAME: usize = 106;
 /// The folder below %t, %S and %L that is the service's own: RuntimeDirectory= and the like.
 const OWN_FOLDER: &str = "udsd";
-/// Folders of which PrivateTmp= gives the service one of its own.
-const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Folders that the service does not see as others do, and why.
+const NOT_SEEN: [(&str, &str); 5] = [
+    ("/tmp", TEMPORARY),
+    ("/var/tmp", TEMPORARY),
+    ("/home", HIDDEN),
+    ("/root", HIDDEN),
+    ("/run/user", HIDDEN),
+];
+const TEMPORARY: &str = "is the service's own (PrivateTmp=), and empty again once it stops";
+const HIDDEN: &str = "is hidden from the service (ProtectHome=)";
 
 /// The first systemd that has StopPropagatedFrom=.
 const PROPAGATES_STOPS: u32 = 249;
@@ -422,10 +430,11 @@ fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Optio
     if scope == Scope::User || own.iter().any(|folder| file.starts_with(folder)) {
         return Ok(None);
     }
-    if let Some(folder) = TEMPORARY.iter().find(|folder| file.starts_with(folder)) {
+    let mut not_seen = NOT_SEEN.iter();
+    if let Some((folder, why)) = not_seen.find(|(folder, _)| file.starts_with(folder)) {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         return Err(format!(
-            "{folder} is the service's own (PrivateTmp=), and empty again once it stops: write a path below another folder, as \"%L/udsd/{name}\""
+            "{folder} {why}: write a path below another folder, as \"%L/udsd/{name}\""
         ));
     }
     // A file in "/" alone: the folder would open up everything.

@@ -187,6 +187,12 @@ EOF
   ! in_vm systemctl start udsd.service 2>/dev/null || fail "it starts"
   is 78 ExecMainStatus || fail "it ended with $(property ExecMainStatus)"
   journal_has 2 "$refused" || fail "the journal does not name the key"
+  # What is hidden from the service is said so, and not that its folder is missing.
+  in_vm sed -i 's,/tmp/lab.json,/home/lab-none/lab.json,' /etc/udsd/udsd.toml
+  said=$(in_vm udsd --check 2>&1) && fail "udsd --check says that all is well"
+  [[ $said == *"socket.log.record.file: /home is hidden from the service (ProtectHome=)"* && $said != *mkdir* ]] ||
+    fail "udsd --check: $said"
+  in_vm sed -i 's,/home/lab-none/lab.json,/tmp/lab.json,' /etc/udsd/udsd.toml
   # By hand, on another file, it is a record like any other.
   in_vm sh -c 'sed s,udsd.sock,lab-other.sock, /etc/udsd/udsd.toml >/root/other.toml'
   in_vm udsd --check --config /root/other.toml >/dev/null || fail "refused where no unit follows the file"
