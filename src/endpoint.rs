@@ -511,9 +511,9 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
     })
 }
 
-/// Whether somebody serves where `socket` is to be, who may be the manager that passes it; else it could be
-/// bound, as far as that can be told without a trace. `is_own`: the process of this pid has it rightly. A name
-/// in the abstract namespace can only be tried by taking it.
+/// Looks at the path of `socket`, without a trace. True if a process serves there: that may be the service
+/// manager, which will pass the socket. False if the socket could be bound. `is_own`: the process of this pid
+/// may have it. A name in the abstract namespace can only be tried by taking it.
 ///
 /// # Errors
 /// As `Endpoint::bind`.

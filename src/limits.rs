@@ -21,7 +21,12 @@ pub enum OverKey {
     /// `limits.clients`
     Daemon,
     /// The last sixteenth of it.
-    Share,
+    Share {
+        /// Clients that the user has.
+        own: usize,
+        /// Clients that may still come.
+        free: usize,
+    },
     /// `limits.clients-per-user`
     User,
     /// `socket.NAME.clients`
@@ -37,7 +42,7 @@ pub enum OverKey {
 impl fmt::Display for OverKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            OverKey::Daemon | OverKey::Share => "limits.clients",
+            OverKey::Daemon | OverKey::Share { .. } => "limits.clients",
             OverKey::User => "limits.clients-per-user",
             OverKey::Socket => "clients",
             OverKey::Files => "RLIMIT_NOFILE",
@@ -141,7 +146,7 @@ impl Limits {
         let free = self.clients - self.present;
         if self.left(self.clients, free, uid, own) == 0 {
             return Err(Over {
-                key: OverKey::Share,
+                key: OverKey::Share { own, free },
                 limit: self.clients,
             });
         }

@@ -180,7 +180,8 @@ pub fn look_at_folder(lock: &Path) -> Result<(), Unlocked> {
     rfs::access(folder.unwrap_or(Path::new(".")), may).map_err(|error| refused(lock, error.into()))
 }
 
-/// Whether a process has the lock file at `lock` that has it rightly; of no other it may be. Leaves no trace.
+/// Looks who holds the lock file at `lock`, without a trace. True if `is_own` holds it; an error if another
+/// process does.
 ///
 /// # Errors
 /// As `Lock::take`.

@@ -419,8 +419,14 @@ fn before_a_reload_it_knows_what_the_units_have() {
     let output = before_reload().output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
     let said = said(&output);
-    assert!(said.starts_with("udsd: note: ") && said.lines().count() == 1, "{said}");
-    assert!(said.contains("udsd.toml:3: socket.a.backlog: the socket unit says"), "{said}");
+    assert!(
+        said.starts_with("udsd: note: ") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert!(
+        said.contains("udsd.toml:3: socket.a.backlog: the socket unit says"),
+        "{said}"
+    );
     daemon.reload_with(&backlog);
     daemon.wait_log(&["WARN", "socket.a.backlog: the socket unit says"]);
     daemon.reload_with(&both);

@@ -56,10 +56,10 @@ struct Apply {
     wanted: Vec<Wanted>,
 }
 
-/// A socket of the file that is not as it should be: its place, what of it differs, and whether its unit
+/// A socket of the file that is not as it should be: its number, what of it differs, and whether its unit
 /// was up.
 struct Stale {
-    place: usize,
+    number: usize,
     why: Vec<String>,
     was_up: bool,
 }
@@ -143,13 +143,13 @@ impl Apply {
     fn of(systemctl: Systemctl, places: Places, config: Config) -> Result<Self, Failure> {
         let own_first = generator::has_own_unit(&places);
         let mut wanted = Vec::new();
-        for (place, socket) in config.sockets.iter().enumerate() {
-            let rights = if place == 0 && own_first {
+        for (number, socket) in config.sockets.iter().enumerate() {
+            let rights = if number == 0 && own_first {
                 own_rights(systemctl)?
             } else {
                 rights(socket, &config, systemctl).map_err(|fatal| Failure::of_file(&fatal))?
             };
-            let unit = generator::unit_name(place, socket);
+            let unit = generator::unit_name(number, socket);
             wanted.push(Wanted::of(socket, unit, rights));
         }
         Ok(Self {
@@ -186,9 +186,13 @@ impl Apply {
     /// The sockets of the file that are not there as it says.
     fn stale(&self) -> Result<Vec<Stale>, Failure> {
         let looks = self.look()?.into_iter().enumerate();
-        let stale = looks.filter_map(|(place, (state, why))| {
+        let stale = looks.filter_map(|(number, (state, why))| {
             let was_up = state == "active";
-            (!was_up || !why.is_empty()).then_some(Stale { place, why, was_up })
+            (!was_up || !why.is_empty()).then_some(Stale {
+                number,
+                why,
+                was_up,
+            })
         });
         Ok(stale.collect())
     }
@@ -280,7 +284,7 @@ impl Apply {
         if !stale.is_empty() {
             let units: Vec<&str> = stale
                 .iter()
-                .map(|stale| self.wanted[stale.place].unit.as_str())
+                .map(|stale| self.wanted[stale.number].unit.as_str())
                 .collect();
             let _ = self.systemctl.try_to("restart", &units)?;
         }
@@ -335,9 +339,9 @@ impl Apply {
     /// What became of the sockets of the file.
     fn verify(&self, stale: &[Stale]) -> Result<Vec<Row>, Failure> {
         let mut rows = Vec::new();
-        for (place, (state, left)) in self.look()?.into_iter().enumerate() {
-            let wanted = &self.wanted[place];
-            let was = stale.iter().find(|stale| stale.place == place);
+        for (number, (state, left)) in self.look()?.into_iter().enumerate() {
+            let wanted = &self.wanted[number];
+            let was = stale.iter().find(|stale| stale.number == number);
             let outcome = match (was, left.is_empty() && state == "active") {
                 (_, false) => Err(format!(
                     "{}; journalctl {}--unit={} says why",

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn there_are_no_more_clients_than_a_restart_can_keep() {
         let derived = |clients: usize, kept: Option<usize>| {
-            let text = format!("[limits]\nclients = {clients}\n[socket.a]\npath = \"/a\"\nbacklog = 1\n");
+            let text =
+                format!("[limits]\nclients = {clients}\n[socket.a]\npath = \"/a\"\nbacklog = 1\n");
             let config = Config::parse(&text, None, &Places::system()).unwrap();
             let memory = Memory {
                 bytes: u64::MAX,

@@ -27,14 +27,14 @@ pub(super) fn bear(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
 /// Tries to open what could not be opened so far.
 pub(super) fn retry(server: &mut Server, config: &Config) {
     for socket in &config.sockets {
-        let place = server.place(&socket.name);
-        let place = place.filter(|&place| server.lacks_file(place));
-        let (Some(place), Some(keys)) = (place, &socket.record) else {
+        let number = server.place(&socket.name);
+        let number = number.filter(|&number| server.lacks_file(number));
+        let (Some(number), Some(keys)) = (number, &socket.record) else {
             continue;
         };
         match open_record(config, socket, keys, &held(server)) {
             Ok(target) => {
-                if let Err(error) = server.open_record(place, target) {
+                if let Err(error) = server.open_record(number, target) {
                     error!("socket {}: its record has no thread: {error}", socket.name);
                 }
             }

@@ -164,8 +164,8 @@ impl Lines {
         self.write(Kind::Refused, 1, now, || {
             let why = match over.key {
                 OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
-                OverKey::Share => format!(
-                    "the last sixteenth of limits.clients = {limit} is for users who have fewer clients here than it has places left"
+                OverKey::Share { own, free } => format!(
+                    "its user has {own} clients here, and {free} more may come: the last sixteenth of limits.clients = {limit} is for users who have less"
                 ),
                 OverKey::User => {
                     format!("its user has {limit} clients here, limits.clients-per-user = {limit}")

@@ -27,38 +27,38 @@ impl Server {
         self.retry = self.retry.map(|_| now.instant);
     }
 
-    /// Whether the record of socket number `place` could not be opened yet.
+    /// Whether the record of socket `number` could not be opened yet.
     #[must_use]
-    pub fn lacks_file(&self, place: usize) -> bool {
-        let is_written = self.writers.iter().any(|(of, _)| *of == place);
-        self.hub.sockets()[place].has_record() && !is_written
+    pub fn lacks_file(&self, number: usize) -> bool {
+        let is_written = self.writers.iter().any(|(of, _)| *of == number);
+        self.hub.sockets()[number].has_record() && !is_written
     }
 
-    /// The record of socket number `place` goes to `target`, and takes messages from now on.
+    /// The record of socket `number` goes to `target`, and takes messages from now on.
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub fn open_record(&mut self, place: usize, target: Target) -> io::Result<()> {
+    pub fn open_record(&mut self, number: usize, target: Target) -> io::Result<()> {
         let seq = target.last_seq;
         let writer = reload::start_writer(target, &self.waker)?;
         info!("record {}: opened", writer.name);
-        self.writers.push((place, writer));
+        self.writers.push((number, writer));
         self.tells_time = true;
-        if let Some(record) = self.hub.record(place) {
+        if let Some(record) = self.hub.record(number) {
             record.open(seq);
         }
         let now = Now {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        self.hub.recorded(place, 0, now);
+        self.hub.recorded(number, 0, now);
         Ok(())
     }
 
     /// Records that could not be opened are tried again after a while.
     pub fn retry_later(&mut self, now: Instant) {
-        let mut places = 0..self.hub.sockets().len();
-        let any = places.any(|place| self.lacks_file(place));
+        let mut numbers = 0..self.hub.sockets().len();
+        let any = numbers.any(|number| self.lacks_file(number));
         self.retry = any.then(|| now + RETRY);
     }
 }

@@ -46,7 +46,7 @@ pub struct Relay {
     log: Log,
     /// Bytes that the log may have; of no meaning while it is empty.
     room: usize,
-    /// The one whose messages all of the log is, and whose own queue does not matter therefore.
+    /// The only sender in the log. It gets none of that itself, so its own queue does not matter.
     sole: Option<usize>,
     /// The log was full in this turn: more is taken in the next one.
     rests: bool,

@@ -34,8 +34,8 @@ pub type FileId = (u64, u64);
 #[derive(Debug)]
 pub struct Target {
     pub(super) file: File,
-    /// Where that file was opened, and the mode of a new one there; `None` for standard output.
-    place: Option<(PathBuf, u32)>,
+    /// The path of that file, and the mode of a new one there; `None` for standard output.
+    path_and_mode: Option<(PathBuf, u32)>,
     /// Which file that is; `None` for standard output.
     pub(super) id: Option<FileId>,
     /// What keeps other writers from it, where it is a regular file.
@@ -120,7 +120,7 @@ impl Target {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Target {
             file,
-            place: None,
+            path_and_mode: None,
             id: None,
             lock: None,
             name: "standard output".into(),
@@ -176,7 +176,7 @@ impl Target {
         }
         Ok(Target {
             file,
-            place: Some((path.into(), mode)),
+            path_and_mode: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
             lock,
             name,
@@ -191,7 +191,7 @@ impl Target {
     /// # Errors
     /// As `open`.
     pub(super) fn anew(&self) -> Result<Self, Unopened> {
-        match &self.place {
+        match &self.path_and_mode {
             // Numbers go on.
             Some((path, mode)) => Target::open(path, *mode, None, self.lock.as_slice()),
             None => Target::standard_output(),
@@ -200,7 +200,7 @@ impl Target {
 
     /// Where the file is; `look`: also where it has a name.
     pub(super) fn whereabouts(&self, look: bool) -> Whereabouts {
-        let Some((path, _)) = &self.place else {
+        let Some((path, _)) = &self.path_and_mode else {
             return Whereabouts::Unknown;
         };
         let is_nameless = match self.file.metadata() {
@@ -496,7 +496,7 @@ mod tests {
     fn a_pipe(pipe: io::PipeWriter) -> Target {
         Target {
             file: File::from(OwnedFd::from(pipe)),
-            place: None,
+            path_and_mode: None,
             id: None,
             lock: None,
             name: "a pipe".into(),
