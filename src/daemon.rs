@@ -46,7 +46,7 @@ const HANDED_OVER: u8 = 75;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 struct Arguments {
-    /// The config file [default: the user's udsd/udsd.toml, else /etc/udsd/udsd.toml, else the
+    /// The config file [default: /etc/udsd/udsd.toml, by a user ~/.config/udsd/udsd.toml, else the
     /// built-in one]
     #[arg(long, value_name = "FILE", conflicts_with = "socket")]
     config: Option<PathBuf>,
