@@ -436,6 +436,10 @@ fn before_a_reload_it_knows_what_the_units_have() {
     passes(&mut before_reload());
     let in_force = fs::read_to_string(runtime.join("in-force.toml")).unwrap();
     assert!(in_force.contains("clients = 7"), "{in_force}");
+    // It may be what is refused today.
+    let older = in_force.replacen("0660", "0066", 1);
+    fs::write(runtime.join("in-force.toml"), older).unwrap();
+    fails(&mut before_reload(), "socket.a.mode", "has changed");
     drop(daemon);
     // A daemon without units leaves none.
     fs::remove_file(folder.join("a")).unwrap();
