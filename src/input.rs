@@ -254,7 +254,6 @@ impl Input {
             }
             self.held = Vec::new();
             self.start = 0;
-            self.is_noted = false;
             limit = rule.message_size;
             self.limit = limit;
         }
@@ -354,6 +353,7 @@ impl Input {
             }
         }
         self.truncated = false;
+        self.is_noted = false;
         Ok(Fed::All)
     }
 }
@@ -406,6 +406,22 @@ mod tests {
                     "the next one"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_told_of_each_message_also_after_a_block() {
+        let rule = rule(Framing::LengthPrefixed, 8);
+        let message = [&[0, 0, 0, 12], b"abcdefghijkl".as_slice()].concat();
+        let mut input = Input::default();
+        for n in 0..3 {
+            let fed = input.feed(&mut message.clone(), &rule, &mut |_| Ok(0));
+            assert_eq!(fed.unwrap(), Fed::Blocked);
+            assert!(input.take_announced().is_some(), "message {n}");
+            let fed = input.resume(&rule, &mut |batch| Ok(batch.bytes.len()));
+            assert_eq!(fed.unwrap(), Fed::All);
+            assert_eq!(input.take_announced(), None, "told twice");
+            assert!(input.is_clear());
         }
     }
 
