@@ -461,7 +461,7 @@ impl<S: Stream> Hub<S> {
 
     /// Has the log tell of the lines that were left out, and whose time is over at `now`; of all where
     /// there is none.
-    fn tell_left_out(&mut self, now: Option<Instant>) {
+    pub fn tell_left_out(&mut self, now: Option<Instant>) {
         for (socket, lines) in self.sockets.iter().zip(&mut self.lines) {
             lines.tell_left_out(&socket.name, now);
         }

@@ -347,7 +347,8 @@ impl Server {
     }
 
     /// The last lines of the log: what happened on each socket.
-    fn sum_up(&self) {
+    fn sum_up(&mut self) {
+        self.hub.tell_left_out(None);
         for socket in self.hub.sockets().iter().filter(|of| !of.is_retired()) {
             info!("{}: {}", socket.name(), socket.counters());
         }

@@ -512,6 +512,46 @@ fn what_the_log_leaves_out_it_counts_in_messages_and_tells_when_the_time_is_over
     assert_eq!(told, dropped, "{log}");
 }
 
+/// Clients of the socket `name` that the log says were refused, one by one or summed up.
+fn told_refused(log: &str, name: &str) -> u64 {
+    let lines = log
+        .lines()
+        .filter(|line| line.contains(&format!("{name}: ")));
+    lines
+        .map(|line| {
+            let one = u64::from(line.contains("refused a client"));
+            let more = number_before(line, " more clients refused by limits");
+            one + more.unwrap_or(0) + number_before(line, " lines like this left out").unwrap_or(0)
+        })
+        .sum()
+}
+
+#[test]
+fn what_the_log_left_out_it_tells_at_a_stop_and_when_the_socket_is_gone() {
+    let socket = |name: &str| {
+        format!("[socket.{name}]\npath = \"{{dir}}/{name}\"\nservice = \"echo\"\nclients = 1\n")
+    };
+    let mut daemon = Daemon::start(&(socket("a") + &socket("b")));
+    let refuse_at = |daemon: &Daemon, name: &str| {
+        let there = daemon.connect(name);
+        round_trip(&there, b"in");
+        for _ in 0..50 {
+            assert_eq!(read_all(&daemon.connect(name)), b"", "end of file");
+        }
+        leave(&there);
+    };
+    refuse_at(&daemon, "b");
+    // Another takes its place.
+    daemon.reload_with(&socket("a"));
+    daemon.reload_with(&(socket("a") + &socket("c")));
+    refuse_at(&daemon, "a");
+    assert!(daemon.stop().success());
+    let log = daemon.log();
+    for name in ["a", "b"] {
+        assert_eq!(told_refused(&log, name), 50, "{name}: {log}");
+    }
+}
+
 #[test]
 fn who_connects_to_a_quiet_socket_waits_for_few_of_those_at_a_busy_one() {
     let daemon = Daemon::start(

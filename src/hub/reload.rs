@@ -98,7 +98,6 @@ impl<S: Stream> Hub<S> {
         match self.sockets.iter().position(Socket::is_vacant) {
             Some(place) => {
                 self.sockets[place] = socket;
-                self.lines[place] = Lines::default();
                 place
             }
             None => {
@@ -257,7 +256,6 @@ impl<S: Stream> Hub<S> {
         };
         if old.is_retired() {
             self.sockets[place] = socket;
-            self.lines[place] = Lines::default();
             return None;
         }
         let changed = old.nature.change(&socket.nature);
@@ -438,6 +436,8 @@ impl<S: Stream> Hub<S> {
                 continue;
             }
             let socket = &mut self.sockets[place];
+            // Who comes to its place begins with a rate of its own.
+            std::mem::take(&mut self.lines[place]).tell_left_out(&socket.name, None);
             if heir.is_none() {
                 info!("{}: gone: {}", socket.name, socket.counters);
             }
