@@ -1,6 +1,6 @@
 //! The last good file: what `udsd --check` printed of udsd.toml when it was last applied, kept beside it
 //! as `.last-good.toml`. The units follow it where udsd.toml itself cannot be followed. `udsc apply` and
-//! the package write it, never the daemon or the generator: what directs the manager is the
+//! an installation write it, never the daemon or the generator: what directs the manager is the
 //! administrator's word alone.
 
 use std::{

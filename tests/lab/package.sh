@@ -59,6 +59,16 @@ nothing_there() {
   in_vm rm -rf /etc/udsd
 }
 
+# last_good_is_the_files UDSD: for the day when an edit cannot be read.
+last_good_is_the_files() {
+  local file
+  file=$(in_vm stat --format='%a %U' /etc/udsd/.last-good.toml) || fail "there is no last good file"
+  [ "$file" = "644 root" ] || fail "the last good file is $file"
+  # shellcheck disable=SC2016 # $1 belongs to the inner shell
+  in_vm sh -c '"$1" --check | cmp - /etc/udsd/.last-good.toml' _ "$1" ||
+    fail "the last good file is not what the file says"
+}
+
 # What systemd knows of it.
 udsds_units() {
   in_vm systemctl list-units --all --no-legend --plain 'udsd*'
@@ -79,7 +89,6 @@ must_serve() {
 # --- the checks ------------------------------------------------------------------------------------
 
 check_package_installs_and_serves() {
-  local file
   nothing_there
   # As README.md says it.
   in_vm env DEBIAN_FRONTEND=noninteractive apt-get install --yes "$OLD" >"$stage/installation" 2>&1 ||
@@ -91,10 +100,7 @@ check_package_installs_and_serves() {
   in_vm usermod --append --groups udsd member
   must_serve "$SOCKET"
   in_vm udsc --system ping --count 1 >/dev/null || fail "udsc finds no daemon"
-  # For the day when an edit cannot be read.
-  file=$(in_vm stat --format='%a %U' /etc/udsd/.last-good.toml) || fail "there is no last good file"
-  [ "$file" = "644 root" ] || fail "the last good file is $file"
-  in_vm sh -c 'udsd --check | cmp - /etc/udsd/.last-good.toml' || fail "the last good file is not what the file says"
+  last_good_is_the_files udsd
   [ "$(in_vm dpkg-query --show --showformat='${Conffiles}' udsd | awk '{ print $1 }' | sort | xargs)" = "/etc/logrotate.d/udsd /etc/udsd/udsd.toml" ] ||
     fail "conf-files: $(in_vm dpkg-query --show --showformat='${Conffiles}' udsd)"
   # What was promised of the units holds of these.
@@ -226,7 +232,7 @@ EOF
 }
 
 check_package_removal_stops_and_disables_all() {
-  local left
+  local left said
   installed <<'EOF'
 [socket.udsd]
 path = "%t/udsd.sock"
@@ -239,9 +245,16 @@ path = "%t/lab-log.sock"
 service = "collect"
 framing = "lines"
 record.file = "%S/udsd/lab.json"
+[socket.rotated]
+path = "%t/lab-rotated.sock"
+service = "collect"
+framing = "lines"
+record.file = "%L/udsd/lab.json"
 EOF
   sends log kept
   recorded kept /var/lib/udsd/lab.json
+  sends rotated kept
+  recorded kept /var/log/udsd/lab.json
   # Its unit stays behind in systemd until somebody stops it.
   in_vm sed -i '/taken-out/d' /etc/udsd/udsd.toml
   in_vm systemctl daemon-reload
@@ -264,6 +277,12 @@ EOF
   # What belongs to who runs the machine.
   in_vm grep --quiet lab-b /etc/udsd/udsd.toml || fail "the config is gone"
   in_vm grep --quiet kept /var/lib/udsd/lab.json || fail "the record is gone"
+  # logrotate goes on with what stays.
+  if command -v logrotate >/dev/null; then
+    said=$(in_vm logrotate --force --state=/root/lab-rotation /etc/logrotate.d/udsd 2>&1) || fail "logrotate: $said"
+    [ -z "$said" ] || fail "logrotate: $said"
+    in_vm grep --quiet kept /var/log/udsd/lab.json.1 || fail "the rotated record is gone"
+  fi
   in_vm id udsd >/dev/null || fail "the user is gone, the record is not"
   # And as it was, once it is back.
   package --install "$OLD"
@@ -343,6 +362,7 @@ check_source_installs_below_another_prefix() {
   in_vm sh -c 'export PREFIX=/usr/local && cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands" \
     >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
   in_vm usermod --append --groups udsd member
+  last_good_is_the_files /usr/local/bin/udsd
   config <<'EOF'
 [socket.udsd]
 path = "%t/udsd.sock"
@@ -364,6 +384,13 @@ EOF
   in_vm systemctl try-restart udsd.service
   is_not "$pid" MainPID || fail "the old process still runs"
   must_serve /run/lab-b.sock
+  last_good_is_the_files /usr/local/bin/udsd
+  # A file that cannot be read is no last good one.
+  in_vm sh -c 'echo [ >>/etc/udsd/udsd.toml'
+  in_vm env PREFIX=/usr/local "$SOURCE/packaging/install" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+  in_vm grep --quiet lab-b /etc/udsd/.last-good.toml || fail "the last good file is gone"
+  left=$(in_vm ls -A /etc/udsd | sort | xargs)
+  [ "$left" = ".last-good.toml udsd.toml" ] || fail "in /etc/udsd: $left"
   commands=$(readme_block "systemctl disable --now udsd.socket")
   # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
   in_vm sh -c 'export PREFIX=/usr/local && cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands" \
