@@ -317,6 +317,7 @@ mod tests {
     use std::{
         io::Write,
         os::unix::net::{UnixDatagram, UnixStream},
+        sync::{Mutex, MutexGuard, PoisonError},
     };
 
     use rustix::net::sockopt::socket_cookie;
@@ -329,6 +330,14 @@ mod tests {
             Ok(*b"head")
         })
         .unwrap()
+    }
+
+    /// A user has no more descriptors in flight than files may be open (`unix(7)`, ETOOMANYREFS): tests
+    /// with many of them take turns.
+    static MANY: Mutex<()> = Mutex::new(());
+
+    fn in_turn() -> MutexGuard<'static, ()> {
+        MANY.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `count` clients, and the near end in which they wait.
@@ -358,6 +367,7 @@ mod tests {
 
     #[test]
     fn whoever_looks_finds_all_of_it_again_and_again() {
+        let _turn = in_turn();
         for count in [0, 1, MESSAGE, MESSAGE + 1] {
             let (parked, mut clients, near) = park(count);
             for look in 0..3 {
@@ -383,6 +393,7 @@ mod tests {
     /// Sockets of one descriptor each: many messages fit below 1,024 open files.
     #[test]
     fn many_messages_are_found_in_their_order() {
+        let _turn = in_turn();
         let sockets: Vec<_> = (0..2 * MESSAGE + 1)
             .map(|_| UnixDatagram::unbound().unwrap())
             .collect();
@@ -400,6 +411,7 @@ mod tests {
 
     #[test]
     fn all_is_closed_with_the_near_end() {
+        let _turn = in_turn();
         let (_, clients, near) = park(300);
         drop(find(&near));
         drop(near);
@@ -420,6 +432,7 @@ mod tests {
 
     #[test]
     fn as_many_fit_as_is_said() {
+        let _turn = in_turn();
         let (_, little) = Parking::with_room(0).unwrap();
         for descriptors in [1, 200_000] {
             let (parking, near) = Parking::with_room(descriptors).unwrap();

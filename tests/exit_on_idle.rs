@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Daemon, Folder, HANG, Random, Setup, connect, round_trip};
+use harness::{Daemon, Folder, HANG, Random, Setup, apply_command, connect, round_trip};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::sockopt::set_socket_passcred,
@@ -322,7 +322,7 @@ fn beside_a_socket_that_is_not_passed_it_stays() {
     let two = format!("{IDLE}{STREAM}[socket.b]\npath = \"{{dir}}/b\"\n");
     let manager = Manager::new(&two);
     let mut daemon = manager.start();
-    daemon.wait_log(&["WARN", "exit-on-idle is not in force", "udsc apply"]);
+    daemon.wait_log(&["WARN", "exit-on-idle is not in force", apply_command()]);
     spans(3);
     round_trip(&daemon.connect("b"), b"here");
     round_trip(&daemon.connect("a"), b"here");

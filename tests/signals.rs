@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use harness::{Daemon, HANG, Setup, Signal, has_program, read_all, round_trip};
+use harness::{AtLast, Daemon, HANG, Setup, Signal, has_program, read_all, round_trip};
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -106,6 +106,7 @@ fn sigusr1_begins_a_record_that_was_moved_away_anew_and_loses_nothing() {
             assert_eq!(read_all(&client), b"");
             n
         });
+        let end = AtLast(&over);
         for name in &names {
             fs::rename(daemon.path("record"), daemon.path(name)).unwrap();
             daemon.signal(Signal::USR1);
@@ -115,7 +116,7 @@ fn sigusr1_begins_a_record_that_was_moved_away_anew_and_loses_nothing() {
                 thread::yield_now();
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         sender.join().unwrap()
     });
     round_trip(&daemon.connect("echo"), b"still here");

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use harness::{
     Setup,
-    udsc::{Udsc, User},
+    udsc::{Ended, Udsc, User},
 };
 use rustix::process::Signal;
 
@@ -20,6 +20,15 @@ const ONE: u32 = 4_000_000_001;
 const ROUNDS: usize = 20;
 
 const TOO_EARLY: &str = "the server closed before it had read everything that was sent (udsd's log says why: a list or a limit refused it, or it stopped)";
+
+/// Exit code 1 with one of the reasons that udsc can see: the end may come before the line that was to be
+/// sent.
+fn assert_cut_off(ended: Ended, path: &str) {
+    let reasons = [TOO_EARLY, "the server closed before standard input ended"]
+        .map(|why| format!("udsc: {path}: {why}"));
+    let complaints = ended.code(1).complaints();
+    assert!(reasons.contains(&complaints.join("\n")), "{complaints:?}");
+}
 
 /// A socket for each service of type `kind`, each with the keys in `more`.
 fn sockets(kind: &str, more: &str) -> String {
@@ -52,11 +61,7 @@ fn who_is_refused_by_a_list_is_never_told_that_it_was_done() {
                 for command in ["", "send hi"] {
                     for _ in 0..ROUNDS {
                         let ended = user.udsc(&format!("-s {target} {command}")).given(b"hi\n");
-                        // The end may come before the line that was to be sent.
-                        let reasons = [TOO_EARLY, "the server closed before standard input ended"]
-                            .map(|why| format!("udsc: {path}: {why}"));
-                        let complaints = ended.code(1).printed("").complaints();
-                        assert!(reasons.contains(&complaints.join("\n")), "{complaints:?}");
+                        assert_cut_off(ended.printed(""), &path);
                     }
                 }
             }
@@ -115,7 +120,7 @@ fn a_message_over_message_size_is_told_of_a_path_too() {
         for command in ["", "send 123456"] {
             for _ in 0..ROUNDS {
                 let ended = Udsc::start(&format!("-s {path} {command}")).given(b"123456\n");
-                ended.code(1).complained(&format!("{path}: {TOO_EARLY}"));
+                assert_cut_off(ended, &path);
             }
         }
         daemon.wait_log(&["sent a message longer than socket.s.message-size"]);

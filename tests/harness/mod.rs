@@ -34,7 +34,7 @@ use std::{
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, Once,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -921,6 +921,24 @@ pub fn has_program(name: &str) -> bool {
     };
     skip(&format!("{name} {fault}"));
     false
+}
+
+/// Set at the latest when this is dropped, also where the test fails: a scope waits for its threads, and one
+/// that works until then would go on for ever.
+pub struct AtLast<'a>(pub &'a AtomicBool);
+
+impl Drop for AtLast<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a message names where the units have to follow the file.
+pub fn apply_command() -> &'static str {
+    match geteuid().is_root() {
+        true => "udsc apply",
+        false => "udsc --user apply",
+    }
 }
 
 /// Whether this is root, who alone may act for other users. Where it is not, as `has_program`.
