@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options, daemon: &Program, _: &Program) -> Outcome<V
     Ok(vec![Goal::new(
         format!("idle client: resident bytes, over {clients} clients"),
         format!("{:.0}", cost.greeted.max(cost.filled)),
-        "512 or less",
+        "256 or less",
     )])
 }
 
