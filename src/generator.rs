@@ -7,7 +7,6 @@
 
 mod follow;
 mod manager;
-pub mod sysctl;
 mod units;
 
 use std::{
@@ -25,6 +24,7 @@ use rustix::fs::{FileType, fstat, makedev};
 use crate::{
     config::{Config, Places, Socket},
     error::Fault,
+    sysctl,
 };
 pub use units::OWNER;
 use units::{Content, Entry, Maker};

@@ -25,8 +25,9 @@ const FLOORS: &[&[&[&str]]] = &[
         &["access", "batch", "envelope", "error", "record", "status"],
     ],
     &[
-        &["alarm", "lock", "memory", "sys", "sysctl"],
+        &["alarm", "lock", "memory", "sys"],
         &["closer", "config", "parking", "systemd", "writer"],
+        &["sysctl"],
     ],
     &[
         &["accounts", "input"],

@@ -29,8 +29,7 @@ use crate::{
     accounts,
     config::{Address, Config, Places, Socket, last_good},
     error::Fatal,
-    generator::{self, sysctl},
-    sys,
+    generator, sys, sysctl,
 };
 use kernel::Bound;
 use socket::{File, Present, Rights, Wanted};

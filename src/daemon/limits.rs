@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     closer,
-    config::{self, Config, SocketType},
+    config::{self, Config},
     limits::Limits,
     memory::{self, Memory},
     parking::Parking,
@@ -113,16 +113,7 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
             memory.bytes, memory.source, queues.1, queues.0
         ));
     }
-    let listening = config.sockets.iter();
-    let listening = listening.filter(|socket| socket.kind != SocketType::Datagram);
-    if let Some(socket) = listening.max_by_key(|socket| socket.backlog)
-        && let Some(most) = sysctl::somaxconn().filter(|most| *most < socket.backlog)
-    {
-        let (name, backlog) = (&socket.name, socket.backlog);
-        reasons.push(format!(
-            "socket.{name}.backlog = {backlog} is over net.core.somaxconn = {most}: no more than that wait to be accepted, and clients that do not wait themselves are refused; sysctl -w net.core.somaxconn={backlog} before the sockets are made, or lower the key"
-        ));
-    }
+    reasons.extend(sysctl::warnings(config.sockets.iter()));
     let limits = Limits::new(clients, per_user).with_queues(queues.0, queues.1);
     (limits, reasons)
 }

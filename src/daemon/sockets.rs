@@ -14,12 +14,8 @@ use crate::{
     link::Link,
     mailbox::Mailbox,
     server::Server,
-    sysctl,
     systemd::{self, Inherited},
 };
-
-/// As many datagrams as may wait at a socket where systemd has set up the machine.
-const QUEUE_LENGTH: u32 = 512;
 
 /// The sockets of the config file in its order: each inherited where the manager passed it, else
 /// bound. Where the manager passes any, one that cannot be had costs only itself.
@@ -177,14 +173,6 @@ pub(super) fn mailboxes(
         {
             mailboxes.push((place, mailbox));
         }
-    }
-    if !mailboxes.is_empty()
-        && let Some(length) = sysctl::max_dgram_qlen()
-        && length < QUEUE_LENGTH
-    {
-        warn!(
-            "net.unix.max_dgram_qlen = {length}: no more datagrams than that wait in the kernel, and senders that do not wait lose those of a burst; sysctl -w net.unix.max_dgram_qlen={QUEUE_LENGTH} before the sockets are made"
-        );
     }
     Ok(mailboxes)
 }
