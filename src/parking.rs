@@ -434,7 +434,7 @@ mod tests {
     fn as_many_fit_as_is_said() {
         let _turn = in_turn();
         let (_, little) = Parking::with_room(0).unwrap();
-        for descriptors in [1, 200_000] {
+        for descriptors in [1, 100_000] {
             let (parking, near) = Parking::with_room(descriptors).unwrap();
             let room = parking.room().unwrap();
             assert!(room >= 50_000, "{room}");

@@ -50,8 +50,9 @@ impl Drop for Folder {
 
 fn udsd(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_udsd"));
-    // A user who is not root has no %t without it.
+    // The folders of root, for whoever runs the test.
     command.env_clear().env("XDG_RUNTIME_DIR", "/run");
+    command.env("XDG_STATE_HOME", "/var");
     command.args(arguments).output().unwrap()
 }
 
