@@ -77,6 +77,8 @@ pub struct Hub<S> {
     mail: Mail,
     /// Sockets are retired and have clients.
     retiring: bool,
+    /// Somebody may wait to be let in, who may be of any user.
+    knocks: bool,
 }
 
 /// Who is to have a turn.
@@ -123,6 +125,7 @@ impl<S: Stream> Hub<S> {
             left: false,
             mail: Mail::default(),
             retiring: false,
+            knocks: false,
         }
     }
 
@@ -237,6 +240,16 @@ impl<S: Stream> Hub<S> {
         self.sockets[socket].record.as_mut()
     }
 
+    /// Whether somebody may wait to be let in: turns are short then, for nobody knows who that is.
+    pub fn expect(&mut self, knocks: bool) {
+        self.knocks = knocks;
+    }
+
+    /// A client that had come and gone before anybody looked, and sent nothing.
+    pub fn pass(&mut self, key: usize, now: Now) {
+        self.close(key, &Close::Done, now);
+    }
+
     /// An event for client `key`, who gets its turn; one that has left is passed over. `event` says what
     /// there is: an error or the end of both directions counts as both.
     pub fn event(&mut self, key: usize, event: Watch) {
@@ -249,7 +262,7 @@ impl<S: Stream> Hub<S> {
     /// Gives turns to those who are ready, until all had theirs or the work of a turn of the event loop
     /// is done. `watch` changes what the event loop watches a stream for, from one to the other.
     pub fn serve(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        let is_shared = self.users.present() > 1 || self.has_datagrams();
+        let is_shared = self.knocks || self.users.present() > 1 || self.has_datagrams();
         let most = if is_shared { SHARED } else { ALONE };
         while self.effects.work < most {
             match self.ready.0.pop() {

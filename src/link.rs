@@ -12,6 +12,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, sockopt};
 
 pub use packets::Sizes;
@@ -61,6 +62,25 @@ impl Link {
             }
             Some(sizes) => Kind::Packets(Packets::new(fd, takes_descriptors, sizes)?),
         }))
+    }
+}
+
+impl Link {
+    /// Whether the peer has left and nothing is to be read: of a stream, for a packet may be empty.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Kind::Stream(fd, _) = &self.0 else {
+            return false;
+        };
+        // Who only ended its sending may still want what others say.
+        let mut polled = [PollFd::new(fd, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(poll(&mut polled, Some(&at_once)), Ok(1..))
+            && polled[0].revents().contains(PollFlags::HUP)
+            && matches!(
+                net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
+                Ok((_, 0))
+            )
     }
 }
 

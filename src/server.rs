@@ -256,6 +256,7 @@ impl Server {
             let registry = self.poll.registry();
             let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
             self.hub.expire(now, &mut watch);
+            self.hub.expect(self.door.is_pending());
             self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
             self.door.accept(&mut self.hub, self.poll.registry(), now);

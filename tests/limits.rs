@@ -572,3 +572,38 @@ fn who_connects_to_a_quiet_socket_waits_for_few_of_those_at_a_busy_one() {
         round_trip(&client, b"in");
     }
 }
+
+#[test]
+fn who_came_and_went_delays_nobody_and_is_counted() {
+    let mut daemon = Daemon::start(
+        "[socket.a]\npath = \"{dir}/a\"\nservice = \"collect\"\nframing = \"lines\"\n\
+         [socket.r]\npath = \"{dir}/r\"\nservice = \"relay\"\nframing = \"lines\"\n",
+    );
+    daemon.halt();
+    let messages = 20 * 4096;
+    let flood = |_| {
+        let mut client = daemon.connect("a");
+        client.write_all(&b"x\n".repeat(4096)).unwrap();
+        client
+    };
+    let _flood: Vec<UnixStream> = (0..20).map(flood).collect();
+    for _ in 0..1000 {
+        daemon.connect("a");
+    }
+    // This one left too, but has sent something.
+    daemon.connect("a").write_all(b"mine\n").unwrap();
+    // Who only ended its sending still gets what others say.
+    let listener = daemon.connect("r");
+    listener.shutdown(Shutdown::Write).unwrap();
+    daemon.resume();
+    let mut speaker = daemon.connect("r");
+    speaker.write_all(b"hello\n").unwrap();
+    assert_eq!(read_n(&listener, 6), b"hello\n");
+    let records = daemon.wait_output(messages + 1);
+    let mine = records.iter().position(|line| line.contains("mine"));
+    let before = mine.unwrap();
+    // One turn of each of the flooders.
+    assert!(before <= 30_000, "{before} messages before it");
+    assert!(daemon.stop().success());
+    daemon.wait_log(&["a: 1021 clients"]);
+}

@@ -23,15 +23,17 @@ use crate::{
     peer::Peer,
     sys,
     throttle::Throttle,
+    turns::{CLIENT, SHARED},
 };
 
-/// What a client costs that is let in, beside one that is turned away.
-const LET_IN: usize = 4;
-/// What a client costs that is turned away: it has no turns, and nobody watches it.
-const TURNED_AWAY: usize = 1;
-/// What accepting may cost in a turn of the event loop: 128 clients, about as long as the clients have
-/// for theirs while several users are here.
-const TURN: usize = 128 * LET_IN;
+/// What a client costs that is let in: to take it, to watch it and to let it go.
+const LET_IN: usize = CLIENT;
+/// What a client costs that is turned away, or has left: it has no turns, and nobody watches it.
+const TURNED_AWAY: usize = CLIENT / 4;
+/// What accepting may cost in a turn of the event loop: a backlog of 4096 that were turned away or have left.
+/// That is more than the clients have for theirs, for connecting takes less than accepting, and a backlog that
+/// is full keeps everybody out.
+const TURN: usize = 4 * SHARED;
 /// What a listener may have of that before the others have theirs.
 const ROUND: usize = 16 * LET_IN;
 /// How long accepting rests once descriptors have run out.
@@ -45,7 +47,7 @@ pub(super) struct Door {
     reserve: Option<File>,
     /// The listener whose turn it is.
     next: usize,
-    /// Accepting rests until then.
+    /// Accepting rests until then: descriptors ran out.
     rest: Option<Instant>,
     failed: Throttle,
     groupless: Throttle,
@@ -55,6 +57,23 @@ struct Listener {
     endpoint: Endpoint,
     /// More clients may wait than were accepted.
     pending: bool,
+    /// It failed, and rests until then.
+    rest: Option<Instant>,
+}
+
+impl Listener {
+    fn new(endpoint: Endpoint) -> Self {
+        Listener {
+            pending: endpoint.listens(),
+            endpoint,
+            rest: None,
+        }
+    }
+
+    /// Whether somebody may wait who can be accepted at once.
+    fn is_pending(&self) -> bool {
+        self.pending && self.rest.is_none()
+    }
 }
 
 impl Door {
@@ -93,20 +112,24 @@ impl Door {
     /// Whether somebody may wait who can be accepted at once.
     pub(super) fn is_pending(&self) -> bool {
         let mut listeners = self.listeners.iter().flatten();
-        self.rest.is_none() && listeners.any(|listener| listener.pending)
+        self.rest.is_none() && listeners.any(Listener::is_pending)
     }
 
-    /// When accepting goes on.
+    /// When accepting goes on, where it rests.
     pub(super) fn rest(&self) -> Option<Instant> {
-        self.rest
+        let listeners = self.listeners.iter().flatten();
+        listeners.filter_map(|of| of.rest).chain(self.rest).min()
     }
 
     /// Lets in who waits, a turn's share: the listeners take turns.
     pub(super) fn accept(&mut self, hub: &mut Hub<Link>, registry: &Registry, now: Now) {
-        if self.rest.is_some_and(|until| until > now.instant) {
+        let rests = self.listeners.iter_mut().flatten().map(|of| &mut of.rest);
+        for rest in rests.chain([&mut self.rest]) {
+            *rest = rest.filter(|until| *until > now.instant);
+        }
+        if self.rest.is_some() {
             return;
         }
-        self.rest = None;
         let listeners = self.listeners.len();
         let (mut left, mut idle) = (TURN, 0);
         while left > 0 && idle < listeners {
@@ -133,7 +156,7 @@ impl Door {
             let Some(listener) = &mut self.listeners[socket] else {
                 break;
             };
-            if !listener.pending {
+            if !listener.is_pending() {
                 break;
             }
             match listener.endpoint.accept() {
@@ -151,10 +174,10 @@ impl Door {
                     }
                     // The fault of this one; the others have their turns.
                     _ => {
-                        self.rest = Some(now.instant + REST);
+                        listener.rest = Some(now.instant + REST);
                         if let Some(left_out) = self.failed.pass(1, now.instant) {
                             warn!(
-                                "{}: cannot accept: {error}; resting for {REST:?} ({} lines like this left out)",
+                                "{}: cannot accept: {error}; this socket rests for {REST:?} ({} lines like this left out)",
                                 hub.sockets()[socket].name(),
                                 left_out.lines
                             );
@@ -167,7 +190,7 @@ impl Door {
         Some(spent)
     }
 
-    /// Lets in one client, if it may come in.
+    /// Lets in one client, if it may come in. Returns whether it is there.
     fn enter(
         &mut self,
         socket: usize,
@@ -181,9 +204,14 @@ impl Door {
         if hub.sockets()[socket].asks_groups() {
             groups = self.groups(&link, &peer, now);
         }
+        let is_gone = link.is_gone();
         let Some(key) = hub.enter(socket, link, peer, &groups, now) else {
             return false;
         };
+        if is_gone {
+            hub.pass(key, now);
+            return false;
+        }
         let watched = hub.stream(key).map(|link| {
             let read = Watch {
                 read: true,
@@ -301,15 +329,6 @@ impl Door {
         }
         deregister(&old, registry);
         old.close();
-    }
-}
-
-impl Listener {
-    fn new(endpoint: Endpoint) -> Self {
-        Listener {
-            pending: endpoint.listens(),
-            endpoint,
-        }
     }
 }
 

@@ -115,6 +115,20 @@ fn another_user_waits_for_one_client_and_not_for_all() {
 }
 
 #[test]
+fn turns_are_short_while_somebody_waits_to_be_let_in() {
+    let mut world = World::echo("framing = \"lines\"");
+    flooders(&mut world, 1000, 100);
+    for (waits, is_short) in [(true, true), (false, false), (true, true)] {
+        let before = world.counters().messages;
+        world.hub.expect(waits);
+        world.events_before_turn();
+        world.turn();
+        let taken = world.counters().messages - before;
+        assert_eq!(taken < 40_000, is_short, "{waits}: {taken} messages");
+    }
+}
+
+#[test]
 fn a_client_has_so_many_messages_in_a_turn() {
     let mut world = World::collect("queue-size = \"1GiB\"");
     flooders(&mut world, 1000, 1);
