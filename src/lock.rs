@@ -141,8 +141,13 @@ impl Lock {
     /// Those of `fstat(2)`.
     pub fn park(&self) -> io::Result<(u64, u64)> {
         let file = self.file.metadata()?;
-        self.parked.store(true, Ordering::Relaxed);
+        self.leave();
         Ok((file.dev(), file.ino()))
+    }
+
+    /// Leaves the file where it is; once this process has ended, who comes next can take it.
+    pub fn leave(&self) {
+        self.parked.store(true, Ordering::Relaxed);
     }
 
     /// From now on it is this process that removes it.

@@ -16,12 +16,17 @@ pub(super) fn bear(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
     if config.sockets.len() < 2 {
         return Err(fatal);
     }
+    note_closed(&fatal);
+    Ok(())
+}
+
+/// Says why a record cannot be opened, and what follows.
+pub(super) fn note_closed(fatal: &Fatal) {
     // The exit code is that of a start.
-    let _ = report(&fatal);
+    let _ = report(fatal);
     error!(
         "until that is mended, who sends there waits, and the others are served; it is tried again every second"
     );
-    Ok(())
 }
 
 /// Tries to open what could not be opened so far.

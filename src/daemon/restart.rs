@@ -71,9 +71,7 @@ struct Unwritten {
 
 /// All as it was, but for lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
-    // A record may be out of reach now, as where the units have followed the file already: until a file
-    // is in force with which it is not, lines gather, and senders wait when that is full.
-    let out_of_reach = |fatal: Fatal| match fatal {
+    let unknown = |fatal: Fatal| match fatal {
         Fatal::Config(_) => {
             warn!("as the file stood before the restart: {fatal}");
             Ok(())
@@ -81,8 +79,14 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         // A later attempt may succeed.
         other => Err(other),
     };
-    let unopened = |fatal| out_of_reach(fatal).or_else(|other| records::bear(serving, other));
-    let rules = rules(serving, out_of_reach, unopened)?.into_iter();
+    // A record may be out of reach now, as where the units have followed the file already, or the disk is
+    // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
+    // when that is full.
+    let unopened = |fatal| {
+        let _ = unknown(fatal).map_err(|other| records::note_closed(&other));
+        Ok(())
+    };
+    let rules = rules(serving, unknown, unopened)?.into_iter();
     let mut rules: Vec<_> = rules.map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let (mut unwritten, mut left) = (Vec::new(), Vec::new());

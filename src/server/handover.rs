@@ -58,6 +58,10 @@ impl Server {
         going_on.for_each(|(_, writer)| writer.want_back());
         let mut unwritten = Vec::new();
         for (socket, writer) in self.writers.drain(..) {
+            // Where the disk is full, the next process could not make another.
+            if let Some(lock) = writer.lock() {
+                lock.leave();
+            }
             let name = writer.name.clone();
             let back = writer.take_back(patience());
             if back.uncertain > 0 {
