@@ -31,6 +31,7 @@ use crate::{
     connection::Stream,
     error::Fatal,
     link::{Link, Sizes},
+    lock,
     mailbox::Mailbox,
     peer::Peer,
     state, sys,
@@ -228,13 +229,20 @@ impl Endpoint {
     /// taken, and the manager could not make it anew (`unix(7)`).
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let lock = match &self.origin {
-            Origin::Bound(Some(bound)) => Some(bound.lock()),
+            Origin::Bound(Some(bound)) => Some(bound.lock().as_fd()),
             _ => None,
         };
         let stays =
             self.is_inherited() && matches!(address_of(&self.fd), Ok(Some(Address::Abstract(_))));
         let own = (!stays).then(|| self.fd.as_fd());
         own.into_iter().chain(lock)
+    }
+
+    /// Says once more in its lock file whose it is: the disk may have been full.
+    pub fn fill_lock(&self) {
+        if let Origin::Bound(Some(bound)) = &self.origin {
+            bound.lock().fill();
+        }
     }
 
     /// Goes on with a socket that an earlier process served for `socket`. `lock`: of its file.
@@ -520,7 +528,7 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
 pub fn look(
     socket: &config::Socket,
     config: &Config,
-    is_own: &dyn Fn(i32) -> bool,
+    is_own: lock::IsOwn<'_>,
 ) -> Result<bool, Fatal> {
     let Address::Path(path) = &socket.address else {
         return Ok(false);

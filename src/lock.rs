@@ -4,10 +4,10 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, Write},
+    io::{self, Read, Seek},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{MetadataExt, PermissionsExt},
+        unix::fs::{FileExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     process,
@@ -104,7 +104,7 @@ impl Lock {
             let held = file.metadata().map_err(refused)?;
             let is_lock =
                 held.is_file() && held.nlink() == 1 && holds_pid(&mut file).map_err(refused)?;
-            let mut taken = Lock {
+            let taken = Lock {
                 path: lock.into(),
                 file,
                 parked: AtomicBool::new(true),
@@ -126,7 +126,7 @@ impl Lock {
     /// Goes on with the lock file at `lock` of an earlier process, whose it stays until `own`.
     #[must_use]
     pub fn resume(lock: PathBuf, file: File) -> Self {
-        let mut lock = Lock {
+        let lock = Lock {
             path: lock,
             file,
             parked: AtomicBool::new(true),
@@ -163,13 +163,15 @@ impl Lock {
         there.is_ok_and(|there| self.file.metadata().map(id).ok() == Some(there))
     }
 
-    /// Says whose it is, for who asks in vain; where the disk is full, that remains unsaid.
-    fn fill(&mut self) {
+    /// Says whose it is, for who asks in vain. Where the disk is full that may remain unsaid, and is to be
+    /// tried again.
+    pub fn fill(&self) {
         // Whatever the umask was; where it is another user's, it stays as that user made it.
         let _ = self.file.set_permissions(PermissionsExt::from_mode(0o600));
-        let written = self.file.set_len(0);
-        let written = written.and_then(|()| self.file.rewind());
-        if let Err(error) = written.and_then(|()| writeln!(self.file, "{}", process::id())) {
+        let pid = format!("{}\n", process::id());
+        // First: on a full disk there may be room for it only where a pid stands already.
+        let written = self.file.write_all_at(pid.as_bytes(), 0);
+        if let Err(error) = written.and_then(|()| self.file.set_len(pid.len() as u64)) {
             warn!("lock file {}: {error}", self.path.display());
         }
     }
@@ -185,12 +187,16 @@ pub fn look_at_folder(lock: &Path) -> Result<(), Unlocked> {
     rfs::access(folder.unwrap_or(Path::new(".")), may).map_err(|error| refused(lock, error.into()))
 }
 
+/// Whether a lock file is that of a process which has it rightly: by the pid in it, if there is one, or by
+/// the file itself.
+pub type IsOwn<'a> = &'a dyn Fn(Option<i32>, &File) -> bool;
+
 /// Looks who holds the lock file at `lock`, without a trace. True if `is_own` holds it; an error if another
 /// process does.
 ///
 /// # Errors
 /// As `Lock::take`.
-pub fn look(lock: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, Unlocked> {
+pub fn look(lock: &Path, is_own: IsOwn<'_>) -> Result<bool, Unlocked> {
     let refused = |error: io::Error| refused(lock, error);
     match fs::symlink_metadata(lock) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -206,7 +212,7 @@ pub fn look(lock: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, Unlocked>
     }
     file.rewind().map_err(refused)?;
     let pid = holder(&mut file);
-    if pid.is_some_and(is_own) {
+    if is_own(pid, &file) {
         return Ok(true);
     }
     // For a moment; shared, so that two who look are not in each other's way.
@@ -217,11 +223,23 @@ pub fn look(lock: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, Unlocked>
     }
 }
 
-/// The pid that a lock file holds.
+/// Whether process `pid` has `file` open, as far as this process may see.
+#[must_use]
+pub fn has_open(pid: i32, file: &File) -> bool {
+    let id = |of: fs::Metadata| (of.dev(), of.ino());
+    let Ok(wanted) = file.metadata().map(id) else {
+        return false;
+    };
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut open = open.into_iter().flatten().flatten();
+    open.any(|fd| fs::metadata(fd.path()).is_ok_and(|found| id(found) == wanted))
+}
+
+/// The pid that a lock file holds. Behind it the rest of a longer one may stand for a moment.
 fn holder(file: &mut File) -> Option<i32> {
     let mut pid = String::new();
     let _ = file.take(LOCK_SIZE as u64).read_to_string(&mut pid);
-    pid.trim().parse().ok()
+    pid.lines().next()?.parse().ok()
 }
 
 fn refused(lock: &Path, error: io::Error) -> Unlocked {

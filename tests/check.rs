@@ -19,11 +19,11 @@ use std::{
     sync::Arc,
 };
 
-use harness::{Daemon, Folder, Setup, Signal, manager::passing, round_trip, wait_for};
+use harness::{Daemon, Folder, Setup, Signal, has_program, manager::passing, round_trip, wait_for};
 use rustix::{
     event::PollFlags,
     pipe::fcntl_setpipe_size,
-    process::{Pid, PidfdFlags, geteuid, kill_process, pidfd_open},
+    process::{Pid, PidfdFlags, Resource, Rlimit, geteuid, kill_process, pidfd_open, prlimit},
 };
 use serde_json::Value;
 
@@ -361,6 +361,35 @@ fn the_text_alone_can_be_judged() {
     assert!(shown.contains("/none/record"), "{shown}");
     write(&folder, &socket("a", "framing = \"line\""));
     fails(&mut text(&folder), "socket.a.framing", "lines");
+}
+
+/// Where it was full when the daemon took its locks, they hold no pid, or that of an earlier process.
+#[test]
+fn a_full_disk_makes_nobody_take_the_daemons_locks_for_those_of_another() {
+    if !has_program("prlimit") {
+        return;
+    }
+    let text = collect("{dir}/record") + &socket("a", "");
+    let full = ["prlimit", "--fsize=0:unlimited", "--"];
+    let locks = ["a.lock", "log.lock", ".record.lock"];
+    let fresh = Setup::new().wrapper(&full).keeping().config(&text).start();
+    let again = Setup::new().keeping().config(&text).start();
+    let old = format!("{}\n", again.pid().as_raw_nonzero());
+    let again = again.restart(|setup| setup.wrapper(&full).config(&text));
+    for (daemon, held) in [(fresh, ""), (again, &old)] {
+        let pid = daemon.pid().as_raw_nonzero().to_string();
+        let contents = || locks.map(|lock| fs::read_to_string(daemon.path(lock)).unwrap());
+        assert_eq!(contents(), [held; 3]);
+        passes(check(daemon.folder()).env("MAINPID", &pid));
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+        daemon.reload_with(&text);
+        assert_eq!(contents(), locks.map(|_| format!("{pid}\n")));
+        passes(&mut check(daemon.folder()));
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! arguments. What only the service's user may do cannot be tried as another: that is a note, no fault.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, Write},
     os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
@@ -23,7 +24,7 @@ use crate::{
     config::{self, Config, Places, SocketType},
     endpoint,
     error::{Fatal, Fault},
-    generator,
+    generator, lock,
     mailbox::Mailbox,
     sys, writer,
 };
@@ -127,7 +128,7 @@ impl<'a> Check<'a> {
     }
 
     fn look_at_path(&mut self, socket: &config::Socket, config: &Config, key: &str) {
-        match endpoint::look(socket, config, &|pid| self.is_own(pid)) {
+        match endpoint::look(socket, config, &|pid, lock| self.is_own(pid, lock)) {
             // Before a reload it is the daemon's own, which the manager passed.
             Ok(true) if self.daemon.is_some() => {}
             Ok(true) => self.notes.push(format!(
@@ -176,7 +177,7 @@ impl<'a> Check<'a> {
             if file.parent().is_some_and(is_made) {
                 continue;
             }
-            let looked = writer::look(file, other.is_none(), &|pid| self.is_own(pid));
+            let looked = writer::look(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
             if let Err(why) = looked {
                 let fatal = unwritable(config, socket, file.display().to_string(), why);
                 self.take(Err(fatal), config, &key);
@@ -195,11 +196,12 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether this process is the daemon that is to be reloaded, or serves the same.
-    fn is_own(&self, pid: i32) -> bool {
+    /// Whether a lock file is that of the daemon that is to be reloaded, or of one that serves the same.
+    fn is_own(&self, pid: Option<i32>, lock: &File) -> bool {
         match self.daemon {
-            Some(daemon) => pid == daemon,
-            None => is_same(pid, self.arguments),
+            // Where the disk was full when it took the lock, its pid is not in it.
+            Some(daemon) => pid == Some(daemon) || lock::has_open(daemon, lock),
+            None => pid.is_some_and(|pid| is_same(pid, self.arguments)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt},
@@ -28,7 +28,7 @@ use rustix::{
 use super::permissions::chmod;
 use crate::{
     config,
-    lock::{self, Lock, Unlocked},
+    lock::{self, IsOwn, Lock, Unlocked},
     state::BoundFile,
     sys,
 };
@@ -80,8 +80,8 @@ impl Bound {
         self.lock.own();
     }
 
-    pub(super) fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+    pub(super) fn lock(&self) -> &Lock {
+        &self.lock
     }
 
     /// Whether the file is still the one that was bound.
@@ -220,7 +220,7 @@ pub(super) fn take_lock(path: &Path) -> Result<Lock, String> {
 }
 
 /// Whether a process has the lock of `path` that `is_own`; of no other it may be. Leaves no trace.
-pub(super) fn look_at_lock(path: &Path, is_own: &dyn Fn(i32) -> bool) -> Result<bool, String> {
+pub(super) fn look_at_lock(path: &Path, is_own: IsOwn<'_>) -> Result<bool, String> {
     lock::look(&lock::of_socket(path), is_own).map_err(not_locked)
 }
 

@@ -141,10 +141,19 @@ enum Thread {
 }
 
 impl Server {
-    /// The manager is told that a reload has begun.
+    /// The manager is told that a reload has begun, and lock files hold this process' pid again.
     pub fn reloading(&mut self) {
         self.is_ready = false;
         self.notifier.reloading();
+        for place in 0..self.door.places() {
+            self.door
+                .endpoint(place)
+                .iter()
+                .for_each(|of| of.fill_lock());
+        }
+        for lock in self.writers.iter().filter_map(|(_, of)| of.lock()) {
+            lock.fill();
+        }
     }
 
     /// The reload changed nothing, for this reason: the status says so until one succeeds.

@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use crate::{
-    lock::{self, Lock, Unlocked},
+    lock::{self, IsOwn, Lock, Unlocked},
     record,
 };
 
@@ -232,7 +232,7 @@ impl Target {
 ///
 /// # Errors
 /// As `Target::open`.
-pub fn look(path: &Path, tried: bool, is_own: &dyn Fn(i32) -> bool) -> Result<(), Unopened> {
+pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened> {
     let refused = |error: io::Error, is_there| refusal(path, error, is_there);
     let folder = path.parent().unwrap_or(path);
     let there = match fs::symlink_metadata(path) {
