@@ -10,7 +10,7 @@ mod reload;
 mod restart;
 mod sockets;
 
-use std::{env, io, path::PathBuf, process::ExitCode, sync::Arc, thread, time::Duration};
+use std::{env, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use ::log::{error, warn};
 use clap::Parser;
@@ -27,12 +27,11 @@ use crate::{
     handover::Handover,
     hub::{Hub, Socket},
     link::Link,
-    lock::Lock,
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
     systemd::{self, Inherited, Passed},
-    writer::{Target, Unopened},
+    writer::{Closed, Opening, Target, Unopened},
 };
 
 /// How long a failed start stays up where the manager holds the sockets. A client that waits there
@@ -41,6 +40,9 @@ use crate::{
 const FAILED_START: Duration = Duration::from_secs(1);
 /// The exit code after a handover (EX_TEMPFAIL): the units have RestartForceExitStatus=75.
 const HANDED_OVER: u8 = 75;
+
+/// Where a record goes, if it could be opened.
+type Opened = Result<Target, Closed>;
 
 /// The message daemon for the local services of one machine.
 #[derive(Debug, Parser)]
@@ -113,10 +115,6 @@ pub fn main() -> ExitCode {
         server = match server.run() {
             Ok(Ended::Reload(mut server)) => {
                 reload::reload(&mut server, &arguments, &mut config);
-                *server
-            }
-            Ok(Ended::Retry(mut server)) => {
-                records::retry(&mut server, &config);
                 *server
             }
             Ok(Ended::Stopped) => return ExitCode::SUCCESS,
@@ -213,8 +211,9 @@ fn report(fatal: &Fatal) -> ExitCode {
 fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let limits = limits::new_limits(config);
     let rules = rules(config, Err, |fatal| records::bear(config, fatal))?;
-    let closed = |(mut socket, target): (Socket, Option<Target>)| {
-        if target.is_none() {
+    let closed = |(mut socket, target): (Socket, Option<Opened>)| {
+        if matches!(target, Some(Err(_))) {
+            // The number of its last line is not known.
             socket.close_record();
         }
         (socket, target)
@@ -241,7 +240,7 @@ fn rules(
     config: &Config,
     unknown: impl Fn(Fatal) -> Result<(), Fatal>,
     unopened: impl Fn(Fatal) -> Result<(), Fatal>,
-) -> Result<Vec<(Socket, Option<Target>)>, Fatal> {
+) -> Result<Vec<(Socket, Option<Opened>)>, Fatal> {
     let mut lists = Vec::new();
     for socket in &config.sockets {
         lists.push(match accounts::access(socket, config) {
@@ -253,14 +252,20 @@ fn rules(
     for (socket, access) in config.sockets.iter().zip(lists) {
         let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            match open_record(config, socket, keys, &[]) {
-                Ok(opened) => target = Some(opened),
-                Err(fatal) => unopened(fatal)?,
-            }
+            let opening = opening(socket, keys);
+            let opened = match opening.open(&[]) {
+                Ok(opened) => Ok(opened),
+                Err(failed) => {
+                    let why = failed.to_string();
+                    unopened(unwritable(config, socket, opening.name(), failed))?;
+                    Err(Closed { opening, why })
+                }
+            };
             let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
             let encoder = Encoder::new(keys.format, journal, &socket.name);
-            let seq = target.as_ref().map_or(0, |target| target.last_seq);
+            let seq = opened.as_ref().map_or(0, |target| target.last_seq);
             record = Some(Record::new(encoder, keys.queue_size, seq));
+            target = Some(opened);
         }
         all.push((Socket::new(socket, access, record), target));
     }
@@ -272,7 +277,7 @@ fn serve(
     config: &Config,
     hub: Hub<Link>,
     endpoints: Vec<Option<Endpoint>>,
-    targets: Vec<Option<Target>>,
+    targets: Vec<Option<Opened>>,
     signals: Signals,
 ) -> Result<Server, Fatal> {
     let mailboxes = sockets::mailboxes(config, &hub, &endpoints)?;
@@ -289,22 +294,13 @@ fn serve(
         })
 }
 
-/// Opens where a record goes; `held` are the locks of the records that this process writes.
-fn open_record(
-    config: &Config,
-    socket: &config::Socket,
-    keys: &config::Record,
-    held: &[Arc<Lock>],
-) -> Result<Target, Fatal> {
-    let search = keys.format.search(socket.message_size);
-    let (record, opened) = match &keys.file {
-        None => ("standard output".into(), Target::standard_output()),
-        Some(file) => (
-            file.display().to_string(),
-            Target::open(file, keys.mode, search, held),
-        ),
-    };
-    opened.map_err(|why| unwritable(config, socket, record, why))
+/// Where the record of `socket` is to go.
+fn opening(socket: &config::Socket, keys: &config::Record) -> Opening {
+    Opening {
+        file: keys.file.clone(),
+        mode: keys.mode,
+        search: keys.format.search(socket.message_size),
+    }
 }
 
 fn unwritable(config: &Config, socket: &config::Socket, record: String, why: Unopened) -> Fatal {

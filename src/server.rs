@@ -50,7 +50,7 @@ use crate::{
     mailbox::Mailbox,
     parking::Parking,
     systemd::{self, Notifier},
-    writer::{Target, Writer},
+    writer::{Closed, Target, Writer},
 };
 
 const SIGNALS: Token = Token(0);
@@ -77,9 +77,6 @@ pub enum Ended {
     Unwritten,
     /// It has not: SIGHUP asks for a reload, and the next call of `run` goes on.
     Reload(Box<Server>),
-    /// It has not: a record whose file could not be opened is to be tried again, and the next call of
-    /// `run` goes on.
-    Retry(Box<Server>),
     /// Everything is left to the next process.
     HandedOver,
 }
@@ -110,8 +107,6 @@ pub struct Server {
     stop_now: bool,
     /// A reload was asked for.
     reload: bool,
-    /// When records whose files could not be opened are tried again, where there are any.
-    retry: Option<Instant>,
     /// The manager has been told that it serves.
     is_ready: bool,
     /// Why the last one changed nothing.
@@ -142,7 +137,7 @@ impl Server {
         mut hub: Hub<Link>,
         endpoints: Vec<Option<Endpoint>>,
         mailboxes: Vec<(usize, Mailbox)>,
-        targets: Vec<Option<Target>>,
+        targets: Vec<Option<Result<Target, Closed>>>,
         mut signals: Signals,
         drain_timeout: Duration,
     ) -> io::Result<Self> {
@@ -162,7 +157,7 @@ impl Server {
                 writers.push((socket, reload::start_writer(target, &waker)?));
             }
         }
-        let mut server = Server {
+        Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
             alarm,
@@ -181,7 +176,6 @@ impl Server {
             stop: None,
             stop_now: false,
             reload: false,
-            retry: None,
             is_ready: false,
             unchanged: None,
             idle: None,
@@ -191,9 +185,7 @@ impl Server {
             heap_due: None,
             spare: handover::spare(),
             parking: None,
-        };
-        server.retry_later(now);
-        Ok(server)
+        })
     }
 
     /// Tells the manager, once, that it serves.
@@ -279,9 +271,6 @@ impl Server {
             if mem::take(&mut self.reload) && self.stop.is_none() {
                 return Ok(Ended::Reload(Box::new(self)));
             }
-            if self.retry.is_some_and(|due| due <= now.instant) && self.stop.is_none() {
-                return Ok(Ended::Retry(Box::new(self)));
-            }
         }
     }
 
@@ -301,7 +290,6 @@ impl Server {
             self.stop,
             self.heap_due,
             self.idle_until(),
-            self.retry.filter(|_| self.stop.is_none()),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
             self.alarm
@@ -319,6 +307,13 @@ impl Server {
         self.part()?;
         let to_be_idle = self.awaits_idleness();
         for (socket, writer) in &mut self.writers {
+            if let Some(seq) = writer.opened() {
+                if let Some(record) = self.hub.record(*socket) {
+                    record.open(seq);
+                }
+                self.hub.recorded(*socket, 0, now);
+                self.stale = true;
+            }
             let awaited = self.hub.awaits_record(*socket) || to_be_idle;
             let Some(record) = self.hub.record(*socket) else {
                 continue;
@@ -380,6 +375,10 @@ impl Server {
             count(messages, "message"),
             count(sockets, "socket")
         );
+        let counts = match self.closed_records() {
+            Some(closed) => format!("{closed}: {counts}"),
+            None => counts,
+        };
         match &self.unchanged {
             Some(fault) => format!("reload failed: {fault}; serving as before: {counts}"),
             None => counts,

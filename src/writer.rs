@@ -3,14 +3,17 @@
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
 //! output that nobody reads any more ends the thread. A record may move to another target: what was
-//! handed over before still goes to the old one, and first. `thread` writes, `target` opens files.
+//! handed over before still goes to the old one, and first. `thread` writes, `target` opens files, `closed`
+//! tries that again where it failed.
 
+mod closed;
 mod target;
 mod thread;
 
 use std::{
     collections::VecDeque,
     io, mem,
+    path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,6 +24,7 @@ use std::{
 
 use rustix::io::Errno;
 
+pub use closed::{Closed, Opening};
 pub use target::{FileId, Target, Unopened, look};
 
 use thread::Thread;
@@ -52,6 +56,10 @@ struct Inbox {
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
+    /// It is not open.
+    closed: Option<Closed>,
+    /// It is since then, and this is the number of the last line there.
+    opened: Option<u64>,
     /// The thread is to look whether its file is still at its path.
     look: bool,
     done: bool,
@@ -105,24 +113,41 @@ pub struct Writer {
     handed: u64,
     /// Bytes of `written` that the event loop has heard of.
     heard: u64,
+    /// The event loop has heard that it is open.
+    is_open: bool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts the thread. `wake` is called from it when there is progress that was asked for.
+    /// Starts the thread. `wake` is called from it when there is progress that was asked for, and once
+    /// what is closed is open.
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start(target: Target, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        target: Result<Target, Closed>,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let name = target.name.clone();
-        shared.inbox().note(&target);
+        let is_open = target.is_ok();
+        let (name, target) = match target {
+            Ok(target) => {
+                shared.inbox().note(&target);
+                (target.name.clone(), Some(target))
+            }
+            Err(closed) => {
+                let name = closed.opening.name();
+                shared.inbox().closed = Some(closed);
+                (name, None)
+            }
+        };
         let thread = Thread::start(Arc::clone(&shared), target, wake)?;
         Ok(Writer {
             shared,
             name,
             handed: 0,
             heard: 0,
+            is_open,
             thread: Some(thread),
         })
     }
@@ -154,9 +179,51 @@ impl Writer {
         self.name.clone_from(&target.name);
         let mut inbox = self.shared.inbox();
         inbox.note(&target);
+        inbox.closed = None;
         inbox.next.push_back((target, Vec::new()));
         drop(inbox);
         self.shared.work.notify_one();
+    }
+
+    /// Of what is not open, this is tried from now on, and at once.
+    pub fn try_again(&self, closed: Closed) {
+        let mut inbox = self.shared.inbox();
+        if inbox.closed.is_some() {
+            (inbox.closed, inbox.look) = (Some(closed), true);
+        }
+        drop(inbox);
+        self.shared.work.notify_all();
+    }
+
+    /// Whether it is open, as far as `opened` has told.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Tells once that what was closed is open: the number of the last line there.
+    pub fn opened(&mut self) -> Option<u64> {
+        if self.is_open {
+            return None;
+        }
+        let opened = self.shared.inbox().opened;
+        self.is_open = opened.is_some();
+        opened
+    }
+
+    /// Whether it has not been able to open this file, or standard output, so far.
+    #[must_use]
+    pub fn lacks(&self, file: Option<&Path>) -> bool {
+        let inbox = self.shared.inbox();
+        let closed = inbox.closed.as_ref();
+        closed.is_some_and(|closed| closed.opening.file.as_deref() == file)
+    }
+
+    /// Whether lines that are handed over now go to standard output.
+    #[must_use]
+    pub fn is_standard_output(&self) -> bool {
+        let inbox = self.shared.inbox();
+        inbox.file.is_none() && inbox.closed.is_none()
     }
 
     /// The file that lines go to which are handed over now; `None` for standard output.
@@ -273,10 +340,12 @@ impl Writer {
     }
 
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for
-    /// the disk. A `Writer` that is only dropped leaves its thread to the end of the process.
+    /// the disk. Of one that is not open nothing is left to wait for. A `Writer` that is only dropped leaves its thread to the end of the process.
     pub fn finish(mut self) {
         self.want_end();
-        if let Some(thread) = self.thread.take() {
+        if self.is_open
+            && let Some(thread) = self.thread.take()
+        {
             // A panic of the thread has been printed by the thread.
             let _ = thread.join();
         }

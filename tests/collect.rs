@@ -550,6 +550,81 @@ fn a_record_that_cannot_be_had_costs_its_own_socket() {
     assert!(!folder.join(".record.lock").exists());
 }
 
+/// Why is told again where it is another reason, and the status tells it all the while.
+#[test]
+fn a_record_that_is_not_open_is_in_the_status_and_its_reason_in_the_log() {
+    let text = "[socket.echo]\npath = \"{dir}/echo\"\n".to_owned()
+        + &config("", "file = \"{dir}/missing/record\"");
+    let mut daemon = Setup::new().config(&text).start();
+    daemon.wait_note("STATUS=record of log not open, senders wait: 0 clients");
+    fs::write(daemon.path("missing"), "").unwrap();
+    let line = daemon.wait_log(&["ERROR", "record ", "Not a directory"]);
+    assert!(line.contains("missing/record"), "{line}");
+    // The rest of the file is in force all the same.
+    daemon.reload_with(&text.replace("path = \"{dir}/echo\"", "path = \"{dir}/moved\""));
+    harness::round_trip(&daemon.connect("moved"), b"served");
+    fs::remove_file(daemon.path("missing")).unwrap();
+    fs::create_dir(daemon.path("missing")).unwrap();
+    daemon.signal(Signal::USR1);
+    daemon.wait_log(&["INFO", "missing/record: opened"]);
+    send(&daemon, b"one\n");
+    daemon.wait_for("a status without it", |said| {
+        let last = said.notes.iter().rfind(|note| note.contains("STATUS="))?;
+        (!last.contains("not open")).then_some(())
+    });
+    assert!(daemon.stop().success());
+    let text = fs::read_to_string(daemon.path("missing/record")).unwrap();
+    assert_eq!(json(text.trim_end())["message"], "one");
+}
+
+/// Its file may lie where nobody answers: the record's own thread waits for that, and no client.
+#[test]
+fn a_record_on_a_file_system_that_does_not_answer_holds_up_nobody() {
+    if !is_root() || !has_program("unshare") || !has_program("python3") {
+        return;
+    }
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/datagram/fuse.py");
+    let text = "[socket.echo]\npath = \"{dir}/echo\"\n".to_owned()
+        + &config("", "file = \"{dir}/later/record\"");
+    let setup = Setup::new().config(&text);
+    let folder = setup.folder().join("fuse");
+    fs::create_dir(&folder).unwrap();
+    let script = format!(
+        "exec 4< <(python3 {server} {} all) && read -r _ <&4 && exec \"$@\"",
+        folder.display()
+    );
+    let wrapper = ["unshare", "--mount", "bash", "-c", &script, "bash"];
+    let mut daemon = setup.wrapper(&wrapper).start();
+    symlink("fuse", daemon.path("later")).unwrap();
+    let statx = match cfg!(target_arch = "x86_64") {
+        true => "332 ",
+        false => "291 ",
+    };
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    let waits = || {
+        let tasks = fs::read_dir(&tasks).unwrap().flatten();
+        let mut calls = tasks.map(|task| fs::read_to_string(task.path().join("syscall")));
+        calls.any(|call| call.is_ok_and(|call| call.starts_with(statx)))
+    };
+    let deadline = std::time::Instant::now() + harness::HANG;
+    while !waits() {
+        assert!(std::time::Instant::now() < deadline, "it is not tried");
+        std::thread::yield_now();
+    }
+    harness::round_trip(&daemon.connect("echo"), b"served");
+    assert!(daemon.stop().success());
+}
+
+/// What is wrong with a record is found before a lock file is made for it.
+#[test]
+fn a_record_that_is_refused_leaves_no_lock() {
+    let setup = Setup::new().config(&config("", FILE));
+    fs::write(setup.folder().join("record"), "").unwrap();
+    fs::hard_link(setup.folder().join("record"), setup.folder().join("other")).unwrap();
+    fs::write(setup.folder().join(".record.lock"), "precious\n").unwrap();
+    assert_refused(setup, &["it has 2 names"]);
+}
+
 /// As a user who is not root, if this is root.
 fn ordinary(setup: Setup) -> Setup {
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];

@@ -9,10 +9,11 @@ use ::log::{error, info, warn};
 use super::{
     Arguments, in_force,
     limits::new_limits,
-    load, log as lines, note_exposure, open_record,
+    load, log as lines, note_exposure, opening,
     records::held,
     report,
     sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
+    unwritable,
 };
 use crate::{
     accounts,
@@ -24,7 +25,7 @@ use crate::{
     server::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Server},
     service::Record,
     systemd,
-    writer::{Target, Writer},
+    writer::{Closed, Target, Writer},
 };
 
 /// Serves by what the file says now; where that is not possible, goes on as before, and the log and
@@ -180,7 +181,8 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
 }
 
 /// What becomes of the records. A file that is still the one at its path stays open, whichever socket
-/// writes it from now on: two threads would mix their lines.
+/// writes it from now on: two threads would mix their lines. One that could not be opened so far is left to
+/// its thread: the rest of the file is in force meanwhile.
 fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal> {
     let writers = server.writers();
     let held = held(server);
@@ -195,11 +197,13 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
     for socket in &config.sockets {
         let place = server.place(&socket.name);
         kept.push(socket.record.as_ref().and_then(|keys| match &keys.file {
-            Some(path) => {
+            Some(path) => take(&|_, writer| writer.lacks(Some(path))).or_else(|| {
                 let there = Target::at(path)?;
                 take(&|_, writer| writer.file() == Some(there))
-            }
-            None => take(&|of, writer| Some(of) == place && writer.file().is_none()),
+            }),
+            None => take(&|of, writer| {
+                Some(of) == place && (writer.is_standard_output() || writer.lacks(None))
+            }),
         }));
     }
     let mut all = Vec::new();
@@ -211,16 +215,21 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
         let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
         let encoder = Encoder::new(keys.format, journal, &socket.name);
         let queue_size = keys.queue_size;
-        if let Some((of, _)) = kept {
+        let opening = opening(socket, keys);
+        if let Some((of, writer)) = kept {
+            let why = String::new();
+            let is_closed = writer.lacks(keys.file.as_deref());
             all.push(PlannedRecord::Kept {
                 of,
                 encoder,
                 queue_size,
-                target: None,
+                target: is_closed.then_some(Err(Closed { opening, why })),
             });
             continue;
         }
-        let target = open_record(config, socket, keys, &held)?;
+        let target = opening
+            .open(&held)
+            .map_err(|why| unwritable(config, socket, opening.name(), why))?;
         let place = server.place(&socket.name);
         all.push(match take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.is_stuck() => {
@@ -235,7 +244,7 @@ fn records(server: &Server, config: &Config) -> Result<Vec<PlannedRecord>, Fatal
                 of,
                 encoder,
                 queue_size,
-                target: Some(target),
+                target: Some(Ok(target)),
             },
             None => {
                 let record = Record::new(encoder, queue_size, target.last_seq);

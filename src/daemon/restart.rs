@@ -104,8 +104,8 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         if let Some(record) = &mut before.record {
             let lines = mem::take(&mut record.lines);
             let written = match &mut target {
-                Some(target) => target.resume(&lines, record.begun),
-                None => Ok(0),
+                Some(Ok(target)) => target.resume(&lines, record.begun),
+                _ => Ok(0),
             };
             let written = written.unwrap_or_else(|error| {
                 let name = &before.name;

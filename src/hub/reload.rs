@@ -6,7 +6,7 @@
 //! rely on what is no more: they get what they are owed and are closed. They do so at a retired entry
 //! of the table, which keeps the old service and framing; the socket itself keeps its number.
 
-use log::{info, warn};
+use log::info;
 
 use super::{
     Hub, Now, Timer, WatchFn,
@@ -168,13 +168,7 @@ impl<S: Stream> Hub<S> {
                     record.renew(encoder, queue_size, seq);
                     Some(record)
                 }
-                (Trail::New(mut record), _) => {
-                    // Lines of one that could not be written at all.
-                    if let Some(Some(before)) = records.get_mut(place) {
-                        record.take_lines(&std::mem::take(before.hand_over()));
-                    }
-                    Some(record)
-                }
+                (Trail::New(record), _) => Some(record),
                 (Trail::Kept { .. } | Trail::None, _) => None,
             };
             let seq = before.max(record.as_ref().map_or(0, Record::seq));
@@ -191,7 +185,6 @@ impl<S: Stream> Hub<S> {
                 opened.push((place, mailbox));
             }
         }
-        self.note_lost(&mut records);
         // Only now: the places of those that are new are taken.
         for (place, old, why, is_moved) in replaced {
             self.replace(place, old, why, is_moved, now);
@@ -210,20 +203,6 @@ impl<S: Stream> Hub<S> {
         }
         self.follow_up(now, watch);
         opened
-    }
-
-    /// Says which of the records that are no more, each at its socket's number, had lines that no
-    /// writer has been given: there was none, as their file could not be opened.
-    fn note_lost(&self, records: &mut [Option<Record>]) {
-        for (socket, record) in self.sockets.iter().zip(records) {
-            let lines = record.as_mut().map_or(0, |record| record.hand_over().len());
-            if lines > 0 {
-                let name = &socket.name;
-                warn!(
-                    "{name}: its record is no more, {lines} bytes of lines that could not be written are lost"
-                );
-            }
-        }
     }
 
     /// The file has this socket no more.

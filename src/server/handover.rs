@@ -1,7 +1,7 @@
 //! Handover in the event loop: SIGUSR2 ends this process at the end of the turn, and the next one goes
 //! on.
 
-use std::{fs::File, mem, time::Instant};
+use std::{fs::File, time::Instant};
 
 use log::{info, warn};
 
@@ -77,19 +77,6 @@ impl Server {
             let bytes = writer.finish_within(patience());
             if bytes > 0 {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
-            }
-        }
-        for socket in 0..self.hub.sockets().len() {
-            // Of a record that could not be opened.
-            if let Some(record) = self.hub.record(socket)
-                && record.unwritten() > record.waiting()
-            {
-                let lines = mem::take(record.hand_over());
-                let waiting = Unwritten {
-                    lines,
-                    ..Unwritten::default()
-                };
-                unwritten.push((socket, waiting));
             }
         }
         let mut endpoints = self.door.park();

@@ -109,6 +109,6 @@ impl Server {
             && self.door.rest().is_none()
             && self.hub.records().all(|record| record.unwritten() == 0)
             && self.parting.is_empty()
-            && self.retry.is_none()
+            && self.writers.iter().all(|(_, writer)| writer.is_open())
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     mailbox::Mailbox,
     record::Encoder,
     service::Record,
-    writer::{Target, Writer},
+    writer::{Closed, Target, Writer},
 };
 
 /// Writers of records that are no more and not yet written.
@@ -84,13 +84,16 @@ pub enum PlannedRecord {
         encoder: Encoder,
         /// Bytes that may wait for the disk.
         queue_size: usize,
-        /// Where it goes from now on, if that is another file than before.
-        target: Option<Target>,
+        /// Where it goes from now on, if that is another file than before, or it is not open.
+        target: Option<Result<Target, Closed>>,
     },
 }
 
 /// Starts a record's thread, which wakes the event loop.
-pub(super) fn start_writer(target: Target, waker: &Arc<Waker>) -> io::Result<Writer> {
+pub(super) fn start_writer(
+    target: Result<Target, Closed>,
+    waker: &Arc<Waker>,
+) -> io::Result<Writer> {
     let waker = Arc::clone(waker);
     let wake = move || {
         if let Err(error) = waker.wake() {
@@ -137,7 +140,10 @@ enum Source {
 
 enum Thread {
     New(Writer),
-    Kept { of: usize, target: Option<Target> },
+    Kept {
+        of: usize,
+        target: Option<Result<Target, Closed>>,
+    },
 }
 
 impl Server {
@@ -296,7 +302,6 @@ impl Server {
             self.set_exit_on_idle(exit_on_idle);
         }
         self.unchanged = None;
-        self.retry_later(now.instant);
         Ok(())
     }
 
@@ -331,7 +336,7 @@ impl Server {
         let trail = match record {
             PlannedRecord::None => Trail::None,
             PlannedRecord::New(target, record) => {
-                let writer = start_writer(target, &self.waker)?;
+                let writer = start_writer(Ok(target), &self.waker)?;
                 ready.writers.push((place, Thread::New(writer)));
                 Trail::New(record)
             }
@@ -341,7 +346,8 @@ impl Server {
                 queue_size,
                 target,
             } => {
-                let seq = target.as_ref().map_or(0, |target| target.last_seq);
+                let opened = target.as_ref().and_then(|target| target.as_ref().ok());
+                let seq = opened.map_or(0, |target| target.last_seq);
                 ready.writers.push((place, Thread::Kept { of, target }));
                 Trail::Kept {
                     of,
@@ -436,15 +442,30 @@ impl Server {
             let writer = match thread {
                 Thread::New(writer) => Some(writer),
                 Thread::Kept { of, target } => before.remove(&of).map(|mut writer| {
-                    if let Some(target) = target {
-                        writer.move_to(target);
+                    match target {
+                        Some(Ok(target)) => writer.move_to(target),
+                        Some(Err(closed)) => writer.try_again(closed),
+                        None => {}
                     }
                     writer
                 }),
             };
             self.writers.extend(writer.map(|writer| (place, writer)));
         }
-        self.parting.extend(before.into_values());
+        for writer in before.into_values() {
+            if writer.is_open() {
+                self.parting.push(writer);
+                continue;
+            }
+            writer.want_back();
+            let lost = writer.unwritten();
+            if lost > 0 {
+                warn!(
+                    "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
+                    writer.name
+                );
+            }
+        }
         let stamps = self.hub.sockets().iter().any(Socket::stamps);
         self.tells_time = !self.writers.is_empty() || stamps;
     }

@@ -41,7 +41,7 @@ impl Server {
         for signal in self.signals.pending().collect::<Vec<_>>() {
             match signal {
                 SIGHUP => self.reload = true,
-                SIGUSR1 => self.reopen_records(now),
+                SIGUSR1 => self.reopen_records(),
                 // It comes again for each second that the stop takes.
                 SIGXCPU if self.stop.is_none() => {
                     warn!(

@@ -59,7 +59,7 @@ pub(super) enum Whereabouts {
     Elsewhere,
     /// The same, and it has no name any more.
     Nowhere,
-    /// That was not looked at, or cannot be told, or it is no regular file.
+    /// That cannot be told, or it is no regular file.
     Unknown,
 }
 
@@ -145,14 +145,12 @@ impl Target {
         held: &[Arc<Lock>],
     ) -> Result<Self, Unopened> {
         let name = path.display().to_string();
-        let there = fs::symlink_metadata(path).map(|there| there.file_type());
-        // Before opening it, which the other end of a FIFO would notice, and after: it may change.
-        if let Ok(kind) = there {
-            check_kind(kind)?;
-        }
-        check_folder(path)?;
+        let there = fs::symlink_metadata(path);
+        // Before a lock file is made for it, and before opening it, which the other end of a FIFO would
+        // notice; and after: it may change.
+        judge(path, there.as_ref().ok())?;
         let lock = match &there {
-            Ok(kind) if kind.is_char_device() => None,
+            Ok(there) if there.file_type().is_char_device() => None,
             _ => Some(lock_of(path, held)?),
         };
         let file = open_file(path, mode).map_err(|error| refusal(path, error, there.is_ok()))?;
@@ -198,8 +196,8 @@ impl Target {
         }
     }
 
-    /// Where the file is; `look`: also where it has a name.
-    pub(super) fn whereabouts(&self, look: bool) -> Whereabouts {
+    /// Where the file is.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
         let Some((path, _)) = &self.path_and_mode else {
             return Whereabouts::Unknown;
         };
@@ -207,9 +205,6 @@ impl Target {
             Ok(found) if found.is_file() => found.nlink() == 0,
             _ => return Whereabouts::Unknown,
         };
-        if !look && !is_nameless {
-            return Whereabouts::Unknown;
-        }
         match fs::symlink_metadata(path) {
             // Some file systems count no names.
             Ok(there) if self.id == Some((there.dev(), there.ino())) => Whereabouts::AtPath,
@@ -244,13 +239,13 @@ pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened>
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
         Err(error) => return Err(refused(error, true)),
     };
-    if let Some(there) = &there {
-        check_kind(there.file_type())?;
-    }
-    check_folder(path)?;
     if !tried {
-        return Ok(());
+        if let Some(there) = &there {
+            check_kind(there.file_type())?;
+        }
+        return check_folder(path);
     }
+    judge(path, there.as_ref())?;
     let is_device = |there: &fs::Metadata| there.file_type().is_char_device();
     if !there.as_ref().is_some_and(is_device) {
         let lock = lock::of_record(path);
@@ -258,12 +253,18 @@ pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened>
             .and_then(|()| lock::look(&lock, is_own))
             .map_err(|why| not_locked(path, &lock, why))?;
     }
-    if let Some(there) = there {
-        check_owner(path, &there)?;
-        let may = Access::READ_OK | Access::WRITE_OK;
-        access(path, may).map_err(|error| refused(error.into(), true))?;
-    }
     Ok(())
+}
+
+/// Whether this process may write a record at `path`, where this is `there`, if anything.
+fn judge(path: &Path, there: Option<&fs::Metadata>) -> Result<(), Unopened> {
+    if let Some(there) = there {
+        check_kind(there.file_type())?;
+        check_owner(path, there)?;
+        let may = Access::READ_OK | Access::WRITE_OK;
+        access(path, may).map_err(|error| refusal(path, error.into(), true))?;
+    }
+    check_folder(path)
 }
 
 fn open_file(path: &Path, mode: u32) -> io::Result<File> {
@@ -484,7 +485,7 @@ mod tests {
         let target = open(path).unwrap();
         let last_seq = target.last_seq;
         let (tell, told) = mpsc::channel();
-        let mut writer = Writer::start(target, move || tell.send(()).unwrap()).unwrap();
+        let mut writer = Writer::start(Ok(target), move || tell.send(()).unwrap()).unwrap();
         writer.want_progress();
         writer.append(&mut text.as_bytes().to_vec());
         told.recv().unwrap();
@@ -533,7 +534,7 @@ mod tests {
     fn what_was_handed_over_before_a_move_goes_to_the_old_target_and_what_comes_after_to_the_new() {
         let scratch = Scratch::new("move");
         let (mut reader, pipe) = io::pipe().unwrap();
-        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
+        let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         // More than a pipe holds: the writer waits for the reader.
         let first = "first\n".repeat(100_000);
         writer.append(&mut first.clone().into_bytes());
@@ -558,7 +559,7 @@ mod tests {
         let (reader, pipe) = io::pipe().unwrap();
         let (tell, told) = mpsc::channel();
         let wake = move || tell.send(()).unwrap();
-        let mut writer = Writer::start(a_pipe(pipe), wake).unwrap();
+        let mut writer = Writer::start(Ok(a_pipe(pipe)), wake).unwrap();
         drop(reader);
         writer.append(&mut b"to nobody\n".to_vec());
         told.recv().unwrap();
@@ -576,7 +577,7 @@ mod tests {
     fn what_a_write_that_does_not_return_was_not_given_comes_back() {
         let scratch = Scratch::new("back");
         let (mut reader, pipe) = io::pipe().unwrap();
-        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
+        let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         let first = "first\n".repeat(100_000);
         writer.append(&mut first.clone().into_bytes());
         // From here on the thread is at it: a pipe does not hold that much.
@@ -603,7 +604,7 @@ mod tests {
         for _ in 0..3 {
             let mut target = a_pipe(pipe.try_clone().unwrap());
             target.begun = line[..begun].to_vec();
-            let mut writer = Writer::start(target, || {}).unwrap();
+            let mut writer = Writer::start(Ok(target), || {}).unwrap();
             writer.append(&mut line[begun..].to_vec());
             // As much as the pipe holds.
             while begun == 0 && writer.unwritten() == line.len() {
@@ -616,7 +617,7 @@ mod tests {
         }
         let mut target = a_pipe(pipe);
         target.begun = line[..begun].to_vec();
-        let mut writer = Writer::start(target, || {}).unwrap();
+        let mut writer = Writer::start(Ok(target), || {}).unwrap();
         writer.append(&mut line[begun..].to_vec());
         let mut came = vec![0; line.len()];
         reader.read_exact(&mut came).unwrap();
@@ -631,7 +632,7 @@ mod tests {
     fn only_so_many_targets_wait() {
         let scratch = Scratch::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
-        let mut writer = Writer::start(a_pipe(pipe), || {}).unwrap();
+        let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         writer.append(&mut vec![b'\n'; 1 << 20]);
         let mut moves = 0;
         while !writer.is_stuck() {

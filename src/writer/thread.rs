@@ -1,9 +1,10 @@
 //! A record's thread: takes all lines there are, writes them, and so on until the `Writer` is dropped.
 //!
-//! It also minds its file: one that is no longer at its path, as after a rotation by others, is told in
-//! the log and exchanged when that is asked for; one that has no name at all would lose whatever is
-//! written to it, so it is exchanged at once, and until that succeeds its lines wait. The first line
-//! that was not whole in the old file then goes to the new one, from its start.
+//! It also minds its file, every `LOOK` where it writes: one that is no longer at its path, as after a
+//! rotation by others, is told in the log and exchanged when that is asked for; one that has no name at
+//! all would lose whatever is written to it, so it is exchanged as soon as that is seen, and until that
+//! succeeds its lines wait. The first line that was not whole in the old file then goes to the new one,
+//! from its start.
 
 use std::{
     io::{self, Write},
@@ -19,11 +20,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{KEPT, Shared, Target, Unwritten, target::Whereabouts};
+use super::{KEPT, Shared, Target, Unwritten, closed::wait_open, target::Whereabouts};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the path is looked at, where lines come.
+/// How often the file and its path are looked at: not with each write, which would cost as many calls.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a writer that waits for a reader looks whether its lines are wanted back.
 const GLANCE: Timespec = Timespec {
@@ -43,31 +44,38 @@ pub(super) struct Thread<W> {
     counted: usize,
     /// A write failed, which was said.
     failing: bool,
-    /// The path was looked at.
+    /// The file was looked at,
     looked: Instant,
+    /// and written since.
+    unseen: bool,
     /// The file is not at its path, which was said.
     astray: bool,
 }
 
 impl<W: Fn() + Send + 'static> Thread<W> {
-    /// Starts it. `wake` is called when there is progress that was asked for.
+    /// Starts it. `wake` is called when there is progress that was asked for. `target`: `None` where it
+    /// is not open.
     pub(super) fn start(
         shared: Arc<Shared>,
-        target: Target,
+        target: Option<Target>,
         wake: W,
     ) -> io::Result<JoinHandle<()>> {
-        let mut all = Thread {
-            shared,
-            wake,
-            target,
-            lines: Vec::new(),
-            written: 0,
-            counted: 0,
-            failing: false,
-            looked: Instant::now(),
-            astray: false,
-        };
         thread::Builder::new().name("record".into()).spawn(move || {
+            let Some(target) = target.or_else(|| wait_open(&shared, &wake)) else {
+                return;
+            };
+            let mut all = Thread {
+                shared,
+                wake,
+                target,
+                lines: Vec::new(),
+                written: 0,
+                counted: 0,
+                failing: false,
+                looked: Instant::now(),
+                unseen: false,
+                astray: false,
+            };
             if let Err(error) = all.run() {
                 // One thread sets it, once.
                 let _ = all.shared.failed.set(error);
@@ -112,13 +120,23 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 drop(inbox);
                 self.mind_file(true);
                 inbox = self.shared.inbox();
+            } else if self.unseen && (inbox.done || inbox.wanted_back || self.is_due()) {
+                // What was written last may be lost, and that is to be told.
+                drop(inbox);
+                self.mind_file(false);
+                inbox = self.shared.inbox();
             } else if inbox.done || inbox.wanted_back {
                 inbox.back = Some(Unwritten::default());
                 self.shared.work.notify_all();
                 return false;
             } else {
-                let woken = self.shared.work.wait(inbox);
-                inbox = woken.unwrap_or_else(PoisonError::into_inner);
+                let work = &self.shared.work;
+                inbox = if self.unseen {
+                    let waited = work.wait_timeout(inbox, LOOK);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                } else {
+                    work.wait(inbox).unwrap_or_else(PoisonError::into_inner)
+                };
             }
         }
     }
@@ -134,7 +152,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 return Ok(false);
             }
             drop(inbox);
-            if !self.mind_file(asked) {
+            if (asked || self.is_due()) && !self.mind_file(asked) {
                 self.shared.rest(RETRY);
                 continue;
             }
@@ -184,6 +202,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     fn note_written(&mut self, n: usize) {
+        self.unseen = true;
         if mem::take(&mut self.failing) {
             let name = &self.target.name;
             info!("record {name}: writing again, nothing was lost");
@@ -230,14 +249,16 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         self.shared.work.notify_all();
     }
 
-    /// Looks after the file; false while lines may not go into it. `asked`: the path is to be looked at
-    /// now, and the record to go on there.
+    /// Whether the file is to be looked at again.
+    fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK
+    }
+
+    /// Looks after the file; false while lines may not go into it. `asked`: the record is to go on in what is
+    /// at the path.
     fn mind_file(&mut self, asked: bool) -> bool {
-        let due = asked || self.looked.elapsed() >= LOOK;
-        if due {
-            self.looked = Instant::now();
-        }
-        match self.target.whereabouts(due) {
+        (self.looked, self.unseen) = (Instant::now(), false);
+        match self.target.whereabouts() {
             Whereabouts::Unknown => true,
             Whereabouts::AtPath => {
                 self.astray = false;
@@ -325,7 +346,7 @@ mod tests {
         let lines = b"second, half\nthird\n";
         let begun = target.resume(lines, 10).unwrap();
         assert_eq!(begun, 10);
-        let mut writer = Writer::start(target, || {}).unwrap();
+        let mut writer = Writer::start(Ok(target), || {}).unwrap();
         fs::rename(&path, &old).unwrap();
         writer.look();
         writer.append(&mut lines[begun..].to_vec());
