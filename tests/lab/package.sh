@@ -355,7 +355,7 @@ EOF
 }
 
 check_source_installs_below_another_prefix() {
-  local commands said left pid
+  local commands said left pid text
   nothing_there
   commands=$(readme_block packaging/install)
   # shellcheck disable=SC2016 # $1, $2 belong to the inner shell
@@ -385,10 +385,14 @@ EOF
   is_not "$pid" MainPID || fail "the old process still runs"
   must_serve /run/lab-b.sock
   last_good_is_the_files /usr/local/bin/udsd
-  # A file that cannot be read is no last good one.
-  in_vm sh -c 'echo [ >>/etc/udsd/udsd.toml'
-  in_vm env PREFIX=/usr/local "$SOURCE/packaging/install" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
-  in_vm grep --quiet lab-b /etc/udsd/.last-good.toml || fail "the last good file is gone"
+  # Its text alone counts: folders and users may come later. One that cannot be read is no last good file.
+  in_vm sh -c 'echo "allow-users = [\"lab-later\"]" >>/etc/udsd/udsd.toml'
+  for text in "" "["; do
+    # shellcheck disable=SC2016 # $1 belongs to the inner shell
+    in_vm sh -c 'echo "$1" >>/etc/udsd/udsd.toml' _ "$text"
+    in_vm env PREFIX=/usr/local "$SOURCE/packaging/install" >"$stage/installation" 2>&1 || fail "$(cat "$stage/installation")"
+    in_vm grep --quiet lab-later /etc/udsd/.last-good.toml || fail "the last good file is not the text that was good"
+  done
   left=$(in_vm ls -A /etc/udsd | sort | xargs)
   [ "$left" = ".last-good.toml udsd.toml" ] || fail "in /etc/udsd: $left"
   commands=$(readme_block "systemctl disable --now udsd.socket")
