@@ -101,6 +101,12 @@ impl Ready {
             self.0.push(client.user, Turn::Client(key));
         }
     }
+
+    /// Adds a client before the others of its user; where it was listed, its later turn is passed over.
+    fn list_first<S>(&mut self, client: &mut Connection<S>, key: usize) {
+        client.listed = true;
+        self.0.push_front(client.user, Turn::Client(key), false);
+    }
 }
 
 impl<S: Stream> Hub<S> {

@@ -286,13 +286,14 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// What the client waited for has come.
+    /// What the client waited for has come. It goes before the others of its user, for those who want the
+    /// same room are barred until it had its turn.
     pub(super) fn resume(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
         client.awaits = None;
         // It was not silent: nobody listened.
         client.active = now.instant;
-        self.ready.list(client, key);
+        self.ready.list_first(client, key);
     }
 
     /// Runs one step of the client's input through its socket's service.
@@ -401,7 +402,11 @@ impl<S: Stream> Hub<S> {
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
-        socket.line.leave(client.user, key);
+        if client.awaits == Some(Awaits::Room) {
+            socket.line.leave(client.user, key);
+        } else {
+            socket.line.served(key);
+        }
         if let Some(relay) = socket.service.relay() {
             relay.leave(key, client.holds_up);
         }

@@ -203,11 +203,15 @@ impl Relay {
             }
             let room = self.room(from.key, out);
             let before = self.log.len();
-            taken = self.take(from, batch, taken, room.min(share), out);
-            let grown = self.log.len() - before;
-            share -= grown;
-            let writes = if before == 0 { DELIVERY } else { 0 };
-            out.effects.work += self.members.len() * (grown + writes);
+            let mut end = self.take(from, batch, taken, room.min(share), out);
+            if end == 0 && share < room {
+                let needed = self.next(from, batch, taken, out);
+                if needed <= room {
+                    end = self.take(from, batch, taken, needed, out);
+                }
+            }
+            taken = end;
+            share = share.saturating_sub(self.count(before, out));
             if taken == batch.bytes.len() {
                 return taken;
             }
@@ -237,7 +241,21 @@ impl Relay {
             // No queue is in the way but a quota: one message, of which the kernel will take what it
             // can, and there is room that no input may use.
             taken = self.take(from, batch, taken, needed, out);
+            share = share.saturating_sub(self.count(0, out));
+            if taken == batch.bytes.len() {
+                return taken;
+            }
         }
+    }
+
+    /// Counts the work of what the log has grown by, from `before` on; returns that growth.
+    fn count<S>(&self, before: usize, out: &mut Outbox<'_, S>) -> usize {
+        let grown = self.log.len() - before;
+        if grown > 0 {
+            let writes = if before == 0 { DELIVERY } else { 0 };
+            out.effects.work += self.members.len() * (grown + writes);
+        }
+        grown
     }
 
     /// Adds messages of `batch` behind `start` to the log, no more than `room` bytes; returns where

@@ -202,3 +202,55 @@ fn senders_that_wait_for_a_record_take_turns_by_user() {
     }
     drop(flood);
 }
+
+#[test]
+fn who_is_called_for_room_goes_before_the_ready_of_its_user() {
+    let mut world = World::collect("queue-size = \"65B\"");
+    let _first = flooders(&mut world, 1000, 1);
+    world.settle();
+    let _others = flooders(&mut world, 1000, 100);
+    world.hub.expect(true);
+    world.events_before_turn();
+    let before = world.records[0].len();
+    assert_ne!(world.written(0), 0);
+    world.turn();
+    assert_ne!(world.records[0].len(), before, "the room stays empty");
+}
+
+#[test]
+fn a_message_that_is_larger_than_a_turn_is_the_last_in_it() {
+    let long = [vec![b'x'; (256 << 10) - 1], b"\n".to_vec()].concat();
+    for slow_client in ["wait", "drop", "disconnect"] {
+        let mut world = World::new(&format!(
+            "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"lines\"\n\
+             slow-client = \"{slow_client}\"\nmessage-size = \"256KiB\"\nqueue-size = \"8MiB\""
+        ));
+        let enter = |_| {
+            let (client, wire) = world.try_enter(0, user(1000), &[]);
+            wire.borrow_mut().capacity = usize::MAX;
+            client.unwrap()
+        };
+        let clients: Vec<Client> = (0..65).map(enter).collect();
+        for client in &clients[..8] {
+            client.send(&long);
+        }
+        world.hub.expect(true);
+        for _ in 0..1000 {
+            let before = world.counters().messages;
+            world.events_before_turn();
+            world.turn();
+            let taken = world.counters().messages - before;
+            assert!(taken <= 1, "{slow_client}: {taken} messages in a turn");
+            for client in &clients {
+                client.take(usize::MAX);
+            }
+            if world.counters().messages == 8 {
+                break;
+            }
+        }
+        assert_eq!(world.counters().messages, 8);
+        for client in &clients[8..] {
+            assert_eq!(client.wire.borrow().written, 2 << 20, "{slow_client}");
+        }
+    }
+}
