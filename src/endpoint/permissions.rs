@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use log::warn;
-use rustix::fs::{self as rfs, AtFlags, Mode};
+use rustix::fs::{self as rfs, AtFlags};
 
-use super::place::{Bound, file_of};
+use super::place::{Bound, chmod, file_of};
 
 /// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
 #[derive(Debug)]
@@ -93,10 +93,4 @@ impl Drop for Permissions {
             }
         }
     }
-}
-
-/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
-pub(super) fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
-    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)
 }

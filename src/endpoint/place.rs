@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt},
@@ -25,7 +25,6 @@ use rustix::{
     process::{getegid, geteuid, getgroups, umask},
 };
 
-use super::permissions::chmod;
 use crate::{
     config,
     lock::{self, IsOwn, Lock, Unlocked},
@@ -474,4 +473,9 @@ fn loose_folder(path: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
+pub(super) fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)
 }

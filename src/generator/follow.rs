@@ -1,29 +1,13 @@
 //! What the units follow: the file, and where that has faults, the last good one. A faulty table costs
 //! at most its own socket; a text that is not TOML says nothing at all.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::Path;
 
-use super::units::{Maker, SocketUnit};
+use super::units::{Followed, Maker, SocketUnit};
 use crate::{
     config::{Address, Config, Draft, Socket, last_good},
     error::Fault,
 };
-
-/// What the units are made of.
-pub(super) struct Followed {
-    /// `None`: there is none, and the embedded one serves.
-    pub(super) file: Option<PathBuf>,
-    /// `drain-timeout`
-    pub(super) drain: Duration,
-    /// Empty where the static units have to do.
-    pub(super) sockets: Vec<SocketUnit>,
-    pub(super) faults: Vec<Fault>,
-    /// What stands in for what is faulty.
-    pub(super) instead: String,
-}
 
 /// Reads `file`, or the one that the manager's places have.
 pub(super) fn read(file: Option<&Path>, maker: &Maker<'_>) -> Followed {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Scope, follow::Followed};
+use super::Scope;
 use crate::{
     config::{Address, Config, Places, ServiceKind, Socket, SocketType},
     error::Fault,
@@ -98,6 +98,19 @@ pub(super) struct SocketUnit {
     keys: Option<String>,
     /// The folder of its record, where the service has no right of its own, for ReadWritePaths=.
     record_folder: Option<String>,
+}
+
+/// What the units are made of.
+pub(super) struct Followed {
+    /// `None`: there is none, and the embedded one serves.
+    pub(super) file: Option<PathBuf>,
+    /// `drain-timeout`
+    pub(super) drain: Duration,
+    /// Empty where the static units have to do.
+    pub(super) sockets: Vec<SocketUnit>,
+    pub(super) faults: Vec<Fault>,
+    /// What stands in for what is faulty.
+    pub(super) instead: String,
 }
 
 /// Makes units for one manager.
