@@ -38,6 +38,7 @@ use crate::{
     systemd::Inherited,
 };
 use permissions::Permissions;
+pub use place::is_served;
 use place::{Bound, bind_file, clear, in_use, owner_of, take_lock};
 
 /// A socket that listens, or takes datagrams.

@@ -1,18 +1,20 @@
 //! `udsc apply`: makes the sockets, the units and the daemon follow udsd.toml, and tells the truth about
 //! it. The steps stand in `run`; `systemctl` and `udsd --check` are run as anybody would run them, `kernel`
-//! knows the sockets that there are, `socket` compares one with the file, `table` tells what became of each.
+//! knows the sockets that there are, `socket` compares one with the file, `old` clears up behind those that
+//! were moved or removed, `table` tells what became of each.
 //!
 //! Nothing is touched before the file is found good. Then only what differs from it is made anew: who is
 //! connected to a datagram socket would be cut off for good.
 
 mod kernel;
+mod old;
 mod socket;
 mod systemctl;
 mod table;
 
 use std::{
     collections::BTreeSet,
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -27,12 +29,12 @@ use rustix::{
 use super::{Options, failure::Failure};
 use crate::{
     accounts,
-    config::{Address, Config, Places, Socket, last_good},
+    config::{Config, Places, Socket, last_good},
     error::Fatal,
     generator, sys, sysctl,
 };
 use kernel::Bound;
-use socket::{File, Present, Rights, Wanted};
+use socket::{Present, Rights, Wanted};
 use systemctl::{Properties, Systemctl};
 use table::Row;
 
@@ -42,9 +44,13 @@ const FIRST: &str = "udsd.socket";
 const FURTHER: &str = "udsd-*.socket";
 const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer";
 
-/// How long the old sockets of a daemon that goes on are waited for, and how often they are looked at.
+/// What the daemon's status begins with where the file is not in force.
+const UNCHANGED: &str = "reload failed";
+
+/// How long the old sockets of a daemon that goes on are waited for, or its status where a reload failed,
+/// and how often that is looked at.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A change for one manager.
 struct Apply {
@@ -255,22 +261,12 @@ impl Apply {
         let pid = if self.systemctl.user {
             let unit = format!("user@{}.service", getuid().as_raw());
             let of_system = Systemctl { user: false };
-            of_system
-                .show("MainPID", &[unit])?
-                .pop()
-                .map(|unit| unit.get("MainPID").into())
+            let shown = of_system.show("MainPID", &[unit])?.pop();
+            shown.and_then(|unit| unit.get("MainPID").parse().ok())
         } else {
-            Some(String::from("1"))
+            Some(1)
         };
-        let Some(Ok(entries)) = pid.map(|pid| fs::read_dir(format!("/proc/{pid}/fd"))) else {
-            return Ok(None);
-        };
-        let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-        let inodes = links.filter_map(|link| {
-            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-            inode.parse().ok()
-        });
-        Ok(Some(inodes.collect()))
+        Ok(pid.and_then(kernel::held_by))
     }
 
     /// Stops what is gone, and makes anew what is stale. What did not come of it, `verify` sees.
@@ -294,13 +290,14 @@ impl Apply {
     /// that was made anew has restarted it (PartOf=), which reads the file; a reload does where nothing
     /// but the file differs.
     fn tell_daemon(&self, service: &Properties, any_gone: bool) -> Result<Row, Failure> {
-        let row = |outcome| Ok(Row::of_unit(SERVICE, outcome));
         if ["inactive", "failed"].contains(&service.get("ActiveState")) {
-            return row(Ok("not running: the next client starts it".into()));
+            let now = "not running: the next client starts it";
+            return Ok(Row::of_unit(SERVICE, Ok(now.into())));
         }
         // Waits for a restart that is under way.
-        if let Err(said) = self.systemctl.try_to("start", &[SERVICE])? {
-            return row(Err(said));
+        let started = self.systemctl.try_to("start", &[SERVICE])?;
+        if started.is_err() {
+            return self.row_of_daemon(started, "");
         }
         let now = self.state_of(SERVICE)?;
         let verb = if now.get("MainPID") != service.get("MainPID") {
@@ -310,18 +307,44 @@ impl Apply {
         } else {
             Some("reload")
         };
-        if let Some(verb) = verb
-            && let Err(said) = self.systemctl.try_to(verb, &[SERVICE])?
-        {
-            return row(Err(said));
-        }
-        let status = self.state_of(SERVICE)?;
-        match status.get("StatusText") {
-            // What its status begins with where the file is not in force.
-            text if text.starts_with("reload failed") => row(Err(text.into())),
-            _ if verb == Some("reload") => row(Ok("reloaded".into())),
-            _ => row(Ok("restarted, with all its clients".into())),
-        }
+        let done = match verb {
+            Some(verb) => self.systemctl.try_to(verb, &[SERVICE])?,
+            None => Ok(()),
+        };
+        let became = match verb {
+            Some("reload") => "reloaded",
+            _ => "restarted, with all its clients",
+        };
+        self.row_of_daemon(done, became)
+    }
+
+    /// What systemctl has `done` made the daemon `became`; where that failed, what the daemon says of it,
+    /// else what systemctl said.
+    fn row_of_daemon(&self, done: Result<(), String>, became: &str) -> Result<Row, Failure> {
+        // A reload tells the daemon by a signal, which may come to it later than systemctl ends.
+        let end = Instant::now() + PATIENCE;
+        let status = loop {
+            let state = self.state_of(SERVICE)?;
+            let is_up = ["active", "reloading"].contains(&state.get("ActiveState"));
+            let status = state.get("StatusText");
+            if !is_up || status.starts_with(UNCHANGED) == done.is_err() || Instant::now() > end {
+                break status.to_owned();
+            }
+            thread::sleep(LOOK_AGAIN);
+        };
+        let outcome = match done {
+            _ if status.starts_with(UNCHANGED) => Err(status),
+            Err(said) => Err(said),
+            Ok(()) => Ok(became.into()),
+        };
+        let outcome = outcome.map_err(|why| format!("{why}; {}", self.see(SERVICE)));
+        Ok(Row::of_unit(SERVICE, outcome))
+    }
+
+    /// Where a unit's log stands.
+    fn see(&self, unit: &str) -> String {
+        let user = if self.systemctl.user { "--user " } else { "" };
+        format!("journalctl {user}--unit={unit} says why")
     }
 
     /// Whether a folder of a record is one that only a new process can write to (ReadWritePaths=).
@@ -343,14 +366,13 @@ impl Apply {
             let was = stale.iter().find(|stale| stale.number == number);
             let outcome = match (was, left.is_empty() && state == "active") {
                 (_, false) => Err(format!(
-                    "{}; journalctl {}--unit={} says why",
+                    "{}; {}",
                     if left.is_empty() {
                         state
                     } else {
                         left.join(", ")
                     },
-                    if self.systemctl.user { "--user " } else { "" },
-                    wanted.unit
+                    self.see(&wanted.unit)
                 )),
                 (None, true) => Ok("as it was".into()),
                 (Some(stale), true) if !stale.was_up => Ok("started".into()),
@@ -376,42 +398,6 @@ impl Apply {
                 Row::of_unit(unit, outcome)
             })
             .collect())
-    }
-
-    /// The files of sockets that were moved or removed, as the last good file had them: systemd leaves
-    /// them, dead. One that somebody else has a socket at stays.
-    fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
-        let last = self.config.file.as_deref();
-        let last = last.map(|file| last_good::load(file, &self.places));
-        let Some(Ok(Some(last))) = last else {
-            return Ok(());
-        };
-        let mut left: Vec<(String, Address)> = Vec::new();
-        for old in last.sockets {
-            let address = old.address.in_unit();
-            if self.wanted.iter().all(|wanted| wanted.address != address) {
-                left.push((old.name, address));
-            }
-        }
-        // A new process closes the old sockets once it serves: whoever waits there comes in first.
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let bound = Self::bound()?;
-            left.retain(|(name, address)| match socket::file(address, &bound) {
-                File::Dead(path) => {
-                    if fs::remove_file(&path).is_ok() {
-                        table::note_removed(rows, name, &path);
-                    }
-                    false
-                }
-                File::None => false,
-                File::Bound => true,
-            });
-            if left.is_empty() || Instant::now() > end {
-                return Ok(());
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
     }
 
     /// Keeps the file for the day when an edit of it cannot be read.

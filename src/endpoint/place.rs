@@ -267,7 +267,10 @@ pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String>
 
 /// Whether somebody has the socket at `path`; fails where something else is there. Nobody notices a datagram
 /// socket that connects, and it learns of every type.
-pub(super) fn is_served(path: &Path) -> Result<bool, String> {
+///
+/// # Errors
+/// What else is there, or why it cannot be told.
+pub fn is_served(path: &Path) -> Result<bool, String> {
     if !has_socket(path)? {
         return Ok(false);
     }

@@ -9,6 +9,8 @@ CHECKS+=(
   apply_is_true_whatever_the_state
   apply_opens_folders_for_records
   apply_serves_one_user
+  apply_leaves_alone_what_somebody_else_serves
+  apply_says_why_the_daemon_did_not_follow
 )
 
 # applied SOCKET PATTERN: the last line of the table about it.
@@ -355,4 +357,76 @@ END
   as_resident systemctl --user restart udsd.socket
   go_on "a goes on, b goes on"
   in_vm test -e "$runtime/lab-moved.sock" || fail "the user's socket is gone"
+}
+
+check_apply_leaves_alone_what_somebody_else_serves() {
+  local n listen
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+[socket.b]
+path = "%t/lab-b.sock"
+[socket.c]
+path = "%t/lab-c.sock"
+[socket.d]
+path = "%t/lab-d.sock"
+type = "datagram"
+EOF
+  apply
+  # One in another network namespace, whose sockets the kernel does not list here; of each type.
+  in_vm rm /run/lab-b.sock /run/lab-d.sock
+  n=0
+  for listen in "-klU /run/lab-b.sock" "-kluU /run/lab-d.sock"; do
+    n=$((n + 1))
+    # shellcheck disable=SC2086 # words
+    in_vm systemd-run --quiet --unit="lab-other-$n" --property=PrivateNetwork=yes nc $listen
+  done
+  # One of another unit's.
+  printf '%s\n' '[Socket]' ListenStream=/run/lab-c.sock Accept=yes | put 0644 /dev/stdin /run/systemd/system/lab-own.socket
+  printf '%s\n' '[Service]' ExecStart=/bin/cat StandardInput=socket |
+    put 0644 /dev/stdin /run/systemd/system/lab-own@.service
+  in_vm systemctl daemon-reload
+  in_vm systemctl start lab-own.socket
+  for n in b d; do
+    wait_until "somebody else is at /run/lab-$n.sock" in_vm test -S "/run/lab-$n.sock"
+  done
+  config <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+EOF
+  apply
+  applied b "*stopped; /run/lab-b.sock is somebody else's now"
+  applied d "*stopped; /run/lab-d.sock is somebody else's now"
+  applied c "*stopped; /run/lab-c.sock is lab-own.socket's now"
+  for n in b c d; do
+    in_vm test -S "/run/lab-$n.sock" || fail "/run/lab-$n.sock, which somebody serves, was removed"
+  done
+  in_vm systemctl stop lab-other-1 lab-other-2 lab-own.socket
+  in_vm rm -f /run/lab-[bcd].sock /run/systemd/system/lab-own*
+  in_vm systemctl daemon-reload
+}
+
+check_apply_says_why_the_daemon_did_not_follow() {
+  fresh <<'EOF'
+[socket.a]
+path = "%t/lab-a.sock"
+service = "collect"
+framing = "lines"
+record.file = "%L/udsd/lab-told.json"
+EOF
+  apply
+  in_vm systemctl start udsd.service
+  # What root's check cannot try, the service finds at the reload.
+  in_vm install -d -m 755 /var/log/udsd/lab-sealed
+  in_vm sed -i s,udsd/lab-told,udsd/lab-sealed/told, /etc/udsd/udsd.toml
+  apply_fails "udsc: 1 is not as the file says"
+  applied - "*FAILED: reload failed: *socket.a.record.file: *; journalctl --unit=udsd.service says why"
+  in_vm rm -r /var/log/udsd/lab-sealed
+  in_vm sed -i s,udsd/lab-sealed/told,udsd/lab-told, /etc/udsd/udsd.toml
+  apply
+  # One that cannot start says nothing itself.
+  drop_in lab '[Service]' ExecStartPre=/bin/false
+  in_vm sed -i s,lab-a,lab-moved, /etc/udsd/udsd.toml
+  apply_fails "udsc: * not as the file says"
+  applied - "*FAILED: Job for udsd.service failed*; journalctl --unit=udsd.service says why"
 }

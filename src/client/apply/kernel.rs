@@ -1,7 +1,8 @@
 //! The Unix domain sockets that somebody may reach, as the kernel tells them (`sock_diag(7)`).
 
 use std::{
-    fs::Metadata,
+    collections::BTreeSet,
+    fs::{self, Metadata},
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
 };
@@ -87,6 +88,17 @@ pub(super) fn bound() -> io::Result<Vec<Bound>> {
             return Ok(found);
         }
     }
+}
+
+/// The inodes of the sockets that a process has open; `None` where that cannot be seen.
+pub(super) fn held_by(pid: u32) -> Option<BTreeSet<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let inodes = links.filter_map(|link| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        inode.parse().ok()
+    });
+    Some(inodes.collect())
 }
 
 /// SO_SNDBUF of a socket that asks for `bytes` as the manager does, by force where it may.
@@ -189,7 +201,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
     use std::{
-        fs,
         os::unix::net::{UnixDatagram, UnixListener, UnixStream},
         process,
     };

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt},
-    path::PathBuf,
 };
 
 use super::kernel::Bound;
@@ -106,32 +105,5 @@ impl Wanted {
             }
         }
         found
-    }
-}
-
-/// What is there in place of a socket that the file no longer has.
-pub(super) enum File {
-    /// A socket's, that nobody has any more.
-    Dead(PathBuf),
-    /// A socket's, that somebody has.
-    Bound,
-    /// Nothing, or no socket.
-    None,
-}
-
-/// The file at `address`.
-pub(super) fn file(address: &Address, bound: &[Bound]) -> File {
-    let Address::Path(path) = address else {
-        return File::None;
-    };
-    match fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => {
-            if bound.iter().any(|bound| bound.is_at(address, Some(&file))) {
-                File::Bound
-            } else {
-                File::Dead(path.clone())
-            }
-        }
-        _ => File::None,
     }
 }

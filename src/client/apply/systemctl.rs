@@ -96,6 +96,16 @@ impl Systemctl {
         Ok(names.map(Into::into).collect())
     }
 
+    /// The socket unit that listens at `path`.
+    pub(super) fn listening_at(self, path: &str) -> Result<Option<String>, Failure> {
+        let options = ["list-sockets", "--plain", "--no-legend", "--full"];
+        let output = self.output::<&str>(&options, &[])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut there = text.lines().filter_map(|line| line.strip_prefix(path));
+        let unit = there.find_map(|rest| rest.strip_prefix(' ')?.split_whitespace().next());
+        Ok(unit.map(Into::into))
+    }
+
     fn output<S: AsRef<str>>(self, options: &[&str], units: &[S]) -> Result<Output, Failure> {
         let mut command = Command::new("systemctl");
         if self.user {

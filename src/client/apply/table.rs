@@ -41,21 +41,29 @@ impl Row {
     }
 }
 
-/// The dead file of socket `name` was removed from `path`.
-pub(super) fn note_removed(rows: &mut Vec<Row>, name: &str, path: &Path) {
-    let removed = format!("the dead {} removed", path.display());
-    match rows.iter_mut().find(|row| row.name == name) {
-        Some(row) => {
-            let (Ok(outcome) | Err(outcome)) = &mut row.outcome;
-            *outcome += &format!("; {removed}");
-        }
-        None => rows.push(Row {
+/// What became of the file that socket `name` had at `path`.
+pub(super) fn note_file(
+    rows: &mut Vec<Row>,
+    name: &str,
+    path: &Path,
+    became: Result<String, String>,
+) {
+    let Some(row) = rows.iter_mut().find(|row| row.name == name) else {
+        rows.push(Row {
             name: name.into(),
             unit: "-".into(),
             address: path.display().to_string(),
-            outcome: Ok("gone; its dead file removed".into()),
-        }),
-    }
+            outcome: became,
+        });
+        return;
+    };
+    let (Ok(outcome) | Err(outcome)) = &row.outcome;
+    let (Ok(file) | Err(file)) = &became;
+    let both = format!("{outcome}; {file}");
+    row.outcome = match (&row.outcome, &became) {
+        (Ok(_), Ok(_)) => Ok(both),
+        _ => Err(both),
+    };
 }
 
 pub(super) fn print(rows: &[Row]) -> Result<(), Failure> {

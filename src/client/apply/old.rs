@@ -1,0 +1,179 @@
+//! The files of sockets that were moved or removed: those that nobody has any more are removed, of the others
+//! it is told who has them.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Instant,
+};
+
+use super::{
+    Apply, LOOK_AGAIN, PATIENCE, SERVICE,
+    kernel::{self, Bound},
+    table::{self, Row},
+};
+use crate::{
+    client::failure::Failure,
+    config::{Address, last_good},
+    endpoint::is_served,
+};
+
+impl Apply {
+    /// The files of sockets that were moved or removed, as the last good file had them: systemd leaves
+    /// them, dead. One that somebody has a socket at stays.
+    pub(super) fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
+        let last = self.config.file.as_deref();
+        let last = last.map(|file| last_good::load(file, &self.places));
+        let Some(Ok(Some(last))) = last else {
+            return Ok(());
+        };
+        let mut left: Vec<(String, PathBuf)> = Vec::new();
+        for old in last.sockets {
+            let address = old.address.in_unit();
+            if self.wanted.iter().all(|wanted| wanted.address != address)
+                && let Address::Path(path) = address
+            {
+                left.push((old.name, path));
+            }
+        }
+        // A new process closes the old sockets once it serves: whoever waits there comes in first.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            left.retain(|(name, path)| match file(path) {
+                File::Dead => {
+                    table::note_file(rows, name, path, remove(path));
+                    false
+                }
+                File::None => false,
+                File::Bound => true,
+            });
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return self.tell_bound(&left, rows);
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Says who has the sockets at the places of these old ones.
+    fn tell_bound(&self, left: &[(String, PathBuf)], rows: &mut Vec<Row>) -> Result<(), Failure> {
+        let daemon = self.state_of(SERVICE)?.get("MainPID").parse().ok();
+        let ours = [
+            (SERVICE, daemon.and_then(kernel::held_by)),
+            ("systemd", self.held()?),
+        ];
+        let ours = ours.map(|(name, held)| (name, held.unwrap_or_default()));
+        let bound = Self::bound()?;
+        for (name, path) in left {
+            let unit = self.systemctl.listening_at(&path.to_string_lossy())?;
+            let became = match unit {
+                // One of these would have been stopped.
+                Some(unit) if !unit.starts_with("udsd") => {
+                    Ok(format!("{} is {unit}'s now", path.display()))
+                }
+                _ => tell_bound(path, &bound, &ours),
+            };
+            table::note_file(rows, name, path, became);
+        }
+        Ok(())
+    }
+}
+
+/// Removes a dead file: what became of it.
+fn remove(path: &Path) -> Result<String, String> {
+    let path_text = path.display();
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("the dead {path_text} cannot be removed: {error}"))
+        }
+        _ => Ok(format!("the dead {path_text} removed")),
+    }
+}
+
+/// What is there in place of a socket that the file no longer has.
+enum File {
+    /// A socket's, that nobody has any more.
+    Dead,
+    /// A socket's, that somebody has, or of which that cannot be told.
+    Bound,
+    /// Nothing, or no socket.
+    None,
+}
+
+/// The file at `path`. Asked by connecting: the kernel lists the sockets of this network namespace alone,
+/// and those of others are reached as well.
+fn file(path: &Path) -> File {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => match is_served(path) {
+            Ok(false) => File::Dead,
+            Ok(true) | Err(_) => File::Bound,
+        },
+        _ => File::None,
+    }
+}
+
+/// What is told of the file of an old socket that somebody has: the error where that is one of `ours`, each
+/// with the inodes of its sockets.
+fn tell_bound(
+    path: &Path,
+    bound: &[Bound],
+    ours: &[(&str, BTreeSet<u32>)],
+) -> Result<String, String> {
+    let address = Address::Path(path.into());
+    let file = fs::symlink_metadata(path).ok();
+    let mut there = bound
+        .iter()
+        .filter(|bound| bound.is_at(&address, file.as_ref()));
+    let holder = there.find_map(|bound| {
+        ours.iter()
+            .find_map(|(name, inodes)| inodes.contains(&bound.inode).then_some(name))
+    });
+    let path = path.display();
+    match holder {
+        Some(name) => Err(format!("{path} is still open in {name}")),
+        None => Ok(format!("{path} is somebody else's now")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use std::{os::unix::net::UnixListener, process};
+
+    use super::*;
+    use crate::client::apply::kernel;
+
+    #[test]
+    fn an_old_socket_is_told_by_who_has_it() {
+        let folder = std::env::temp_dir().join(format!("udsd-old-{}", process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("old");
+        assert!(matches!(file(&path), File::None));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(matches!(file(&path), File::Bound));
+        let own = kernel::held_by(process::id()).unwrap();
+        let bound = kernel::bound().unwrap();
+        let open = path.display();
+        assert_eq!(
+            tell_bound(
+                &path,
+                &bound,
+                &[("systemd", BTreeSet::new()), ("this", own)]
+            ),
+            Err(format!("{open} is still open in this"))
+        );
+        assert_eq!(
+            tell_bound(&path, &bound, &[("systemd", BTreeSet::new())]),
+            Ok(format!("{open} is somebody else's now"))
+        );
+        drop(listener);
+        assert!(matches!(file(&path), File::Dead));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
