@@ -612,6 +612,8 @@ fn a_record_on_a_file_system_that_does_not_answer_holds_up_nobody() {
         std::thread::yield_now();
     }
     harness::round_trip(&daemon.connect("echo"), b"served");
+    // The file system ends by itself after a while.
+    assert!(waits(), "served only when it answered");
     assert!(daemon.stop().success());
 }
 
