@@ -7,7 +7,10 @@
 //! that it waits in. Where the kernel keeps descriptors out (SO_PASSRIGHTS) there are none, and this has
 //! nothing to do; the thread starts with the first.
 //!
-//! No more than `ROOM` descriptors, and those of one message, are received and not closed.
+//! A signal ends such a wait, and the close goes on without it: the thread has itself interrupted.
+//! Otherwise one user after another could have it wait for as long as it takes them to fill its queue.
+//! That has a bound: no more than `ROOM` descriptors and sockets, and those of one message, are open here;
+//! beyond that no descriptors are received, and nobody is accepted.
 
 use std::{
     collections::VecDeque,
@@ -28,14 +31,18 @@ use rustix::{
     net::{RecvFlags, SocketType, recv, sockopt},
 };
 
-use crate::{peer::Peer, sys::DESCRIPTORS, throttle::Throttle};
+use crate::{
+    peer::Peer,
+    sys::{self, DESCRIPTORS, Interrupter},
+    throttle::Throttle,
+};
 
-/// Descriptors that clients sent and that are not closed yet; beyond that, none are received.
+/// Descriptors and sockets that are not closed yet; beyond that, none are received or accepted.
 const ROOM: usize = 1024;
 /// The part of this process' files that they may be, where that is less.
 const SHARE: usize = 16;
-/// How long one close may take before those who send more are not waited with any longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a close may wait for a peer.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 static CLOSER: Closer = Closer {
     room: AtomicUsize::new(ROOM),
@@ -43,7 +50,6 @@ static CLOSER: Closer = Closer {
     work: Mutex::new(Work {
         queue: VecDeque::new(),
         open: 0,
-        since: None,
         runs: false,
         came: None,
     }),
@@ -59,10 +65,8 @@ struct Closer {
 
 struct Work {
     queue: VecDeque<Open>,
-    /// Descriptors of the queue, and the one that is being closed.
+    /// Those of the queue, and the one that is being closed.
     open: usize,
-    /// When the close began that goes on now.
-    since: Option<Instant>,
     runs: bool,
     came: Option<Throttle>,
 }
@@ -93,15 +97,14 @@ pub fn watched_by(epoll: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the descriptors of one message more may be received.
+/// Whether the descriptors of one message more may be received, or a socket accepted in which some wait.
 pub fn has_room() -> bool {
-    CLOSER.work().open <= CLOSER.room.load(Ordering::Relaxed)
-}
-
-/// Whether a close goes on that takes long.
-pub fn is_stuck() -> bool {
-    let since = CLOSER.work().since;
-    since.is_some_and(|since| since.elapsed() > PATIENCE)
+    let mut work = CLOSER.work();
+    let has_room = work.open <= CLOSER.room.load(Ordering::Relaxed);
+    if !has_room {
+        CLOSER.start(&mut work);
+    }
+    has_room
 }
 
 /// Closes what `sender` sent.
@@ -110,28 +113,35 @@ pub fn close_sent(descriptors: Vec<OwnedFd>, sender: &Peer) {
         return;
     }
     let mut work = CLOSER.work();
-    let throttle = work.came.get_or_insert_default();
-    if let Some(left_out) = throttle.pass(1, Instant::now()) {
-        let count = descriptors.len();
-        warn!(
-            "descriptors that came with a message ({sender}) are closed: {count} ({} lines like this left out)",
-            left_out.lines
-        );
-    }
+    let count = descriptors.len();
+    work.note(|| format!("descriptors that came with a message ({sender}) are closed: {count}"));
     CLOSER.give(work, descriptors.into_iter().map(Open::Any));
 }
 
 /// Closes a client's socket with all that waits in it.
 pub fn close(socket: OwnedFd) {
-    CLOSER.forget(&socket);
-    CLOSER.give(CLOSER.work(), [Open::Any(socket)]);
+    CLOSER.take(socket, Open::Any);
 }
 
 /// As `close`, but reads away first what waits there: closed with it, the socket would give its peer
 /// ECONNRESET. Nothing more comes: it is shut down.
 pub fn read_away(socket: OwnedFd) {
-    CLOSER.forget(&socket);
+    CLOSER.take(socket, Open::Unread);
+}
+
+/// Reads away what waits at a datagram socket, of which this is a copy: nothing more comes.
+pub fn read_away_datagrams(socket: OwnedFd) {
     CLOSER.give(CLOSER.work(), [Open::Unread(socket)]);
+}
+
+impl Work {
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let throttle = self.came.get_or_insert_default();
+        if let Some(left_out) = throttle.pass(1, Instant::now()) {
+            let lines = left_out.lines;
+            warn!("{} ({lines} lines like this left out)", line());
+        }
+    }
 }
 
 impl Closer {
@@ -139,32 +149,49 @@ impl Closer {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The event loop is to hear nothing more of it.
-    fn forget(&self, socket: &OwnedFd) {
+    fn take(&self, socket: OwnedFd, how: fn(OwnedFd) -> Open) {
+        // The event loop is to hear nothing more of it, where it watches it.
         if let Some(epoll) = self.epoll.get() {
-            // It may not be watched.
-            let _ = epoll::delete(epoll, socket);
+            let _ = epoll::delete(epoll, &socket);
         }
+        let client = sys::peer_of(&socket).unwrap_or(Peer::NONE);
+        let mut work = self.work();
+        work.note(|| {
+            format!("descriptors may wait in a client's socket ({client}), which is closed")
+        });
+        self.give(work, [how(socket)]);
     }
 
     fn give(&self, mut work: MutexGuard<'_, Work>, all: impl IntoIterator<Item = Open>) {
         let before = work.queue.len();
         work.queue.extend(all);
         work.open += work.queue.len() - before;
-        if !work.runs {
-            let started = thread::Builder::new()
-                .name("closer".into())
-                .spawn(|| CLOSER.run());
-            match started {
-                Ok(_) => work.runs = true,
-                // They stay open until the next one starts it.
-                Err(error) => warn!("cannot start the thread that closes descriptors: {error}"),
-            }
-        }
+        self.start(&mut work);
         self.more.notify_one();
     }
 
+    fn start(&self, work: &mut Work) {
+        if work.runs {
+            return;
+        }
+        let started = thread::Builder::new()
+            .name("closer".into())
+            .spawn(|| CLOSER.run());
+        match started {
+            Ok(_) => work.runs = true,
+            // They stay open until another attempt succeeds.
+            Err(error) => {
+                work.note(|| format!("cannot start the thread that closes descriptors: {error}"));
+            }
+        }
+    }
+
     fn run(&self) {
+        let interrupter = Interrupter::new();
+        if let Err(error) = &interrupter {
+            warn!("cannot bound how long the close of a descriptor takes: {error}");
+        }
+        let bound = |span| interrupter.iter().for_each(|it| it.set(span));
         let mut work = self.work();
         loop {
             let Some(next) = work.queue.pop_front() else {
@@ -172,15 +199,15 @@ impl Closer {
                 work = waited.unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            work.since = Some(Instant::now());
             drop(work);
+            bound(PATIENCE);
             match next {
                 Open::Any(descriptor) => drop(descriptor),
                 Open::Unread(socket) => empty(&socket),
             }
+            bound(Duration::ZERO);
             work = self.work();
             work.open -= 1;
-            work.since = None;
         }
     }
 }

@@ -179,7 +179,7 @@ impl Datagrams for Mailbox {
                 && let Ok(socket) = self.fd.try_clone()
             {
                 // Its answers still go out from here.
-                closer::read_away(socket);
+                closer::read_away_datagrams(socket);
                 return unread;
             }
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;

@@ -16,6 +16,7 @@ use std::{
     ops,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr, slice,
+    time::Duration,
 };
 
 pub use libc::{SIGPWR, SIGSTKFLT};
@@ -503,6 +504,70 @@ pub fn file_of_socket(socket: impl AsFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel made this descriptor just now, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Interrupts the thread that made it where that waits: in the kernel, a wait that signals end ends then
+/// (`timer_create(2)`).
+#[derive(Debug)]
+pub struct Interrupter(libc::timer_t);
+
+impl Interrupter {
+    /// Takes SIGURG, which else does nothing, for this process.
+    ///
+    /// # Errors
+    /// Those of `sigaction(2)` and `timer_create(2)`.
+    pub fn new() -> io::Result<Self> {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: zeros are a valid `struct sigaction` and an empty set of signals; the handler does nothing.
+        // The mask of this thread alone is changed.
+        let result = unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            let mut urgent: libc::sigset_t = mem::zeroed();
+            libc::sigaddset(&raw mut urgent, libc::SIGURG);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const urgent, ptr::null_mut());
+            libc::sigaction(libc::SIGURG, &raw const action, ptr::null_mut())
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut timer = MaybeUninit::uninit();
+        // SAFETY: zeros are a valid `struct sigevent`; the kernel writes the timer's number.
+        let result = unsafe {
+            let mut event: libc::sigevent = mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGURG;
+            event.sigev_notify_thread_id = libc::gettid();
+            libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, timer.as_mut_ptr())
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: written where that did not fail.
+        Ok(Interrupter(unsafe { timer.assume_init() }))
+    }
+
+    /// Interrupts after this span, and then each time it is over again, until this is set to zero.
+    pub fn set(&self, span: Duration) {
+        let span = libc::timespec {
+            tv_sec: span.as_secs() as libc::time_t,
+            tv_nsec: span.subsec_nanos().into(),
+        };
+        let when = libc::itimerspec {
+            it_interval: span,
+            it_value: span,
+        };
+        // SAFETY: the timer is this one's, and the kernel reads `when`. It cannot fail with these.
+        unsafe { libc::timer_settime(self.0, 0, &raw const when, ptr::null_mut()) };
+    }
+}
+
+impl Drop for Interrupter {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has it.
+        unsafe { libc::timer_delete(self.0) };
+    }
 }
 
 /// Sets from which byte on MSG_PEEK looks at what waits at a socket; each look moves it behind what it

@@ -22,17 +22,12 @@ const LOOKS: usize = 1024;
 /// What comes next. `passcred`: whether the socket has SO_PASSCRED.
 ///
 /// # Errors
-/// Those of `recvmsg(2)`, and where descriptors come while those that came before cannot be closed;
-/// `WouldBlock` where they only are not yet.
+/// Those of `recvmsg(2)`, and where descriptors come while too many that came before are not closed yet.
 pub(super) fn receive(fd: impl AsFd, buffer: &mut [u8], passcred: bool) -> io::Result<Received> {
     let fd = fd.as_fd();
     let mut most = buffer.len();
     if !closer::has_room() {
         let found = sys::look(fd, buffer, passcred)?;
-        if found.has_descriptors && !closer::is_stuck() {
-            // It is told again.
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         if found.has_descriptors {
             return Err(io::Error::other(
                 "it sends more descriptors, and those that clients sent before are not closed yet",

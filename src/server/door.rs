@@ -16,6 +16,7 @@ use rustix::{
 
 use super::{LISTENERS, watch};
 use crate::{
+    closer,
     connection::{Stream, Watch},
     endpoint::Endpoint,
     hub::{Hub, Now},
@@ -36,7 +37,7 @@ const TURNED_AWAY: usize = CLIENT / 4;
 const TURN: usize = 4 * SHARED;
 /// What a listener may have of that before the others have theirs.
 const ROUND: usize = 16 * LET_IN;
-/// How long accepting rests once descriptors have run out.
+/// How long accepting rests once descriptors have run out, or too many wait to be closed.
 const REST: Duration = Duration::from_millis(100);
 
 /// All listening sockets.
@@ -47,9 +48,10 @@ pub(super) struct Door {
     reserve: Option<File>,
     /// The listener whose turn it is.
     next: usize,
-    /// Accepting rests until then: descriptors ran out.
+    /// Accepting rests until then: descriptors ran out, or too many wait to be closed.
     rest: Option<Instant>,
     failed: Throttle,
+    full: Throttle,
     groupless: Throttle,
 }
 
@@ -91,6 +93,7 @@ impl Door {
             next: 0,
             rest: None,
             failed: Throttle::default(),
+            full: Throttle::default(),
             groupless: Throttle::default(),
         })
     }
@@ -158,6 +161,17 @@ impl Door {
             };
             if !listener.is_pending() {
                 break;
+            }
+            // One more might have to wait there.
+            if !closer::has_room() {
+                self.rest = Some(now.instant + REST);
+                if let Some(left_out) = self.full.pass(1, now.instant) {
+                    warn!(
+                        "too many descriptors that clients sent are not closed yet: accepting rests for {REST:?} ({} lines like this left out)",
+                        left_out.lines
+                    );
+                }
+                return None;
             }
             match listener.endpoint.accept() {
                 Ok((link, peer)) => {
