@@ -293,7 +293,10 @@ impl Replies {
                     self.shrink(place, cost, limits);
                 }
                 Err(error) if is_passing(&error) => {
-                    owed.wait = (owed.wait * 2).clamp(FIRST_WAIT, LAST_WAIT);
+                    owed.wait = match self.shares.is_waiting(&key) {
+                        true => FIRST_WAIT,
+                        false => (owed.wait * 2).clamp(FIRST_WAIT, LAST_WAIT),
+                    };
                     owed.due = now + owed.wait;
                     return Flushed::Full;
                 }

@@ -7,10 +7,10 @@
 //! buffer it is told who reads: datagrams go out in rounds, to one receiver alone until it has read
 //! what it got, then to all together who have. A round is over when the sum is what it was before.
 //! Where that takes too long, somebody in it does not read: one who was alone is left alone for a
-//! while, the others are tried alone again.
+//! while, the others are tried alone again. After a round of all, one who waits to be tried goes first.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     time::{Duration, Instant},
 };
@@ -32,6 +32,8 @@ const RECEIVERS: usize = 1024;
 const RECEIVERS_PER_USER: usize = RECEIVERS / 2;
 /// Receivers of which it is known that they read.
 const READERS: usize = 4096;
+/// Receivers that wait to be tried, one of each user.
+const WAITING: usize = 8;
 
 /// The shares of one socket's receivers.
 #[derive(Debug)]
@@ -79,6 +81,12 @@ impl Shares {
         Ok(())
     }
 
+    /// Whether a receiver waits to be tried: its turn comes soon, and is not waited for long.
+    pub(super) fn is_waiting(&self, key: &Key) -> bool {
+        let tight = self.tight.as_ref();
+        tight.is_some_and(|tight| tight.waiting.contains(key))
+    }
+
     /// Whether a receiver may be sent a datagram now.
     fn admit(&mut self, to: &Key, mailbox: &dyn Datagrams, now: Instant) -> bool {
         let size = mailbox.send_buffer();
@@ -114,6 +122,10 @@ struct Tight {
     readers: HashSet<Key>,
     resting: HashMap<Key, Rest>,
     users: HashMap<u32, OfUser>,
+    /// Those who wait to be tried, in their order.
+    waiting: VecDeque<Key>,
+    /// Until when nobody but the first of them is sent anything.
+    turn: Option<Instant>,
 }
 
 /// Who was sent something since all was read that ever will be.
@@ -154,6 +166,8 @@ impl Tight {
             readers: HashSet::new(),
             resting: HashMap::new(),
             users: HashMap::new(),
+            waiting: VecDeque::new(),
+            turn: None,
         }
     }
 
@@ -165,6 +179,7 @@ impl Tight {
             self.stuck = unread;
             return;
         };
+        let is_trial = round.is_trial;
         if unread <= self.stuck {
             self.read_late(self.stuck - unread);
             for (key, _) in round.members {
@@ -186,21 +201,47 @@ impl Tight {
             return;
         }
         self.stuck = unread;
+        // Who reads would begin the next round at once, each time.
+        if !is_trial {
+            while let Some(first) = self.waiting.front() {
+                if self.may_be_tried(first, now) {
+                    self.turn = Some(now + PATIENCE);
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+        }
     }
 
-    fn admit(&self, to: &Key, now: Instant) -> bool {
-        if !self.readers.contains(to) {
-            // Alone.
-            return self.round.is_none() && self.may_be_tried(to, now);
+    fn admit(&mut self, to: &Key, now: Instant) -> bool {
+        if self.turn.is_some_and(|end| end <= now) {
+            self.turn = None;
+            self.waiting.pop_front();
         }
-        self.round.as_ref().is_none_or(|round| {
-            let sent = round.members.get(to).copied().unwrap_or_default();
-            let all: usize = round.members.values().sum();
-            !round.is_trial
-                && now < round.since + ROUND
-                && sent < self.share / 64
-                && all < self.share
-        })
+        if !self.readers.contains(to) {
+            return self.may_be_tried(to, now) && self.try_alone(to);
+        }
+        let Some(round) = &self.round else {
+            return self.turn.is_none();
+        };
+        let sent = round.members.get(to).copied().unwrap_or_default();
+        let all: usize = round.members.values().sum();
+        !round.is_trial && now < round.since + ROUND && sent < self.share / 64 && all < self.share
+    }
+
+    /// Whether one of whom it is not known that it reads may be sent something now; else it waits.
+    fn try_alone(&mut self, to: &Key) -> bool {
+        let is_its_turn = self.turn.is_none() || self.waiting.front() == Some(to);
+        if self.round.is_none() && is_its_turn {
+            self.turn = None;
+            self.waiting.retain(|waiting| waiting != to);
+            return true;
+        }
+        let is_room = self.waiting.iter().all(|(_, uid)| *uid != to.1);
+        if is_room && self.waiting.len() < WAITING {
+            self.waiting.push_back(*to);
+        }
+        false
     }
 
     fn may_be_tried(&self, to: &Key, now: Instant) -> bool {
@@ -290,8 +331,6 @@ impl Tight {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::collections::VecDeque;
 
     use super::*;
     use crate::envelope::{Address, Envelope};
@@ -426,6 +465,54 @@ mod tests {
         let most = SIZE / 2 + SIZE / 4 + 3 * COST;
         assert!(world.kernel.most <= most, "{}", world.kernel.most);
         assert!(got >= 12_000, "{got}");
+    }
+
+    #[test]
+    fn who_is_new_is_tried_soon_however_busy_the_others_are() {
+        let mut world = World::new();
+        let sleeper = key(1, 7);
+        let busy: Vec<Key> = (2..20).map(|n| key(n, 9)).collect();
+        let read = |keys: &[Key]| {
+            let keys = keys.iter().map(|&key| (key, MILLISECOND));
+            keys.collect::<Vec<_>>()
+        };
+        for _ in 0..1000 {
+            while world.send(&sleeper) {}
+            for key in &busy {
+                world.send(key);
+            }
+            world.pass(read(&busy).into_iter());
+        }
+        // Each of these comes behind the busy ones.
+        let mut longest = 0;
+        for n in 100..200 {
+            let new = key(n, 10);
+            let all = [&busy[..], &[new]].concat();
+            let mut waits = 0;
+            loop {
+                for key in &busy {
+                    while world.send(key) {}
+                }
+                let is_sent = world.send(&new);
+                world.pass(read(&all).into_iter());
+                if is_sent || waits == 1000 {
+                    break;
+                }
+                waits += 1;
+            }
+            longest = longest.max(waits);
+        }
+        assert!(longest <= 50, "{longest} ms");
+        // One that waits and never comes again costs the others little.
+        let mut got = 0;
+        for n in 200..1200 {
+            world.send(&key(n, 11));
+            for key in &busy {
+                got += usize::from(world.send(key));
+            }
+            world.pass(read(&busy).into_iter());
+        }
+        assert!(got >= 1000 * busy.len() / 4, "{got}");
     }
 
     #[test]
