@@ -176,8 +176,9 @@ fn endpoint(
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
 ///
-/// All that can fail, or wait for anybody, stands before the commit or after the manager has been told
-/// that this process serves: one that is killed between the two has lost everybody.
+/// What is known to fail, or to wait for anybody, stands before the commit or after the manager has been
+/// told that this process serves: one that is killed between the two has lost everybody. The file is put
+/// into force between them: that takes its time where much waits, and where it fails all stays as it was.
 fn adopt(
     resumed: Resumed,
     serving: &Config,
