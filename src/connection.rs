@@ -208,6 +208,12 @@ impl<S: Stream> Connection<S> {
         self.queue.held() + self.input.as_ref().map_or(0, |input| input.held())
     }
 
+    /// What it awaited has come. It was not silent: nobody listened.
+    pub fn go_on(&mut self, now: Instant) {
+        self.awaits = None;
+        self.active = now;
+    }
+
     /// Whether whole messages of it wait for the service. Those of a dismissed one wait for nothing.
     #[must_use]
     pub fn is_blocked(&self) -> bool {

@@ -282,18 +282,18 @@ impl<S: Stream> Hub<S> {
             && record.as_ref().is_none_or(Record::has_room)
             && let Some(key) = line.call()
         {
-            self.resume(key, now);
+            // Before the others of its user: those who want the same room are barred until it had its turn.
+            let client = &mut self.clients[key];
+            client.go_on(now.instant);
+            self.ready.list_first(client, key);
         }
     }
 
-    /// What the client waited for has come. It goes before the others of its user, for those who want the
-    /// same room are barred until it had its turn.
+    /// What the client waited for has come.
     pub(super) fn resume(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
-        client.awaits = None;
-        // It was not silent: nobody listened.
-        client.active = now.instant;
-        self.ready.list_first(client, key);
+        client.go_on(now.instant);
+        self.ready.list(client, key);
     }
 
     /// Runs one step of the client's input through its socket's service.
