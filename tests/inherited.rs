@@ -22,8 +22,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, HANG, Random, Setup, connect, is_root, manager, packets::Packets, read_all,
-    round_trip,
+    Daemon, Folder, HANG, Random, Setup, apply_command, connect, is_root, manager,
+    packets::Packets, read_all, round_trip,
 };
 use rustix::{
     net::{
@@ -156,7 +156,7 @@ fn an_abstract_one_that_is_bound_beside_another_network_than_the_managers_is_tol
         "ERROR",
         "socket open (",
         "in the network namespace of udsd alone (PrivateNetwork=)",
-        "systemctl",
+        apply_command(),
     ]);
     assert!(!daemon.log().contains("may enter"), "{}", daemon.log());
     // As after every start, a reload says it again.
