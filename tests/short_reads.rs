@@ -391,8 +391,11 @@ fn no_edge_is_lost_in_a_stream_of_single_bytes_with_descriptors_and_urgent_data(
                         for byte in bytes {
                             match random.below(20) {
                                 0 => {
-                                    let (_, writer) = io::pipe().unwrap();
+                                    let (reader, writer) = io::pipe().unwrap();
                                     send_with(client, &[*byte], &[writer.as_fd()]);
+                                    drop(writer);
+                                    // Who sends more than can be closed in time is itself closed.
+                                    all_closed(&[reader]);
                                 }
                                 1 => send_urgent(client, &[*byte]),
                                 _ => (&mut &*client).write_all(&[*byte]).unwrap(),
