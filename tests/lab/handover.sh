@@ -85,12 +85,15 @@ END
 
 # hear_crowd PATTERN: the crowd's next line must match it.
 hear_crowd() {
-  local deadline=$((SECONDS + CROWD_WAIT))
+  local deadline=$((SECONDS + CROWD_WAIT)) part=
   heard=
-  until read -r -t 1 -u "$from_client" heard; do
+  # A second may end in mid-line: what came of it is kept.
+  until read -r -t 1 -u "$from_client" part; do
+    heard+=$part
     kill -0 "$crowd" 2>/dev/null || fail "the crowd is gone; expected: $1"
     [ "$SECONDS" -lt "$deadline" ] || fail "the crowd said nothing; expected: $1"
   done
+  heard+=$part
   # shellcheck disable=SC2053 # a pattern is meant
   [[ $heard == "crowd: "$1 ]] || { crowd_says; fail "the crowd said '$heard'; expected: $1"; }
   echo "        $heard"
