@@ -178,7 +178,7 @@ fn endpoint(
 ///
 /// What is known to fail, or to wait for anybody, stands before the commit or after the manager has been
 /// told that this process serves: one that is killed between the two has lost everybody. The file is put
-/// into force between them: that takes its time where much waits, and where it fails all stays as it was.
+/// into force between them: that takes its time where much waits, and where it fails the file of before serves.
 fn adopt(
     resumed: Resumed,
     serving: &Config,
