@@ -249,9 +249,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         self.shared.work.notify_all();
     }
 
-    /// Whether the file is to be looked at again.
+    /// Whether the file is to be looked at again. Always where a write failed: the file may have been
+    /// removed, and then no line may go into it.
     fn is_due(&self) -> bool {
-        self.looked.elapsed() >= LOOK
+        self.failing || self.looked.elapsed() >= LOOK
     }
 
     /// Looks after the file; false while lines may not go into it. `asked`: the record is to go on in what is
