@@ -22,7 +22,9 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, Folder, Setup, Signal, has_program, is_root, read_all, write_until_full};
+use harness::{
+    Daemon, Folder, Setup, Signal, close_reader, has_program, is_root, read_all, write_until_full,
+};
 use rustix::{
     event::PollFlags,
     fs::{CWD, FileType, Mode, mknodat},
@@ -379,8 +381,9 @@ fn a_signal_while_a_non_blocking_output_stalls_changes_nothing() {
 #[test]
 fn a_closed_standard_output_ends_the_daemon() {
     let (reader, writer) = io::pipe().unwrap();
-    let mut daemon = Setup::new().config(&config("", "")).stdout(writer).start();
-    drop(reader);
+    let output = writer.try_clone().unwrap();
+    let mut daemon = Setup::new().config(&config("", "")).stdout(output).start();
+    close_reader(reader, &writer);
     let mut client = daemon.connect("log");
     client.write_all(b"to nobody\n").unwrap();
     assert_eq!(daemon.wait().code(), Some(1));

@@ -22,8 +22,8 @@ use std::{
 };
 
 use harness::{
-    AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, connect, is_root, manager::passing,
-    packets::Packets, read_all, read_n, round_trip, write_until_full,
+    AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, close_reader, connect, is_root,
+    manager::passing, packets::Packets, read_all, read_n, round_trip, write_until_full,
 };
 
 /// A socket of this name at its path in the folder.
@@ -528,13 +528,13 @@ fn a_standard_output_that_closes_during_a_reload_ends_the_daemon() {
     for _ in 0..10 {
         let (reader, writer) = std::io::pipe().unwrap();
         let setup = Setup::new().config(&collect(""));
-        let mut daemon = setup.stdout(writer).start();
+        let mut daemon = setup.stdout(writer.try_clone().unwrap()).start();
         let mut client = daemon.connect("log");
         client.write_all(b"one\n").unwrap();
         daemon.halt();
         client.write_all(b"two\n").unwrap();
         daemon.signal(Signal::HUP);
-        drop(reader);
+        close_reader(reader, &writer);
         daemon.resume();
         assert_eq!(daemon.wait().code(), Some(1));
         assert!(daemon.log().contains("standard output"), "{}", daemon.log());

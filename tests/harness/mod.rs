@@ -843,6 +843,13 @@ pub fn round_trip(mut stream: &UnixStream, bytes: &[u8]) {
     assert_eq!(read_n(stream, bytes.len()), bytes);
 }
 
+/// Closes the reading end of a pipe, and waits until nobody has it: a process that another test starts
+/// has a copy until it is what it is to become.
+pub fn close_reader(reader: PipeReader, writer: &PipeWriter) {
+    drop(reader);
+    assert!(wait_for(writer.as_fd(), PollFlags::ERR), "it stays open");
+}
+
 /// Writes until nothing has fitted for a while, but `least` bytes have, or all is written; returns
 /// what was taken.
 pub fn write_until_full(stream: &UnixStream, bytes: &[u8], least: usize) -> usize {
