@@ -1,9 +1,9 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `keys` lists every key, `defaults` has every
-//! default and bound, `parse` reads the tables (`source` knows their lines), `value` and `path` one
-//! value each, `check` says which values contradict each other and which the daemon does not have
-//! yet, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the
+//! This file holds the types and the entry points. `keys` lists every key and all that holds for
+//! it, `defaults` has every default and bound, `parse` reads the tables (`source` knows their lines),
+//! `value` and `path` one value each, `show` is their reverse, `check` says which values contradict each
+//! other, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the
 //! copy that is kept for that.
 
 mod check;
@@ -16,6 +16,7 @@ mod options;
 mod parse;
 mod path;
 mod places;
+mod show;
 mod source;
 mod value;
 mod words;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use draft::Draft;
+pub use keys::{Effect, Key, changes, of_sockets};
 pub(crate) use parse::is_name;
 pub use places::Places;
 
@@ -275,7 +277,13 @@ impl Config {
     /// The effective configuration as TOML that loads again to the same.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        write::to_toml(self)
+        write::plain(self)
+    }
+
+    /// The same for people, with what each key means behind it.
+    #[must_use]
+    pub fn to_commented_toml(&self) -> String {
+        write::commented(self)
     }
 
     /// A fault of `key`, with file and line, for what only the running system can tell (a user that

@@ -453,11 +453,11 @@ fn before_a_reload_it_knows_what_the_units_have() {
         "{said}"
     );
     assert!(
-        said.contains("udsd.toml:3: socket.a.backlog: the socket unit says"),
+        said.contains("udsd.toml:3: socket.a.backlog: the socket units have to follow"),
         "{said}"
     );
     daemon.reload_with(&backlog);
-    daemon.wait_log(&["WARN", "socket.a.backlog: the socket unit says"]);
+    daemon.wait_log(&["WARN", "socket.a.backlog: the socket units have to follow"]);
     daemon.reload_with(&both);
     // What the daemon has put into force since its start is what the next file is compared with.
     let limited = socket("a", "clients = 7") + &socket("b", "");

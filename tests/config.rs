@@ -224,7 +224,7 @@ fn an_ad_hoc_path_is_printed_from_the_root_and_loads_again() {
         let first = print(path);
         let text = String::from_utf8_lossy(&first.stdout);
         assert!(first.status.success(), "{first:#?}");
-        let line = format!("\npath = \"{}\"\n", written.display());
+        let line = format!("\npath = \"{}\" ", written.display());
         assert!(text.contains(&line), "{line:?}: {text}");
         let again = check(&folder.file(&first.stdout));
         assert_eq!(first.stdout, again.stdout, "{again:#?}");

@@ -10,7 +10,7 @@
 mod harness;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, Permissions},
     os::unix::{
         fs::{PermissionsExt, chown, symlink},
@@ -114,7 +114,7 @@ fn the_first_socket_is_a_drop_in_of_the_static_unit() {
     let source = place.file.display();
     let socket = format!(
         "{HEADER}[Unit]\nSourcePath={source}\n\n[Socket]\nListenStream=\nListenStream=/run/chat.sock\n\
-         FileDescriptorName=chat\nBacklog=7\nSocketMode=0606\nSocketUser=alice\nSocketGroup=33\n"
+         SocketMode=0606\nSocketUser=alice\nSocketGroup=33\nBacklog=7\nFileDescriptorName=chat\n"
     );
     let service = format!(
         "{HEADER}[Unit]\nWants=udsd.socket\nPartOf=udsd.socket\nAfter=udsd.socket\n\n\
@@ -144,8 +144,8 @@ fn each_further_socket_is_a_unit_that_the_first_brings_up() {
         "{HEADER}[Unit]\nDescription=Message socket B_2-x of udsd\n\
          Documentation=man:udsd(8) man:udsd.toml(5)\nSourcePath={source}\nStopPropagatedFrom=udsd.socket\nBefore=udsd.socket\n\
          StartLimitIntervalSec=10s\nStartLimitBurst=100\n\n[Socket]\nService=udsd.service\n\
-         ListenStream=/run/b.sock\nFileDescriptorName=B_2-x\nBacklog=4096\nSocketMode=0600\n\
-         SocketUser=udsd\nSocketGroup=udsd\nRemoveOnStop=yes\n"
+         ListenStream=/run/b.sock\nSocketMode=0600\nSocketUser=udsd\nSocketGroup=udsd\n\
+         Backlog=4096\nFileDescriptorName=B_2-x\nRemoveOnStop=yes\n"
     );
     assert_eq!(written["udsd-B_2-x.socket"], unit);
     for name in ["udsd-B_2-x.socket", "udsd-c.socket"] {
@@ -263,6 +263,73 @@ fn types_have_their_keys() {
     assert_eq!(values(second, "PassCredentials"), ["yes"]);
     assert_eq!(values(second, "SendBuffer"), ["33554432"]);
     assert!(values(second, "ListenStream").is_empty());
+}
+
+#[test]
+fn each_directive_follows_the_keys_that_name_it() {
+    // Another value of each key, with what that needs.
+    let others = [
+        ("path", "path = \"/c\""),
+        ("mode", "mode = \"0600\""),
+        ("user", "user = 1"),
+        ("group", "group = 1"),
+        ("backlog", "backlog = 9"),
+        ("allow-users", "allow-users = [0]"),
+        ("allow-groups", "allow-groups = [0]"),
+        ("service", "service = \"collect\""),
+        ("framing", "framing = \"lines\""),
+        ("message-size", "message-size = 9"),
+        ("queue-size", "queue-size = \"9MiB\""),
+        ("slow-client", "slow-client = \"drop\""),
+        ("slow-timeout", "slow-timeout = \"9s\""),
+        ("idle-timeout", "idle-timeout = \"9s\""),
+        ("clients", "clients = 9"),
+        ("answer-abstract", "answer-abstract = true"),
+        (
+            "stamp",
+            "service = \"relay\"\nframing = \"lines\"\nstamp = true",
+        ),
+    ];
+    // What `type` is says which directives there are; what is not available yet has no other value.
+    let apart = ["type", "ack"];
+    let unit = |kind: &str, other: &str| {
+        let path = if other.starts_with("path") {
+            ""
+        } else {
+            "path = \"/b\"\n"
+        };
+        let first = "[socket.udsd]\npath = \"%t/udsd.sock\"\n[socket.b]\n";
+        let text = format!("{first}{path}type = \"{kind}\"\n{other}\n");
+        generate(&text)["udsd-b.socket"].clone()
+    };
+    for key in udsd::config::of_sockets().filter(|key| !apart.contains(&key.name)) {
+        let (_, other) = others.iter().find(|(name, _)| *name == key.name).unwrap();
+        let mut changed = BTreeSet::new();
+        let kinds: &[&str] = match key.name {
+            "framing" | "stamp" => &["stream"],
+            "service" | "answer-abstract" => &["datagram"],
+            _ => &["stream", "datagram"],
+        };
+        for kind in kinds {
+            let (before, after) = (unit(kind, ""), unit(kind, other));
+            let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+            let differ = &lines(&before) ^ &lines(&after);
+            changed.extend(differ.iter().filter_map(|line| {
+                let (name, _) = line.split_once('=')?;
+                (name != "SourcePath").then(|| name.to_owned())
+            }));
+        }
+        let named = key.directives.iter().copied();
+        let named: BTreeSet<_> = named
+            .filter(|name| *name != "ListenSequentialPacket")
+            .collect();
+        assert_eq!(
+            changed.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+            named,
+            "{}",
+            key.name
+        );
+    }
 }
 
 #[test]

@@ -4,8 +4,6 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use toml::Value;
-
 use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType, faults::Faults, keys,
     value::show_size,
@@ -85,9 +83,6 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
     let bytes_to_record = stream && bytes && socket.record.is_some();
     // A datagram under syslog loses its trailing LF and NUL.
     let unframed = bytes || datagram && syslog;
-    let is_abstract = matches!(socket.address, Address::Abstract(_));
-    let given = |key| is_abstract && faults.given(&whole(socket, key));
-    let (mode, user, group) = (given("mode"), given("user"), given("group"));
     for (wrong, key, other, why) in [
         (bytes_to_record && collect, "framing", "service", WHOLE),
         (bytes_to_record && !collect, "framing", "record", WHOLE),
@@ -100,18 +95,26 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
         (answer && !datagram, "answer-abstract", "type", ADDRESS),
         (answer && !echo, "answer-abstract", "service", ADDRESS),
         (ack && !collect, "ack", "service", COLLECT),
-        (mode, "mode", "path", FILE),
-        (user, "user", "path", FILE),
-        (group, "group", "path", FILE),
     ] {
         if wrong {
-            let (this, that) = (setting(socket, key, faults), setting(socket, other, faults));
-            let message = format!("{this} contradicts {that}: {why}");
-            clash(socket, [key, other], &message, faults);
+            contradicts(socket, key, other, why, faults);
+        }
+    }
+    if let Address::Abstract(_) = socket.address {
+        for key in keys::of_sockets().filter(|key| key.is_of_file) {
+            if faults.given(&whole(socket, key.name)) {
+                contradicts(socket, key.name, "path", FILE, faults);
+            }
         }
     }
     sizes(socket, faults);
     record_size(socket, faults);
+}
+
+fn contradicts(socket: &Socket, key: &str, other: &str, why: &str, faults: &mut Faults) {
+    let (this, that) = (setting(socket, key, faults), setting(socket, other, faults));
+    let message = format!("{this} contradicts {that}: {why}");
+    clash(socket, [key, other], &message, faults);
 }
 
 /// The whole name of a key of `socket`.
@@ -127,17 +130,13 @@ fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Faults) {
 /// A key and its value as they are given, or as they would be.
 fn setting(socket: &Socket, key: &str, faults: &Faults) -> String {
     let value = match key {
-        "type" => socket.kind.to_string(),
-        "service" => socket.service.to_string(),
-        "framing" => socket.framing.to_string(),
-        "message-size" => show_size(socket.message_size as u64),
-        "queue-size" => show_size(socket.queue_size as u64),
-        "path" => "@...".into(),
-        "stamp" | "ack" | "answer-abstract" => return format!("{key} = true"),
+        "path" => Some("@...".into()),
         "record" => return "the record table".into(),
-        _ => return key.into(),
+        _ => keys::value_of(socket, key),
     };
-    faults.setting(&whole(socket, key), &Value::from(value))
+    value.map_or(key.into(), |value| {
+        faults.setting(&whole(socket, key), &value)
+    })
 }
 
 fn sizes(socket: &Socket, faults: &mut Faults) {
@@ -328,36 +327,19 @@ fn limits(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// What the keys promise and the daemon does not have yet, with the values that it has. A line goes
-/// when its feature comes.
-const NOT_AVAILABLE_YET: [(&str, &str); 5] = [
-    ("daemon.control", r#""""#),
-    ("socket.NAME.ack", "false"),
-    ("socket.NAME.record.sync", "false"),
-    ("socket.NAME.record.rotate-size", r#""64MiB""#),
-    ("socket.NAME.record.keep", "8"),
-];
-
+/// Of what is not available yet the daemon has the default.
 fn not_available_yet(config: &Config, faults: &mut Faults) {
-    for keys::Table { name, keys } in keys::tables(config) {
-        let table = match name.split('.').collect::<Vec<_>>()[..] {
-            ["socket", _] => "socket.NAME",
-            ["socket", _, "record"] => "socket.NAME.record",
-            _ => &name,
-        };
-        for (key, value) in keys {
-            let known = format!("{table}.{key}");
-            let Some((_, available)) = NOT_AVAILABLE_YET.iter().find(|(key, _)| *key == known)
-            else {
+    let defaults = keys::defaults();
+    for table in keys::tables(config) {
+        let same = defaults.iter().find(|same| same.kind == table.kind);
+        for (key, value) in table.keys.iter().filter(|(key, _)| key.is_not_yet) {
+            let Some((_, default)) = same.and_then(|same| same.get(key.name)) else {
                 continue;
             };
-            let key = format!("{name}.{key}");
-            if available
-                .split(" or ")
-                .all(|text| text != value.to_string())
-            {
-                let setting = faults.setting(&key, &value);
-                let message = format!("{setting} is not available yet: leave it at {available}");
+            if value != default {
+                let key = format!("{}.{}", table.name, key.name);
+                let setting = faults.setting(&key, value);
+                let message = format!("{setting} is not available yet: leave it at {default}");
                 faults.not_yet(&key, &message);
             }
         }

@@ -13,7 +13,7 @@ use toml::{
 use super::{
     Address, Config, Draft, Places, Record, ServiceKind, Socket, check, defaults,
     faults::Faults,
-    keys::{self, Visitor},
+    keys::{self, Key, Visitor},
     source::{Source, join},
     value,
     words::{either, nearest},
@@ -204,11 +204,12 @@ impl Visitor for Section<'_> {
     /// Without a value, or with a faulty one, the default stays in its place.
     fn key<T>(
         &mut self,
-        key: &'static str,
+        key: Key,
         place: &mut T,
         read: impl Fn(&DeValue<'_>) -> Result<T, String>,
         _: impl Fn(&T) -> Value,
     ) {
+        let key = key.name;
         self.known.push(key);
         match self.table.get(key).map(|value| read(value.get_ref())) {
             Some(Ok(value)) => *place = value,
@@ -272,10 +273,10 @@ impl Section<'_> {
 }
 
 /// The first table that can have `key`.
-fn table_of(key: &str) -> Option<String> {
+fn table_of(key: &str) -> Option<&'static str> {
     let mut tables = keys::defaults().into_iter();
-    let table = tables.find(|table| table.keys.iter().any(|(known, _)| *known == key))?;
-    Some(table.name)
+    let table = tables.find(|table| table.get(key).is_some())?;
+    Some(table.kind)
 }
 
 #[cfg(test)]
@@ -317,9 +318,10 @@ mod tests {
     fn the_shipped_file_shows_every_key() {
         let lines = config(&shipped()).lines;
         for table in keys::defaults() {
-            let name = table.name.replace("NAME", "udsd");
+            let name = table.kind.replace("NAME", "udsd");
             for (key, _) in table.keys {
-                assert!(lines.contains_key(&join(&name, key)), "{name}.{key}");
+                let key = join(&name, key.name);
+                assert!(lines.contains_key(&key), "{key}");
             }
         }
     }

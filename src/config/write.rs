@@ -1,27 +1,34 @@
 //! A `Config` as TOML that loads again to the same: every key, in the order of the manual.
 
-use std::{
-    fmt::{Display, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fmt::Write;
 
-use toml::Value;
+use super::{Config, keys};
 
-use super::{
-    Address, Config, keys, places,
-    value::{show_size, show_span},
-};
+/// Width of a setting, before its comment.
+const SETTING: usize = 35;
 
-/// The whole file.
-pub(super) fn to_toml(config: &Config) -> String {
+/// The whole file, for programs.
+pub(super) fn plain(config: &Config) -> String {
+    write(config, |line, _| line)
+}
+
+/// The whole file, with what each key means behind it.
+pub(super) fn commented(config: &Config) -> String {
+    write(config, |line, meaning| match meaning {
+        "" => line,
+        _ => format!("{line:<SETTING$} # {}", meaning.replace('`', "")),
+    })
+}
+
+fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     for table in keys::tables(config) {
         let gap = if out.is_empty() { "" } else { "\n" };
-        let _ = writeln!(out, "{gap}[{}]", table.name);
+        let head = line(format!("[{}]", table.name), table.meaning);
+        let _ = writeln!(out, "{gap}{head}");
         for (key, value) in table.keys {
-            if key == "path"
+            if key.name == "path"
                 && value
                     .as_str()
                     .is_some_and(|path| !path.starts_with(['/', '@']))
@@ -29,71 +36,18 @@ pub(super) fn to_toml(config: &Config) -> String {
                 out +=
                     "# No file can say this: the absolute path is no text of at most 107 bytes.\n";
             }
-            let _ = writeln!(out, "{key} = {value}");
+            let setting = line(format!("{} = {value}", key.name), key.meaning);
+            let _ = writeln!(out, "{setting}");
         }
     }
     out
-}
-
-pub(super) fn word(value: &impl Display) -> Value {
-    value.to_string().into()
-}
-
-pub(super) fn list(values: &impl AsRef<[String]>) -> Value {
-    values.as_ref().to_owned().into()
-}
-
-pub(super) fn flag(value: &bool) -> Value {
-    (*value).into()
-}
-
-pub(super) fn count<T: Copy + TryInto<i64>>(value: &T) -> Value {
-    (*value).try_into().unwrap_or(i64::MAX).into()
-}
-
-pub(super) fn size<T: Copy + TryInto<u64>>(value: &T) -> Value {
-    show_size((*value).try_into().unwrap_or(u64::MAX)).into()
-}
-
-pub(super) fn mode(value: &u32) -> Value {
-    format!("{value:04o}").into()
-}
-
-pub(super) fn span(value: &Duration) -> Value {
-    show_span(*value).into()
-}
-
-pub(super) fn or_never(value: &Option<Duration>) -> Value {
-    value.as_ref().map_or("never".into(), span)
-}
-
-/// A path that `--socket` gave relative is written from the root.
-pub(super) fn address(address: &Address) -> Value {
-    match address {
-        Address::Abstract(name) => format!("@{}", text(&String::from_utf8_lossy(name))).into(),
-        Address::Path(given) => path(places::absolute(given).as_ref().unwrap_or(given)).into(),
-    }
-}
-
-pub(super) fn file(file: &Option<PathBuf>) -> Value {
-    file.as_deref().map(path).unwrap_or_default().into()
-}
-
-/// The reader takes paths of UTF-8 alone.
-fn path(path: &Path) -> String {
-    text(&path.to_string_lossy())
-}
-
-/// As the file writes it: a plain % is doubled.
-fn text(path: &str) -> String {
-    path.replace('%', "%%")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::super::{DEFAULT, Places};
+    use super::super::{Address, DEFAULT, Effect, Places, Record, Socket};
     use super::*;
 
     #[test]
@@ -126,9 +80,72 @@ mod tests {
         for text in [DEFAULT, rich] {
             let places = Places::system();
             let first = Config::parse(text, None, &places).unwrap();
-            let again = Config::parse(&first.to_toml(), None, &places).unwrap();
-            let lines = first.lines.clone();
-            assert_eq!(Config { lines, ..again }, first, "{}", first.to_toml());
+            for text in [plain(&first), commented(&first)] {
+                let again = Config::parse(&text, None, &places).unwrap();
+                let lines = first.lines.clone();
+                assert_eq!(Config { lines, ..again }, first, "{text}");
+            }
+        }
+    }
+
+    /// Every table, with the defaults.
+    fn defaults() -> Config {
+        let address = Address::Path("/run/udsd.sock".into());
+        let mut socket = Socket::new("udsd".into(), address);
+        socket.record = Some(Record::default());
+        Config::of(vec![socket])
+    }
+
+    #[test]
+    fn the_shipped_file_has_the_table_of_keys() {
+        let table = commented(&defaults());
+        let table = table.replace("\"/run/udsd.sock\"  ", "\"%t/udsd.sock\"    ");
+        let (head, rest) = table.split_at(table.find("\n[socket.udsd.record]").unwrap() + 1);
+        let record: String = rest.lines().map(|line| format!("#{line}\n")).collect();
+        let expected = format!("{head}{record}");
+        assert!(expected.lines().all(|line| line.len() <= 120), "{expected}");
+        let shipped = &DEFAULT[DEFAULT.find("[daemon]").unwrap()..];
+        assert!(
+            shipped == expected,
+            "config/udsd.toml is to have:\n{expected}---"
+        );
+    }
+
+    #[test]
+    fn the_manual_has_the_table_of_keys() {
+        let mut table = "| key | default | on reload | meaning |\n|---|---|---|---|\n".to_owned();
+        for found in keys::defaults() {
+            let _ = writeln!(table, "| **`[{}]`** | | | {} |", found.kind, found.meaning);
+            for (key, value) in found.keys.iter().filter(|(key, _)| !key.is_not_yet) {
+                let default = match key.name {
+                    "path" => String::new(),
+                    _ => format!("`{value}` "),
+                };
+                let how = effect(key);
+                let _ = writeln!(
+                    table,
+                    "| `{}` | {default}| {how} | {} |",
+                    key.name, key.meaning
+                );
+            }
+        }
+        let manual = include_str!("../../README.md");
+        assert!(manual.contains(&table), "README.md is to have:\n{table}---");
+    }
+
+    fn effect(key: &keys::Key) -> String {
+        let how = match key.effect {
+            Effect::AtOnce => "at once",
+            Effect::Newcomers => "newcomers",
+            Effect::EndsClients => "ends clients",
+            Effect::Units => "unit",
+            Effect::UnitsLater => "unit later",
+        };
+        let directives = key.directives.iter().map(|name| format!("`{name}=`"));
+        let directives = directives.collect::<Vec<_>>().join(", ");
+        match &*directives {
+            "" => how.into(),
+            _ => format!("{how}; {directives}"),
         }
     }
 }

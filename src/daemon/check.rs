@@ -47,7 +47,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
     let (code, out) = match checked {
         Ok(_) if arguments.json => (0, "[]\n".into()),
-        Ok(config) => (0, config.to_toml()),
+        Ok(config) => (0, config.to_commented_toml()),
         Err(fatal) if arguments.json => (fatal.exit_code(), as_json(&fatal)),
         Err(fatal) => {
             for line in fatal.to_string().lines() {

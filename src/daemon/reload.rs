@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     accounts,
-    config::{self, Config, Places},
+    config::{self, Config, Effect, Places},
     endpoint::{self, Endpoint},
     error::{Fatal, Fault},
     hub::Socket,
@@ -150,32 +150,26 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
         }
     }
     for new in &config.sockets {
-        let Some(old) = named(serving, &new.name) else {
+        if named(serving, &new.name).is_none() {
             refuse(format!("socket.{}", new.name), "is new");
-            continue;
-        };
-        for (key, is_changed) in [
-            ("path", old.address != new.address),
-            ("type", old.kind != new.kind),
-            ("mode", old.mode != new.mode),
-            ("user", old.user != new.user),
-            ("group", old.group != new.group),
-        ] {
-            if is_changed {
-                refuse(format!("socket.{}.{key}", new.name), "has changed");
-            }
+        }
+    }
+    let mut notes = Vec::new();
+    for (key, row) in config::changes(serving, config) {
+        match row.effect {
+            Effect::Units => refuse(key, "has changed"),
+            Effect::UnitsLater => notes.push(format!(
+                "{}: {remedy}",
+                config.fault(
+                    &key,
+                    "the socket units have to follow, the rest of the file applies".into()
+                )
+            )),
+            _ => {}
         }
     }
     if !faults.is_empty() {
         return Err(Fatal::Config(faults));
-    }
-    let mut notes = Vec::new();
-    for new in &config.sockets {
-        if named(serving, &new.name).is_some_and(|old| old.backlog != new.backlog) {
-            let key = format!("socket.{}.backlog", new.name);
-            let message = format!("the socket unit says how many may wait: {remedy}");
-            notes.push(config.fault(&key, message).to_string());
-        }
     }
     Ok(notes)
 }

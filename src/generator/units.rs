@@ -14,7 +14,7 @@ use std::{
 
 use super::Scope;
 use crate::{
-    config::{Address, Config, Places, ServiceKind, Socket, SocketType},
+    config::{self, Address, Config, Places, ServiceKind, Socket, SocketType},
     error::Fault,
     mailbox,
 };
@@ -291,44 +291,24 @@ fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
     [Entry::text(name, text), link]
 }
 
-/// Address, name, mode, owner and backlog, for the section [Socket].
+/// What stands in the section [Socket]: the directives that the keys of the socket's table name, each with
+/// its value, and what no key changes.
 fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<String, Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut fault = |key: &str, message: String| {
-        let key = format!("socket.{}.{key}", socket.name);
-        faults.push(config.fault(&key, message));
-    };
     let mut keys = String::new();
-    match address(&socket.address.in_unit(), maker.places) {
-        Ok(address) => line(&mut keys, listen_key(socket.kind), &address),
-        Err(message) => fault("path", message),
+    for key in config::of_sockets() {
+        for directive in key.directives {
+            match directive_value(directive, socket, maker) {
+                Ok(Some(value)) => line(&mut keys, directive, &value),
+                Ok(None) => {}
+                Err(message) => {
+                    let key = format!("socket.{}.{}", socket.name, key.name);
+                    faults.push(config.fault(&key, message));
+                }
+            }
+        }
     }
     line(&mut keys, "FileDescriptorName", &socket.name);
-    if socket.kind == SocketType::Datagram {
-        // Set before anyone can send, so that every datagram has its sender.
-        line(&mut keys, "PassCredentials", &"yes");
-        if socket.service == ServiceKind::Echo {
-            // The service itself may have no more than net.core.wmem_max.
-            line(&mut keys, "SendBuffer", &mailbox::SEND_BUFFER);
-        }
-    } else {
-        line(&mut keys, "Backlog", &socket.backlog);
-    }
-    let file = matches!(socket.address, Address::Path(_));
-    if file {
-        line(&mut keys, "SocketMode", &format!("{:04o}", socket.mode));
-    }
-    for (key, name, account) in [
-        ("SocketUser", "user", &socket.user),
-        ("SocketGroup", "group", &socket.group),
-    ] {
-        match owner(account, maker.scope) {
-            // An abstract socket has no owner; empty, so that nobody is looked up either.
-            Ok(_) if !file => line(&mut keys, key, &""),
-            Ok(owner) => line(&mut keys, key, &owner),
-            Err(message) => fault(name, message),
-        }
-    }
     if maker.version >= REFUSES_DESCRIPTORS {
         line(&mut keys, "AcceptFileDescriptors", &"no");
     }
@@ -336,6 +316,40 @@ fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<St
         Ok(keys)
     } else {
         Err(faults)
+    }
+}
+
+/// `None` where the unit of `socket` does without.
+fn directive_value(
+    directive: &str,
+    socket: &Socket,
+    maker: &Maker<'_>,
+) -> Result<Option<String>, String> {
+    let is_datagram = socket.kind == SocketType::Datagram;
+    let has_file = matches!(socket.address, Address::Path(_));
+    // An abstract socket has no owner; empty, so that nobody is looked up either.
+    let owner = |account| {
+        owner(account, maker.scope).map(|owner| match has_file {
+            true => Some(owner),
+            false => Some(String::new()),
+        })
+    };
+    match directive {
+        "SocketUser" => owner(&socket.user),
+        "SocketGroup" => owner(&socket.group),
+        "SocketMode" => Ok(has_file.then(|| format!("{:04o}", socket.mode))),
+        // Set before anyone can send, so that every datagram has its sender.
+        "PassCredentials" => Ok(is_datagram.then(|| "yes".into())),
+        // The service itself may have no more than net.core.wmem_max.
+        "SendBuffer" => {
+            let answers = is_datagram && socket.service == ServiceKind::Echo;
+            Ok(answers.then(|| mailbox::SEND_BUFFER.to_string()))
+        }
+        "Backlog" => Ok((!is_datagram).then(|| socket.backlog.to_string())),
+        listen if listen == listen_key(socket.kind) => {
+            address(&socket.address.in_unit(), maker.places).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
