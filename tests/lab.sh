@@ -76,7 +76,8 @@ require_means() {
   local tool
   [ "$(id -u)" = 0 ] || cannot "needs root"
   for tool in systemd-nspawn unshare nsenter setpriv ps; do
-    command -v "$tool" >/dev/null || cannot "needs $tool (apt-get install systemd-container util-linux procps)"
+    # What bash finds it may still not be allowed to run.
+    [ -x "$(command -v "$tool")" ] || cannot "needs $tool (apt-get install systemd-container util-linux procps)"
   done
   for tool in /usr/bin/python3 /usr/bin/nc; do
     [ -x "$tool" ] || cannot "needs $tool (apt-get install python3 netcat-openbsd)"
