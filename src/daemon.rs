@@ -19,7 +19,6 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     access::Access,
-    accounts,
     config::{self, AdHoc, Config, Places},
     endpoint::Endpoint,
     error::Fatal,
@@ -31,6 +30,7 @@ use crate::{
     server::{self, Ended, Server},
     service::Record,
     systemd::{self, Inherited, Passed},
+    users,
     writer::{Closed, Opening, Target, Unopened},
 };
 
@@ -243,7 +243,7 @@ fn rules(
 ) -> Result<Vec<(Socket, Option<Opened>)>, Fatal> {
     let mut lists = Vec::new();
     for socket in &config.sockets {
-        lists.push(match accounts::access(socket, config) {
+        lists.push(match users::access(socket, config) {
             Ok(access) => access,
             Err(fatal) => unknown(fatal).map(|()| Access::none())?,
         });

@@ -13,10 +13,10 @@ use std::{collections::VecDeque, fmt, io, iter, mem, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    envelope::{Address, Envelope},
+    header::{Address, Header},
     limits::Limits,
-    octets,
     peer::{ClientId, Peer},
+    serde_base64,
 };
 
 use numbers::Numbers;
@@ -32,8 +32,8 @@ fn cost(datagram: &[u8]) -> usize {
 
 /// A socket of datagrams that never waits: a Unix socket, or a script in memory.
 pub trait Datagrams: fmt::Debug {
-    /// Receives what is there, at most `envelope::BATCH`, each into `slot` bytes of its own of `buffer`, one
-    /// behind the other; what is longer is cut. `envelopes`, which is empty, gets one for each.
+    /// Receives what is there, at most `header::BATCH`, each into `slot` bytes of its own of `buffer`, one
+    /// behind the other; what is longer is cut. `headers`, which is empty, gets one for each.
     /// Descriptors that came with them are closed.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ pub trait Datagrams: fmt::Debug {
         &mut self,
         buffer: &mut [u8],
         slot: usize,
-        envelopes: &mut Vec<Envelope>,
+        headers: &mut Vec<Header>,
     ) -> io::Result<()>;
 
     /// Sends one datagram to a socket that `owner` has at this address.
@@ -85,7 +85,7 @@ pub struct Letter {
     /// Who sent it.
     pub from: Sender,
     /// What was kept of it.
-    #[serde(with = "octets")]
+    #[serde(with = "serde_base64")]
     pub bytes: Box<[u8]>,
     /// That is only its first part.
     pub truncated: bool,
@@ -235,9 +235,9 @@ impl Exchange {
 
     /// The sender of a datagram; `next` gives a number to one that is not known. The flag says that
     /// this one got it.
-    pub fn sender(&mut self, of: &Envelope, next: impl FnOnce() -> u64) -> (Sender, bool) {
-        let Envelope { from, peer, .. } = *of;
-        let (id, is_new) = match from.place() {
+    pub fn sender(&mut self, of: &Header, next: impl FnOnce() -> u64) -> (Sender, bool) {
+        let Header { from, peer, .. } = *of;
+        let (id, is_new) = match from.kind() {
             None => (0, false),
             Some(_) => self.numbers.of((from, peer.uid), next),
         };

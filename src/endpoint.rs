@@ -26,7 +26,6 @@ use rustix::{
 };
 
 use crate::{
-    accounts,
     config::{self, Address, Config},
     connection::Stream,
     error::Fatal,
@@ -36,6 +35,7 @@ use crate::{
     peer::Peer,
     state, sys,
     systemd::Inherited,
+    users,
 };
 use permissions::Permissions;
 pub use place::is_served;
@@ -94,7 +94,7 @@ impl Endpoint {
             fault,
         };
         let system = |error: io::Error| fault(error.to_string());
-        let owner = accounts::owner(socket, config)?;
+        let owner = users::owner(socket, config)?;
         let packets = packets(socket, config)?;
         let fd = net::socket_with(
             AddressFamily::UNIX,
@@ -416,7 +416,7 @@ impl Endpoint {
             fault,
         };
         let packets = packets(new, config)?;
-        let (user, group) = accounts::owner(new, config)?;
+        let (user, group) = users::owner(new, config)?;
         let mut permissions = None;
         let is_changed = (old.mode, &old.user, &old.group) != (new.mode, &new.user, &new.group);
         if is_changed && let Some(file) = self.file() {
@@ -543,7 +543,7 @@ pub fn look(
         }
         place::look_at_folder(path)?;
         // Whether the names are known is asked for all sockets at once.
-        let owner = accounts::owner(socket, config).unwrap_or_default();
+        let owner = users::owner(socket, config).unwrap_or_default();
         place::look_at_owner(socket, owner).map(|()| false)
     };
     look().map_err(|fault| Fatal::Socket {

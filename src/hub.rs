@@ -510,7 +510,7 @@ impl<S: Stream> Hub<S> {
     pub fn abandon(&mut self, now: Now) {
         self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
         for socket in &mut self.sockets {
-            socket.line.dismiss();
+            socket.wait_queue.dismiss();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {

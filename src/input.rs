@@ -11,7 +11,7 @@ use crate::{
     counters::UNCOUNTABLE,
     error::Close,
     frame::{Cut, Framing, Skip},
-    octets,
+    serde_base64,
     turns::MESSAGES,
 };
 
@@ -53,7 +53,7 @@ pub enum Fed {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Input {
-    #[serde(with = "octets")]
+    #[serde(with = "serde_base64")]
     held: Vec<u8>,
     start: usize,
     whole: usize,

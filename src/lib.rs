@@ -6,18 +6,17 @@
 pub mod access;
 pub mod batch;
 pub mod counters;
-pub mod envelope;
 pub mod error;
 pub mod frame;
+pub mod header;
 pub mod limits;
-pub mod octets;
 pub mod peer;
 pub mod queue;
 pub mod record;
+pub mod serde_base64;
 pub mod throttle;
 pub mod turns;
 
-pub mod alarm;
 pub mod closer;
 pub mod config;
 pub mod lock;
@@ -26,9 +25,9 @@ pub mod parking;
 pub mod sys;
 pub mod sysctl;
 pub mod systemd;
+pub mod timer;
 pub mod writer;
 
-pub mod accounts;
 pub mod connection;
 pub mod datagram;
 pub mod endpoint;
@@ -39,6 +38,7 @@ pub mod link;
 pub mod mailbox;
 pub mod service;
 pub mod state;
+pub mod users;
 
 pub mod server;
 

@@ -97,7 +97,7 @@ impl Stream for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Kind::Stream(fd, false) => Ok(net::recv(fd, buffer, RecvFlags::DONTWAIT)?.0),
-            Kind::Stream(fd, true) => Ok(rights::receive(fd, buffer, false)?.envelope.length),
+            Kind::Stream(fd, true) => Ok(rights::receive(fd, buffer, false)?.header.length),
             Kind::Packets(packets) => packets.read(buffer),
         }
     }

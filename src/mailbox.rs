@@ -19,7 +19,7 @@ use rustix::{
 use crate::{
     closer,
     datagram::Datagrams,
-    envelope::{Address, BATCH, Envelope, Place},
+    header::{Address, AddressKind, BATCH, Header},
     sys,
 };
 
@@ -66,16 +66,16 @@ impl Mailbox {
         &mut self,
         buffer: &mut [u8],
         slot: usize,
-        envelopes: &mut Vec<Envelope>,
+        headers: &mut Vec<Header>,
     ) -> io::Result<()> {
         for bytes in buffer.chunks_exact_mut(slot).take(BATCH) {
             match self.receive_one(bytes) {
-                Ok(envelope) => envelopes.push(envelope),
+                Ok(header) => headers.push(header),
                 Err(error) => {
                     // Who sends now cannot send any.
                     let is_empty = error.kind() == io::ErrorKind::WouldBlock;
                     self.has_descriptors &= !(is_empty && self.refuses_descriptors);
-                    if envelopes.is_empty() {
+                    if headers.is_empty() {
                         return Err(error);
                     }
                     break;
@@ -85,7 +85,7 @@ impl Mailbox {
         Ok(())
     }
 
-    fn receive_one(&self, bytes: &mut [u8]) -> io::Result<Envelope> {
+    fn receive_one(&self, bytes: &mut [u8]) -> io::Result<Header> {
         if !closer::has_room() && sys::look(&self.fd, bytes, true)?.has_descriptors {
             return Err(io::Error::other(
                 "descriptors come with it, and those that came before are not closed yet",
@@ -93,8 +93,8 @@ impl Mailbox {
         }
         let mut descriptors = Vec::new();
         let received = sys::receive_with_descriptors(&self.fd, bytes, &mut descriptors)?;
-        closer::close_sent(descriptors, &received.envelope.peer);
-        Ok(received.envelope)
+        closer::close_sent(descriptors, &received.header.peer);
+        Ok(received.header)
     }
 
     /// The socket, for the event loop to watch.
@@ -132,20 +132,20 @@ impl Datagrams for Mailbox {
         &mut self,
         buffer: &mut [u8],
         slot: usize,
-        envelopes: &mut Vec<Envelope>,
+        headers: &mut Vec<Header>,
     ) -> io::Result<()> {
         match self.has_descriptors {
-            false => sys::receive_datagrams(&self.fd, buffer, slot, envelopes),
-            true => self.receive_with_descriptors(buffer, slot, envelopes),
+            false => sys::receive_datagrams(&self.fd, buffer, slot, headers),
+            true => self.receive_with_descriptors(buffer, slot, headers),
         }
     }
 
     fn send(&mut self, to: &Address, owner: u32, bytes: &[u8]) -> io::Result<()> {
-        match to.place() {
-            Some(Place::Abstract(name)) => {
+        match to.kind() {
+            Some(AddressKind::Abstract(name)) => {
                 self.send_to(&SocketAddrUnix::new_abstract_name(name)?, bytes)
             }
-            Some(Place::Path(path)) => self.send_to_path(path, owner, bytes),
+            Some(AddressKind::Path(path)) => self.send_to_path(path, owner, bytes),
             None => Err(Errno::DESTADDRREQ.into()),
         }
     }

@@ -40,7 +40,6 @@ use idle::Idle;
 use mail::Mail;
 
 use crate::{
-    alarm::Alarm,
     closer,
     connection::Watch,
     endpoint::Endpoint,
@@ -50,12 +49,13 @@ use crate::{
     mailbox::Mailbox,
     parking::Parking,
     systemd::{self, Notifier},
+    timer::Timer,
     writer::{Closed, Target, Writer},
 };
 
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
-const ALARM: Token = Token(2);
+const TIMER: Token = Token(2);
 /// Tokens of listeners start here, in the order of the hub's sockets.
 const LISTENERS: usize = 3;
 /// Tokens of datagram sockets start here, in the order of their numbers in the hub.
@@ -84,7 +84,7 @@ pub enum Ended {
 /// The daemon at work.
 pub struct Server {
     poll: Poll,
-    alarm: Alarm,
+    timer: Timer,
     hub: Hub<Link>,
     door: Door,
     mail: Mail,
@@ -146,8 +146,8 @@ impl Server {
         let registry = poll.registry();
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, WAKER)?);
-        let alarm = Alarm::new()?;
-        registry.register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
+        let timer = Timer::new()?;
+        registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let door = Door::new(endpoints, registry)?;
         let now = Instant::now();
         let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
@@ -160,7 +160,7 @@ impl Server {
         Ok(Server {
             tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
             poll,
-            alarm,
+            timer,
             hub,
             door,
             mail,
@@ -229,7 +229,7 @@ impl Server {
                 match event.token() {
                     SIGNALS => self.take_signals(now),
                     WAKER => {}
-                    ALARM => self.alarm.rang(),
+                    TIMER => self.timer.expired(),
                     Token(token) if token >= CLIENTS => {
                         self.stale = true;
                         self.hub.event(token - CLIENTS, meaning(event));
@@ -292,10 +292,10 @@ impl Server {
             self.idle_until(),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
-            self.alarm
+            self.timer
                 .set(due, now.instant)
                 .map_err(|source| Fatal::System {
-                    doing: "setting the alarm",
+                    doing: "setting the timer",
                     source,
                 })?;
         }

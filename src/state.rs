@@ -17,9 +17,9 @@ use crate::{
     datagram,
     error::Changed,
     input::Input,
-    octets,
     peer::{ClientId, Peer},
     queue::Queue,
+    serde_base64,
 };
 
 /// The version that this binary writes, and the only one it reads.
@@ -60,7 +60,8 @@ pub struct Socket {
     pub counters: Counters,
     /// Places in `clients` of the senders that wait for room in the record or with receivers, in
     /// their order.
-    pub line: Vec<usize>,
+    #[serde(rename = "line")]
+    pub wait_queue: Vec<usize>,
     /// Of a relay that stamps: the number of the last message.
     pub stamped: u64,
     /// Of a relay: the room in its queue at which a receiver holds up nobody any more, bytes.
@@ -82,7 +83,7 @@ pub struct Record {
     /// The number of the last line.
     pub seq: u64,
     /// Whole lines that are not, or not wholly, written.
-    #[serde(with = "octets")]
+    #[serde(with = "serde_base64")]
     pub lines: Vec<u8>,
     /// Bytes of the first one that stand at the end of the file.
     pub begun: usize,
@@ -105,7 +106,7 @@ pub struct Endpoint {
 #[serde(default)]
 pub struct BoundFile {
     /// Its path.
-    #[serde(with = "octets")]
+    #[serde(with = "serde_base64")]
     pub path: Vec<u8>,
     /// Its device and inode.
     pub inode: (u64, u64),

@@ -23,7 +23,7 @@ pub use libc::{SIGPWR, SIGSTKFLT};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use crate::{
-    envelope::{Address, BATCH, Envelope},
+    header::{Address, BATCH, Header},
     peer::Peer,
 };
 
@@ -164,7 +164,7 @@ pub fn takes_descriptors(socket: impl AsFd) -> bool {
 #[derive(Debug)]
 pub struct Received {
     /// Its length, and where it came from; on a socket without SO_PASSCRED from nobody.
-    pub envelope: Envelope,
+    pub header: Header,
     /// Neither bytes nor control data came: the end, on a socket that has SO_PASSCRED.
     pub is_end: bool,
 }
@@ -189,7 +189,7 @@ pub fn receive_with_descriptors(
         (name_of(&header), credentials_of(&header))
     };
     Ok(Received {
-        envelope: Envelope { from, peer, length },
+        header: Header { from, peer, length },
         is_end: length == 0 && header.msg_controllen == 0,
     })
 }
@@ -311,7 +311,7 @@ unsafe fn take_descriptors(header: &libc::msghdr, all: &mut Vec<OwnedFd>) {
 struct Control<const ROOM: usize>([MaybeUninit<u8>; ROOM]);
 
 /// Receives the datagrams that are there, at most `BATCH`, each into `slot` bytes of its own of `buffer`,
-/// with its sender's address and credentials (`recvmmsg(2)`, SO_PASSCRED in `unix(7)`). `envelopes`
+/// with its sender's address and credentials (`recvmmsg(2)`, SO_PASSCRED in `unix(7)`). `received`
 /// gets one for each.
 ///
 /// # Errors
@@ -320,7 +320,7 @@ pub fn receive_datagrams(
     socket: impl AsFd,
     buffer: &mut [u8],
     slot: usize,
-    envelopes: &mut Vec<Envelope>,
+    received: &mut Vec<Header>,
 ) -> io::Result<()> {
     let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; BATCH];
     let mut controls = [const { MaybeUninit::<Control<CREDENTIALS>>::uninit() }; BATCH];
@@ -346,7 +346,7 @@ pub fn receive_datagrams(
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the first `room` headers lead to names, parts and control data that outlive the call,
     // each with its size.
-    let received = unsafe {
+    let count = unsafe {
         libc::recvmmsg(
             socket.as_fd().as_raw_fd(),
             headers.as_mut_ptr(),
@@ -355,13 +355,13 @@ pub fn receive_datagrams(
             ptr::null_mut(),
         )
     };
-    let Ok(received) = usize::try_from(received) else {
+    let Ok(count) = usize::try_from(count) else {
         return Err(io::Error::last_os_error());
     };
-    for header in &headers[..received] {
+    for header in &headers[..count] {
         // SAFETY: the kernel has filled this header and what it leads to, which all still live.
         let (from, peer) = unsafe { (name_of(&header.msg_hdr), credentials_of(&header.msg_hdr)) };
-        envelopes.push(Envelope {
+        received.push(Header {
             from,
             peer,
             // MSG_TRUNC: what was sent, not what there was room for.
@@ -846,20 +846,20 @@ mod tests {
         send(b"one", &sender);
         send(b"", &unbound);
         send(b"too long", &sender);
-        let (mut buffer, mut envelopes) = ([0; 64 * 4 + 3], Vec::new());
-        receive_datagrams(&receiver, &mut buffer, 4, &mut envelopes).unwrap();
-        let again = receive_datagrams(&receiver, &mut buffer, 4, &mut envelopes);
+        let (mut buffer, mut received) = ([0; 64 * 4 + 3], Vec::new());
+        receive_datagrams(&receiver, &mut buffer, 4, &mut received).unwrap();
+        let again = receive_datagrams(&receiver, &mut buffer, 4, &mut received);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(buffer.starts_with(b"one\0\0\0\0\0too \0"));
-        let seen: Vec<_> = envelopes.iter().map(|e| (e.from, e.length)).collect();
+        let seen: Vec<_> = received.iter().map(|e| (e.from, e.length)).collect();
         let address = Address::new(b.to_str().unwrap().as_bytes());
         let no_address = Address::new(b"");
         assert_eq!(seen, [(address, 3), (no_address, 0), (address, 8)]);
-        for envelope in envelopes {
-            assert_eq!(envelope.peer.pid, process::id().cast_signed());
-            assert_eq!(envelope.peer.uid, rustix::process::getuid().as_raw());
-            assert_eq!(envelope.peer.gid, rustix::process::getgid().as_raw());
+        for header in received {
+            assert_eq!(header.peer.pid, process::id().cast_signed());
+            assert_eq!(header.peer.uid, rustix::process::getuid().as_raw());
+            assert_eq!(header.peer.gid, rustix::process::getgid().as_raw());
         }
     }
 

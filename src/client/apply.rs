@@ -28,10 +28,9 @@ use rustix::{
 
 use super::{Options, failure::Failure};
 use crate::{
-    accounts,
     config::{Config, Places, Socket, last_good},
     error::Fatal,
-    generator, sys, sysctl,
+    generator, sys, sysctl, users,
 };
 use kernel::Bound;
 use socket::{Present, Rights, Wanted};
@@ -417,7 +416,7 @@ impl Apply {
 
 /// What the unit made of the file says. Nobody, for the system, is who runs the service.
 fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Fatal> {
-    let (mut user, mut group) = accounts::owner(socket, config)?;
+    let (mut user, mut group) = users::owner(socket, config)?;
     if !systemctl.user {
         let own = generator::OWNER;
         user = user.or_else(|| sys::user_id(own).ok()?);

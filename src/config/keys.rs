@@ -254,7 +254,7 @@ fn access(s: &mut Socket, v: &mut impl Visitor) {
             "names or numbers; both lists empty: anyone the file mode lets in",
         ),
         &mut s.allow_users,
-        value::accounts,
+        value::users,
         show::list,
     );
     v.key(
@@ -263,7 +263,7 @@ fn access(s: &mut Socket, v: &mut impl Visitor) {
             "primary and supplementary groups; either list admits, root is not exempt",
         ),
         &mut s.allow_groups,
-        value::accounts,
+        value::users,
         show::list,
     );
 }

@@ -316,7 +316,7 @@ pub(super) fn account(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// Users or groups, by names or numbers.
-pub(super) fn accounts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+pub(super) fn users(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let Some(list) = value.as_array() else {
         return Err(format!(
             "is {} and must be an array of names, as [\"www-data\"]",

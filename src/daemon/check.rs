@@ -20,13 +20,12 @@ use serde_json::{Value, json};
 
 use super::{Arguments, exposure, in_force, read, reload, sockets, unwritable};
 use crate::{
-    accounts,
     config::{self, Config, Places, SocketType},
     endpoint,
     error::{Fatal, Fault},
     generator, lock,
     mailbox::Mailbox,
-    sys, writer,
+    sys, users, writer,
 };
 
 /// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
@@ -105,7 +104,7 @@ impl<'a> Check<'a> {
             None => generator::is_installed(&self.places),
         };
         let is_managed = has_units && generator::is_followed(config, &self.places);
-        self.take(accounts::check(config), config, "");
+        self.take(users::check(config), config, "");
         if is_managed {
             self.faults.extend(generator::faults(config, &self.places));
         }

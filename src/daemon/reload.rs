@@ -16,7 +16,6 @@ use super::{
     unwritable,
 };
 use crate::{
-    accounts,
     config::{self, Config, Effect, Places},
     endpoint::{self, Endpoint},
     error::{Fatal, Fault},
@@ -24,7 +23,7 @@ use crate::{
     record::Encoder,
     server::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Server},
     service::Record,
-    systemd,
+    systemd, users,
     writer::{Closed, Target, Writer},
 };
 
@@ -38,7 +37,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
     }
     let is_managed = is_managed(server, serving);
     let applied = load(arguments, is_managed).and_then(|config| {
-        accounts::check(&config)?;
+        users::check(&config)?;
         let endpoints = endpoints(server, serving, &config)?;
         server.apply(plan(server, &config, endpoints)?)?;
         Ok(config)
@@ -87,7 +86,7 @@ pub(super) fn plan(
     let access = config
         .sockets
         .iter()
-        .map(|socket| accounts::access(socket, config));
+        .map(|socket| users::access(socket, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
     let records = records(server, config)?;
     let parts = config

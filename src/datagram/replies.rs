@@ -17,7 +17,7 @@ use slab::Slab;
 use super::{Datagrams, Sender, cost, numbers::Key, shares::Shares};
 use crate::{
     limits::{Limits, Over},
-    octets,
+    serde_base64,
 };
 
 /// Receivers of one socket that something may wait for, and those of one user among them.
@@ -102,7 +102,7 @@ impl Parked {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Datagram(#[serde(with = "octets")] Box<[u8]>);
+pub(super) struct Datagram(#[serde(with = "serde_base64")] Box<[u8]>);
 
 /// What waits for receivers. What it costs is held for the user who is owed it.
 #[derive(Debug, Default)]
@@ -165,7 +165,7 @@ impl Replies {
         limits: &mut Limits,
         now: Instant,
     ) -> Reply {
-        if to.address.place().is_none() {
+        if to.address.kind().is_none() {
             return Reply::Unbound;
         }
         let uid = to.peer.uid;

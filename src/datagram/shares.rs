@@ -333,7 +333,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-    use crate::envelope::{Address, Envelope};
+    use crate::header::{Address, Header};
 
     const SIZE: usize = 1 << 20;
     const LENGTH: usize = 3000;
@@ -350,7 +350,7 @@ mod tests {
     }
 
     impl Datagrams for Kernel {
-        fn receive(&mut self, _: &mut [u8], _: usize, _: &mut Vec<Envelope>) -> io::Result<()> {
+        fn receive(&mut self, _: &mut [u8], _: usize, _: &mut Vec<Header>) -> io::Result<()> {
             Err(io::ErrorKind::WouldBlock.into())
         }
 

@@ -19,8 +19,8 @@ use super::{Hub, Now, Socket, Turn, log::Lines};
 use crate::{
     connection::Stream,
     datagram::{Datagrams, Exchange, Letter, Lost, Parked, Reply, Sender},
-    envelope::{BATCH, Envelope},
     frame::Framing,
+    header::{BATCH, Header},
     input::TooLong,
     limits::Limits,
     peer::Peer,
@@ -44,7 +44,7 @@ pub(super) struct Mail {
     /// Each with the number of its socket.
     exchanges: Slab<(usize, Exchange)>,
     buffer: Vec<u8>,
-    envelopes: Vec<Envelope>,
+    headers: Vec<Header>,
     notes: Notes,
     /// Of sockets that are not open: what waited there in an earlier process, or at another mailbox.
     /// Nothing of retired ones.
@@ -200,7 +200,7 @@ impl<S: Stream> Hub<S> {
     pub fn awaits_record(&mut self, socket: usize) -> bool {
         let exchange = self.mail.of_socket(socket);
         exchange.is_some_and(|exchange| exchange.held() > 0)
-            || !self.sockets[socket].line.is_empty()
+            || !self.sockets[socket].wait_queue.is_empty()
     }
 
     /// An event for datagram socket `number`, which gets its turn.
@@ -251,7 +251,7 @@ impl<S: Stream> Hub<S> {
         let Mail {
             exchanges,
             buffer,
-            envelopes,
+            headers,
             notes,
             ..
         } = &mut self.mail;
@@ -265,8 +265,8 @@ impl<S: Stream> Hub<S> {
             now,
         };
         let slot = slot(desk.socket);
-        envelopes.clear();
-        if let Err(error) = desk.exchange.mailbox.receive(buffer, slot, envelopes) {
+        headers.clear();
+        if let Err(error) = desk.exchange.mailbox.receive(buffer, slot, headers) {
             let passing = matches!(
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
@@ -277,11 +277,11 @@ impl<S: Stream> Hub<S> {
             }
             return false;
         }
-        for (envelope, bytes) in envelopes.iter().zip(buffer.chunks_exact(slot)) {
-            self.effects.work += envelope.length.min(slot) + DELIVERY;
-            desk.open(envelope, bytes, &mut self.ids);
+        for (header, bytes) in headers.iter().zip(buffer.chunks_exact(slot)) {
+            self.effects.work += header.length.min(slot) + DELIVERY;
+            desk.open(header, bytes, &mut self.ids);
         }
-        !envelopes.is_empty()
+        !headers.is_empty()
     }
 
     /// Goes on with what was held, where there is room in the record again.
@@ -428,17 +428,17 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
-    fn open(&mut self, envelope: &Envelope, slot: &[u8], ids: &mut u64) {
+    fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
-        let is_own = self.notes.is_own(&envelope.peer);
-        let refused = if envelope.peer == Peer::NONE {
-            self.notes.nobody(socket, envelope, now);
+        let is_own = self.notes.is_own(&header.peer);
+        let refused = if header.peer == Peer::NONE {
+            self.notes.nobody(socket, header, now);
             true
         } else if is_own && !takes_own(socket) {
             true
-        } else if !socket.access.admits(&envelope.peer, &[]) {
+        } else if !socket.access.admits(&header.peer, &[]) {
             if !is_own {
-                self.lines.denied(socket, "a datagram", &envelope.peer, now);
+                self.lines.denied(socket, "a datagram", &header.peer, now);
             }
             true
         } else {
@@ -449,18 +449,18 @@ impl Desk<'_> {
             return;
         }
         let most = socket.rule.message_size;
-        let mut bytes = &slot[..slot.len().min(envelope.length)];
-        let cut = envelope.length > slot.len();
+        let mut bytes = &slot[..slot.len().min(header.length)];
+        let cut = header.length > slot.len();
         let truncated = cut || body(socket.rule.framing, bytes).len() > most;
         if truncated {
             if socket.rule.too_long != TooLong::Keep {
                 socket.counters.oversized += 1;
-                self.notes.oversized(socket, envelope, now);
+                self.notes.oversized(socket, header, now);
                 return;
             }
             bytes = &bytes[..most];
         }
-        let (from, is_new) = self.exchange.sender(envelope, || {
+        let (from, is_new) = self.exchange.sender(header, || {
             *ids += 1;
             *ids
         });

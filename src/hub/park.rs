@@ -57,7 +57,7 @@ impl<S: Stream> Hub<S> {
         }
         let place = |key: usize| places.get(key).copied().flatten();
         for (socket, parked) in self.sockets.iter().zip(&mut sockets) {
-            parked.line = socket.line.order().filter_map(place).collect();
+            parked.wait_queue = socket.wait_queue.order().filter_map(place).collect();
         }
         let state = State {
             ids: self.ids,
@@ -110,11 +110,11 @@ impl<S: Stream> Hub<S> {
             hub.starved.push_back(key);
         }
         for (number, parked) in state.sockets.into_iter().enumerate() {
-            for key in parked.line.into_iter().filter_map(key) {
+            for key in parked.wait_queue.into_iter().filter_map(key) {
                 let client = &mut hub.clients[key];
                 if client.is_blocked() && client.socket as usize == number {
                     client.awaits = Some(Awaits::Room);
-                    hub.sockets[number].line.wait(client.user, key, false);
+                    hub.sockets[number].wait_queue.wait(client.user, key, false);
                 }
             }
             if !hub.sockets[number].is_retired() {
@@ -307,7 +307,7 @@ fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static s
         }
     }
     let mut placed = vec![false; streams];
-    let lines = state.sockets.iter().flat_map(|socket| &socket.line);
+    let lines = state.sockets.iter().flat_map(|socket| &socket.wait_queue);
     for &place in state.starved.iter().chain(lines) {
         match placed.get_mut(place) {
             Some(placed @ false) => *placed = true,

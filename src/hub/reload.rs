@@ -93,7 +93,7 @@ impl<S: Stream> Hub<S> {
             is_vacant: false,
         });
         // In the order of their turns they waited for what no longer comes.
-        socket.line.dismiss();
+        socket.wait_queue.dismiss();
         self.retiring = true;
         match self.sockets.iter().position(Socket::is_vacant) {
             Some(place) => {
@@ -212,7 +212,7 @@ impl<S: Stream> Hub<S> {
             heir: None,
             is_vacant: false,
         });
-        socket.line.dismiss();
+        socket.wait_queue.dismiss();
         self.retiring = true;
         self.retire_mailbox(place, place);
         self.give_up_parked(place, place);
@@ -380,8 +380,8 @@ impl<S: Stream> Hub<S> {
         }
         if !socket.lines_up {
             // There is nothing to wait for any more, and nobody to be called by.
-            let waiting: Vec<usize> = socket.line.waiting().collect();
-            socket.line.dismiss();
+            let waiting: Vec<usize> = socket.wait_queue.waiting().collect();
+            socket.wait_queue.dismiss();
             for key in waiting {
                 self.resume(key, now);
             }

@@ -15,7 +15,7 @@ use crate::{
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format},
-    service::{Line, Record, Relay, Service},
+    service::{Record, Relay, Service, WaitQueue},
     turns::{DELIVERY, MESSAGE},
 };
 
@@ -168,7 +168,7 @@ pub struct Socket {
     pub(super) quiet: bool,
     pub(super) record: Option<Record>,
     /// Senders that wait for room in the record or with receivers.
-    pub(super) line: Line,
+    pub(super) wait_queue: WaitQueue,
     /// There is a record, or there are receivers, to wait for.
     pub(super) lines_up: bool,
     pub(super) counters: Counters,
@@ -245,7 +245,7 @@ impl Socket {
             service,
             quiet: false,
             record,
-            line: Line::default(),
+            wait_queue: WaitQueue::default(),
             lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
             numbered: 0,
@@ -303,8 +303,8 @@ impl Socket {
 
     /// The senders that wait for room in its record or with receivers.
     #[must_use]
-    pub fn line(&self) -> &Line {
-        &self.line
+    pub fn wait_queue(&self) -> &WaitQueue {
+        &self.wait_queue
     }
 
     /// Whether messages carry the time.

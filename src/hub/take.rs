@@ -36,7 +36,7 @@ impl Socket {
         out: &mut Outbox<'_, S>,
         so_far: &mut Taken,
     ) -> usize {
-        if self.line.bars(from.key) {
+        if self.wait_queue.bars(from.key) {
             so_far.awaits = Some(Awaits::Room);
             return 0;
         }

@@ -42,7 +42,7 @@ impl<S: Stream> Hub<S> {
         }
         let lines_up = self.sockets[socket].lines_up;
         if lines_up {
-            self.sockets[socket].line.served(key);
+            self.sockets[socket].wait_queue.served(key);
         }
         match settled {
             Ok(()) if lines_up => self.call(socket, now),
@@ -269,7 +269,7 @@ impl<S: Stream> Hub<S> {
     /// Goes on with the client that is first in the socket's line, if there is room.
     pub(super) fn call(&mut self, socket: usize, now: Now) {
         let Socket {
-            line,
+            wait_queue,
             record,
             service,
             ..
@@ -277,10 +277,10 @@ impl<S: Stream> Hub<S> {
         let touched = &mut self.effects.touched;
         let free = service
             .relay()
-            .is_none_or(|relay| relay.frees(line, &mut self.clients, touched));
+            .is_none_or(|relay| relay.frees(wait_queue, &mut self.clients, touched));
         if free
             && record.as_ref().is_none_or(Record::has_room)
-            && let Some(key) = line.call()
+            && let Some(key) = wait_queue.call()
         {
             // Before the others of its user: those who want the same room are barred until it had its turn.
             let client = &mut self.clients[key];
@@ -343,7 +343,7 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         client.awaits = taken.awaits;
         match taken.awaits {
-            Some(Awaits::Room) => socket.line.wait(client.user, key, taken.messages > 0),
+            Some(Awaits::Room) => socket.wait_queue.wait(client.user, key, taken.messages > 0),
             Some(Awaits::Quota) => self.starved.push_back(key),
             Some(Awaits::Turn) => self.ready.list(client, key),
             None => {}
@@ -403,9 +403,9 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
         if client.awaits == Some(Awaits::Room) {
-            socket.line.leave(client.user, key);
+            socket.wait_queue.leave(client.user, key);
         } else {
-            socket.line.served(key);
+            socket.wait_queue.served(key);
         }
         if let Some(relay) = socket.service.relay() {
             relay.leave(key, client.holds_up);

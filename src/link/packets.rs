@@ -98,7 +98,7 @@ impl Packets {
             return sys::receive_packet(&self.fd, body);
         }
         let received = rights::receive(&self.fd, body, true)?;
-        Ok((!received.is_end).then_some(received.envelope.length))
+        Ok((!received.is_end).then_some(received.header.length))
     }
 }
 

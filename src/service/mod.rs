@@ -2,13 +2,13 @@
 //! batches come in, and what it wants written goes to the `Outbox`.
 
 mod echo;
-mod line;
 mod record;
 mod relay;
+mod wait_queue;
 
-pub use line::Line;
 pub use record::{Mark, Record};
 pub use relay::Relay;
+pub use wait_queue::WaitQueue;
 
 use std::io::IoSlice;
 

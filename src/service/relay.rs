@@ -19,7 +19,7 @@ use slab::Slab;
 use log::Log;
 use stamp::Stamp;
 
-use super::{Line, Outbox, Sender};
+use super::{Outbox, Sender, WaitQueue};
 use crate::{
     batch::Batch,
     config::SlowClient,
@@ -375,15 +375,15 @@ impl Relay {
     /// nobody: they are added to `touched`.
     pub fn frees<S: Stream>(
         &mut self,
-        line: &Line,
+        wait_queue: &WaitQueue,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         if self.holding_up == 0 {
             return !self.rests;
         }
-        let first = line.first();
-        if !line.has_several() && !line.is_served() {
+        let first = wait_queue.first();
+        if !wait_queue.has_several() && !wait_queue.is_served() {
             let mut release = |key: usize| {
                 if mem::take(&mut clients[key].holds_up) {
                     self.holding_up -= 1;

@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
-use udsd::envelope::BATCH;
+use udsd::header::BATCH;
 use udsd::sys::receive_datagrams;
 
 /// As large as the daemon's own read buffer, shared by all clients.
@@ -114,7 +114,7 @@ fn store_datagrams(path: &Path, record: &Path) -> Outcome<()> {
     tell_ready()?;
 
     let mut buffer = vec![0; SLOT * BATCH];
-    let mut envelopes = Vec::with_capacity(BATCH);
+    let mut headers = Vec::with_capacity(BATCH);
     let mut events = Vec::with_capacity(MAX_EVENTS);
     loop {
         events.clear();
@@ -123,16 +123,16 @@ fn store_datagrams(path: &Path, record: &Path) -> Outcome<()> {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        envelopes.clear();
-        receive_datagrams(&socket, &mut buffer, SLOT, &mut envelopes)?;
+        headers.clear();
+        receive_datagrams(&socket, &mut buffer, SLOT, &mut headers)?;
         let mut parts = [IoSlice::new(&[]); BATCH];
         let mut length = 0;
-        let datagrams = envelopes.iter().zip(buffer.chunks_exact(SLOT));
-        for (part, (envelope, bytes)) in parts.iter_mut().zip(datagrams) {
-            *part = IoSlice::new(&bytes[..envelope.length]);
-            length += envelope.length;
+        let datagrams = headers.iter().zip(buffer.chunks_exact(SLOT));
+        for (part, (header, bytes)) in parts.iter_mut().zip(datagrams) {
+            *part = IoSlice::new(&bytes[..header.length]);
+            length += header.length;
         }
-        if file.write_vectored(&parts[..envelopes.len()])? != length {
+        if file.write_vectored(&parts[..headers.len()])? != length {
             return Err("the disk is full".into());
         }
     }

@@ -54,7 +54,7 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
     for client in &clients {
         assert_eq!(client.unread(), 500, "read on while the record is full");
     }
-    assert_eq!(world.hub.sockets()[0].line().waiting().count(), 2);
+    assert_eq!(world.hub.sockets()[0].wait_queue().waiting().count(), 2);
     while let collect = world.hub.record(0).unwrap()
         && collect.waiting() > 0
     {
@@ -129,10 +129,13 @@ fn a_client_that_is_closed_while_it_waits_leaves_nothing_behind() {
     leaver.send(&lines(1000..1100));
     stayer.send(&lines(2000..2010));
     world.settle();
-    assert_eq!(world.hub.sockets()[0].line().waiting().count(), 2);
+    assert_eq!(world.hub.sockets()[0].wait_queue().waiting().count(), 2);
     let now = world.now();
     world.hub.fail(leaver.key, io::ErrorKind::Other.into(), now);
-    assert_eq!(world.hub.sockets()[0].line().first(), Some(stayer.key));
+    assert_eq!(
+        world.hub.sockets()[0].wait_queue().first(),
+        Some(stayer.key)
+    );
     // Somebody else gets its key, and none of its wait.
     let heir = world.enter(0);
     assert_eq!(heir.key, leaver.key);
@@ -193,7 +196,7 @@ fn beside_echo_each_message_is_recorded_once_whoever_waits() {
         while !client.is_closed() {
             world.settle();
             assert!(world.hub.record(0).unwrap().waiting() <= record_size);
-            assert!(world.hub.sockets()[0].line().waiting().count() <= 1);
+            assert!(world.hub.sockets()[0].wait_queue().waiting().count() <= 1);
             // Both go on by turns, so that each is at times the one that is waited for.
             if client.take(7) == 0 {
                 world.written(0);
@@ -233,10 +236,10 @@ fn a_record_with_little_room_goes_on_with_few_who_wait_and_in_their_order() {
     }
     world.settle();
     while world.hub.record(0).unwrap().waiting() > 0 {
-        let before = world.hub.sockets()[0].line().waiting().count();
+        let before = world.hub.sockets()[0].wait_queue().waiting().count();
         let now = world.now();
         world.hub.recorded(0, 6, now);
-        let after = world.hub.sockets()[0].line().waiting().count();
+        let after = world.hub.sockets()[0].wait_queue().waiting().count();
         assert!(before - after <= 2, "{} woken for one line", before - after);
         world.settle();
     }
@@ -257,7 +260,7 @@ fn who_was_called_and_records_nothing_holds_up_nobody() {
     second.send(&lines(2000..2003));
     second.finish();
     world.settle();
-    assert_eq!(world.hub.sockets()[0].line().waiting().count(), 2);
+    assert_eq!(world.hub.sockets()[0].wait_queue().waiting().count(), 2);
     while world.written(0) > 0 {
         world.settle();
     }

@@ -11,7 +11,7 @@ use std::{
 use udsd::{
     config::{Config, Places},
     datagram::Datagrams,
-    envelope::{Address, Envelope},
+    header::{Address, Header},
     limits::Limits,
     peer::Peer,
 };
@@ -41,7 +41,7 @@ impl Datagrams for Mailbox {
         &mut self,
         buffer: &mut [u8],
         slot: usize,
-        envelopes: &mut Vec<Envelope>,
+        headers: &mut Vec<Header>,
     ) -> io::Result<()> {
         let post = &mut *self.0.borrow_mut();
         if post.broken {
@@ -55,13 +55,13 @@ impl Datagrams for Mailbox {
             };
             let kept = bytes.len().min(slot);
             place[..kept].copy_from_slice(&bytes[..kept]);
-            envelopes.push(Envelope {
+            headers.push(Header {
                 from,
                 peer,
                 length: bytes.len(),
             });
         }
-        if envelopes.is_empty() {
+        if headers.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(())

@@ -61,7 +61,7 @@ fn a_receiver_that_holds_up_others_does_so_afterwards() {
     assert!(slow.is_closed(), "its time began anew");
     // Its sender goes on.
     world.settle();
-    assert!(world.hub.sockets()[0].line().is_empty());
+    assert!(world.hub.sockets()[0].wait_queue().is_empty());
     assert!(!sender.is_closed());
 }
 

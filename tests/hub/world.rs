@@ -551,7 +551,7 @@ impl World {
         assert_eq!(self.hub.deadline(), None, "timers are left");
         assert!(!self.hub.has_ready(), "the ready list is not empty");
         for socket in self.hub.sockets() {
-            assert!(socket.line().is_empty(), "clients wait in a line");
+            assert!(socket.wait_queue().is_empty(), "clients wait in a line");
         }
     }
 }

@@ -81,7 +81,7 @@ impl Room {
         }
         self.line.clear();
         self.line
-            .extend(world.hub.sockets()[self.index].line().waiting());
+            .extend(world.hub.sockets()[self.index].wait_queue().waiting());
     }
 
     /// What the witness has not told yet, though it was taken.

@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use crate::{
     datagram::{Lost, Sender, Why},
-    envelope::{Envelope, Place},
+    header::{AddressKind, Header},
     hub::{
         Socket,
         log::{Kind, Lines},
@@ -49,7 +49,7 @@ impl Notes {
     /// written to. An abstract name is free in a network namespace that the sender made for itself,
     /// whoever has it in udsd's. Root and udsd's own user need nobody to speak for them.
     pub(super) fn proves(&self, socket: &Socket, sender: &Sender) -> bool {
-        let Some(Place::Abstract(_)) = sender.address.place() else {
+        let Some(AddressKind::Abstract(_)) = sender.address.kind() else {
             return true;
         };
         socket.answer_abstract
@@ -80,8 +80,8 @@ impl Notes {
         });
     }
 
-    pub(super) fn nobody(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
-        let (name, from) = (&socket.name, &envelope.from);
+    pub(super) fn nobody(&mut self, socket: &Socket, header: &Header, now: Instant) {
+        let (name, from) = (&socket.name, &header.from);
         self.lines.write(Kind::Nobody, 1, now, || {
             format!(
                 "{name}: refused a datagram from {from}: the kernel vouches for nobody who sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
@@ -89,9 +89,9 @@ impl Notes {
         });
     }
 
-    pub(super) fn oversized(&mut self, socket: &Socket, envelope: &Envelope, now: Instant) {
+    pub(super) fn oversized(&mut self, socket: &Socket, header: &Header, now: Instant) {
         let (name, limit) = (&socket.name, socket.rule.message_size);
-        let Envelope { from, peer, length } = envelope;
+        let Header { from, peer, length } = header;
         self.lines.write(Kind::Oversized, 1, now, || {
             format!(
                 "{name}: refused a datagram of {length} bytes from {from} ({peer}): socket.{name}.message-size = {limit} bytes"

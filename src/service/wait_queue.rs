@@ -6,13 +6,13 @@ use crate::turns::Turns;
 
 /// Clients that wait, by their keys.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct WaitQueue {
     waiting: Turns<usize>,
     /// The one that was called and has not had its turn.
     called: Option<usize>,
 }
 
-impl Line {
+impl WaitQueue {
     /// Whether client `key` has to let others go first.
     #[must_use]
     pub fn bars(&self, key: usize) -> bool {

@@ -1,4 +1,4 @@
-//! Bytes in a text: base64, where serde writes what is no text. For `#[serde(with = "octets")]`.
+//! Bytes in a text: base64, where serde writes what is no text. For `#[serde(with = "serde_base64")]`.
 
 use std::{fmt, marker::PhantomData};
 

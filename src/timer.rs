@@ -1,4 +1,4 @@
-//! One alarm for the event loop's next deadline.
+//! One timer for the event loop's next deadline.
 //!
 //! A timeout given to `epoll_wait` sets and cancels a kernel timer at every turn; `timerfd_create(2)`
 //! keeps one, which is set again only when the deadline comes nearer or has passed.
@@ -16,19 +16,19 @@ use rustix::time::{
 
 /// Becomes readable, on an edge, no later than it was asked to; perhaps earlier.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct Timer {
     fd: OwnedFd,
     due: Option<Instant>,
 }
 
-impl Alarm {
-    /// An alarm that is not set.
+impl Timer {
+    /// A timer that is not set.
     ///
     /// # Errors
     /// Those of `timerfd_create(2)`.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        Ok(Alarm {
+        Ok(Timer {
             fd: timerfd_create(TimerfdClockId::Monotonic, flags)?,
             due: None,
         })
@@ -63,13 +63,13 @@ impl Alarm {
         Ok(())
     }
 
-    /// It has rung.
-    pub fn rang(&mut self) {
+    /// It has expired.
+    pub fn expired(&mut self) {
         self.due = None;
     }
 }
 
-impl AsRawFd for Alarm {
+impl AsRawFd for Timer {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }

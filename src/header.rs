@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{octets, peer::Peer};
+use crate::{peer::Peer, serde_base64};
 
 /// Datagrams that one call may receive.
 pub const BATCH: usize = 64;
@@ -24,7 +24,7 @@ pub struct Address {
 
 /// What an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum AddressKind<'a> {
     /// A path in the sender's file system, which need not be that of the daemon.
     Path(&'a [u8]),
     /// A name in the sender's abstract namespace, without the leading NUL.
@@ -61,24 +61,24 @@ impl Address {
 
     /// Where an answer would go; `None` for a sender without an address.
     #[must_use]
-    pub fn place(&self) -> Option<Place<'_>> {
+    pub fn kind(&self) -> Option<AddressKind<'_>> {
         match self.as_bytes() {
             [] => None,
-            [0, name @ ..] => Some(Place::Abstract(name)),
-            path => Some(Place::Path(path)),
+            [0, name @ ..] => Some(AddressKind::Abstract(name)),
+            path => Some(AddressKind::Path(path)),
         }
     }
 }
 
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        octets::serialize(self.as_bytes(), serializer)
+        serde_base64::serialize(self.as_bytes(), serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes: Vec<u8> = octets::deserialize(deserializer)?;
+        let bytes: Vec<u8> = serde_base64::deserialize(deserializer)?;
         Ok(Address::new(&bytes))
     }
 }
@@ -100,10 +100,10 @@ impl Hash for Address {
 /// As the log shows it: its sender chose the bytes, so none of them reaches the log as it is.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place() {
+        match self.kind() {
             None => f.write_str("no address"),
-            Some(Place::Abstract(name)) => write!(f, "@{}", name.escape_ascii()),
-            Some(Place::Path(path)) => write!(f, "{}", path.escape_ascii()),
+            Some(AddressKind::Abstract(name)) => write!(f, "@{}", name.escape_ascii()),
+            Some(AddressKind::Path(path)) => write!(f, "{}", path.escape_ascii()),
         }
     }
 }
@@ -116,7 +116,7 @@ impl fmt::Debug for Address {
 
 /// One datagram without its bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope {
+pub struct Header {
     /// The address that its sender is bound to.
     pub from: Address,
     /// Its sender's process and real ids (SCM_CREDENTIALS, `unix(7)`). `Peer::NONE` where the
@@ -135,15 +135,15 @@ mod tests {
         let long = [b'p'; ADDRESS];
         for (bytes, place, shown) in [
             (&b""[..], None, "no address"),
-            (b"/a\0", Some(Place::Path(b"/a")), "/a"),
-            (b"/a", Some(Place::Path(b"/a")), "/a"),
-            (b"\0x\0y", Some(Place::Abstract(b"x\0y")), "@x\\x00y"),
-            (b"\0", Some(Place::Abstract(b"")), "@"),
-            (b"\n<0>\0", Some(Place::Path(b"\n<0>")), "\\n<0>"),
-            (&long, Some(Place::Path(&long)), &"p".repeat(ADDRESS)),
+            (b"/a\0", Some(AddressKind::Path(b"/a")), "/a"),
+            (b"/a", Some(AddressKind::Path(b"/a")), "/a"),
+            (b"\0x\0y", Some(AddressKind::Abstract(b"x\0y")), "@x\\x00y"),
+            (b"\0", Some(AddressKind::Abstract(b"")), "@"),
+            (b"\n<0>\0", Some(AddressKind::Path(b"\n<0>")), "\\n<0>"),
+            (&long, Some(AddressKind::Path(&long)), &"p".repeat(ADDRESS)),
         ] {
             let address = Address::new(bytes);
-            assert_eq!(address.place(), place);
+            assert_eq!(address.kind(), place);
             assert_eq!(address.to_string(), shown);
         }
         for (bytes, autobound) in [
