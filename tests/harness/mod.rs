@@ -228,6 +228,7 @@ fn take_output(said: &mut Said, bytes: Option<&[u8]>) {
 #[derive(Debug)]
 pub struct Setup {
     folder: Arc<Folder>,
+    program: PathBuf,
     wrapper: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -249,6 +250,7 @@ impl Setup {
     pub fn within(folder: Arc<Folder>) -> Self {
         Setup {
             folder,
+            program: env!("CARGO_BIN_EXE_udsd").into(),
             wrapper: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -320,6 +322,12 @@ impl Setup {
         self
     }
 
+    /// Another build of the daemon.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = path.into();
+        self
+    }
+
     /// With at most this many open files.
     pub fn open_files(self, limit: usize) -> Self {
         self.wrapper(&["prlimit", &format!("--nofile={limit}:{limit}"), "--"])
@@ -377,6 +385,7 @@ impl Setup {
     pub fn spawn(self) -> Daemon {
         let Setup {
             folder,
+            program,
             wrapper,
             arguments,
             environment,
@@ -405,7 +414,7 @@ impl Setup {
             }
         };
 
-        let mut binary = OsString::from(env!("CARGO_BIN_EXE_udsd"));
+        let mut binary = program.into_os_string();
         if wrapper.first().is_some_and(|first| first == "setpriv") {
             binary = folder.in_reach(Path::new(&binary)).into();
         }
