@@ -60,6 +60,21 @@ const PRIORITY: &[u8] = b"<6>";
 /// default, and would read a priority at the start of what follows (`journald.conf(5)`).
 const JOURNAL_LINE: usize = 48 * 1024 - 64;
 
+/// What a line says.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Its number.
+    pub seq: u64,
+    /// Whose message it is.
+    pub client: ClientId,
+    /// Who that is.
+    pub peer: &'a Peer,
+    /// The message, without its terminator.
+    pub message: &'a [u8],
+    /// The message was longer.
+    pub truncated: bool,
+}
+
 /// Writes the lines of one record.
 #[derive(Debug)]
 pub struct Encoder {
@@ -113,25 +128,17 @@ impl Encoder {
         }
     }
 
-    /// Adds the line of one message to `out`.
-    pub fn put(
-        &mut self,
-        out: &mut Vec<u8>,
-        seq: u64,
-        client: ClientId,
-        peer: &Peer,
-        message: &[u8],
-        truncated: bool,
-    ) {
+    /// Adds a line to `out`.
+    pub fn put(&mut self, out: &mut Vec<u8>, line: &Line<'_>) {
         if self.journal {
             out.extend_from_slice(PRIORITY);
         }
         let start = out.len();
         // Writing to a Vec cannot fail.
         let _ = match self.format {
-            Format::Json => self.json(out, seq, client, peer, message, truncated),
-            Format::Text => self.text(out, peer, message, truncated),
-            Format::Raw => out.write_all(message),
+            Format::Json => self.json(out, line),
+            Format::Text => self.text(out, line),
+            Format::Raw => out.write_all(line.message),
         };
         if self.journal {
             prefix_pieces(out, start);
@@ -139,15 +146,14 @@ impl Encoder {
         out.push(b'\n');
     }
 
-    fn json(
-        &mut self,
-        out: &mut Vec<u8>,
-        seq: u64,
-        client: ClientId,
-        peer: &Peer,
-        message: &[u8],
-        truncated: bool,
-    ) -> std::io::Result<()> {
+    fn json(&mut self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
+        let &Line {
+            seq,
+            client,
+            peer,
+            message,
+            truncated,
+        } = line;
         if self.of != Some((client, *peer)) {
             self.of = Some((client, *peer));
             let Peer { uid, gid, .. } = peer;
@@ -185,23 +191,18 @@ impl Encoder {
         Ok(())
     }
 
-    fn text(
-        &self,
-        out: &mut Vec<u8>,
-        peer: &Peer,
-        message: &[u8],
-        truncated: bool,
-    ) -> std::io::Result<()> {
+    fn text(&self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
+        let peer = line.peer;
         write!(out, "{} {}[", self.time, self.socket)?;
         match peer.process() {
             Some(pid) => write!(out, "{pid}")?,
             None => out.push(b'-'),
         }
         write!(out, "] uid={} ", peer.uid)?;
-        if truncated {
+        if line.truncated {
             out.extend_from_slice(b"(truncated) ");
         }
-        for chunk in message.utf8_chunks() {
+        for chunk in line.message.utf8_chunks() {
             for character in chunk.valid().chars() {
                 match character {
                     '\\' => out.extend_from_slice(b"\\\\"),
@@ -286,6 +287,16 @@ mod tests {
 
     use super::*;
 
+    fn of(client: u64, peer: &Peer) -> Line<'_> {
+        Line {
+            seq: 1,
+            client: ClientId(client),
+            peer,
+            message: b"x",
+            truncated: false,
+        }
+    }
+
     fn line(format: Format, journal: bool, message: &[u8], truncated: bool) -> String {
         let mut encoder = Encoder::new(format, journal, "log");
         encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_micros(1_763_792_431_123_456));
@@ -295,7 +306,12 @@ mod tests {
             uid: 5,
             gid: 6,
         };
-        encoder.put(&mut out, 1, ClientId(17), &peer, message, truncated);
+        let line = Line {
+            message,
+            truncated,
+            ..of(17, &peer)
+        };
+        encoder.put(&mut out, &line);
         String::from_utf8(out).unwrap()
     }
 
@@ -327,7 +343,7 @@ mod tests {
                     gid: 6,
                 },
             );
-            encoder.put(&mut out, 1, ClientId(17), &peer, b"x", false);
+            encoder.put(&mut out, &of(17, &peer));
             let line = String::from_utf8(out).unwrap();
             assert!(line.contains(words), "{line}");
         }
@@ -390,7 +406,7 @@ mod tests {
         for (seconds, client, pid) in [(0, 4, 1), (0, 4, 1), (1, 4, 1), (1, 5, 1), (1, 5, 6)] {
             encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
             peer.pid = pid;
-            encoder.put(&mut out, 7, ClientId(client), &peer, b"x", false);
+            encoder.put(&mut out, &of(client, &peer));
             let line = out.split(|&byte| byte == b'\n').nth_back(1).unwrap();
             let line: serde_json::Value = serde_json::from_slice(line).unwrap();
             let time = format!("1970-01-01T00:00:0{seconds}.000000Z");

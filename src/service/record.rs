@@ -11,7 +11,7 @@ use super::Sender;
 use crate::{
     batch::Batch,
     peer::{ClientId, Peer},
-    record::Encoder,
+    record::{Encoder, Line},
 };
 
 /// A record as its socket sees it.
@@ -117,8 +117,14 @@ impl Record {
         self.encoder.set_time(now);
         let before = self.pending.len();
         let seq = self.seq.saturating_add(1);
-        self.encoder
-            .put(&mut self.pending, seq, id, peer, message, truncated);
+        let line = Line {
+            seq,
+            client: id,
+            peer,
+            message,
+            truncated,
+        };
+        self.encoder.put(&mut self.pending, &line);
         let first = self.waiting == 0 && before == 0;
         if !first && self.waiting + self.pending.len() > self.queue_size {
             self.pending.truncate(before);

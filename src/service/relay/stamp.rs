@@ -2,7 +2,12 @@
 
 use std::time::SystemTime;
 
-use crate::{connection::Gap, frame::Framing, record::Encoder, service::Sender};
+use crate::{
+    connection::Gap,
+    frame::Framing,
+    record::{Encoder, Line},
+    service::Sender,
+};
 
 /// Makes records of messages.
 #[derive(Debug)]
@@ -46,14 +51,14 @@ impl Stamp {
     ) {
         self.record.clear();
         self.encoder.set_time(now);
-        self.encoder.put(
-            &mut self.record,
-            self.seq.saturating_add(1),
-            from.id,
-            &from.peer,
+        let line = Line {
+            seq: self.seq.saturating_add(1),
+            client: from.id,
+            peer: &from.peer,
             message,
-            false,
-        );
+            truncated: false,
+        };
+        self.encoder.put(&mut self.record, &line);
         frame(self.framing, self.record.trim_ascii_end(), out);
     }
 
