@@ -39,7 +39,7 @@ use crate::{
 };
 use permissions::Permissions;
 pub use place::is_served;
-use place::{Bound, bind_file, clear, in_use, owner_of, take_lock};
+use place::{Bound, Free, bind_file, clear, in_use, owner_of, take_lock};
 
 /// A socket that listens, or takes datagrams.
 #[derive(Debug)]
@@ -135,7 +135,8 @@ impl Endpoint {
                         (Rc::new(lock), None)
                     }
                 };
-                let bound = bind_file(&fd, path, &address, (lock, aside), socket, owner);
+                let free = Free { path, lock, aside };
+                let bound = bind_file(&fd, free, &address, socket, owner);
                 Some(bound.map_err(&fault)?)
             }
         };

@@ -372,6 +372,13 @@ pub(super) fn in_use(pid: Option<i32>) -> String {
     }
 }
 
+/// A path that is free to be bound, and that no other daemon takes meanwhile.
+pub(super) struct Free<'a> {
+    pub(super) path: &'a Path,
+    pub(super) lock: Rc<Lock>,
+    pub(super) aside: Option<Aside>,
+}
+
 /// Binds `fd` to a file that has its owner and mode before anyone can connect.
 ///
 /// Whoever may rename in its folder can put something else at the path at any time, which must not get
@@ -379,12 +386,12 @@ pub(super) fn in_use(pid: Option<i32>) -> String {
 /// mode from its birth on, and is not touched; else it is had by `file_of`.
 pub(super) fn bind_file(
     fd: &OwnedFd,
-    path: &Path,
+    free: Free<'_>,
     address: &SocketAddrUnix,
-    (lock, aside): (Rc<Lock>, Option<Aside>),
     socket: &config::Socket,
     (user, group): (Option<u32>, Option<u32>),
 ) -> Result<Bound, String> {
+    let Free { path, lock, aside } = free;
     let stays = user.is_none() && group.is_none();
     let masked = if stays { !socket.mode & 0o777 } else { 0o177 };
     let before = umask(Mode::from_raw_mode(masked));

@@ -55,6 +55,26 @@ pub enum Trail {
     },
 }
 
+impl Trail {
+    /// The record that there is now; `records` are those of all sockets so far.
+    fn follow(self, records: &mut [Option<Record>]) -> Option<Record> {
+        match self {
+            Trail::None => None,
+            Trail::New(record) => Some(record),
+            Trail::Kept {
+                of,
+                encoder,
+                queue_size,
+                seq,
+            } => {
+                let mut record = records.get_mut(of)?.take()?;
+                record.renew(encoder, queue_size, seq);
+                Some(record)
+            }
+        }
+    }
+}
+
 impl<S: Stream> Hub<S> {
     /// The socket by which clients of the socket `name` go on that relied on `nature`.
     ///
@@ -151,26 +171,7 @@ impl<S: Stream> Hub<S> {
             } = renewal;
             let before = self.sockets.get(place).filter(|old| !old.is_retired());
             let before = before.map_or(0, |old| old.numbered);
-            let kept = match &trail {
-                Trail::Kept { of, .. } => records.get_mut(*of).and_then(Option::take),
-                Trail::None | Trail::New(_) => None,
-            };
-            let mut record = match (trail, kept) {
-                (
-                    Trail::Kept {
-                        encoder,
-                        queue_size,
-                        seq,
-                        ..
-                    },
-                    Some(mut record),
-                ) => {
-                    record.renew(encoder, queue_size, seq);
-                    Some(record)
-                }
-                (Trail::New(record), _) => Some(record),
-                (Trail::Kept { .. } | Trail::None, _) => None,
-            };
+            let mut record = trail.follow(&mut records);
             let seq = before.max(record.as_ref().map_or(0, Record::seq));
             if let Some(record) = &mut record {
                 record.go_on_from(seq);

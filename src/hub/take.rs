@@ -93,24 +93,13 @@ impl Socket {
         if served == recorded {
             return recorded;
         }
-        let policy = match self.service {
-            // It has seen to those who do not read; the sender may have to wait all the same.
-            Service::Relay(_) => SlowClient::Wait,
-            _ => self.slow_client,
-        };
-        match policy {
+        match self.policy() {
             SlowClient::Wait => {
                 if let (Some(record), Some(mark)) = (&mut self.record, mark) {
                     record.back_to(mark);
                     record.receive(from, &batch.first(served), out.now.wall);
                 }
-                so_far.awaits = match (out.over, &self.service) {
-                    (_, _) if out.is_turn_over => Some(Awaits::Turn),
-                    (Some(_), _) => Some(Awaits::Quota),
-                    (None, Service::Relay(_)) => Some(Awaits::Room),
-                    // Its own queue: it goes on when it reads.
-                    (None, _) => None,
-                };
+                so_far.awaits = self.awaits(out);
                 served
             }
             SlowClient::Disconnect => {
@@ -129,6 +118,25 @@ impl Socket {
                 };
                 recorded
             }
+        }
+    }
+
+    fn policy(&self) -> SlowClient {
+        match self.service {
+            // It has seen to those who do not read; the sender may have to wait all the same.
+            Service::Relay(_) => SlowClient::Wait,
+            _ => self.slow_client,
+        }
+    }
+
+    /// What the messages wait for that the service has not taken.
+    fn awaits<S: Stream>(&self, out: &Outbox<'_, S>) -> Option<Awaits> {
+        match (out.over, &self.service) {
+            (_, _) if out.is_turn_over => Some(Awaits::Turn),
+            (Some(_), _) => Some(Awaits::Quota),
+            (None, Service::Relay(_)) => Some(Awaits::Room),
+            // Its own queue: it goes on when it reads.
+            (None, _) => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     batch::Batch,
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
-    input::{Fed, Input},
+    input::{Announced, Fed, Input},
     service::{Outbox, Record, Sender, Service},
     turns::MESSAGES,
 };
@@ -29,6 +29,17 @@ enum Step {
     Feed(usize),
     /// Ends the stream.
     Finish,
+}
+
+/// How often the room for the next read is halved, after a turn that took this of `most` messages.
+fn halvings(before: u8, taken: &Taken, most: u64) -> u8 {
+    if taken.awaits == Some(Awaits::Turn) {
+        (before + 1).min(MOST_HALVINGS)
+    } else if taken.messages < most / 4 {
+        before.saturating_sub(1)
+    } else {
+        before
+    }
 }
 
 impl<S: Stream> Hub<S> {
@@ -335,34 +346,22 @@ impl<S: Stream> Hub<S> {
         };
         let oversized = input.take_refused();
         let announced = input.take_announced();
-        socket.counters.truncated += taken.truncated;
-        socket.counters.oversized += oversized;
+        if taken.truncated > 0 || oversized > 0 || announced.is_some() {
+            self.note_long(&from, taken.truncated, oversized, announced, now);
+        }
         if taken.dropped > 0 {
             self.effects.dropped.push((key, taken.dropped));
         }
         let client = &mut self.clients[key];
         client.awaits = taken.awaits;
         match taken.awaits {
-            Some(Awaits::Room) => socket.wait_queue.wait(client.user, key, taken.messages > 0),
+            Some(Awaits::Room) => {
+                let socket = &mut self.sockets[client.socket as usize];
+                socket.wait_queue.wait(client.user, key, taken.messages > 0);
+            }
             Some(Awaits::Quota) => self.starved.push_back(key),
             Some(Awaits::Turn) => self.ready.list(client, key),
             None => {}
-        }
-        let lines = &mut self.lines[client.socket as usize];
-        if taken.truncated > 0 {
-            lines.truncated(
-                socket,
-                client.id,
-                &client.peer,
-                taken.truncated,
-                now.instant,
-            );
-        }
-        if let Some(announced) = announced {
-            lines.announced(socket, (client.id, &client.peer), &announced, now.instant);
-        }
-        if oversized > 0 {
-            lines.oversized(socket, client.id, &client.peer, oversized, now.instant);
         }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
@@ -370,11 +369,7 @@ impl<S: Stream> Hub<S> {
         if let Some(reason) = taken.failed {
             return Err(reason);
         }
-        if taken.awaits == Some(Awaits::Turn) {
-            client.halvings = (client.halvings + 1).min(MOST_HALVINGS);
-        } else if taken.messages < most_messages / 4 {
-            client.halvings = client.halvings.saturating_sub(1);
-        }
+        client.halvings = halvings(client.halvings, &taken, most_messages);
         match fed {
             // What it sent before is still owed.
             Err(reason @ Close::MessageTooLong { .. }) => {
@@ -382,6 +377,32 @@ impl<S: Stream> Hub<S> {
                 Ok(())
             }
             other => other.map(|_: Fed| ()),
+        }
+    }
+
+    /// Counts and logs the messages of a turn that were too long.
+    #[cold]
+    fn note_long(
+        &mut self,
+        from: &Sender,
+        truncated: u64,
+        oversized: u64,
+        announced: Option<Announced>,
+        now: Now,
+    ) {
+        let place = self.clients[from.key].socket as usize;
+        let (socket, lines) = (&mut self.sockets[place], &mut self.lines[place]);
+        socket.counters.truncated += truncated;
+        socket.counters.oversized += oversized;
+        let Sender { id, peer, .. } = from;
+        if truncated > 0 {
+            lines.truncated(socket, *id, peer, truncated, now.instant);
+        }
+        if let Some(announced) = announced {
+            lines.announced(socket, (*id, peer), &announced, now.instant);
+        }
+        if oversized > 0 {
+            lines.oversized(socket, *id, peer, oversized, now.instant);
         }
     }
 
