@@ -310,10 +310,13 @@ impl Endpoint {
         }
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            let Ok((link, _)) = Link::accept(&self.fd, self.packets) else {
-                break;
-            };
-            link.hang_up();
+            match Link::accept(&self.fd, self.packets) {
+                Ok(Some((link, _))) => {
+                    link.hang_up();
+                }
+                Ok(None) => {}
+                Err(_) => break,
+            }
         }
     }
 
@@ -496,8 +499,8 @@ impl Endpoint {
     /// The next client and its credentials.
     ///
     /// # Errors
-    /// Those of `accept4(2)`; `WouldBlock` where nobody waits.
-    pub fn accept(&self) -> io::Result<(Link, Peer)> {
+    /// As `Link::accept`.
+    pub fn accept(&self) -> io::Result<Option<(Link, Peer)>> {
         Link::accept(&self.fd, self.packets)
     }
 }

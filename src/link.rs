@@ -35,15 +35,20 @@ enum Kind {
 }
 
 impl Link {
-    /// The next client of `listener`, and its credentials. `packets`: of a seqpacket socket, how
-    /// long they may be.
+    /// The next client of `listener`, and its credentials; `None` for one that has left again and sent
+    /// nothing. `packets`: of a seqpacket socket, how long they may be.
     ///
     /// # Errors
     /// Those of `accept4(2)`; `WouldBlock` where nobody waits.
-    pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<(Self, Peer)> {
+    pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<Option<(Self, Peer)>> {
         let fd = net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        // Before anything else is asked: such clients may come faster than others can be let in.
+        // Not of packets: one may be empty.
+        if packets.is_none() && has_left(&fd) {
+            return Ok(None);
+        }
         let peer = sys::peer_of(&fd)?;
-        Ok((Link::resume(fd, packets)?, peer))
+        Ok(Some((Link::resume(fd, packets)?, peer)))
     }
 }
 
@@ -65,23 +70,14 @@ impl Link {
     }
 }
 
-impl Link {
-    /// Whether the peer has left and nothing is to be read: of a stream, for a packet may be empty.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let Kind::Stream(fd, _) = &self.0 else {
-            return false;
-        };
-        // Who only ended its sending may still want what others say.
-        let mut polled = [PollFd::new(fd, PollFlags::empty())];
-        let at_once = Timespec::default();
-        matches!(poll(&mut polled, Some(&at_once)), Ok(1..))
-            && polled[0].revents().contains(PollFlags::HUP)
-            && matches!(
-                net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
-                Ok((_, 0))
-            )
-    }
+/// Whether the peer of a stream has left and nothing is to be read.
+fn has_left(fd: &OwnedFd) -> bool {
+    let peeked = net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    // Who only ended its sending may still want what others say.
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    matches!(peeked, Ok((_, 0)))
+        && matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
+        && polled[0].revents().contains(PollFlags::HUP)
 }
 
 impl AsFd for Link {

@@ -174,9 +174,13 @@ impl Door {
                 return None;
             }
             match listener.endpoint.accept() {
-                Ok((link, peer)) => {
+                Ok(Some((link, peer))) => {
                     let is_in = self.enter(socket, link, peer, hub, registry, now);
                     spent += if is_in { LET_IN } else { TURNED_AWAY };
+                }
+                Ok(None) => {
+                    hub.came_and_left(socket, now);
+                    spent += TURNED_AWAY;
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => listener.pending = false,
@@ -218,14 +222,9 @@ impl Door {
         if hub.sockets()[socket].asks_groups() {
             groups = self.groups(&link, &peer, now);
         }
-        let is_gone = link.is_gone();
         let Some(key) = hub.enter(socket, link, peer, &groups, now) else {
             return false;
         };
-        if is_gone {
-            hub.pass(key, now);
-            return false;
-        }
         let watched = hub.stream(key).map(|link| {
             let read = Watch {
                 read: true,
@@ -244,7 +243,7 @@ impl Door {
     fn turn_away(&mut self, socket: usize, hub: &mut Hub<Link>, now: Now) {
         self.reserve = None;
         if let Some(Some(listener)) = self.listeners.get(socket)
-            && let Ok((link, peer)) = listener.endpoint.accept()
+            && let Ok(Some((link, peer))) = listener.endpoint.accept()
         {
             let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
             hub.refuse(
@@ -336,10 +335,13 @@ impl Door {
         old.unlink();
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=old.backlog() {
-            let Ok((link, peer)) = old.accept() else {
-                break;
-            };
-            self.enter(socket, link, peer, hub, registry, now);
+            match old.accept() {
+                Ok(Some((link, peer))) => {
+                    self.enter(socket, link, peer, hub, registry, now);
+                }
+                Ok(None) => hub.came_and_left(socket, now),
+                Err(_) => break,
+            }
         }
         deregister(&old, registry);
         old.close();
