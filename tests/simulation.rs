@@ -2,8 +2,9 @@
 //! hub runs without sockets, on streams in memory and a simulated clock.
 //!
 //! Clients come at any time, send, take a little or nothing, shut down one side and vanish; calls are
-//! cut short, interrupted or find no room; records are written late; the clock jumps; the daemon
-//! stops. After every step a model that knows only the rules says what each client may have got.
+//! cut short, interrupted or find no room; records are written late; the clock jumps; other files are
+//! put into force, in which sockets come, go, are renamed or are others; the next process takes over; the
+//! daemon stops. After every step a model that knows only the rules says what each client may have got.
 //!
 //! `UDSD_TEST_SEED=N cargo test --test simulation` replays the one schedule that failed.
 //! `UDSD_TEST_SCHEDULES=N` says how many are run.
@@ -18,6 +19,8 @@ use std::{env, panic, thread};
 
 #[path = "simulation/actor.rs"]
 mod actor;
+#[path = "simulation/change.rs"]
+mod change;
 #[path = "simulation/checks.rs"]
 mod checks;
 #[path = "simulation/plan.rs"]

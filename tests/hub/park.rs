@@ -6,7 +6,7 @@ use udsd::limits::Limits;
 use crate::world::{Client, SECOND, World, lines, pattern};
 
 fn restart(world: &mut World) {
-    world.restart(Limits::new(1000, 1000), true);
+    world.restart(Limits::new(1000, 1000), true, None);
 }
 
 #[test]

@@ -429,8 +429,14 @@ impl World {
     }
 
     /// Hands all over to a fresh hub as a restart does, by way of bytes if `in_bytes`. What was handed to a record
-    /// and is not written is handed over too. Returns which key became which.
-    pub fn restart(&mut self, limits: Limits, in_bytes: bool) -> BTreeMap<usize, usize> {
+    /// and is not written is handed over too. The sockets come in another order where there is something
+    /// to `shuffle` them by. Returns which key became which.
+    pub fn restart(
+        &mut self,
+        limits: Limits,
+        in_bytes: bool,
+        shuffle: Option<&mut Random>,
+    ) -> BTreeMap<usize, usize> {
         let now = self.now();
         let fresh = || Hub::new(Vec::new(), Limits::new(1, 1));
         let mut hub = mem::replace(&mut self.hub, fresh());
@@ -449,6 +455,9 @@ impl World {
                 record.lines = written.split_off(written.len() - unwritten);
             }
         }
+        if let Some(random) = shuffle {
+            self.shuffle(&mut state, random);
+        }
         if in_bytes {
             let mut bytes = vec![0; HEAD];
             let head = state.encode(&mut bytes).unwrap();
@@ -459,7 +468,14 @@ impl World {
         for wire in &wires {
             wire.borrow_mut().watched = Watch::default();
         }
-        let sockets = self.sockets.iter().map(socket).collect();
+        let rules = |before: &udsd::state::Socket| {
+            let mut served = self.sockets.iter();
+            match served.find(|config| config.name == before.name && !before.retired) {
+                Some(config) => socket(config),
+                None => Socket::retired(&before.name),
+            }
+        };
+        let sockets = state.sockets.iter().map(rules).collect();
         let streams = streams.into_iter().map(Some).collect();
         let (hub, keys) = Hub::restore(sockets, limits, state, streams, now)
             .unwrap_or_else(|(why, ..)| panic!("{why}"));
@@ -477,6 +493,22 @@ impl World {
         became
     }
 
+    /// Puts the sockets of `state` into another order, and their records with them.
+    fn shuffle(&mut self, state: &mut State, random: &mut Random) {
+        for last in (1..state.sockets.len()).rev() {
+            let other = random.below(last as u64 + 1) as usize;
+            state.sockets.swap(last, other);
+            self.records.swap(last, other);
+            for client in &mut state.clients {
+                client.socket = match client.socket {
+                    socket if socket == last => other,
+                    socket if socket == other => last,
+                    socket => socket,
+                };
+            }
+        }
+    }
+
     /// Serves by these sockets from now on. A record is that of the socket of the same name.
     pub fn reload(&mut self, sockets: &str) {
         self.reload_with(sockets, &Limits::new(1000, 1000));
@@ -488,17 +520,47 @@ impl World {
     }
 
     pub fn reload_as(&mut self, sockets: Vec<config::Socket>, limits: &Limits) {
-        let renewals = sockets.iter().map(|of| self.renewal(of)).collect();
+        self.reload_renaming(sockets, limits, None);
+    }
+
+    /// The same, where the record of a socket is from now on that of another: of the first name, that
+    /// of the second.
+    pub fn reload_renaming(
+        &mut self,
+        sockets: Vec<config::Socket>,
+        limits: &Limits,
+        renamed: Option<(&str, &str)>,
+    ) {
+        let of = |name: &str| match renamed {
+            Some((new, old)) if name == new => self.hub.place(old),
+            _ => self.hub.place(name),
+        };
+        let records: Vec<_> = sockets.iter().map(|config| of(&config.name)).collect();
+        let moved = renamed.and_then(|(new, old)| Some((new, self.hub.place(old)?)));
+        let renewals = sockets
+            .iter()
+            .zip(records)
+            .map(|(config, record)| self.renewal_with(config, record))
+            .collect();
         let now = self.now();
         let opened = self.hub.apply(renewals, limits, now, &mut watch);
         assert_eq!(opened, []);
         let places = self.hub.sockets().len();
         self.records.resize_with(places, Vec::new);
+        if let Some((new, old)) = moved
+            && let Some(new) = self.hub.place(new)
+        {
+            self.records[new] = mem::take(&mut self.records[old]);
+        }
         self.sockets = sockets;
     }
 
     pub fn renewal(&mut self, config: &config::Socket) -> Renewal {
-        let place = self.hub.place(&config.name);
+        self.renewal_with(config, self.hub.place(&config.name))
+    }
+
+    /// With the record that is now that of socket number `place`.
+    fn renewal_with(&mut self, config: &config::Socket, place: Option<usize>) -> Renewal {
         let kept = place.filter(|&place| self.hub.record(place).is_some());
         let trail = match (&config.record, kept) {
             (None, _) => Trail::None,

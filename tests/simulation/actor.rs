@@ -49,7 +49,9 @@ pub struct Actor {
     written: Vec<(Duration, usize)>,
     /// Bytes read from it.
     pub read: usize,
-    /// The hub had begun to stop when this was last looked at.
+    /// Bytes that it may be owed beyond `queue-size`: they were before that was lowered.
+    pub before: usize,
+    /// The hub had begun to stop, or its socket was gone, when this was last looked at.
     pub stopped: bool,
     /// Something was read of it in this step.
     pub was_read: bool,
@@ -124,6 +126,7 @@ impl Actor {
             receiver: Receiver::default(),
             written: vec![(now, 0)],
             read: 0,
+            before: 0,
             stopped: false,
             was_read: false,
             held: None,

@@ -16,10 +16,10 @@ impl Schedule {
             actor.note_progress(now);
             assert!(
                 !actor.stopped || actor.read == before,
-                "client {} was read after the stop",
+                "client {} was read after the stop, or the end of its socket",
                 actor.number
             );
-            actor.stopped = self.stopped;
+            actor.stopped = self.stopped || self.rooms[actor.room].dismissed;
             actor.was_read = actor.read != before;
         }
         for room in &mut self.rooms {
@@ -70,8 +70,8 @@ impl Schedule {
     fn check_bounds(&mut self, i: usize) {
         let room = self.room(i);
         let actor = &self.actors[i];
-        let size = room.plan.socket.queue_size;
         let owed = actor.receiver.owed();
+        let size = room.plan.socket.queue_size.max(actor.before);
         if room.is_relay() && room.waits() && !actor.is_cut_off() && !actor.gone {
             assert!(
                 owed <= size,
@@ -87,6 +87,9 @@ impl Schedule {
             );
         }
         assert!(owed <= size + READ_BUFFER, "{owed} bytes are held");
+        if room.dismissed {
+            return;
+        }
         // What was read while messages waited would have no bound.
         if room.plan.witness != Witness::Nobody && actor.held == Some(actor.taken) {
             assert!(
@@ -104,6 +107,17 @@ impl Schedule {
         let room = &self.rooms[self.actors[i].room];
         let lags = room.lags(&self.world);
         self.actors[i].held = None;
+        if room.dismissed {
+            let in_way = room.is_in_way(&self.actors, &self.actors[i], now);
+            let actor = &mut self.actors[i];
+            if in_way {
+                actor.in_way_since.get_or_insert(now);
+            }
+            if std::mem::take(&mut actor.excused) {
+                actor.active = now;
+            }
+            return;
+        }
         if lags {
             // What was taken of it is not known now.
             return;
@@ -149,7 +163,7 @@ impl Schedule {
             // Without a stamp a gap is not told.
             (SlowClient::Drop, false) => true,
             (SlowClient::Drop, true) => actor.receiver.open() == 0,
-            _ => owed == 0,
+            _ => actor.receiver.is_served(),
         };
         if actor.killed || actor.gone || self.abandoned {
             return;
@@ -158,7 +172,7 @@ impl Schedule {
         if self.quotas.is_some() {
             return;
         }
-        if actor.is_cut_off() && all_taken {
+        if (actor.is_cut_off() && all_taken) || (room.dismissed && served) {
             return;
         }
         let ended = actor.client.wire.borrow().ended;
@@ -183,10 +197,10 @@ impl Schedule {
             );
             return;
         }
-        if room.waits()
+        if (room.waits() || room.dismissed)
             && let Some(since) = actor.in_way_since
             && since + socket.slow_timeout <= now
-            && actor.written_within(socket.slow_timeout, now) < socket.queue_size / 2
+            && actor.written_within(socket.slow_timeout, now) < room.half
         {
             return;
         }
@@ -240,7 +254,8 @@ impl Schedule {
             }
             let room = &self.rooms[self.actors[i].room];
             let in_way = room.is_in_way(&self.actors, &self.actors[i], now);
-            if in_way && room.unwritten == 0 {
+            let is_known = room.knows(&self.actors[i]);
+            if in_way && is_known && room.unwritten == 0 {
                 assert!(
                     self.world.hub.deadline().is_some(),
                     "client {} may be in the way for ever",
@@ -264,6 +279,13 @@ impl Schedule {
         let number = actor.number;
         assert_eq!(actor.client.wire.borrow().event(), Watch::default());
         let for_room = actor.awaits_room();
+        if room.dismissed {
+            assert!(
+                for_room,
+                "client {number} of a socket that is gone is owed nothing more, and still here"
+            );
+            return;
+        }
         let is_relay = room.is_relay();
         let held_up = match room.plan.witness {
             Witness::Nobody => for_room,
@@ -326,7 +348,7 @@ impl Schedule {
         );
         if room.disconnects() && is_relay {
             assert!(
-                owed <= room.plan.socket.queue_size,
+                owed <= room.plan.socket.queue_size.max(actor.before),
                 "client {number} has no room and was not closed"
             );
         }
@@ -358,9 +380,13 @@ impl Schedule {
             return;
         }
         for (i, actor) in self.actors.iter().enumerate() {
-            let Some(timeout) = self.room(i).plan.socket.idle_timeout else {
+            let room = self.room(i);
+            let Some(timeout) = room.plan.socket.idle_timeout else {
                 continue;
             };
+            if room.dismissed {
+                continue;
+            }
             assert!(
                 !actor.is_open()
                     || actor.excused

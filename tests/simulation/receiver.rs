@@ -17,6 +17,9 @@ pub struct Receiver {
     matched: usize,
     /// Bytes that the hub wrote and that were looked at.
     seen: usize,
+    /// It is served no more, and gets what comes first of `due`: so many bytes for sure, and no part of
+    /// a message.
+    least: Option<usize>,
     /// Messages that are known to be dropped.
     pub dropped: usize,
 }
@@ -31,6 +34,22 @@ impl Receiver {
     /// Bytes that have not come.
     pub fn owed(&self) -> usize {
         self.due.len() - self.matched
+    }
+
+    /// It is served no more: what there is `room` for waits for it, and comes; the rest may wait with
+    /// what it sent, and does not.
+    pub fn end(&mut self, room: usize) {
+        let whole = self.ends.partition_point(|&end| end <= self.matched + room);
+        self.least = Some(whole.checked_sub(1).map_or(0, |last| self.ends[last]));
+    }
+
+    /// Whether it has all that it must get.
+    pub fn is_served(&self) -> bool {
+        let is_whole = || self.matched == 0 || self.ends.binary_search(&self.matched).is_ok();
+        match self.least {
+            Some(least) => self.matched >= least && is_whole(),
+            None => self.owed() == 0,
+        }
     }
 
     /// Messages of which is not known whether they will come or were dropped.

@@ -16,8 +16,22 @@ use crate::{
 
 pub struct Room {
     pub plan: Plan,
-    /// The socket's number in the hub.
+    /// Its place among the rooms.
     pub index: usize,
+    /// The socket's number in the hub.
+    pub place: usize,
+    /// The file no longer has the socket, or not so: its clients get what they are owed and are closed.
+    pub dismissed: bool,
+    /// Messages dropped on the one before.
+    pub dropped_before: usize,
+    /// Its counters have also what happened on the one before.
+    pub came_after: bool,
+    /// What the socket's counter said when this began.
+    base: usize,
+    /// The number of the last message before.
+    pub numbered: usize,
+    /// How much its clients have to read in `slow-timeout`, bytes.
+    pub half: usize,
     /// Clients that came.
     pub entered: usize,
     /// Messages in the common order so far.
@@ -33,17 +47,90 @@ pub struct Room {
 }
 
 impl Room {
-    pub fn new(plan: Plan, index: usize) -> Self {
+    /// `seen`: bytes of its record that were there before.
+    pub fn new(plan: Plan, index: usize, place: usize, seen: usize) -> Self {
         Room {
+            half: plan.socket.queue_size / 2,
             plan,
             index,
+            place,
+            dismissed: false,
+            came_after: false,
+            dropped_before: 0,
+            base: 0,
+            numbered: 0,
             entered: 0,
             position: 0,
             times: Vec::new(),
             unwritten: 0,
             line: Vec::new(),
-            seen: 0,
+            seen,
         }
+        .at_its_start()
+    }
+
+    /// A listener's stream begins with it.
+    fn at_its_start(mut self) -> Self {
+        if self.plan.witness == Witness::Listener {
+            self.seen = 0;
+        }
+        self
+    }
+
+    /// It is in place of another one of the same name, whose last message had this number.
+    pub fn follows(mut self, numbered: usize, world: &World) -> Self {
+        self.came_after = true;
+        self.dropped_before = world.hub.sockets()[self.place].counters().dropped as usize;
+        self.base = self.taken(world);
+        self.numbered = numbered;
+        self
+    }
+
+    /// The number of its last message.
+    pub fn last_number(&self) -> usize {
+        if self.is_numbered() {
+            self.numbered + self.position
+        } else {
+            self.numbered
+        }
+    }
+
+    pub fn is_numbered(&self) -> bool {
+        self.plan.socket.record.is_some() || self.plan.socket.stamp
+    }
+
+    /// As `follow`, when the socket is no more, after `taken` messages: its counters are another's now.
+    pub fn follow_to_the_end(&mut self, taken: usize, actors: &mut [Actor], now: Duration) {
+        if self.plan.witness == Witness::Listener {
+            self.listen(actors, now);
+        }
+        assert!(
+            !self.is_relay() || self.position == taken,
+            "{taken} messages were taken and {} given out when the socket went",
+            self.position
+        );
+    }
+
+    /// Takes in what the listener got.
+    fn listen(&mut self, actors: &mut [Actor], now: Duration) {
+        let listener = actors
+            .iter()
+            .find(|actor| actor.room == self.index && actor.witness)
+            .unwrap();
+        let wire = std::rc::Rc::clone(&listener.client.wire);
+        let said = &wire.borrow().said;
+        while let Some(length) = self.plan.first(&said[self.seen..]) {
+            let message = &said[self.seen..self.seen + length];
+            self.seen += length;
+            self.follow_listener(message, actors, now);
+        }
+    }
+
+    /// Its clients are served no more.
+    pub fn dismiss(&mut self) {
+        self.dismissed = true;
+        self.unwritten = 0;
+        self.line.clear();
     }
 
     pub fn is_relay(&self) -> bool {
@@ -65,28 +152,31 @@ impl Room {
 
     /// Messages that the hub says it has taken; bytes under `none`.
     pub fn taken(&self, world: &World) -> usize {
-        let counters = world.hub.sockets()[self.index].counters();
+        let counters = world.hub.sockets()[self.place].counters();
         let taken = if self.plan.bytewise() {
             counters.bytes
         } else {
             counters.messages
         };
-        taken as usize
+        taken as usize - self.base
     }
 
     /// Notes who waits for the record.
     pub fn look_at_record(&mut self, world: &mut World) {
-        if let Some(record) = world.hub.record(self.index) {
+        if self.dismissed {
+            return;
+        }
+        if let Some(record) = world.hub.record(self.place) {
             self.unwritten = record.waiting();
         }
         self.line.clear();
         self.line
-            .extend(world.hub.sockets()[self.index].wait_queue().waiting());
+            .extend(world.hub.sockets()[self.place].wait_queue().waiting());
     }
 
     /// What the witness has not told yet, though it was taken.
     pub fn lags(&self, world: &World) -> bool {
-        self.is_relay() && self.position < self.taken(world)
+        !self.dismissed && self.is_relay() && self.position < self.taken(world)
     }
 
     /// When message number `position` of the common order was taken, or would be now.
@@ -97,6 +187,9 @@ impl Room {
 
     /// Takes in what was taken since the last time. `actors`: all of the schedule.
     pub fn follow(&mut self, world: &World, actors: &mut [Actor], now: Duration) {
+        if self.dismissed {
+            return;
+        }
         let taken = self.taken(world);
         if self.times.last().map_or(0, |last| last.0) < taken {
             self.times.push((taken, now));
@@ -108,26 +201,14 @@ impl Room {
         );
         match self.plan.witness {
             Witness::Record => {
-                let record = &world.records[self.index];
+                let record = &world.records[self.place];
                 while let Some(length) = record[self.seen..].iter().position(|&b| b == b'\n') {
                     let line = &record[self.seen..self.seen + length];
                     self.seen += length + 1;
                     self.follow_record(line, actors, now);
                 }
             }
-            Witness::Listener => {
-                let listener = actors
-                    .iter()
-                    .find(|actor| actor.room == self.index && actor.witness)
-                    .unwrap();
-                let wire = std::rc::Rc::clone(&listener.client.wire);
-                let said = &wire.borrow().said;
-                while let Some(length) = self.plan.first(&said[self.seen..]) {
-                    let message = &said[self.seen..self.seen + length];
-                    self.seen += length;
-                    self.follow_listener(message, actors, now);
-                }
-            }
+            Witness::Listener => self.listen(actors, now),
             Witness::Talker => {
                 for _ in self.position..self.taken(world) {
                     let talker = actors.iter().position(|actor| {
@@ -166,7 +247,13 @@ impl Room {
         let expected = match format {
             Format::Json => self
                 .plan
-                .json(self.position + 1, number, actors[from].uid, now, body)
+                .json(
+                    self.numbered + self.position + 1,
+                    number,
+                    actors[from].uid,
+                    now,
+                    body,
+                )
                 .into_bytes(),
             _ => body.to_vec(),
         };
@@ -218,9 +305,13 @@ impl Room {
         let body = self.next_body(from);
         if self.plan.socket.stamp {
             let at = self.time_of(self.position, now);
-            let json = self
-                .plan
-                .json(self.position + 1, from.number, from.uid, at, body);
+            let json = self.plan.json(
+                self.numbered + self.position + 1,
+                from.number,
+                from.uid,
+                at,
+                body,
+            );
             self.plan.framed(json.into_bytes())
         } else {
             from.messages[from.taken].clone()
@@ -253,9 +344,21 @@ impl Room {
         }
     }
 
+    /// Whether what `actor` is owed shows that something waits behind it: not of an echo without a
+    /// record that had more room before.
+    pub fn knows(&self, actor: &Actor) -> bool {
+        self.plan.witness != Witness::Nobody || actor.before == 0 || self.dismissed
+    }
+
     /// Whether there is no room for what waits to be passed on to this client.
     pub fn is_in_way(&self, actors: &[Actor], receiver: &Actor, now: Duration) -> bool {
-        if !self.waits() || !receiver.is_open() {
+        if !receiver.is_open() {
+            return false;
+        }
+        if self.dismissed {
+            return receiver.receiver.owed() > 0;
+        }
+        if !self.waits() {
             return false;
         }
         let (owed, size) = (receiver.receiver.owed(), self.plan.socket.queue_size);
@@ -269,7 +372,7 @@ impl Room {
             };
             return match self.plan.witness {
                 Witness::Nobody => owed > size,
-                _ => owed + held > size,
+                _ => held > 0 && owed + held > size,
             };
         }
         if receiver.gone {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Most clients of one socket: under `none` a byte has four bits for its sender.
-const CLIENTS: usize = 16;
+pub const CLIENTS: usize = 16;
 
 /// The users that clients belong to.
 pub const USERS: [u32; 3] = [1, 2, 3];
@@ -33,15 +33,19 @@ pub struct Schedule {
     pub stopped: bool,
     pub abandoned: bool,
     /// After one of so many steps the next process takes over; never, where it is 0.
-    restarts: u64,
+    pub restarts: u64,
     /// Likewise, the file is put into force again.
     reloads: u64,
     /// Prints what happens.
-    told: bool,
+    pub told: bool,
+    /// Sockets that ever were, by their names.
+    pub names: usize,
+    /// The longest message that the quotas have room for.
+    pub longest: usize,
 }
 
 /// What the limits of a schedule are.
-fn limits(quotas: Option<(usize, usize)>) -> Limits {
+pub fn limits(quotas: Option<(usize, usize)>) -> Limits {
     let limits = Limits::new(1000, 1000);
     match quotas {
         Some((per_user, total)) => limits.with_queues(per_user, total),
@@ -54,7 +58,7 @@ thread_local! {
     static BASE: OnceCell<config::Socket> = const { OnceCell::new() };
 }
 
-fn base() -> config::Socket {
+pub fn base() -> config::Socket {
     let parse = || {
         let text = "[socket.s]\npath = \"/run/s\"\n";
         Config::parse(text, None, &Places::system())
@@ -94,7 +98,7 @@ impl Schedule {
         let mut schedule = Schedule {
             world: World::of(&sockets, limits(quotas)),
             random,
-            rooms: rooms.map(|(i, plan)| Room::new(plan, i)).collect(),
+            rooms: rooms.map(|(i, plan)| Room::new(plan, i, i, 0)).collect(),
             actors: Vec::new(),
             entered: 0,
             quotas,
@@ -103,21 +107,28 @@ impl Schedule {
             restarts,
             reloads,
             told,
+            names: count,
+            longest,
         };
         for room in &schedule.rooms {
             schedule.tell(|| format!("{:?} {:?}", room.plan.witness, room.plan.socket));
         }
         for room in 0..count {
-            if schedule.rooms[room].plan.witness == Witness::Listener {
-                schedule.enter(room);
-                let listener = schedule.actors.last_mut().unwrap();
-                listener.witness = true;
-                let mut wire = listener.client.wire.borrow_mut();
-                wire.capacity = usize::MAX;
-                wire.whims = None;
-            }
+            schedule.listen(room);
         }
         schedule
+    }
+
+    /// The witness of a room comes, where that is a client.
+    pub fn listen(&mut self, room: usize) {
+        if self.rooms[room].plan.witness == Witness::Listener {
+            self.enter(room);
+            let listener = self.actors.last_mut().unwrap();
+            listener.witness = true;
+            let mut wire = listener.client.wire.borrow_mut();
+            wire.capacity = usize::MAX;
+            wire.whims = None;
+        }
     }
 
     /// Runs it to its end.
@@ -156,13 +167,14 @@ impl Schedule {
         self.world.passed
     }
 
-    fn enter(&mut self, room: usize) {
-        if self.rooms[room].entered == CLIENTS {
+    pub fn enter(&mut self, room: usize) {
+        if self.rooms[room].entered == CLIENTS || self.rooms[room].dismissed {
             return;
         }
         let joined = self.rooms[room].taken(&self.world);
         let uid = self.random.pick(&USERS);
-        let client = self.world.try_enter(room, Peer { uid, ..PEER }, &[]);
+        let place = self.rooms[room].place;
+        let client = self.world.try_enter(place, Peer { uid, ..PEER }, &[]);
         let client = client.0.unwrap();
         self.entered += 1;
         {
@@ -181,36 +193,6 @@ impl Schedule {
         self.actors.push(actor);
     }
 
-    /// The next process goes on.
-    fn restart(&mut self) {
-        self.tell(|| "restart".into());
-        let in_bytes = self.random.one_in(8);
-        let became = self.world.restart(limits(self.quotas), in_bytes);
-        for actor in self.actors.iter_mut().filter(|actor| actor.is_open()) {
-            actor.client.key = became[&actor.client.key];
-        }
-    }
-
-    /// The same file is put into force again; sometimes another one is in between, under which more
-    /// may wait.
-    fn reload(&mut self) {
-        let sockets = self.rooms.iter().map(|room| room.plan.socket.clone());
-        let sockets: Vec<_> = sockets.collect();
-        let between = self.random.one_in(3);
-        self.tell(|| format!("reload, another file between: {between}"));
-        if between {
-            let mut other = sockets.clone();
-            for socket in &mut other {
-                socket.queue_size *= 2;
-                if let Some(record) = &mut socket.record {
-                    record.queue_size *= 2;
-                }
-            }
-            self.world.reload_as(other, &limits(None));
-        }
-        self.world.reload_as(sockets, &limits(self.quotas));
-    }
-
     /// One thing happens.
     fn step(&mut self) {
         self.tell_all();
@@ -219,7 +201,9 @@ impl Schedule {
             .collect();
         let present = here.len() as u64;
         if !self.stopped && (present == 0 || (present < 6 && self.random.one_in(8))) {
-            let room = self.random.below(self.rooms.len() as u64) as usize;
+            let served = self.rooms.iter().filter(|room| !room.dismissed);
+            let served: Vec<usize> = served.map(|room| room.index).collect();
+            let room = self.random.pick(&served);
             self.enter(room);
             return;
         }
@@ -293,12 +277,12 @@ impl Schedule {
 
     fn write_records(&mut self) {
         let now = self.world.now();
-        for room in 0..self.rooms.len() {
-            if let Some(record) = self.world.hub.record(room) {
+        for room in self.rooms.iter().filter(|room| !room.dismissed) {
+            if let Some(record) = self.world.hub.record(room.place) {
                 let waiting = record.waiting() as u64;
                 let written = self.random.below(waiting + 1) as usize;
                 if written > 0 {
-                    self.world.hub.recorded(room, written, now);
+                    self.world.hub.recorded(room.place, written, now);
                 }
             }
         }
@@ -315,7 +299,12 @@ impl Schedule {
     /// Closes a client from the hub's side; what was queued is then told by the counter.
     fn kill(&mut self, i: usize) {
         let room = self.actors[i].room;
-        let undelivered = |world: &World| world.hub.sockets()[room].counters().undelivered as usize;
+        if self.rooms[room].dismissed {
+            return;
+        }
+        let place = self.rooms[room].place;
+        let undelivered =
+            |world: &World| world.hub.sockets()[place].counters().undelivered as usize;
         let before = undelivered(&self.world);
         let now = self.world.now();
         let key = self.actors[i].client.key;
@@ -323,6 +312,7 @@ impl Schedule {
         self.world.hub.fail(key, reason, now);
         let queued = undelivered(&self.world) - before;
         let queue_size = self.rooms[room].plan.socket.queue_size;
+        let queue_size = queue_size.max(self.actors[i].before);
         assert!(
             queued <= queue_size,
             "{queued} bytes in a queue of {queue_size}"
@@ -389,7 +379,9 @@ impl Schedule {
             let actor = &mut self.actors[i];
             if actor.is_open() {
                 assert!(
-                    !self.stopped && self.rooms[actor.room].is_relay(),
+                    !self.stopped
+                        && self.rooms[actor.room].is_relay()
+                        && !self.rooms[actor.room].dismissed,
                     "client {} never ended",
                     actor.number
                 );
@@ -419,7 +411,8 @@ impl Schedule {
     /// It will be closed, or others will, if that lasts.
     fn is_impatient(&self, actor: &Actor) -> bool {
         let starves = self.quotas.is_some() && !self.stopped && actor.is_unread();
-        actor.is_open() && (actor.in_way_since.is_some() || starves)
+        let in_way = actor.in_way_since.is_some() && self.rooms[actor.room].knows(actor);
+        actor.is_open() && (in_way || starves)
     }
 
     /// Everybody who reads takes all, and all records are written, until nothing moves.
@@ -434,9 +427,9 @@ impl Schedule {
                 let full = actor.is_open() && actor.client.wire.borrow().full;
                 moved += actor.client.take(usize::MAX) + usize::from(full);
             }
-            for room in 0..self.rooms.len() {
-                if self.world.hub.record(room).is_some() {
-                    moved += self.world.written(room);
+            for room in self.rooms.iter().filter(|room| !room.dismissed) {
+                if self.world.hub.record(room.place).is_some() {
+                    moved += self.world.written(room.place);
                 }
             }
             if moved == 0 {

@@ -1,0 +1,213 @@
+//! What changes under running clients: the next process goes on, and another file is put into force, in
+//! which sockets come, go, are renamed, or are others. The model says what becomes of the clients.
+
+use std::time::Duration;
+
+use udsd::config::{self, SlowClient, SocketType};
+
+use crate::{
+    plan::{Plan, Witness},
+    room::Room,
+    schedule::{Schedule, base, limits},
+    world::SECOND,
+};
+
+/// What a socket has that is no more, after a restart: all defaults.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_HALF: usize = 512 * 1024;
+/// Most sockets of one file.
+const SOCKETS: u64 = 4;
+
+impl Schedule {
+    /// The next process goes on.
+    pub fn restart(&mut self) {
+        self.tell(|| "restart".into());
+        let in_bytes = self.random.one_in(8);
+        let limits = limits(self.quotas);
+        let became = self.world.restart(limits, in_bytes, Some(&mut self.random));
+        for actor in self.actors.iter_mut().filter(|actor| actor.is_open()) {
+            actor.client.key = became[&actor.client.key];
+        }
+        for room in &mut self.rooms {
+            if room.dismissed {
+                room.plan.socket.slow_timeout = DEFAULT_TIMEOUT;
+                room.plan.socket.idle_timeout = None;
+                room.half = DEFAULT_HALF;
+                continue;
+            }
+            room.place = self.world.hub.place(&room.plan.socket.name).unwrap();
+            if !room.is_numbered() {
+                // Nobody asks for its number.
+                room.numbered = 0;
+            }
+        }
+    }
+
+    /// Another file is put into force.
+    pub fn reload(&mut self) {
+        let served = self.rooms.iter().filter(|room| !room.dismissed);
+        let served: Vec<usize> = served.map(|room| room.index).collect();
+        let i = self.random.pick(&served);
+        match self.random.below(12) {
+            0 if served.len() > 1 => self.apply(Some(i), None),
+            1 if (served.len() as u64) < SOCKETS => {
+                let plan = self.another_plan(None);
+                self.apply(None, Some((plan, None)));
+            }
+            2 => {
+                let mut plan = self.rooms[i].plan.clone();
+                plan.socket.name = self.another_name();
+                self.apply(Some(i), Some((plan, Some(i))));
+            }
+            3..5 => {
+                let plan = self.another_plan(Some(i));
+                self.apply(Some(i), Some((plan, None)));
+            }
+            5 => {
+                let mut plan = self.another_plan(Some(i));
+                plan.socket.kind = SocketType::Datagram;
+                plan.socket.record = None;
+                let before = self.rooms[i].plan.clone();
+                self.apply_briefly(i, &plan, before);
+            }
+            6..9 => self.resize(i),
+            _ => self.apply(None, None),
+        }
+    }
+
+    fn another_name(&mut self) -> String {
+        self.names += 1;
+        format!("s{}", self.names)
+    }
+
+    /// Rules of a socket that is new, or for which those who came to room `instead` did not come.
+    fn another_plan(&mut self, instead: Option<usize>) -> Plan {
+        loop {
+            let mut plan = Plan::random(&mut self.random, &base(), 0);
+            let fits = plan.longest() <= self.longest && plan.witness != Witness::Listener;
+            if self.quotas.is_some() && !fits {
+                continue;
+            }
+            let Some(before) = instead else {
+                plan.socket.name = self.another_name();
+                return plan;
+            };
+            let before = &self.rooms[before].plan.socket;
+            if (plan.socket.service, plan.socket.framing) != (before.service, before.framing) {
+                plan.socket.name.clone_from(&before.name);
+                return plan;
+            }
+        }
+    }
+
+    /// The sockets of the file in which room `without` is not, and `with` is, in any order.
+    fn file(&mut self, without: Option<usize>, with: Option<&Plan>) -> Vec<config::Socket> {
+        let served = self.rooms.iter();
+        let served = served.filter(|room| !room.dismissed && Some(room.index) != without);
+        let plans = served.map(|room| &room.plan).chain(with);
+        let mut sockets: Vec<_> = plans.map(|plan| plan.socket.clone()).collect();
+        for last in (1..sockets.len()).rev() {
+            let other = self.random.below(last as u64 + 1) as usize;
+            sockets.swap(last, other);
+        }
+        sockets
+    }
+
+    /// Room `without` is gone, `with` comes, perhaps with the record of another room.
+    fn apply(&mut self, without: Option<usize>, with: Option<(Plan, Option<usize>)>) {
+        let sockets = self.file(without, with.as_ref().map(|(plan, _)| plan));
+        self.tell(|| format!("reload without {without:?}, with {with:?}"));
+        let renamed = with.as_ref().and_then(|(plan, from)| {
+            let from = &self.rooms[(*from)?].plan.socket.name;
+            Some((plan.socket.name.clone(), from.clone()))
+        });
+        let renamed = renamed.as_ref().map(|(new, old)| (&new[..], &old[..]));
+        let taken = without.map(|i| self.rooms[i].taken(&self.world));
+        let limits = limits(self.quotas);
+        self.world.reload_renaming(sockets, &limits, renamed);
+        if let (Some(i), Some(taken)) = (without, taken) {
+            self.dismiss(i, taken);
+        }
+        let Some((plan, from)) = with else {
+            return;
+        };
+        self.tell(|| format!("{:?} {:?}", plan.witness, plan.socket));
+        let place = self.world.hub.place(&plan.socket.name).unwrap();
+        let index = self.rooms.len();
+        let seen = self.world.records[place].len();
+        let mut room = Room::new(plan, index, place, seen);
+        if let Some(before) = without {
+            let numbered = self.rooms[before].last_number();
+            if self.rooms[before].plan.socket.name == room.plan.socket.name {
+                room = room.follows(numbered, &self.world);
+            } else if from.is_some() && room.plan.socket.record.is_some() {
+                room.numbered = numbered;
+            }
+        }
+        self.rooms.push(room);
+        self.listen(index);
+    }
+
+    /// A socket of room `i` is of another type for a moment: then it is as `after`.
+    fn apply_briefly(&mut self, i: usize, other: &Plan, after: Plan) {
+        self.tell(|| format!("reload with {i} of another type"));
+        let taken = self.rooms[i].taken(&self.world);
+        let sockets = self.file(Some(i), Some(other));
+        self.world.reload_as(sockets, &limits(self.quotas));
+        self.dismiss(i, taken);
+        let numbered = self.rooms[i].last_number();
+        let sockets = self.file(Some(i), Some(&after));
+        self.world.reload_as(sockets, &limits(self.quotas));
+        let place = self.world.hub.place(&after.socket.name).unwrap();
+        let index = self.rooms.len();
+        let seen = self.world.records[place].len();
+        let room = Room::new(after, index, place, seen).follows(numbered, &self.world);
+        self.rooms.push(room);
+        self.listen(index);
+    }
+
+    /// The clients of room `i` get what they are owed, of all that was taken until now.
+    fn dismiss(&mut self, i: usize, taken: usize) {
+        let now = self.now();
+        self.rooms[i].follow_to_the_end(taken, &mut self.actors, now);
+        self.rooms[i].dismiss();
+        let Plan {
+            socket, witness, ..
+        } = &self.rooms[i].plan;
+        if *witness != Witness::Nobody {
+            return;
+        }
+        // Under a quota, a smaller queue than before, or after a restart, which writes what the kernel has
+        // room for, less may be taken than there is room for.
+        let is_known =
+            socket.slow_client == SlowClient::Wait && self.quotas.is_none() && self.restarts == 0;
+        for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
+            let room = if is_known && actor.before == 0 {
+                socket.queue_size
+            } else {
+                0
+            };
+            actor.receiver.end(room);
+        }
+    }
+
+    /// More or less may wait, for a longer or shorter time.
+    fn resize(&mut self, i: usize) {
+        let plan = &mut self.rooms[i].plan;
+        let longest = plan.longest();
+        let before = plan.socket.queue_size;
+        plan.socket.queue_size = longest + self.random.below(200) as usize;
+        if let Some(record) = &mut plan.socket.record {
+            record.queue_size = 65 + self.random.below(400) as usize;
+        }
+        plan.socket.slow_timeout =
+            self.random
+                .pick(&[2 * SECOND, 8 * SECOND, Duration::from_secs(3600)]);
+        let half = plan.socket.queue_size / 2;
+        self.rooms[i].half = half;
+        for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
+            actor.before = actor.before.max(before);
+        }
+        self.apply(None, None);
+    }
+}
