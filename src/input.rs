@@ -174,9 +174,7 @@ impl Input {
         deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
     ) -> Result<Fed, Close> {
         debug_assert!(!self.is_blocked(), "fed while messages wait");
-        let Rule {
-            framing, too_long, ..
-        } = *rule;
+        let framing = rule.framing;
         let mut limit = self.limit_under(rule);
         self.limit = limit;
         loop {
@@ -203,13 +201,7 @@ impl Input {
             if bytes.is_empty() {
                 return Ok(Fed::All);
             }
-            let cut = framing.cut(&self.held, bytes, limit);
-            if let Cut::TooLong { body, skip } = cut
-                && too_long != TooLong::Refuse
-            {
-                self.note_length(bytes, body, skip, limit);
-            }
-            match cut {
+            match framing.cut(&self.held, bytes, limit) {
                 // Filler stands only where nothing is held, and `scan` has passed over that.
                 Cut::Whole(n) | Cut::Filler(n) => {
                     self.hold(&bytes[..n]);
@@ -221,31 +213,16 @@ impl Input {
                     self.hold(bytes);
                     return Ok(Fed::All);
                 }
-                Cut::TooLong { .. } if too_long == TooLong::Close => {
-                    return Err(Close::MessageTooLong { limit });
-                }
-                Cut::TooLong { body, .. } if self.held.len() + bytes.len() < body + limit => {
-                    self.hold(bytes);
-                    return Ok(Fed::All);
-                }
                 Cut::TooLong { body, skip } => {
-                    let n = (body + limit).saturating_sub(self.held.len());
-                    if too_long == TooLong::Refuse {
-                        self.refused += 1;
-                        self.held = Vec::new();
-                        self.skip = Some(skip);
-                        bytes = &mut bytes[n..];
+                    let Some(n) = self.cut_short(bytes, rule, body, skip)? else {
+                        return Ok(Fed::All);
+                    };
+                    bytes = &mut bytes[n..];
+                    if rule.too_long == TooLong::Refuse {
                         limit = rule.message_size;
                         self.limit = limit;
                         continue;
                     }
-                    self.hold(&bytes[..n]);
-                    self.held.truncate(body + limit);
-                    self.start = body;
-                    self.whole = limit;
-                    self.truncated = true;
-                    self.skip = Some(skip);
-                    bytes = &mut bytes[n..];
                 }
             }
             if self.deliver_whole(framing, deliver)? == Fed::Blocked {
@@ -257,6 +234,42 @@ impl Input {
             limit = rule.message_size;
             self.limit = limit;
         }
+    }
+
+    /// Of a message that is too long, keeps its first part, or nothing where it is refused: how many of
+    /// `bytes` belong to that part, or `None` where all do and more is to come.
+    #[cold]
+    fn cut_short(
+        &mut self,
+        bytes: &[u8],
+        rule: &Rule,
+        body: usize,
+        skip: Skip,
+    ) -> Result<Option<usize>, Close> {
+        let limit = self.limit;
+        if rule.too_long != TooLong::Refuse {
+            self.note_length(bytes, body, skip, limit);
+        }
+        if rule.too_long == TooLong::Close {
+            return Err(Close::MessageTooLong { limit });
+        }
+        if self.held.len() + bytes.len() < body + limit {
+            self.hold(bytes);
+            return Ok(None);
+        }
+        let n = (body + limit).saturating_sub(self.held.len());
+        self.skip = Some(skip);
+        if rule.too_long == TooLong::Refuse {
+            self.refused += 1;
+            self.held = Vec::new();
+        } else {
+            self.hold(&bytes[..n]);
+            self.held.truncate(body + limit);
+            self.start = body;
+            self.whole = limit;
+            self.truncated = true;
+        }
+        Ok(Some(n))
     }
 
     /// The greatest length of the message that comes next: one that was begun under a larger

@@ -29,7 +29,6 @@ const TOO_LARGE: &[&str] = &[
     "daemon/restart.rs resume",
     "daemon/restart.rs ways",
     "datagram/replies.rs send",
-    "input.rs feed",
     "server.rs new",
     "server.rs run",
     "server/door.rs enter",
