@@ -542,17 +542,29 @@ impl World {
             .zip(records)
             .map(|(config, record)| self.renewal_with(config, record))
             .collect();
-        let now = self.now();
-        let opened = self.hub.apply(renewals, limits, now, &mut watch);
+        let opened = self.apply(sockets, renewals, limits);
         assert_eq!(opened, []);
-        let places = self.hub.sockets().len();
-        self.records.resize_with(places, Vec::new);
         if let Some((new, old)) = moved
             && let Some(new) = self.hub.place(new)
         {
             self.records[new] = mem::take(&mut self.records[old]);
         }
+    }
+
+    /// The same, made ready; returns the numbers of the datagram sockets that are opened.
+    pub fn apply(
+        &mut self,
+        sockets: Vec<config::Socket>,
+        renewals: Vec<Renewal>,
+        limits: &Limits,
+    ) -> Vec<(usize, usize)> {
+        let now = self.now();
+        let opened = self.hub.apply(renewals, limits, now, &mut watch);
+        let places = self.hub.sockets().len();
+        self.records.resize_with(places, Vec::new);
         self.sockets = sockets;
+        self.hand_over();
+        opened
     }
 
     pub fn renewal(&mut self, config: &config::Socket) -> Renewal {
