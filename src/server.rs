@@ -303,8 +303,11 @@ impl Server {
     }
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.
+    ///
+    /// # Errors
+    /// A record that cannot be written any more; each later call returns it too.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
-        self.part()?;
+        let mut outcome = self.part();
         let to_be_idle = self.awaits_idleness();
         for (socket, writer) in &mut self.writers {
             if let Some(seq) = writer.opened() {
@@ -332,14 +335,9 @@ impl Server {
                 0 => {}
                 written => self.hub.recorded(*socket, written, now),
             }
-            if let Some(source) = writer.failure() {
-                return Err(Fatal::Record {
-                    record: writer.name.clone(),
-                    source,
-                });
-            }
+            outcome = outcome.and(writer.check());
         }
-        Ok(())
+        outcome
     }
 
     /// The last lines of the log: what happened on each socket.

@@ -29,7 +29,7 @@ pub use target::{FileId, Target, Unopened, look};
 
 use thread::Thread;
 
-use crate::lock::Lock;
+use crate::{error::Fatal, lock::Lock};
 
 /// Targets that a record may be about to move to.
 const TARGETS: usize = 8;
@@ -271,11 +271,19 @@ impl Writer {
         self.shared.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Why the thread ended, if it has. Whoever asks is told, however often: a failure that somebody
-    /// has seen and passed over still ends the daemon.
-    #[must_use]
-    pub fn failure(&self) -> Option<io::Error> {
-        self.shared.failed.get().map(|&errno| errno.into())
+    /// Whether the thread still writes.
+    ///
+    /// # Errors
+    /// Why it ended. Whoever asks is told, however often: a failure that somebody has seen and passed over
+    /// still ends the daemon.
+    pub fn check(&self) -> Result<(), Fatal> {
+        match self.shared.failed.get() {
+            None => Ok(()),
+            Some(&errno) => Err(Fatal::Record {
+                record: self.name.clone(),
+                source: errno.into(),
+            }),
+        }
     }
 
     /// Tells the thread that what it has not written is wanted back. `take_back` waits for that: of

@@ -179,6 +179,79 @@ fn nothing_can_hold_it_up_between_the_last_moment_to_be_killed_and_ready() {
     }
 }
 
+/// What others notice comes before or after, as whatever fails or takes time.
+#[test]
+fn nothing_happens_between_the_last_moment_to_be_killed_and_ready() {
+    let mut daemon = start(SOCKETS);
+    let client = client(&daemon);
+    let near = daemon.park();
+    let without_echo = SOCKETS.split_once("[socket.raw]").unwrap().1;
+    let config = format!("[socket.new]\npath = \"{{dir}}/new\"\n[socket.raw]{without_echo}");
+    // A manager that has no time to listen: who tells it something waits.
+    let notify = daemon.path("busy");
+    let notes = UnixDatagram::bind(&notify).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"busy", &notify).is_ok() {}
+    let setup = next_by(&daemon, &near, &config);
+    let mut next = setup
+        .variable("NOTIFY_SOCKET", notify.to_str().unwrap())
+        .spawn();
+    next.wait_telling();
+    let parked = Parked::find(near.try_clone().unwrap());
+    assert!(parked.is_err(), "it has not taken over yet");
+    assert!(daemon.path("new").exists(), "all is made ready before");
+    assert!(daemon.path("echo").exists(), "it is in force already");
+    let mut note = [0; 4096];
+    loop {
+        let length = notes.recv(&mut note).unwrap();
+        if note[..length].starts_with(b"READY=1") {
+            break;
+        }
+        assert_eq!(&note[..length], b"busy");
+    }
+    let hears =
+        std::thread::spawn(move || while notes.recv(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
+    next.wait_log(&["new", "bound"]);
+    assert!(!daemon.path("echo").exists());
+    assert_eq!(read_all(&client), b"unread\n");
+    round_trip(&next.connect("new"), b"served\n");
+    assert!(next.stop().success());
+    filler.set_nonblocking(false).unwrap();
+    filler.send_to(b"", &notify).unwrap();
+    hears.join().unwrap();
+}
+
+#[test]
+fn two_calls_lie_between_the_last_moment_to_be_killed_and_ready() {
+    if !has_program("strace") {
+        return;
+    }
+    let mut daemon = start(SOCKETS);
+    let client = client(&daemon);
+    let near = daemon.park();
+    let calls = daemon.path("calls");
+    let mut next = next(&daemon, &near)
+        // Its own parent: the process that goes on is the one that is started.
+        .wrapper(&["strace", "-D", "-qq", "-o", calls.to_str().unwrap()])
+        .start();
+    assert_eq!(read_n(&client, 7), b"unread\n");
+    assert!(next.stop().success());
+    let calls = fs::read_to_string(calls).unwrap();
+    let lines = calls.lines();
+    let mut lines =
+        lines.skip_while(|line| !line.contains("\"udsd\"") || line.contains("MSG_PEEK"));
+    assert!(
+        lines
+            .next()
+            .is_some_and(|line| line.starts_with("recvfrom(")),
+        "{calls}"
+    );
+    let between = lines.take_while(|line| !line.contains("READY=1"));
+    let between: Vec<&str> = between.filter_map(|line| line.split('(').next()).collect();
+    assert_eq!(between, ["socket", "connect"]);
+}
+
 #[test]
 fn who_is_killed_when_it_has_taken_over_leaves_a_clean_end() {
     let mut daemon = start(SOCKETS);

@@ -176,9 +176,8 @@ fn endpoint(
 
 /// Puts the file that is there now into force, and lets the manager forget what was left.
 ///
-/// What is known to fail, or to wait for anybody, stands before the commit or after the manager has been
-/// told that this process serves: one that is killed between the two has lost everybody. The file is put
-/// into force between them: that takes its time where much waits, and where it fails the file of before serves.
+/// What can fail, or takes time, stands before the commit, or after the manager has been told that this
+/// process serves: between the two one that is killed has lost everybody without having served anybody.
 fn adopt(
     resumed: Resumed,
     serving: &Config,
@@ -201,67 +200,47 @@ fn adopt(
         }
         Err(fatal) => (Err(fatal), passed),
     };
-    let anew = match &step {
-        Ok(_) => Ok(None),
-        Err(_) => plan_anew(&server, (serving, &left), spare),
+    let (step, fatal, config) = match step {
+        Ok((step, config)) => (Ok(Some(step)), None, config),
+        Err(fatal) => {
+            reload::tell_unchanged(&mut server, &fatal);
+            let anew = plan_anew(&server, (serving, &left), spare);
+            (anew, Some(fatal), serving.clone())
+        }
     };
-    if let Err(source) = handover.commit() {
-        handover.postpone();
-        let doing = "taking over what was handed over";
-        return Err(Fatal::System { doing, source });
-    }
-    server.own();
     // One that goes elsewhere has its lines there, all others have them before anything new.
     let file = |config: &Config, name: &str| {
         let record = reload::named(config, name)?.record.as_ref();
         record.map(|record| record.file.clone())
     };
     let (moving, staying): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
-        let name = &unwritten.socket;
-        let there = step.as_ref().ok().and_then(|(.., new)| file(new, name));
-        there.is_some() && there != file(serving, name)
+        let there = file(&config, &unwritten.socket);
+        there.is_some() && there != file(serving, &unwritten.socket)
     });
-    for Unwritten {
-        socket,
-        lines,
-        written,
-    } in staying
-    {
-        server.take_lines(&socket, &lines[written..]);
+    for of in staying {
+        server.take_lines(&of.socket, &of.lines[of.written..]);
     }
-    let outcome = step.and_then(|(step, config)| Ok((put(&mut server, step)?, config)));
-    let mut faults = Vec::new();
-    let (served, fatal, config) = match outcome {
-        Ok((served, config)) => (served, None, config),
-        Err(fatal) => {
-            let anew = anew.and_then(|step| step.map(|step| put(&mut server, step)).transpose());
-            let served = anew.unwrap_or_else(|why| {
-                faults.push(why);
-                None
-            });
-            (served.unwrap_or_default(), Some(fatal), serving.clone())
-        }
-    };
-    for Unwritten {
-        socket,
-        lines,
-        written,
-    } in moving
-    {
-        let has_moved = file(&config, &socket) != file(serving, &socket);
-        server.take_lines(&socket, &lines[if has_moved { 0 } else { written }..]);
-    }
-    let stays = server.has_unmanaged(&managed) && server.stay();
-    if let Some(fatal) = &fatal {
-        reload::tell_unchanged(&mut server, fatal);
+    if let Err(source) = handover.commit() {
+        handover.postpone();
+        let doing = "taking over what was handed over";
+        return Err(Fatal::System { doing, source });
     }
     server.ready();
+    server.own();
+    let (served, fault) = match step {
+        Ok(step) => (step.map(|step| put(&mut server, step)), None),
+        Err(fault) => (None, Some(fault)),
+    };
+    for of in moving {
+        server.take_lines(&of.socket, &of.lines);
+    }
     handover.forget();
-    for (socket, how) in &served {
+    let stays = server.has_unmanaged(&managed) && server.stay();
+    for (socket, how) in served.iter().flatten() {
         note_served(socket, how);
     }
-    for why in &faults {
-        let _ = report(why);
+    if let Some(fault) = fault {
+        let _ = report(&fault);
     }
     if fatal.is_some() {
         for name in &left {
@@ -322,11 +301,11 @@ fn plan(
 }
 
 /// Returns which sockets of the file are served, and since when.
-fn put(server: &mut Server, step: Step) -> Result<Vec<(config::Socket, &'static str)>, Fatal> {
+fn put(server: &mut Server, step: Step) -> Vec<(config::Socket, &'static str)> {
     let Step { prepared, ways } = step;
     server.disown(&ways.gone);
-    server.put(prepared)?;
-    Ok(ways.served)
+    server.put(prepared);
+    ways.served
 }
 
 /// The file that is there cannot be put into force, and that of before stays: of what the manager

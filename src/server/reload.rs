@@ -228,7 +228,8 @@ impl Server {
     /// What stands in the way; nothing has changed then.
     pub fn apply(&mut self, plan: Plan) -> Result<(), Fatal> {
         let prepared = self.prepare(plan)?;
-        self.put(prepared)
+        self.put(prepared);
+        Ok(())
     }
 
     /// Does of a plan what may fail and nobody notices.
@@ -275,10 +276,7 @@ impl Server {
     }
 
     /// Does the rest.
-    ///
-    /// # Errors
-    /// A record that cannot be written any more; nothing has changed then.
-    pub fn put(&mut self, prepared: Prepared) -> Result<(), Fatal> {
+    pub fn put(&mut self, prepared: Prepared) {
         let Prepared {
             places,
             ready,
@@ -291,10 +289,7 @@ impl Server {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        if let Err(fatal) = self.receive_the_last(&ready, now) {
-            ready.give_up();
-            return Err(fatal);
-        }
+        self.receive_the_last(&ready, now);
         self.put_into_force(&places, ready, &limits, now);
         self.config = config;
         self.drain_timeout = drain_timeout;
@@ -302,7 +297,7 @@ impl Server {
             self.set_exit_on_idle(exit_on_idle);
         }
         self.unchanged = None;
-        Ok(())
+        self.stale = true;
     }
 
     /// What may fail: watching, and starting threads. What was watched is forgotten where it is
@@ -366,15 +361,15 @@ impl Server {
         Ok(())
     }
 
-    /// What waits at datagram sockets that others take the places of is received first. A record that
-    /// cannot be written any more is found out here too; the next turn ends the daemon with it.
-    fn receive_the_last(&mut self, ready: &Ready, now: Now) -> Result<(), Fatal> {
+    /// What waits at datagram sockets that others take the places of is received first.
+    fn receive_the_last(&mut self, ready: &Ready, now: Now) {
         for (place, source) in &ready.endpoints {
             if matches!(source, Source::New(..)) {
                 self.mail.receive_all(*place, &mut self.hub, now);
             }
         }
-        self.record(now)
+        // The next turn ends the daemon with a record that cannot be written any more.
+        let _ = self.record(now);
     }
 
     fn put_into_force(&mut self, places: &[usize], ready: Ready, limits: &Limits, now: Now) {
@@ -472,18 +467,15 @@ impl Server {
 
     /// Lets go of the writers of records that are no more, once all is written.
     pub(super) fn part(&mut self) -> Result<(), Fatal> {
-        let mut all = std::mem::take(&mut self.parting);
-        for writer in &all {
+        let mut outcome = Ok(());
+        for writer in &self.parting {
             writer.want_progress();
-            if let Some(source) = writer.failure() {
-                let record = writer.name.clone();
-                return Err(Fatal::Record { record, source });
-            }
+            outcome = outcome.and(writer.check());
         }
-        for writer in all.extract_if(.., |writer| writer.unwritten() == 0) {
-            writer.finish();
-        }
-        self.parting = all;
-        Ok(())
+        let written = |writer: &mut Writer| writer.unwritten() == 0;
+        self.parting
+            .extract_if(.., written)
+            .for_each(Writer::finish);
+        outcome
     }
 }

@@ -38,7 +38,10 @@ pub fn passing(setup: Setup, descriptors: &[BorrowedFd<'_>], names: Option<&str>
         .wrapper(&["sh", "-c", &script, "sh"])
         .variable("LISTEN_FDS", &descriptors.len().to_string());
     match names {
-        Some(names) => setup.variable("LISTEN_FDNAMES", names),
+        Some(names) => {
+            let goes_on = names.split(':').any(|name| name == STORED);
+            Setup { goes_on, ..setup }.variable("LISTEN_FDNAMES", names)
+        }
         None => setup,
     }
 }

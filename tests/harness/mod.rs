@@ -238,6 +238,8 @@ pub struct Setup {
     keeps: bool,
     answers: bool,
     log_room: Option<usize>,
+    /// With what an earlier process has left.
+    goes_on: bool,
 }
 
 impl Setup {
@@ -260,6 +262,7 @@ impl Setup {
             keeps: false,
             answers: true,
             log_room: None,
+            goes_on: false,
         }
     }
 
@@ -351,11 +354,18 @@ impl Setup {
         self
     }
 
-    /// Starts the daemon and waits until it is ready; a panic with its log where it ends before.
+    /// Starts the daemon and waits until it is ready, and has taken over what was left; a panic with its log
+    /// where it ends before.
     pub fn start(self) -> Daemon {
+        let goes_on = self.goes_on;
         let mut daemon = self.spawn();
         match daemon.wait_ready_or_ended() {
-            Some(true) => daemon,
+            Some(true) => {
+                if goes_on {
+                    daemon.wait_note("FDSTOREREMOVE=1");
+                }
+                daemon
+            }
             Some(false) => {
                 let status = daemon.wait();
                 panic!("the daemon ended before it was ready: {status}");
@@ -395,6 +405,7 @@ impl Setup {
             keeps,
             answers,
             log_room,
+            goes_on: _,
         } = self;
         // Its own, also where another daemon is or was in the same folder.
         let notify = folder.join(&format!("notify-{}", next_number()));
@@ -654,14 +665,24 @@ impl Daemon {
 
     /// Waits until it halts for want of room for its log (`Setup::log_room`).
     pub fn wait_halted(&self) {
+        self.wait_writing(|fd| fd == "0x2");
+    }
+
+    /// Waits until it halts at telling the manager something.
+    pub fn wait_telling(&self) {
+        self.wait_writing(|fd| fd != "0x2");
+    }
+
+    fn wait_writing(&self, is_to: impl Fn(&str) -> bool) {
         let write = match cfg!(target_arch = "x86_64") {
-            true => "1 0x2 ",
-            false => "64 0x2 ",
+            true => "1",
+            false => "64",
         };
         let start = Instant::now();
         loop {
             let call = fs::read_to_string(format!("/proc/{}/syscall", self.child.id())).unwrap();
-            if call.starts_with(write) {
+            let mut words = call.split(' ');
+            if words.next() == Some(write) && words.next().is_some_and(&is_to) {
                 return;
             }
             assert!(start.elapsed() < HANG, "it does not halt: {call}");
