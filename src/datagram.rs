@@ -20,7 +20,7 @@ use crate::{
 };
 
 use numbers::Numbers;
-pub use replies::{Lost, Replies, Reply, Why};
+pub use replies::{Blame, Lost, Replies, Reply, Why};
 
 /// What a waiting datagram costs beside its bytes: an empty one is not free.
 const OVERHEAD: usize = 64;

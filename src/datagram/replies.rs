@@ -14,19 +14,25 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::{Datagrams, Sender, cost, numbers::Key, shares::Shares};
+use super::{
+    Datagrams, Sender, cost,
+    numbers::Key,
+    shares::{Refusal, Shares},
+};
 use crate::{
     limits::{Limits, Over},
     serde_base64,
 };
 
 /// Receivers of one socket that something may wait for, and those of one user among them.
-const RECEIVERS: usize = 1024;
+pub(super) const RECEIVERS: usize = 1024;
 const RECEIVERS_PER_USER: usize = RECEIVERS / 2;
 /// The first wait before a full receiver is tried again; each further one is twice as long,
 const FIRST_WAIT: Duration = Duration::from_millis(1);
-/// up to this.
+/// up to this,
 const LAST_WAIT: Duration = Duration::from_millis(100);
+/// or up to this where only its turn has to come, which is kept for 10 ms.
+const LAST_WAIT_FOR_TURN: Duration = Duration::from_millis(4);
 /// Datagrams that one receiver may be sent before the others have their turns.
 const TURN_DATAGRAMS: usize = 64;
 /// Receivers that a turn may try.
@@ -51,13 +57,31 @@ pub enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The receiver's queue is full: `queue-size`.
-    Full,
+    Full(Blame),
     /// So many others wait already, of all users or of this one, and there may be no more of them.
     Receivers(usize),
     /// The receiver took nothing for `slow-timeout`.
-    Slow,
+    Slow(Blame),
     /// Too much waits for its user, or for everybody.
     Quota(Over),
+}
+
+/// Who kept a reply from being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Its receiver: it does not read.
+    Receiver,
+    /// Others: what they do not read fills the send buffer.
+    Others,
+}
+
+impl From<&Refusal> for Blame {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Kernel(_) | Refusal::Unread => Blame::Receiver,
+            Refusal::Turn | Refusal::Share => Blame::Others,
+        }
+    }
 }
 
 /// Replies that waited and will not be delivered.
@@ -83,6 +107,7 @@ struct Owed {
     /// How long it waits for the next try; nothing after it took something.
     wait: Duration,
     due: Instant,
+    blame: Blame,
 }
 
 /// What one receiver is owed, as one process hands it to the next.
@@ -143,7 +168,7 @@ impl Replies {
         for Parked { to, replies, since } in parked {
             let key = (to.address, to.peer.uid);
             let place = self.places.get(&key).copied();
-            let place = place.unwrap_or_else(|| self.owe(&to, now));
+            let place = place.unwrap_or_else(|| self.owe(&to, Blame::Receiver, now));
             self.owed[place].since = now.checked_sub(since).unwrap_or(now);
             for Datagram(reply) in replies {
                 let cost = cost(&reply);
@@ -171,16 +196,17 @@ impl Replies {
         let uid = to.peer.uid;
         let key = (to.address, uid);
         let place = self.places.get(&key).copied();
-        if place.is_none() {
-            match self.shares.send(&key, bytes, mailbox, now) {
+        let blame = match place {
+            Some(place) => self.owed[place].blame,
+            None => match self.shares.send(&key, bytes, mailbox, now) {
                 Ok(()) => return Reply::Sent,
-                Err(error) if !is_passing(&error) => return Reply::Unreachable,
-                Err(_) => {}
-            }
-        }
+                Err(refusal) if !is_passing(&refusal) => return Reply::Unreachable,
+                Err(refusal) => (&refusal).into(),
+            },
+        };
         let cost = cost(bytes);
         let why = match place {
-            Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full),
+            Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full(blame)),
             None if self.owed.len() == RECEIVERS => Some(Why::Receivers(RECEIVERS)),
             None if self.users.get(&uid) == Some(&RECEIVERS_PER_USER) => {
                 Some(Why::Receivers(RECEIVERS_PER_USER))
@@ -191,14 +217,14 @@ impl Replies {
         if let Some(why) = why {
             return Reply::Dropped(why);
         }
-        let place = place.unwrap_or_else(|| self.owe(to, now));
+        let place = place.unwrap_or_else(|| self.owe(to, blame, now));
         self.owed[place].replies.push_back(bytes.into());
         self.grow(place, cost, limits);
         Reply::Waits
     }
 
     /// A place for what a receiver is owed from now on.
-    fn owe(&mut self, to: &Sender, now: Instant) -> usize {
+    fn owe(&mut self, to: &Sender, blame: Blame, now: Instant) -> usize {
         let due = now + FIRST_WAIT;
         let place = self.owed.insert(Owed {
             to: *to,
@@ -207,6 +233,7 @@ impl Replies {
             since: now,
             wait: FIRST_WAIT,
             due,
+            blame,
         });
         self.places.insert((to.address, to.peer.uid), place);
         *self.users.entry(to.peer.uid).or_default() += 1;
@@ -237,7 +264,9 @@ impl Replies {
                     continue;
                 }
                 Flushed::Unreachable => None,
-                Flushed::Full if now >= self.owed[place].since + slow_timeout => Some(Why::Slow),
+                Flushed::Full if now >= self.owed[place].since + slow_timeout => {
+                    Some(Why::Slow(self.owed[place].blame))
+                }
                 Flushed::Full | Flushed::Turn => {
                     self.timers.insert((self.owed[place].due, place));
                     continue;
@@ -292,12 +321,14 @@ impl Replies {
                     owed.wait = Duration::ZERO;
                     self.shrink(place, cost, limits);
                 }
-                Err(error) if is_passing(&error) => {
-                    owed.wait = match self.shares.is_waiting(&key) {
-                        true => FIRST_WAIT,
-                        false => (owed.wait * 2).clamp(FIRST_WAIT, LAST_WAIT),
+                Err(refusal) if is_passing(&refusal) => {
+                    let last = match refusal {
+                        Refusal::Turn => LAST_WAIT_FOR_TURN,
+                        _ => LAST_WAIT,
                     };
+                    owed.wait = (owed.wait * 2).clamp(FIRST_WAIT, last);
                     owed.due = now + owed.wait;
+                    owed.blame = (&refusal).into();
                     return Flushed::Full;
                 }
                 Err(_) => return Flushed::Unreachable,
@@ -349,7 +380,10 @@ enum Flushed {
 
 /// Whether what failed may go well later: the receiver's queue or the sender's buffer is full
 /// (EAGAIN for both, `unix(7)`), or the system is short of something.
-fn is_passing(error: &io::Error) -> bool {
+fn is_passing(refusal: &Refusal) -> bool {
+    let Refusal::Kernel(error) = refusal else {
+        return true;
+    };
     matches!(
         Errno::from_io_error(error),
         Some(Errno::NOBUFS | Errno::NOMEM | Errno::MFILE | Errno::NFILE)

@@ -111,6 +111,7 @@ fn a_full_queue_drops_what_is_new_and_says_so() {
     let line = daemon.wait_log(&[
         "WARN",
         "s: dropped 1 messages",
+        "it does not read",
         "socket.s.queue-size = 5120",
     ]);
     let address = daemon.path("sleeper");

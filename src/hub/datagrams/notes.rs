@@ -8,7 +8,7 @@ use std::{
 use rustix::process::geteuid;
 
 use crate::{
-    datagram::{Lost, Sender, Why},
+    datagram::{Blame, Lost, Sender, Why},
     header::{AddressKind, Header},
     hub::{
         Socket,
@@ -121,8 +121,11 @@ impl Notes {
         self.lines.write(kind, *replies, now, || {
             let why = match why {
                 None => "nobody is there, or udsd may not write to it".into(),
-                Some(Why::Full) => {
-                    format!("its queue is full, socket.{name}.queue-size = {queue_size} bytes")
+                Some(Why::Full(blame)) => {
+                    let cause = cause(*blame);
+                    format!(
+                        "{cause}; its queue is full, socket.{name}.queue-size = {queue_size} bytes"
+                    )
                 }
                 Some(Why::Quota(over)) => {
                     format!("no room for it, {} = {} bytes", over.key, over.limit)
@@ -130,8 +133,9 @@ impl Notes {
                 Some(Why::Receivers(most)) => {
                     format!("{most} receivers wait already, and no more may of one user and of all")
                 }
-                Some(Why::Slow) => {
-                    format!("it took nothing for socket.{name}.slow-timeout = {slow_timeout:?}")
+                Some(Why::Slow(blame)) => {
+                    let cause = cause(*blame);
+                    format!("{cause}, for socket.{name}.slow-timeout = {slow_timeout:?}")
                 }
             };
             let Sender { id, peer, address } = to;
@@ -139,5 +143,13 @@ impl Notes {
                 "{name}: dropped {replies} messages for client {id} at {address} ({peer}): {why}"
             )
         });
+    }
+}
+
+/// What kept replies from being sent.
+fn cause(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Receiver => "it does not read",
+        Blame::Others => "the send buffer is full of what others do not read",
     }
 }
