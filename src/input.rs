@@ -226,6 +226,8 @@ impl Input {
                 }
             }
             if self.deliver_whole(framing, deliver)? == Fed::Blocked {
+                // What waits is whole: what came behind it was not begun under a larger limit.
+                self.limit = rule.message_size;
                 self.hold(bytes);
                 return Ok(Fed::Blocked);
             }
@@ -704,6 +706,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_comes_behind_one_that_was_begun_under_a_larger_limit_is_judged_by_the_new_also_where_it_waits()
+     {
+        let with = |message_size| Rule {
+            framing: Framing::Lines,
+            message_size,
+            too_long: TooLong::Close,
+        };
+        let mut input = Input::default();
+        let mut taker = Taker::new(0);
+        let mut take = |batch: Batch<'_>| taker.take(batch);
+        let fed = input.feed(&mut b"abc".to_vec(), &with(6), &mut take);
+        assert_eq!(fed.unwrap(), Fed::All);
+        let fed = input.feed(&mut b"de\nfghij\n".to_vec(), &with(2), &mut take);
+        assert_eq!(fed.unwrap(), Fed::Blocked);
+        taker.quota = usize::MAX;
+        let fed = input.resume(&with(2), &mut |batch| taker.take(batch));
+        assert!(matches!(fed, Err(Close::MessageTooLong { limit: 2 })));
+        assert_eq!(taker.bodies, [(b"abcde".to_vec(), false)]);
     }
 
     #[test]
