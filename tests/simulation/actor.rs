@@ -35,6 +35,8 @@ pub struct Actor {
     pub unfinished: bool,
     /// Its last message is too long: the hub will close it.
     pub too_long: bool,
+    /// Messages that it sent behind that: perhaps they are read, and they are not taken.
+    pub behind: usize,
     pub finished: bool,
     pub gone: bool,
     pub killed: bool,
@@ -117,6 +119,7 @@ impl Actor {
             unterminated: false,
             unfinished: false,
             too_long: false,
+            behind: 0,
             finished: false,
             gone: false,
             killed: false,
@@ -160,6 +163,32 @@ impl Actor {
             self.messages.push(plan.passed(message));
         }
         self.put(&bytes);
+    }
+
+    /// What the limit at the time of a change says of it is not known: a part of a length was read, or
+    /// something is on its way that is no message.
+    pub fn is_undecided(&self) -> bool {
+        let whole = self.ends.partition_point(|&end| end <= self.read);
+        let start = whole.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let is_begun = (1..4).contains(&(self.read - start));
+        !self.over && (is_begun || self.too_long || self.unfinished)
+    }
+
+    /// Messages that it sent and of which nothing was read are judged by `plan`: at the first that is too
+    /// long it will be closed.
+    pub fn judge(&mut self, plan: &Plan) {
+        let start = |i: usize| i.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let is_too_long = |&i: &usize| {
+            let body = plan.body_of(&self.messages[i]);
+            start(i) >= self.read && body.len() > plan.socket.message_size
+        };
+        if let Some(i) = (0..self.messages.len()).find(is_too_long) {
+            self.unterminated &= i == self.messages.len();
+            self.behind = self.messages.len() - i;
+            self.messages.truncate(i);
+            self.ends.truncate(i);
+            self.too_long = true;
+        }
     }
 
     pub fn send_too_long(&mut self, plan: &Plan) {

@@ -1,11 +1,15 @@
 //! What changes under running clients: the next process goes on, and another file is put into force, in
-//! which sockets come, go, are renamed, or are others. The model says what becomes of the clients.
+//! which sockets come, go, are renamed, or are others, and their limits larger or smaller. The model says what becomes of the clients.
 
 use std::time::Duration;
 
-use udsd::config::{self, SlowClient, SocketType};
+use udsd::{
+    config::{self, ServiceKind, SlowClient, SocketType},
+    frame::Framing,
+};
 
 use crate::{
+    actor::Actor,
     plan::{Plan, Witness},
     room::Room,
     schedule::{Schedule, base, limits},
@@ -193,9 +197,10 @@ impl Schedule {
 
     /// More or less may wait, for a longer or shorter time.
     fn resize(&mut self, i: usize) {
+        let before = self.rooms[i].plan.socket.queue_size;
+        self.rescale(i);
         let plan = &mut self.rooms[i].plan;
         let longest = plan.longest();
-        let before = plan.socket.queue_size;
         plan.socket.queue_size = longest + self.random.below(200) as usize;
         if let Some(record) = &mut plan.socket.record {
             record.queue_size = 65 + self.random.below(400) as usize;
@@ -205,9 +210,38 @@ impl Schedule {
                 .pick(&[2 * SECOND, 8 * SECOND, Duration::from_secs(3600)]);
         let half = plan.socket.queue_size / 2;
         self.rooms[i].half = half;
+        self.rooms[i].before = self.rooms[i].before.max(before);
         for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
             actor.before = actor.before.max(before);
         }
         self.apply(None, None);
+    }
+
+    /// Messages may be longer, or no longer so long: those that were begun are passed on.
+    fn rescale(&mut self, i: usize) {
+        let mut plan = self.rooms[i].plan.clone();
+        let sizes: &[usize] = if plan.tagged {
+            &[10, 16, 40, 100]
+        } else {
+            &[1, 7, 16, 100]
+        };
+        plan.socket.message_size = self.random.pick(sizes);
+        let is_framed = matches!(
+            plan.socket.framing,
+            Framing::Lines | Framing::Nul | Framing::LengthPrefixed
+        );
+        let fits = self.quotas.is_none() || plan.longest() <= self.longest;
+        let mut actors = self.actors.iter().filter(|actor| actor.room == i);
+        if plan.is(ServiceKind::Collect) || !is_framed || !fits || actors.any(Actor::is_undecided) {
+            return;
+        }
+        for actor in self
+            .actors
+            .iter_mut()
+            .filter(|actor| actor.room == i && !actor.over)
+        {
+            actor.judge(&plan);
+        }
+        self.rooms[i].plan = plan;
     }
 }

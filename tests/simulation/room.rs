@@ -24,6 +24,8 @@ pub struct Room {
     pub dismissed: bool,
     /// Messages dropped on the one before.
     pub dropped_before: usize,
+    /// The largest `queue-size` that it had before, bytes.
+    pub before: usize,
     /// Its counters have also what happened on the one before.
     pub came_after: bool,
     /// What the socket's counter said when this began.
@@ -56,6 +58,7 @@ impl Room {
             place,
             dismissed: false,
             came_after: false,
+            before: 0,
             dropped_before: 0,
             base: 0,
             numbered: 0,

@@ -189,6 +189,7 @@ impl Schedule {
         let mut actor = Actor::new(client, room, self.entered, nth, self.world.passed);
         actor.uid = uid;
         actor.joined = joined;
+        actor.before = self.rooms[room].before;
         actor.deaf = self.random.one_in(8);
         self.actors.push(actor);
     }

@@ -98,6 +98,7 @@ impl Schedule {
                 .sum();
             // Too long ones that came behind others were not judged yet.
             let too_long = mine().filter(|actor| actor.too_long).count();
+            let too_long = too_long + mine().map(|actor| actor.behind).sum::<usize>();
             let counted = self.world.hub.sockets()[room.place].counters().untaken as usize;
             assert!(
                 (untaken..=untaken + too_long).contains(&counted),
