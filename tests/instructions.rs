@@ -22,11 +22,12 @@ use std::{
 
 use harness::{Daemon, Setup, has_program, read_n, round_trip, skip};
 
-/// Instructions by message that are stated, under rustc 1.95.
-const ECHO: f64 = 2915.0;
-const ECHO_OF_MANY: f64 = 1669.0;
-const RELAY: f64 = 9344.0;
-const COLLECT: f64 = 1391.0;
+/// Instructions by message that are stated, under rustc 1.95. Builds whose code in question is the same differ by
+/// up to 3%, by what the compiler inlines: these are in the middle.
+const ECHO: f64 = 2970.0;
+const ECHO_OF_MANY: f64 = 1705.0;
+const RELAY: f64 = 9360.0;
+const COLLECT: f64 = 1395.0;
 
 /// Of each length a load is run so often, and the least counts: work that time alone starts, as giving back
 /// memory, comes on top in some.
