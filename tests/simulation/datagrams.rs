@@ -165,6 +165,10 @@ impl Schedule {
 
     fn event(&mut self, room: usize) {
         let number = self.rooms[room].number;
+        assert!(
+            self.rooms[room].held.is_empty() || !self.world.hub.receives(number),
+            "more is received while some is held"
+        );
         if self.world.hub.receives(number) && !self.rooms[room].queue.borrow().sent.is_empty() {
             self.world.hub.datagram_event(number);
         }
