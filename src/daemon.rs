@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    accepted::Accepted,
     access::Access,
     config::{self, AdHoc, Config, Places},
     endpoint::Endpoint,
@@ -25,7 +26,6 @@ use crate::{
     generator,
     handover::Handover,
     hub::{Hub, Socket},
-    link::Link,
     record::Encoder,
     server::{self, Ended, Server},
     service::Record,
@@ -275,23 +275,30 @@ fn rules(
 /// A server of `hub`, by `endpoints` and with `targets` in the order of the hub's sockets.
 fn serve(
     config: &Config,
-    hub: Hub<Link>,
+    hub: Hub<Accepted>,
     endpoints: Vec<Option<Endpoint>>,
     targets: Vec<Option<Opened>>,
     signals: Signals,
 ) -> Result<Server, Fatal> {
-    let mailboxes = sockets::mailboxes(config, &hub, &endpoints)?;
+    let datagram_sockets = sockets::datagram_sockets(config, &hub, &endpoints)?;
     let drain_timeout = config.daemon.drain_timeout;
-    Server::new(hub, endpoints, mailboxes, targets, signals, drain_timeout)
-        .map(|server| {
-            server
-                .with_exit_on_idle(config.daemon.exit_on_idle)
-                .with_config(config.to_toml())
-        })
-        .map_err(|source| Fatal::System {
-            doing: "setting up the event loop",
-            source,
-        })
+    Server::new(
+        hub,
+        endpoints,
+        datagram_sockets,
+        targets,
+        signals,
+        drain_timeout,
+    )
+    .map(|server| {
+        server
+            .with_exit_on_idle(config.daemon.exit_on_idle)
+            .with_config(config.to_toml())
+    })
+    .map_err(|source| Fatal::System {
+        doing: "setting up the event loop",
+        source,
+    })
 }
 
 /// Where the record of `socket` is to go.

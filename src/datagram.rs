@@ -81,7 +81,7 @@ pub struct Sender {
 
 /// A datagram that was received and has not been taken.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Letter {
+pub struct HeldDatagram {
     /// Who sent it.
     pub from: Sender,
     /// What was kept of it.
@@ -95,7 +95,7 @@ pub struct Letter {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Parked {
-    held: Vec<Letter>,
+    held: Vec<HeldDatagram>,
     owed: Vec<replies::Parked>,
     numbers: numbers::Parked,
 }
@@ -130,11 +130,11 @@ impl Parked {
 #[derive(Debug)]
 pub struct Exchange {
     /// The socket itself.
-    pub mailbox: Box<dyn Datagrams>,
+    pub datagram_socket: Box<dyn Datagrams>,
     /// What its senders are owed.
     pub replies: Replies,
     /// The rest of a batch that the record had no room for: while there is one, nothing is received.
-    held: VecDeque<Letter>,
+    held: VecDeque<HeldDatagram>,
     /// The record has room again.
     pub called: bool,
     /// It waits for its turn to receive.
@@ -149,9 +149,9 @@ pub struct Exchange {
 impl Exchange {
     /// A socket at which nothing has come yet.
     #[must_use]
-    pub fn new(mailbox: Box<dyn Datagrams>) -> Self {
+    pub fn new(datagram_socket: Box<dyn Datagrams>) -> Self {
         Exchange {
-            mailbox,
+            datagram_socket,
             replies: Replies::default(),
             held: VecDeque::new(),
             called: false,
@@ -186,8 +186,8 @@ impl Exchange {
     /// Goes on with what waited at the socket of an earlier process, or at the one in whose place it
     /// is; nothing of it is refused.
     pub fn resume(&mut self, parked: Parked, limits: &mut Limits, now: Instant) {
-        for letter in parked.held {
-            self.hold(letter, limits);
+        for datagram in parked.held {
+            self.hold(datagram, limits);
         }
         // No event tells that there is room for it.
         self.called = self.held() > 0;
@@ -203,22 +203,22 @@ impl Exchange {
 
     /// Holds what the record had no room for. Its bytes count for its sender's user, though nothing
     /// refuses them: they were read, and are one batch.
-    pub fn hold(&mut self, letter: Letter, limits: &mut Limits) {
-        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
-        self.held.push_back(letter);
+    pub fn hold(&mut self, datagram: HeldDatagram, limits: &mut Limits) {
+        limits.hold(datagram.from.peer.uid, 0, cost(&datagram.bytes));
+        self.held.push_back(datagram);
     }
 
     /// The next of what is held, which counts no more; to be put back where it is not taken.
-    pub fn next_held(&mut self, limits: &mut Limits) -> Option<Letter> {
-        let letter = self.held.pop_front()?;
-        limits.hold(letter.from.peer.uid, cost(&letter.bytes), 0);
-        Some(letter)
+    pub fn next_held(&mut self, limits: &mut Limits) -> Option<HeldDatagram> {
+        let datagram = self.held.pop_front()?;
+        limits.hold(datagram.from.peer.uid, cost(&datagram.bytes), 0);
+        Some(datagram)
     }
 
     /// Puts back what `next_held` gave.
-    pub fn put_back(&mut self, letter: Letter, limits: &mut Limits) {
-        limits.hold(letter.from.peer.uid, 0, cost(&letter.bytes));
-        self.held.push_front(letter);
+    pub fn put_back(&mut self, datagram: HeldDatagram, limits: &mut Limits) {
+        limits.hold(datagram.from.peer.uid, 0, cost(&datagram.bytes));
+        self.held.push_front(datagram);
     }
 
     /// Datagrams that are held.

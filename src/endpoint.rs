@@ -4,8 +4,8 @@
 //! two daemons on one path, and no file touched that is not a dead socket: lock, look at what is
 //! there, bind under a tight umask, set owner and mode, listen.
 
+mod bound_path;
 mod permissions;
-mod place;
 
 use std::{
     fs::{self, File},
@@ -26,20 +26,20 @@ use rustix::{
 };
 
 use crate::{
+    accepted::{Accepted, Sizes},
     config::{self, Address, Config},
     connection::Stream,
+    datagram_socket::DatagramSocket,
     error::Fatal,
-    link::{Link, Sizes},
     lock,
-    mailbox::Mailbox,
     peer::Peer,
     state, sys,
     systemd::Inherited,
     users,
 };
+pub use bound_path::is_served;
+use bound_path::{Bound, Free, bind_file, clear, in_use, owner_of, take_lock};
 use permissions::Permissions;
-pub use place::is_served;
-use place::{Bound, Free, bind_file, clear, in_use, owner_of, take_lock};
 
 /// A socket that listens, or takes datagrams.
 #[derive(Debug)]
@@ -310,7 +310,7 @@ impl Endpoint {
         }
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            match Link::accept(&self.fd, self.packets) {
+            match Accepted::accept(&self.fd, self.packets) {
                 Ok(Some((link, _))) => {
                     link.hang_up();
                 }
@@ -487,21 +487,21 @@ impl Endpoint {
         self.listens
     }
 
-    /// The mailbox of a socket that takes datagrams; it outlives the endpoint's file.
+    /// The datagram_socket of a socket that takes datagrams; it outlives the endpoint's file.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
-    pub fn mailbox(&self) -> io::Result<Mailbox> {
+    pub fn datagram_socket(&self) -> io::Result<DatagramSocket> {
         let inherited = matches!(self.origin, Origin::Inherited);
-        Mailbox::new(Rc::clone(&self.fd), inherited)
+        DatagramSocket::new(Rc::clone(&self.fd), inherited)
     }
 
     /// The next client and its credentials.
     ///
     /// # Errors
-    /// As `Link::accept`.
-    pub fn accept(&self) -> io::Result<Option<(Link, Peer)>> {
-        Link::accept(&self.fd, self.packets)
+    /// As `Accepted::accept`.
+    pub fn accept(&self) -> io::Result<Option<(Accepted, Peer)>> {
+        Accepted::accept(&self.fd, self.packets)
     }
 }
 
@@ -539,16 +539,16 @@ pub fn look(
         return Ok(false);
     };
     let look = || {
-        if place::look_at_lock(path, is_own)? {
+        if bound_path::look_at_lock(path, is_own)? {
             return Ok(false);
         }
-        if place::is_served(path)? {
+        if bound_path::is_served(path)? {
             return Ok(true);
         }
-        place::look_at_folder(path)?;
+        bound_path::look_at_folder(path)?;
         // Whether the names are known is asked for all sockets at once.
         let owner = users::owner(socket, config).unwrap_or_default();
-        place::look_at_owner(socket, owner).map(|()| false)
+        bound_path::look_at_owner(socket, owner).map(|()| false)
     };
     look().map_err(|fault| Fatal::Socket {
         socket: describe(socket),

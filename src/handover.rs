@@ -21,10 +21,10 @@ use log::{error, info, warn};
 use rustix::net::{SocketType, sockopt};
 
 use crate::{
+    accepted::{Accepted, Sizes},
     config::{Config, Draft, Places},
     connection::Stream,
     endpoint::Endpoint,
-    link::{Link, Sizes},
     parking::{self, ATTEMPTS, Memory, Parked, Parking},
     state::{self, State},
     systemd::{self, Inherited},
@@ -52,7 +52,7 @@ pub fn prepare() -> Result<Parking, String> {
 pub fn leave(
     parking: Parking,
     mut state: State,
-    links: Vec<Link>,
+    links: Vec<Accepted>,
     endpoints: &mut [(usize, Endpoint)],
 ) {
     for (socket, endpoint) in &mut *endpoints {
@@ -198,14 +198,14 @@ impl Handover {
 
     /// The clients' streams in the order of the state's clients; `None` for those that did not come
     /// along.
-    pub fn streams(&mut self, state: &State) -> Vec<Option<Link>> {
+    pub fn streams(&mut self, state: &State) -> Vec<Option<Accepted>> {
         let sizes: Vec<Option<Sizes>> = state.sockets.iter().map(sizes).collect();
         let mut missing = 0;
         let mut streams = Vec::with_capacity(state.clients.len());
         for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
-            let link = fd.and_then(|fd| Link::resume(fd, sizes).ok());
+            let link = fd.and_then(|fd| Accepted::resume(fd, sizes).ok());
             missing += usize::from(link.is_none());
             streams.push(link);
         }
@@ -216,7 +216,7 @@ impl Handover {
     }
 
     /// Ends clients that nobody can go on with.
-    pub fn end(why: &str, streams: Vec<Option<Link>>) {
+    pub fn end(why: &str, streams: Vec<Option<Accepted>>) {
         let mut clients = 0;
         for link in streams.into_iter().flatten() {
             link.hang_up();
@@ -290,7 +290,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
             _ => return,
         };
-        if let Ok(link) = Link::resume(fd, sizes) {
+        if let Ok(link) = Accepted::resume(fd, sizes) {
             clients += 1;
             link.hang_up();
         }

@@ -32,7 +32,7 @@ pub use socket::{Nature, Socket};
 
 pub use crate::{connection::Now, counters::Counters};
 
-use datagrams::Mail;
+use datagrams::Exchanges;
 use log::Lines;
 use socket::{STALL, Time};
 
@@ -74,7 +74,7 @@ pub struct Hub<S> {
     stopping: bool,
     /// The stop began since the last turn, or a client left, and those who waited for it may be next.
     left: bool,
-    mail: Mail,
+    exchanges: Exchanges,
     /// Sockets are retired and have clients.
     retiring: bool,
     /// Somebody may wait to be let in, who may be of any user.
@@ -129,7 +129,7 @@ impl<S: Stream> Hub<S> {
             lines,
             stopping: false,
             left: false,
-            mail: Mail::default(),
+            exchanges: Exchanges::default(),
             retiring: false,
             knocks: false,
         }
@@ -390,7 +390,7 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.written(bytes);
-            self.mail.call(socket);
+            self.exchanges.call(socket);
             self.call(socket, now);
         }
     }
@@ -401,8 +401,8 @@ impl<S: Stream> Hub<S> {
         let starved = !self.starved.is_empty() && self.limits.released();
         let log = |socket: &Socket| socket.service.is_due();
         let left = self.stopping && self.left;
-        let mail = self.mail.has_ready();
-        !self.ready.0.is_empty() || starved || left || mail || self.sockets.iter().any(log)
+        let datagrams = self.exchanges.has_ready();
+        !self.ready.0.is_empty() || starved || left || datagrams || self.sockets.iter().any(log)
     }
 
     /// When `expire` is next due.
@@ -412,7 +412,7 @@ impl<S: Stream> Hub<S> {
         let log = self.lines.iter().filter_map(Lines::due);
         client
             .into_iter()
-            .chain(self.mail.deadline())
+            .chain(self.exchanges.deadline())
             .chain(log)
             .min()
     }
@@ -486,7 +486,7 @@ impl<S: Stream> Hub<S> {
         for (socket, lines) in self.sockets.iter().zip(&mut self.lines) {
             lines.tell_left_out(&socket.name, now);
         }
-        self.mail.tell_left_out(now);
+        self.exchanges.tell_left_out(now);
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed

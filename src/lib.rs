@@ -28,14 +28,14 @@ pub mod systemd;
 pub mod timer;
 pub mod writer;
 
+pub mod accepted;
 pub mod connection;
 pub mod datagram;
+pub mod datagram_socket;
 pub mod endpoint;
 pub mod handover;
 pub mod hub;
 pub mod input;
-pub mod link;
-pub mod mailbox;
 pub mod service;
 pub mod state;
 pub mod users;

@@ -9,11 +9,11 @@
 //! that is not read from, or is awaited for nothing, is not registered for it. Datagram sockets are
 //! registered in the same way.
 
-mod door;
+mod datagrams;
 mod handover;
 mod heap;
 mod idle;
-mod mail;
+mod listeners;
 mod records;
 mod reload;
 mod signals;
@@ -34,19 +34,19 @@ use signal_hook_mio::v1_0::Signals;
 pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Prepared};
 pub use signals::signals;
 
-use door::Door;
+use datagrams::DatagramSockets;
 use heap::Heap;
 use idle::Idle;
-use mail::Mail;
+use listeners::Listeners;
 
 use crate::{
+    accepted::Accepted,
     closer,
     connection::Watch,
+    datagram_socket::DatagramSocket,
     endpoint::Endpoint,
     error::Fatal,
     hub::{Hub, Now, Socket},
-    link::Link,
-    mailbox::Mailbox,
     parking::Parking,
     systemd::{self, Notifier},
     timer::Timer,
@@ -85,9 +85,9 @@ pub enum Ended {
 pub struct Server {
     poll: Poll,
     timer: Timer,
-    hub: Hub<Link>,
-    door: Door,
-    mail: Mail,
+    hub: Hub<Accepted>,
+    listeners: Listeners,
+    datagrams: DatagramSockets,
     /// The records' threads, with their sockets' places.
     writers: Vec<(usize, Writer)>,
     /// Those of records that are no more, until all is written.
@@ -128,15 +128,15 @@ pub struct Server {
 
 impl Server {
     /// A server of `endpoints`, which are the hub's sockets in their order where they could be had,
-    /// receiving datagrams from `mailboxes`, each of the socket with this number, and writing the
+    /// receiving datagrams from `datagram_sockets`, each of the socket with this number, and writing the
     /// sockets' records to `targets`.
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like, and of starting threads.
     pub fn new(
-        mut hub: Hub<Link>,
+        mut hub: Hub<Accepted>,
         endpoints: Vec<Option<Endpoint>>,
-        mailboxes: Vec<(usize, Mailbox)>,
+        datagram_sockets: Vec<(usize, DatagramSocket)>,
         targets: Vec<Option<Result<Target, Closed>>>,
         mut signals: Signals,
         drain_timeout: Duration,
@@ -148,9 +148,9 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, WAKER)?);
         let timer = Timer::new()?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let door = Door::new(endpoints, registry)?;
+        let listeners = Listeners::new(endpoints, registry)?;
         let now = Instant::now();
-        let mail = Mail::new(mailboxes, &mut hub, registry, now)?;
+        let datagrams = DatagramSockets::new(datagram_sockets, &mut hub, registry, now)?;
         let mut writers = Vec::new();
         for (socket, target) in targets.into_iter().enumerate() {
             if let Some(target) = target {
@@ -162,8 +162,8 @@ impl Server {
             poll,
             timer,
             hub,
-            door,
-            mail,
+            listeners,
+            datagrams,
             writers,
             parting: Vec::new(),
             waker,
@@ -207,7 +207,7 @@ impl Server {
             wall: SystemTime::now(),
         };
         loop {
-            let watched = self.mail.watch(&self.hub, self.poll.registry());
+            let watched = self.datagrams.watch(&self.hub, self.poll.registry());
             watched.map_err(|source| Fatal::System {
                 doing: "watching a datagram socket",
                 source,
@@ -236,22 +236,23 @@ impl Server {
                     }
                     Token(token) if token >= DATAGRAMS => {
                         self.stale = true;
-                        self.mail.event(token - DATAGRAMS, &mut self.hub);
+                        self.datagrams.event(token - DATAGRAMS, &mut self.hub);
                     }
                     Token(token) => {
                         self.stale = true;
-                        self.door.event(token - LISTENERS);
+                        self.listeners.event(token - LISTENERS);
                     }
                 }
             }
             let came = self.look_around(&events, now);
             let registry = self.poll.registry();
-            let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
+            let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
             self.hub.expire(now, &mut watch);
-            self.hub.expect(self.door.is_pending());
+            self.hub.expect(self.listeners.is_pending());
             self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
-            self.door.accept(&mut self.hub, self.poll.registry(), now);
+            self.listeners
+                .accept(&mut self.hub, self.poll.registry(), now);
             if let Err(fatal) = self.record(now) {
                 self.hub.abandon(now);
                 self.sum_up();
@@ -277,7 +278,7 @@ impl Server {
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
     /// event. The next deadline is an event too.
     fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
-        if self.hub.has_ready() || self.door.is_pending() {
+        if self.hub.has_ready() || self.listeners.is_pending() {
             return Ok(Some(Duration::ZERO));
         }
         let watchdog = self.watchdog.map(|(_, due)| due);
@@ -286,7 +287,7 @@ impl Server {
             self.hub.deadline(),
             watchdog,
             status,
-            self.door.rest(),
+            self.listeners.rest(),
             self.stop,
             self.heap_due,
             self.idle_until(),
@@ -393,7 +394,7 @@ impl Server {
         self.notifier.stopping(format!("stopping: {clients}"));
         self.stop = Some(now.instant + self.drain_timeout);
         self.hub.stop();
-        self.door.close(self.poll.registry());
+        self.listeners.close(self.poll.registry());
     }
 
     /// Ends the stop, once nothing is owed or its time is over.
@@ -450,7 +451,13 @@ fn meaning(event: &Event) -> Watch {
 
 /// Changes what a client is watched for. EPOLLHUP and EPOLLERR come always, so one that is watched
 /// for nothing is taken out.
-fn watch(registry: &Registry, key: usize, link: &Link, from: Watch, to: Watch) -> io::Result<()> {
+fn watch(
+    registry: &Registry,
+    key: usize,
+    link: &Accepted,
+    from: Watch,
+    to: Watch,
+) -> io::Result<()> {
     let mut flags = EventFlags::empty();
     flags.set(EventFlags::IN, to.read);
     flags.set(EventFlags::OUT, to.write);

@@ -69,7 +69,8 @@ pub struct Socket {
     /// Its record, where it has one.
     pub record: Option<Record>,
     /// What waits for and from those who sent it datagrams.
-    pub mail: datagram::Parked,
+    #[serde(rename = "mail")]
+    pub datagrams: datagram::Parked,
     /// Its descriptor.
     pub endpoint: Option<Endpoint>,
     /// Of a seqpacket socket, how long packets may be that come and that are sent, bytes.

@@ -36,7 +36,7 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["users", "input"],
         &["connection", "datagram"],
-        &["link", "mailbox", "service", "state"],
+        &["accepted", "datagram_socket", "service", "state"],
         &["endpoint", "hub"],
         &["handover"],
     ],
@@ -237,7 +237,7 @@ mod checker {
     fn an_import_from_beside_is_found() {
         for (file, source) in [
             ("sys.rs", "use crate::systemd;"),
-            ("service/echo.rs", "use crate::endpoint::Link;"),
+            ("service/echo.rs", "use crate::endpoint::Accepted;"),
             ("connection.rs", "use crate::service::Service;"),
             ("service/mod.rs", "use crate::hub::Hub;"),
             ("frame.rs", "use crate::batch::Batch;"),

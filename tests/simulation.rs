@@ -27,10 +27,10 @@ mod actor;
 mod change;
 #[path = "simulation/checks.rs"]
 mod checks;
+#[path = "simulation/datagram_socket.rs"]
+mod datagram_socket;
 #[path = "simulation/datagrams.rs"]
 mod datagrams;
-#[path = "simulation/mailbox.rs"]
-mod mailbox;
 #[path = "simulation/plan.rs"]
 mod plan;
 #[path = "simulation/receiver.rs"]

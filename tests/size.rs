@@ -31,7 +31,7 @@ const TOO_LARGE: &[&str] = &[
     "datagram/replies.rs send",
     "server.rs new",
     "server.rs run",
-    "server/door.rs enter",
+    "server/listeners.rs enter",
     "server/reload.rs put_into_force",
 ];
 

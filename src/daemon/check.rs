@@ -21,11 +21,10 @@ use serde_json::{Value, json};
 use super::{Arguments, exposure, in_force, read, reload, sockets, unwritable};
 use crate::{
     config::{self, Config, Places, SocketType},
+    datagram_socket::DatagramSocket,
     endpoint,
     error::{Fatal, Fault},
-    generator, lock,
-    mailbox::Mailbox,
-    sys, users, writer,
+    generator, lock, sys, users, writer,
 };
 
 /// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
@@ -210,8 +209,9 @@ fn longest(socket: &config::Socket, config: &Config) -> Result<(), Fatal> {
     if socket.kind != SocketType::Datagram {
         return Ok(());
     }
-    let made = UnixDatagram::unbound().and_then(|fd| Mailbox::new(Rc::new(fd.into()), false));
-    sockets::check_longest(config, socket, &made.map_err(sockets::no_mailbox)?)
+    let made =
+        UnixDatagram::unbound().and_then(|fd| DatagramSocket::new(Rc::new(fd.into()), false));
+    sockets::check_longest(config, socket, &made.map_err(sockets::not_configured)?)
 }
 
 /// Whether process `pid` is a udsd that was started to serve the same.

@@ -12,7 +12,7 @@ use super::{
     load, log as lines, note_exposure, opening,
     records::held,
     report,
-    sockets::{check_exit_on_idle, mailbox, note_abstract, note_unserved},
+    sockets::{check_exit_on_idle, datagram_socket, note_abstract, note_unserved},
     unwritable,
 };
 use crate::{
@@ -318,8 +318,8 @@ pub(super) fn bind(
     let mut all = sockets.filter_map(|old| endpoint_of(server, &old.name));
     let there = all.find(|there| there.is_at(new));
     let endpoint = Endpoint::bind_over(there, new, config)?;
-    let mailbox = mailbox(config, new, &endpoint)?;
-    Ok(PlannedEndpoint::New(endpoint, mailbox))
+    let datagram_socket = datagram_socket(config, new, &endpoint)?;
+    Ok(PlannedEndpoint::New(endpoint, datagram_socket))
 }
 
 /// Keeps an endpoint of socket `old` for `new`.
@@ -330,7 +330,7 @@ pub(super) fn keep(
     config: &Config,
 ) -> Result<PlannedEndpoint, Fatal> {
     // A longer datagram may be more than can be sent back.
-    mailbox(config, new, endpoint)?;
+    datagram_socket(config, new, endpoint)?;
     Ok(PlannedEndpoint::Kept(endpoint.prepare(old, new, config)?))
 }
 

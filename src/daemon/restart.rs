@@ -18,7 +18,7 @@ use super::{
     limits::limits,
     log as lines, records, reload, report, rules, serve,
     sockets::{
-        assign, check_exit_on_idle, mailbox, note_abstract, note_served, note_staying,
+        assign, check_exit_on_idle, datagram_socket, note_abstract, note_served, note_staying,
         note_unserved,
     },
 };
@@ -371,8 +371,11 @@ fn ways(
                         ("inherited", reload::keep(there, old, new, config)?)
                     }
                     _ => {
-                        let mailbox = mailbox(config, new, &inherited)?;
-                        ("inherited", PlannedEndpoint::New(inherited, mailbox))
+                        let datagram_socket = datagram_socket(config, new, &inherited)?;
+                        (
+                            "inherited",
+                            PlannedEndpoint::New(inherited, datagram_socket),
+                        )
                     }
                 }
             }
@@ -401,8 +404,8 @@ fn ways(
                         note_unmanaged(new);
                         let endpoint = there.again(new, config)?;
                         again.push(endpoint.cookie().ok());
-                        let mailbox = mailbox(config, new, &endpoint)?;
-                        Ok(("kept", PlannedEndpoint::New(endpoint, mailbox)))
+                        let datagram_socket = datagram_socket(config, new, &endpoint)?;
+                        Ok(("kept", PlannedEndpoint::New(endpoint, datagram_socket)))
                     }
                     None => match reload::stays(server, serving, new) {
                         Some((old, there)) => reload::keep(there, old, new, config),

@@ -7,12 +7,12 @@ use ::log::{error, info, warn};
 
 use super::reload;
 use crate::{
+    accepted::Accepted,
     config::{self, Address, Config, ServiceKind},
+    datagram_socket::DatagramSocket,
     endpoint::{self, Endpoint},
     error::Fatal,
     hub::Hub,
-    link::Link,
-    mailbox::Mailbox,
     server::Server,
     systemd::{self, Inherited},
 };
@@ -159,45 +159,45 @@ pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Fatal> {
     Err(Fatal::Config(vec![fault]))
 }
 
-/// The mailboxes of the datagram sockets, with their places in the hub.
-pub(super) fn mailboxes(
+/// The datagram_sockets of the datagram sockets, with their places in the hub.
+pub(super) fn datagram_sockets(
     config: &Config,
-    hub: &Hub<Link>,
+    hub: &Hub<Accepted>,
     endpoints: &[Option<Endpoint>],
-) -> Result<Vec<(usize, Mailbox)>, Fatal> {
-    let mut mailboxes = Vec::new();
+) -> Result<Vec<(usize, DatagramSocket)>, Fatal> {
+    let mut datagram_sockets = Vec::new();
     for socket in &config.sockets {
         if let Some(place) = hub.place(&socket.name)
             && let Some(Some(endpoint)) = endpoints.get(place)
-            && let Some(mailbox) = mailbox(config, socket, endpoint)?
+            && let Some(datagram_socket) = datagram_socket(config, socket, endpoint)?
         {
-            mailboxes.push((place, mailbox));
+            datagram_sockets.push((place, datagram_socket));
         }
     }
-    Ok(mailboxes)
+    Ok(datagram_sockets)
 }
 
-/// The mailbox of a datagram socket; `None` where clients connect.
-pub(super) fn mailbox(
+/// The datagram_socket of a datagram socket; `None` where clients connect.
+pub(super) fn datagram_socket(
     config: &Config,
     socket: &config::Socket,
     endpoint: &Endpoint,
-) -> Result<Option<Mailbox>, Fatal> {
+) -> Result<Option<DatagramSocket>, Fatal> {
     if endpoint.listens() {
         return Ok(None);
     }
-    let mailbox = endpoint.mailbox().map_err(no_mailbox)?;
-    check_longest(config, socket, &mailbox)?;
-    Ok(Some(mailbox))
+    let datagram_socket = endpoint.datagram_socket().map_err(not_configured)?;
+    check_longest(config, socket, &datagram_socket)?;
+    Ok(Some(datagram_socket))
 }
 
 /// Whether messages as long as the file lets in can be sent back.
 pub(super) fn check_longest(
     config: &Config,
     socket: &config::Socket,
-    mailbox: &Mailbox,
+    datagram_socket: &DatagramSocket,
 ) -> Result<(), Fatal> {
-    let longest = mailbox.longest();
+    let longest = datagram_socket.longest();
     if socket.service == ServiceKind::Echo && socket.message_size > longest {
         let key = format!("socket.{}.message-size", socket.name);
         let message = format!(
@@ -208,7 +208,7 @@ pub(super) fn check_longest(
     Ok(())
 }
 
-pub(super) fn no_mailbox(source: io::Error) -> Fatal {
+pub(super) fn not_configured(source: io::Error) -> Fatal {
     Fatal::System {
         doing: "setting up a datagram socket",
         source,

@@ -183,7 +183,7 @@ impl Replies {
     /// has room for.
     pub fn send(
         &mut self,
-        mailbox: &mut dyn Datagrams,
+        datagram_socket: &mut dyn Datagrams,
         to: &Sender,
         bytes: &[u8],
         queue_size: usize,
@@ -198,7 +198,7 @@ impl Replies {
         let place = self.places.get(&key).copied();
         let blame = match place {
             Some(place) => self.owed[place].blame,
-            None => match self.shares.send(&key, bytes, mailbox, now) {
+            None => match self.shares.send(&key, bytes, datagram_socket, now) {
                 Ok(()) => return Reply::Sent,
                 Err(refusal) if !is_passing(&refusal) => return Reply::Unreachable,
                 Err(refusal) => (&refusal).into(),
@@ -244,7 +244,7 @@ impl Replies {
     /// Tries those who are due, a turn's share; gives `lost` what will not be delivered any more.
     pub fn retry(
         &mut self,
-        mailbox: &mut dyn Datagrams,
+        datagram_socket: &mut dyn Datagrams,
         slow_timeout: Duration,
         limits: &mut Limits,
         now: Instant,
@@ -258,7 +258,7 @@ impl Replies {
                 return;
             }
             self.timers.pop_first();
-            let why = match self.flush(place, mailbox, limits, now) {
+            let why = match self.flush(place, datagram_socket, limits, now) {
                 Flushed::All => {
                     self.forget(place, limits);
                     continue;
@@ -296,7 +296,7 @@ impl Replies {
     fn flush(
         &mut self,
         place: usize,
-        mailbox: &mut dyn Datagrams,
+        datagram_socket: &mut dyn Datagrams,
         limits: &mut Limits,
         now: Instant,
     ) -> Flushed {
@@ -312,7 +312,7 @@ impl Replies {
                 return Flushed::Turn;
             }
             let key = (owed.to.address, owed.to.peer.uid);
-            match self.shares.send(&key, reply, mailbox, now) {
+            match self.shares.send(&key, reply, datagram_socket, now) {
                 Ok(()) => {
                     let cost = cost(reply);
                     owed.replies.pop_front();

@@ -75,33 +75,33 @@ impl Shares {
         &mut self,
         to: &Key,
         bytes: &[u8],
-        mailbox: &mut dyn Datagrams,
+        datagram_socket: &mut dyn Datagrams,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.look(mailbox, now);
+        self.look(datagram_socket, now);
         let kind = match &mut self.tight {
             Some(tight) => Some(tight.admit(to, now)?),
             None => None,
         };
         let (address, uid) = to;
-        mailbox
+        datagram_socket
             .send(address, *uid, bytes)
             .map_err(Refusal::Kernel)?;
         // The kernel counts whole pages or powers of two, and what describes them.
         self.most = self.most.saturating_add(2 * bytes.len() + 1024);
         if let (Some(tight), Some(kind)) = (&mut self.tight, kind) {
-            tight.sent(to, kind, mailbox.unread(), now);
+            tight.sent(to, kind, datagram_socket.unread(), now);
         }
         Ok(())
     }
 
     /// Asks how much is unread, where it may be much.
-    fn look(&mut self, mailbox: &dyn Datagrams, now: Instant) {
-        let size = mailbox.send_buffer();
+    fn look(&mut self, datagram_socket: &dyn Datagrams, now: Instant) {
+        let size = datagram_socket.send_buffer();
         if self.tight.is_none() && self.most <= size / 2 {
             return;
         }
-        self.most = mailbox.unread();
+        self.most = datagram_socket.unread();
         let bound = if self.tight.is_some() { 4 } else { 2 };
         if self.most <= size / bound {
             self.tight = None;

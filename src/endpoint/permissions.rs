@@ -8,7 +8,7 @@ use std::{
 use log::warn;
 use rustix::fs::{self as rfs, AtFlags};
 
-use super::place::{Bound, chmod, file_of};
+use super::bound_path::{Bound, chmod, file_of};
 
 /// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use std::{
 use super::Scope;
 use crate::{
     config::{self, Address, Config, Places, ServiceKind, Socket, SocketType},
+    datagram_socket,
     error::Fault,
-    mailbox,
 };
 
 /// The unit of the file's first socket.
@@ -343,7 +343,7 @@ fn directive_value(
         // The service itself may have no more than net.core.wmem_max.
         "SendBuffer" => {
             let answers = is_datagram && socket.service == ServiceKind::Echo;
-            Ok(answers.then(|| mailbox::SEND_BUFFER.to_string()))
+            Ok(answers.then(|| datagram_socket::SEND_BUFFER.to_string()))
         }
         "Backlog" => Ok((!is_datagram).then(|| socket.backlog.to_string())),
         listen if listen == listen_key(socket.kind) => {

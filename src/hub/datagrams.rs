@@ -18,7 +18,7 @@ use slab::Slab;
 use super::{Hub, Now, Socket, Turn, log::Lines};
 use crate::{
     connection::Stream,
-    datagram::{Datagrams, Exchange, Letter, Lost, Parked, Reply, Sender},
+    datagram::{Datagrams, Exchange, HeldDatagram, Lost, Parked, Reply, Sender},
     frame::Framing,
     header::{BATCH, Header},
     input::TooLong,
@@ -40,18 +40,18 @@ const REST: Duration = Duration::from_millis(100);
 
 /// All datagram sockets.
 #[derive(Debug, Default)]
-pub(super) struct Mail {
+pub(super) struct Exchanges {
     /// Each with the number of its socket.
     exchanges: Slab<(usize, Exchange)>,
     buffer: Vec<u8>,
     headers: Vec<Header>,
     notes: Notes,
-    /// Of sockets that are not open: what waited there in an earlier process, or at another mailbox.
+    /// Of sockets that are not open: what waited there in an earlier process, or at another datagram_socket.
     /// Nothing of retired ones.
     parked: Vec<(usize, Parked)>,
 }
 
-impl Mail {
+impl Exchanges {
     /// Lets go of all sockets, and returns what waited at each, and for those that are not open.
     pub(super) fn park(self, now: Instant) -> impl Iterator<Item = (usize, Parked)> {
         let exchanges = self.exchanges.into_iter();
@@ -75,12 +75,12 @@ impl Mail {
         all.find_map(|(number, (of, _))| (*of == socket).then_some(number))
     }
 
-    /// Whether a socket has a mailbox.
+    /// Whether a socket has a datagram_socket.
     pub(super) fn has(&self, socket: usize) -> bool {
         self.number(socket).is_some()
     }
 
-    /// What waits for the mailbox of a socket is for the one that is opened there next.
+    /// What waits for the datagram_socket of a socket is for the one that is opened there next.
     pub(super) fn move_out(&mut self, socket: usize, limits: &mut Limits) {
         if let Some(exchange) = self.of_socket(socket) {
             let parked = exchange.move_out(limits);
@@ -101,7 +101,7 @@ impl Mail {
         let (of, exchange) = &mut self.exchanges[number];
         *of = to;
         exchange.ending = true;
-        let unread = exchange.mailbox.hang_up() as u64;
+        let unread = exchange.datagram_socket.hang_up() as u64;
         Some((unread, drain(exchange, limits)))
     }
 
@@ -160,52 +160,61 @@ impl Mail {
 
 impl<S: Stream> Hub<S> {
     /// Serves socket number `socket` by datagrams; returns the number that events have.
-    pub fn open(&mut self, socket: usize, mailbox: Box<dyn Datagrams>, now: Instant) -> usize {
-        self.mail.make_room(&self.sockets[socket]);
-        let mut exchange = Exchange::new(mailbox);
-        let mut parked = self.mail.parked.iter();
+    pub fn open(
+        &mut self,
+        socket: usize,
+        datagram_socket: Box<dyn Datagrams>,
+        now: Instant,
+    ) -> usize {
+        self.exchanges.make_room(&self.sockets[socket]);
+        let mut exchange = Exchange::new(datagram_socket);
+        let mut parked = self.exchanges.parked.iter();
         if let Some(place) = parked.position(|(of, _)| *of == socket) {
-            let (_, parked) = self.mail.parked.swap_remove(place);
+            let (_, parked) = self.exchanges.parked.swap_remove(place);
             exchange.resume(parked, &mut self.limits, now);
         }
-        self.mail.exchanges.insert((socket, exchange))
+        self.exchanges.exchanges.insert((socket, exchange))
     }
 
     /// Whether the event loop is to watch datagram socket `number` for reading.
     #[must_use]
     pub fn receives(&self, number: usize) -> bool {
-        self.mail.exchanges[number].1.receives()
+        self.exchanges.exchanges[number].1.receives()
     }
 
     /// Datagrams that were received and are not yet where they belong.
     #[must_use]
     pub fn undelivered(&self) -> usize {
-        let exchanges = self.mail.exchanges.iter();
+        let exchanges = self.exchanges.exchanges.iter();
         let open: usize = exchanges
             .map(|(_, (_, exchange))| exchange.held() + exchange.replies.waiting())
             .sum();
-        let parked = self.mail.parked.iter().map(|(_, parked)| parked.waiting());
+        let parked = self
+            .exchanges
+            .parked
+            .iter()
+            .map(|(_, parked)| parked.waiting());
         open + parked.sum::<usize>()
     }
 
-    /// Nobody else receives from the mailbox of socket number `socket` any more, if it has one: what
+    /// Nobody else receives from the datagram_socket of socket number `socket` any more, if it has one: what
     /// waits there is lost with it unless it is received.
     pub fn disown(&mut self, socket: usize) {
-        if let Some(exchange) = self.mail.of_socket(socket) {
-            exchange.mailbox.disown();
+        if let Some(exchange) = self.exchanges.of_socket(socket) {
+            exchange.datagram_socket.disown();
         }
     }
 
     /// Whether somebody waits for room in the record of socket number `socket`.
     pub fn awaits_record(&mut self, socket: usize) -> bool {
-        let exchange = self.mail.of_socket(socket);
+        let exchange = self.exchanges.of_socket(socket);
         exchange.is_some_and(|exchange| exchange.held() > 0)
             || !self.sockets[socket].wait_queue.is_empty()
     }
 
     /// An event for datagram socket `number`, which gets its turn.
     pub fn datagram_event(&mut self, number: usize) {
-        if let Some((_, exchange)) = self.mail.exchanges.get_mut(number)
+        if let Some((_, exchange)) = self.exchanges.exchanges.get_mut(number)
             && !mem::replace(&mut exchange.listed, true)
         {
             self.ready.0.push(NOBODY, Turn::Datagrams(number));
@@ -214,7 +223,7 @@ impl<S: Stream> Hub<S> {
 
     /// The turn of datagram socket `number`.
     pub(super) fn receive_next(&mut self, number: usize, now: Now) {
-        if let Some((_, exchange)) = self.mail.exchanges.get_mut(number)
+        if let Some((_, exchange)) = self.exchanges.exchanges.get_mut(number)
             && mem::take(&mut exchange.listed)
         {
             self.effects.work += CLIENT;
@@ -224,7 +233,7 @@ impl<S: Stream> Hub<S> {
 
     /// Whether there are datagram sockets.
     pub(super) fn has_datagrams(&self) -> bool {
-        !self.mail.exchanges.is_empty()
+        !self.exchanges.exchanges.is_empty()
     }
 
     /// Receives one batch of datagram socket `number`, where that may be. Returns whether anything came.
@@ -232,29 +241,33 @@ impl<S: Stream> Hub<S> {
         self.receives(number) && self.receive_batch(number, now)
     }
 
-    /// What waits for the mailbox of socket number `socket`, and all that still waits in the kernel
+    /// What waits for the datagram_socket of socket number `socket`, and all that still waits in the kernel
     /// there, is for the one that is opened in its place: no more than the kernel's queue is held beyond
     /// a batch.
     pub(super) fn move_mail(&mut self, socket: usize, now: Now) {
-        let Some(number) = self.mail.number(socket) else {
+        let Some(number) = self.exchanges.number(socket) else {
             return;
         };
         // Else those who know only this one could send without end.
-        if self.mail.exchanges[number].1.mailbox.shut_down() {
-            self.mail.make_room(&self.sockets[socket]);
+        if self.exchanges.exchanges[number]
+            .1
+            .datagram_socket
+            .shut_down()
+        {
+            self.exchanges.make_room(&self.sockets[socket]);
             while self.receive_batch(number, now) {}
         }
-        self.mail.move_out(socket, &mut self.limits);
+        self.exchanges.move_out(socket, &mut self.limits);
     }
 
     fn receive_batch(&mut self, number: usize, now: Now) -> bool {
-        let Mail {
+        let Exchanges {
             exchanges,
             buffer,
             headers,
             notes,
             ..
-        } = &mut self.mail;
+        } = &mut self.exchanges;
         let (socket, exchange) = &mut exchanges[number];
         let mut desk = Desk {
             exchange,
@@ -266,7 +279,7 @@ impl<S: Stream> Hub<S> {
         };
         let slot = slot(desk.socket);
         headers.clear();
-        if let Err(error) = desk.exchange.mailbox.receive(buffer, slot, headers) {
+        if let Err(error) = desk.exchange.datagram_socket.receive(buffer, slot, headers) {
             let passing = matches!(
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
@@ -286,7 +299,7 @@ impl<S: Stream> Hub<S> {
 
     /// Goes on with what was held, where there is room in the record again.
     pub(super) fn turn_datagrams(&mut self, now: Now) {
-        for (_, (socket, exchange)) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
             if !exchange.called {
                 continue;
             }
@@ -296,12 +309,12 @@ impl<S: Stream> Hub<S> {
                 socket: &mut self.sockets[*socket],
                 limits: &mut self.limits,
                 lines: &mut self.lines[*socket],
-                notes: &mut self.mail.notes,
+                notes: &mut self.exchanges.notes,
                 now,
             };
-            while let Some(letter) = desk.exchange.next_held(desk.limits) {
-                if !desk.take(&letter.from, &letter.bytes, letter.truncated) {
-                    desk.exchange.put_back(letter, desk.limits);
+            while let Some(datagram) = desk.exchange.next_held(desk.limits) {
+                if !desk.take(&datagram.from, &datagram.bytes, datagram.truncated) {
+                    desk.exchange.put_back(datagram, desk.limits);
                     break;
                 }
             }
@@ -310,12 +323,12 @@ impl<S: Stream> Hub<S> {
 
     /// Tries again what receivers had no room for.
     pub(super) fn expire_datagrams(&mut self, now: Now) {
-        for (_, (socket, exchange)) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
             exchange.rest = exchange.rest.filter(|&until| until > now.instant);
             let socket = &mut self.sockets[*socket];
-            let notes = &mut self.mail.notes;
+            let notes = &mut self.exchanges.notes;
             exchange.replies.retry(
-                &mut *exchange.mailbox,
+                &mut *exchange.datagram_socket,
                 socket.slow_timeout,
                 &mut self.limits,
                 now.instant,
@@ -326,10 +339,10 @@ impl<S: Stream> Hub<S> {
 
     /// Begins the stop: nothing more is received.
     pub(super) fn stop_datagrams(&mut self) {
-        for (_, (socket, exchange)) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
             exchange.ending = true;
             let counters = &mut self.sockets[*socket].counters;
-            counters.unread += exchange.mailbox.hang_up() as u64;
+            counters.unread += exchange.datagram_socket.hang_up() as u64;
         }
         // Only another process could deliver it.
         for socket in 0..self.sockets.len() {
@@ -337,13 +350,13 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Gives up what waits for socket number `from`, which has no mailbox, and counts it at number `to`.
+    /// Gives up what waits for socket number `from`, which has no datagram_socket, and counts it at number `to`.
     pub(super) fn give_up_parked(&mut self, from: usize, to: usize) {
-        let mut parked = self.mail.parked.iter();
+        let mut parked = self.exchanges.parked.iter();
         let Some(place) = parked.position(|(of, _)| *of == from) else {
             return;
         };
-        let (_, parked) = self.mail.parked.swap_remove(place);
+        let (_, parked) = self.exchanges.parked.swap_remove(place);
         let (waiting, held, owed) = (parked.waiting(), parked.held(), parked.owed());
         if waiting == 0 {
             return;
@@ -368,7 +381,7 @@ impl<S: Stream> Hub<S> {
     }
 
     fn abandon_where(&mut self, is_meant: impl Fn(&Socket) -> bool) {
-        for (_, (socket, exchange)) in &mut self.mail.exchanges {
+        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
             if !is_meant(&self.sockets[*socket]) {
                 continue;
             }
@@ -469,12 +482,12 @@ impl Desk<'_> {
             self.notes.unproven(socket, &from, now);
         }
         if self.exchange.held() > 0 || !self.take(&from, bytes, truncated) {
-            let letter = Letter {
+            let datagram = HeldDatagram {
                 from,
                 bytes: bytes.into(),
                 truncated,
             };
-            self.exchange.hold(letter, self.limits);
+            self.exchange.hold(datagram, self.limits);
         }
     }
 
@@ -509,7 +522,9 @@ impl Desk<'_> {
     fn reply(&mut self, to: &Sender, bytes: &[u8]) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
         let Exchange {
-            replies, mailbox, ..
+            replies,
+            datagram_socket,
+            ..
         } = &mut *self.exchange;
         let lost = |why| Lost {
             to: *to,
@@ -521,7 +536,7 @@ impl Desk<'_> {
             return;
         }
         match replies.send(
-            &mut **mailbox,
+            &mut **datagram_socket,
             to,
             bytes,
             socket.queue_size,

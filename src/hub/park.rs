@@ -44,8 +44,8 @@ impl<S: Stream> Hub<S> {
         // Where nobody is left, nothing would bring these counts to the heir later.
         self.clear_retired();
         let mut sockets: Vec<state::Socket> = self.sockets.iter_mut().map(Socket::park).collect();
-        for (socket, parked) in self.mail.park(now.instant) {
-            sockets[socket].mail = parked;
+        for (socket, parked) in self.exchanges.park(now.instant) {
+            sockets[socket].datagrams = parked;
         }
         let mut places = vec![None; self.clients.capacity()];
         let (mut clients, mut streams) = (Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ impl<S: Stream> Hub<S> {
                 }
             }
             if !hub.sockets[number].is_retired() {
-                hub.mail.resume(number, parked.mail);
+                hub.exchanges.resume(number, parked.datagrams);
             }
             hub.call(number, now);
         }

@@ -32,7 +32,7 @@ pub struct Renewal {
     /// Its record.
     pub trail: Trail,
     /// A datagram socket in place of the one it had, if it had one.
-    pub mailbox: Option<Box<dyn Datagrams>>,
+    pub datagram_socket: Option<Box<dyn Datagrams>>,
 }
 
 /// What becomes of a record.
@@ -141,7 +141,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.
-    /// Returns the numbers that the events of new mailboxes have, each with its socket's. Nothing may
+    /// Returns the numbers that the events of new datagram_sockets have, each with its socket's. Nothing may
     /// wait to be handed over to a record.
     pub fn apply(
         &mut self,
@@ -167,7 +167,7 @@ impl<S: Stream> Hub<S> {
             let Renewal {
                 mut socket,
                 trail,
-                mailbox,
+                datagram_socket,
             } = renewal;
             let before = self.sockets.get(place).filter(|old| !old.is_retired());
             let before = before.map_or(0, |old| old.numbered);
@@ -178,19 +178,20 @@ impl<S: Stream> Hub<S> {
             }
             socket.record = record;
             socket.start_at(seq);
-            let is_moved = mailbox.is_some() && self.mail.has(place);
+            let is_moved = datagram_socket.is_some() && self.exchanges.has(place);
             if let Some((old, why)) = self.put(place, socket, is_moved, now) {
                 replaced.push((place, old, why, is_moved));
             }
-            if let Some(mailbox) = mailbox {
-                opened.push((place, mailbox));
+            if let Some(datagram_socket) = datagram_socket {
+                opened.push((place, datagram_socket));
             }
         }
         // Only now: the places of those that are new are taken.
         for (place, old, why, is_moved) in replaced {
             self.replace(place, old, why, is_moved, now);
         }
-        let open = |(place, mailbox)| (place, self.open(place, mailbox, now.instant));
+        let open =
+            |(place, datagram_socket)| (place, self.open(place, datagram_socket, now.instant));
         let opened = opened.into_iter().map(open).collect();
         let sizes = self.sockets.iter().map(|socket| socket.read_size);
         if let Some(size) = sizes.max()
@@ -199,7 +200,7 @@ impl<S: Stream> Hub<S> {
             self.buffer = vec![0; size].into_boxed_slice();
         }
         for &place in &places {
-            self.mail.call(place);
+            self.exchanges.call(place);
             self.call(place, now);
         }
         self.follow_up(now, watch);
@@ -221,7 +222,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Puts `socket` in its place; returns the one that stood there, if its clients cannot go on, and
-    /// why. `is_moved`: it is to have another mailbox.
+    /// why. `is_moved`: it is to have another datagram_socket.
     fn put(
         &mut self,
         place: usize,
@@ -249,7 +250,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The socket in `place` is another one for those who came by `old`, for the reason `why`; if it
-    /// `is_moved`, it is to have another mailbox.
+    /// `is_moved`, it is to have another datagram_socket.
     fn replace(
         &mut self,
         place: usize,
@@ -262,9 +263,9 @@ impl<S: Stream> Hub<S> {
             && let Some(Changed::Service | Changed::Framing) = why
         {
             // Its senders are not connected, and what they are owed waits by their addresses.
-            let held = self.mail.give_up_held(place, &mut self.limits);
+            let held = self.exchanges.give_up_held(place, &mut self.limits);
             self.sockets[place].counters.untaken += held;
-            self.mail.make_room(&self.sockets[place]);
+            self.exchanges.make_room(&self.sockets[place]);
             if !is_moved {
                 return;
             }
@@ -307,7 +308,7 @@ impl<S: Stream> Hub<S> {
     }
 
     fn retire_mailbox(&mut self, from: usize, to: usize) {
-        if let Some((unread, untaken)) = self.mail.retire(from, to, &mut self.limits) {
+        if let Some((unread, untaken)) = self.exchanges.retire(from, to, &mut self.limits) {
             let counters = &mut self.sockets[to].counters;
             counters.unread += unread;
             counters.untaken += untaken;
@@ -340,7 +341,7 @@ impl<S: Stream> Hub<S> {
         socket.lines_up = new.lines_up;
         socket.start_at(new.numbered);
         if socket.nature.kind == SocketType::Datagram {
-            self.mail.make_room(socket);
+            self.exchanges.make_room(socket);
             return;
         }
         let all = self.clients.iter_mut();
@@ -411,7 +412,7 @@ impl<S: Stream> Hub<S> {
                 retired.is_some_and(|retired| retired.heir == Some(place))
             };
             let has_bequests = self.sockets.iter().any(inherits);
-            if self.mail.clear_retired(place) || has_clients || has_bequests {
+            if self.exchanges.clear_retired(place) || has_clients || has_bequests {
                 self.retiring = true;
                 continue;
             }

@@ -79,7 +79,7 @@ impl Server {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
             }
         }
-        let mut endpoints = self.door.park();
+        let mut endpoints = self.listeners.park();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;
         for (socket, Unwritten { lines, begun, .. }) in unwritten {

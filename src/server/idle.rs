@@ -68,8 +68,8 @@ impl Server {
         }
         let mut came = events.iter().any(|event| event.token().0 >= LISTENERS);
         if self.idle_is_over(now) {
-            self.door.expect();
-            came |= self.mail.receive(&mut self.hub, now);
+            self.listeners.expect();
+            came |= self.datagrams.receive(&mut self.hub, now);
             self.stale |= came;
         }
         came
@@ -105,8 +105,8 @@ impl Server {
             // Replies to datagrams that wait, and receiving that rests.
             && self.hub.deadline().is_none()
             && self.hub.undelivered() == 0
-            && !self.door.is_pending()
-            && self.door.rest().is_none()
+            && !self.listeners.is_pending()
+            && self.listeners.rest().is_none()
             && self.hub.records().all(|record| record.unwritten() == 0)
             && self.parting.is_empty()
             && self.writers.iter().all(|(_, writer)| writer.is_open())

@@ -16,14 +16,14 @@ use std::{
 use log::warn;
 use mio::Waker;
 
-use super::{Server, door, mail, watch};
+use super::{Server, datagrams, listeners, watch};
 use crate::{
+    accepted::Accepted,
+    datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::Fatal,
     hub::{Now, Renewal, Socket, Trail},
     limits::Limits,
-    link::Link,
-    mailbox::Mailbox,
     record::Encoder,
     service::Record,
     writer::{Closed, Target, Writer},
@@ -63,8 +63,8 @@ pub struct PlannedSocket {
 pub enum PlannedEndpoint {
     /// From where they come now.
     Kept(Adjustment),
-    /// From elsewhere; with a mailbox where datagrams come.
-    New(Endpoint, Option<Mailbox>),
+    /// From elsewhere; with a datagram_socket where datagrams come.
+    New(Endpoint, Option<DatagramSocket>),
     /// From nowhere: it could not be had.
     None,
 }
@@ -151,8 +151,8 @@ impl Server {
     pub fn reloading(&mut self) {
         self.is_ready = false;
         self.notifier.reloading();
-        for place in 0..self.door.places() {
-            self.door
+        for place in 0..self.listeners.places() {
+            self.listeners
                 .endpoint(place)
                 .iter()
                 .for_each(|of| of.fill_lock());
@@ -177,8 +177,8 @@ impl Server {
 
     /// What was handed over is this process' own from now on.
     pub fn own(&mut self) {
-        for place in 0..self.door.places() {
-            if let Some(endpoint) = self.door.endpoint_mut(place) {
+        for place in 0..self.listeners.places() {
+            if let Some(endpoint) = self.listeners.endpoint_mut(place) {
                 endpoint.own();
             }
         }
@@ -187,7 +187,7 @@ impl Server {
     /// The manager no longer passes these sockets: once they are let go, nobody can connect there.
     pub fn disown(&mut self, places: &[usize]) {
         for &place in places {
-            if let Some(endpoint) = self.door.endpoint_mut(place) {
+            if let Some(endpoint) = self.listeners.endpoint_mut(place) {
                 endpoint.disown();
             }
             self.hub.disown(place);
@@ -197,7 +197,8 @@ impl Server {
     /// Whether one of its sockets is not among those with these cookies, which the manager has.
     #[must_use]
     pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
-        let mut all = (0..self.door.places()).filter_map(|place| self.door.endpoint(place));
+        let mut all =
+            (0..self.listeners.places()).filter_map(|place| self.listeners.endpoint(place));
         all.any(|endpoint| {
             let cookie = endpoint.cookie();
             !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
@@ -213,7 +214,7 @@ impl Server {
     /// Where the clients of socket number `place` come from.
     #[must_use]
     pub fn endpoint(&self, place: usize) -> Option<&Endpoint> {
-        self.door.endpoint(place)
+        self.listeners.endpoint(place)
     }
 
     /// The writers of all records, with the numbers of their sockets.
@@ -314,17 +315,17 @@ impl Server {
             record,
         } = planned;
         let registry = self.poll.registry();
-        let mut mailbox = None;
+        let mut datagram_socket = None;
         let source = match endpoint {
             PlannedEndpoint::None => Source::None,
             PlannedEndpoint::Kept(adjustment) => Source::Kept(adjustment),
             PlannedEndpoint::New(endpoint, new) => {
-                door::register(&endpoint, place, registry)?;
-                let fd = new.as_ref().map(Mailbox::socket);
+                listeners::register(&endpoint, place, registry)?;
+                let fd = new.as_ref().map(DatagramSocket::socket);
                 if let Some(fd) = &fd {
-                    mail::register(fd, place, registry)?;
+                    datagrams::register(fd, place, registry)?;
                 }
-                mailbox = new;
+                datagram_socket = new;
                 Source::New(endpoint, fd)
             }
         };
@@ -356,7 +357,7 @@ impl Server {
         ready.renewals.push(Renewal {
             socket,
             trail,
-            mailbox: mailbox.map(|mailbox| Box::new(mailbox) as _),
+            datagram_socket: datagram_socket.map(|datagram_socket| Box::new(datagram_socket) as _),
         });
         Ok(())
     }
@@ -365,7 +366,7 @@ impl Server {
     fn receive_the_last(&mut self, ready: &Ready, now: Now) {
         for (place, source) in &ready.endpoints {
             if matches!(source, Source::New(..)) {
-                self.mail.receive_all(*place, &mut self.hub, now);
+                self.datagrams.receive_all(*place, &mut self.hub, now);
             }
         }
         // The next turn ends the daemon with a record that cannot be written any more.
@@ -384,49 +385,50 @@ impl Server {
             self.hub.place_of(socket.name(), &socket.nature()).is_ok()
         };
         let go_on: Vec<bool> = renewals.iter().map(goes_on).collect();
-        let mut watch = |key, link: &Link, from, to| watch(registry, key, link, from, to);
+        let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
         let opened = self.hub.apply(renewals, limits, now, &mut watch);
-        for place in 0..self.door.places() {
+        for place in 0..self.listeners.places() {
             if !places.contains(&place)
-                && let Some(old) = self.door.take(place)
+                && let Some(old) = self.listeners.take(place)
             {
-                self.mail.remove(place, registry);
-                door::deregister(&old, registry);
+                self.datagrams.remove(place, registry);
+                listeners::deregister(&old, registry);
                 old.close();
             }
         }
         for ((place, source), goes_on) in endpoints.into_iter().zip(go_on) {
             let (mut endpoint, fd) = match source {
                 Source::None => {
-                    self.mail.remove(place, registry);
-                    if let Some(old) = self.door.take(place) {
-                        door::deregister(&old, registry);
+                    self.datagrams.remove(place, registry);
+                    if let Some(old) = self.listeners.take(place) {
+                        listeners::deregister(&old, registry);
                         old.close();
                     }
                     continue;
                 }
                 Source::New(endpoint, fd) => (endpoint, fd),
                 Source::Kept(adjustment) => {
-                    if let Some(endpoint) = self.door.endpoint_mut(place) {
+                    if let Some(endpoint) = self.listeners.endpoint_mut(place) {
                         endpoint.adjust(adjustment);
                     }
                     continue;
                 }
             };
             endpoint.settle();
-            let old = self.door.put(place, endpoint);
-            self.mail.remove(place, registry);
+            let old = self.listeners.put(place, endpoint);
+            self.datagrams.remove(place, registry);
             if let Some(fd) = fd
                 && let Some(&(_, number)) = opened.iter().find(|(of, _)| *of == place)
             {
-                self.mail.put(place, fd, number);
+                self.datagrams.put(place, fd, number);
             }
             match old {
                 Some(old) if goes_on && old.listens() => {
-                    self.door.drain(old, place, &mut self.hub, registry, now);
+                    self.listeners
+                        .drain(old, place, &mut self.hub, registry, now);
                 }
                 Some(old) => {
-                    door::deregister(&old, registry);
+                    listeners::deregister(&old, registry);
                     old.close();
                 }
                 None => {}

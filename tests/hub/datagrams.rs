@@ -34,9 +34,9 @@ struct Post {
 }
 
 #[derive(Debug)]
-struct Mailbox(Rc<RefCell<Post>>);
+struct DatagramSocket(Rc<RefCell<Post>>);
 
-impl Datagrams for Mailbox {
+impl Datagrams for DatagramSocket {
     fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -120,8 +120,8 @@ impl Datagram {
     pub fn with_limits(keys: &str, limits: Limits) -> Self {
         let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
         let mut world = World::with_limits(&config, limits);
-        let (post, mailbox) = mailbox();
-        let number = world.hub.open(0, mailbox, world.start);
+        let (post, datagram_socket) = datagram_socket();
+        let number = world.hub.open(0, datagram_socket, world.start);
         Datagram {
             world,
             post,
@@ -129,13 +129,13 @@ impl Datagram {
         }
     }
 
-    /// A reload with another mailbox in place of this one, which is returned.
+    /// A reload with another datagram_socket in place of this one, which is returned.
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
         let config = Config::parse(&config, None, &Places::system()).unwrap();
         let mut renewal = self.world.renewal(&config.sockets[0]);
-        let (post, mailbox) = mailbox();
-        renewal.mailbox = Some(mailbox);
+        let (post, datagram_socket) = datagram_socket();
+        renewal.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());
         let watch = &mut |_, _: &_, _, _| Ok(());
         let opened = self.world.hub.apply(vec![renewal], &limits, now, watch);
@@ -200,13 +200,13 @@ impl Datagram {
     }
 }
 
-fn mailbox() -> (Rc<RefCell<Post>>, Box<dyn Datagrams>) {
+fn datagram_socket() -> (Rc<RefCell<Post>>, Box<dyn Datagrams>) {
     let post = Rc::new(RefCell::new(Post {
         most: 64,
         ..Post::default()
     }));
-    let mailbox = Box::new(Mailbox(Rc::clone(&post)));
-    (post, mailbox)
+    let datagram_socket = Box::new(DatagramSocket(Rc::clone(&post)));
+    (post, datagram_socket)
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {

@@ -590,7 +590,7 @@ impl World {
         Renewal {
             socket: Socket::new(config, access(config), None),
             trail,
-            mailbox: None,
+            datagram_socket: None,
         }
     }
 

@@ -14,7 +14,7 @@ use udsd::{
 };
 
 use crate::{
-    mailbox::{Mailbox, Queue, SENDERS, Sender, Senders},
+    datagram_socket::{DatagramSocket, Queue, SENDERS, Sender, Senders},
     schedule::base,
     world::{Random, World},
 };
@@ -69,9 +69,9 @@ impl Schedule {
         };
         for (place, socket) in sockets.into_iter().enumerate() {
             let queue = schedule.queue();
-            let mailbox = schedule.mailbox(&queue);
+            let datagram_socket = schedule.datagram_socket(&queue);
             let now = schedule.world.start;
-            let number = schedule.world.hub.open(place, mailbox, now);
+            let number = schedule.world.hub.open(place, datagram_socket, now);
             schedule.add(socket, place, number, queue);
         }
         schedule
@@ -84,8 +84,8 @@ impl Schedule {
         }))
     }
 
-    fn mailbox(&self, queue: &Rc<RefCell<Queue>>) -> Box<dyn Datagrams> {
-        Box::new(Mailbox {
+    fn datagram_socket(&self, queue: &Rc<RefCell<Queue>>) -> Box<dyn Datagrams> {
+        Box::new(DatagramSocket {
             queue: Rc::clone(queue),
             senders: Rc::clone(&self.senders),
         })
@@ -256,10 +256,10 @@ impl Schedule {
         self.gone.clear();
         for n in 0..self.rooms.len() {
             let place = self.world.hub.place(&self.rooms[n].socket.name).unwrap();
-            let mailbox = self.mailbox(&self.rooms[n].queue);
+            let datagram_socket = self.datagram_socket(&self.rooms[n].queue);
             let now = self.world.now().instant;
             self.rooms[n].place = place;
-            self.rooms[n].number = self.world.hub.open(place, mailbox, now);
+            self.rooms[n].number = self.world.hub.open(place, datagram_socket, now);
         }
     }
 
@@ -282,7 +282,7 @@ impl Schedule {
             if let Some((name, queue)) = opened
                 && socket.name == name
             {
-                renewal.mailbox = Some(self.mailbox(queue));
+                renewal.datagram_socket = Some(self.datagram_socket(queue));
             }
             renewals.push(renewal);
         }

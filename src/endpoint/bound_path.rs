@@ -1,5 +1,4 @@
-//! The place of a bound socket in the file system: what stands there before, the file itself and its
-//! end.
+//! The path that a socket is bound to: what stands there before, the socket file itself and its end.
 
 use std::{
     env,

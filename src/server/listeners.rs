@@ -16,11 +16,11 @@ use rustix::{
 
 use super::{LISTENERS, watch};
 use crate::{
+    accepted::Accepted,
     closer,
     connection::{Stream, Watch},
     endpoint::Endpoint,
     hub::{Hub, Now},
-    link::Link,
     peer::Peer,
     sys,
     throttle::Throttle,
@@ -41,7 +41,7 @@ const ROUND: usize = 16 * LET_IN;
 const REST: Duration = Duration::from_millis(100);
 
 /// All listening sockets.
-pub(super) struct Door {
+pub(super) struct Listeners {
     /// In the places of the hub's sockets; `None` for those that are retired, or could not be had.
     listeners: Vec<Option<Listener>>,
     /// Kept open, to be given up for a moment when descriptors run out.
@@ -78,7 +78,7 @@ impl Listener {
     }
 }
 
-impl Door {
+impl Listeners {
     /// Watches `endpoints`, which are the hub's sockets in their order; at some nobody may come in.
     pub(super) fn new(endpoints: Vec<Option<Endpoint>>, registry: &Registry) -> io::Result<Self> {
         for (i, endpoint) in endpoints.iter().enumerate() {
@@ -87,7 +87,7 @@ impl Door {
             }
         }
         let listeners = endpoints.into_iter();
-        Ok(Door {
+        Ok(Listeners {
             listeners: listeners.map(|of| of.map(Listener::new)).collect(),
             reserve: reserve(),
             next: 0,
@@ -125,7 +125,7 @@ impl Door {
     }
 
     /// Lets in who waits, a turn's share: the listeners take turns.
-    pub(super) fn accept(&mut self, hub: &mut Hub<Link>, registry: &Registry, now: Now) {
+    pub(super) fn accept(&mut self, hub: &mut Hub<Accepted>, registry: &Registry, now: Now) {
         let rests = self.listeners.iter_mut().flatten().map(|of| &mut of.rest);
         for rest in rests.chain([&mut self.rest]) {
             *rest = rest.filter(|until| *until > now.instant);
@@ -150,7 +150,7 @@ impl Door {
     fn accept_some(
         &mut self,
         socket: usize,
-        hub: &mut Hub<Link>,
+        hub: &mut Hub<Accepted>,
         registry: &Registry,
         now: Now,
     ) -> Option<usize> {
@@ -212,9 +212,9 @@ impl Door {
     fn enter(
         &mut self,
         socket: usize,
-        link: Link,
+        link: Accepted,
         peer: Peer,
-        hub: &mut Hub<Link>,
+        hub: &mut Hub<Accepted>,
         registry: &Registry,
         now: Now,
     ) -> bool {
@@ -240,7 +240,7 @@ impl Door {
 
     /// Out of descriptors: the reserve lets in one client, who gets an end in place of silence, and
     /// accepting rests.
-    fn turn_away(&mut self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+    fn turn_away(&mut self, socket: usize, hub: &mut Hub<Accepted>, now: Now) {
         self.reserve = None;
         if let Some(Some(listener)) = self.listeners.get(socket)
             && let Ok(Some((link, peer))) = listener.endpoint.accept()
@@ -260,7 +260,7 @@ impl Door {
 
     /// The supplementary groups of a client. One whose groups cannot be read has none: it is judged
     /// by its user and its primary group.
-    fn groups(&mut self, link: &Link, peer: &Peer, now: Now) -> Vec<u32> {
+    fn groups(&mut self, link: &Accepted, peer: &Peer, now: Now) -> Vec<u32> {
         sys::groups_of(link).unwrap_or_else(|error| {
             if let Some(left_out) = self.groupless.pass(1, now.instant) {
                 warn!(
@@ -328,7 +328,7 @@ impl Door {
         &mut self,
         mut old: Endpoint,
         socket: usize,
-        hub: &mut Hub<Link>,
+        hub: &mut Hub<Accepted>,
         registry: &Registry,
         now: Now,
     ) {

@@ -1,4 +1,4 @@
-//! The kernel's end of one client: a connected socket that never waits. The bytes of a stream pass
+//! An accepted socket: the kernel's end of one client, used without ever waiting. The bytes of a stream pass
 //! here as they come; `packets` makes a stream of a seqpacket socket.
 //!
 //! Most clients cannot send descriptors: the listener that they connected to keeps them out. Those that
@@ -23,9 +23,9 @@ use packets::Packets;
 /// Parts that one call can have (UIO_MAXIOV, `sendmsg(2)`).
 const PARTS: usize = 1024;
 
-/// The kernel's end of a client.
+/// An accepted socket (`accept(2)`).
 #[derive(Debug)]
-pub struct Link(Kind);
+pub struct Accepted(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -34,7 +34,7 @@ enum Kind {
     Packets(Packets),
 }
 
-impl Link {
+impl Accepted {
     /// The next client of `listener`, and its credentials; `None` for one that has left again and sent
     /// nothing. `packets`: of a seqpacket socket, how long they may be.
     ///
@@ -48,18 +48,18 @@ impl Link {
             return Ok(None);
         }
         let peer = sys::peer_of(&fd)?;
-        Ok(Some((Link::resume(fd, packets)?, peer)))
+        Ok(Some((Accepted::resume(fd, packets)?, peer)))
     }
 }
 
-impl Link {
+impl Accepted {
     /// Goes on with a client that an earlier process accepted.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn resume(fd: OwnedFd, packets: Option<Sizes>) -> io::Result<Self> {
         let takes_descriptors = sys::takes_descriptors(&fd);
-        Ok(Link(match packets {
+        Ok(Accepted(match packets {
             None => {
                 // An urgent byte (MSG_OOB) is a byte like others: without this, reads leave it out.
                 sockopt::set_socket_oobinline(&fd, true)?;
@@ -80,7 +80,7 @@ fn has_left(fd: &OwnedFd) -> bool {
         && polled[0].revents().contains(PollFlags::HUP)
 }
 
-impl AsFd for Link {
+impl AsFd for Accepted {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
             Kind::Stream(fd, _) => fd.as_fd(),
@@ -89,7 +89,7 @@ impl AsFd for Link {
     }
 }
 
-impl Stream for Link {
+impl Stream for Accepted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Kind::Stream(fd, false) => Ok(net::recv(fd, buffer, RecvFlags::DONTWAIT)?.0),

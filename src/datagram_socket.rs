@@ -1,4 +1,4 @@
-//! The kernel's end of a datagram socket that never waits.
+//! A datagram socket of the kernel (`unix(7)`), used without ever waiting for it.
 
 mod file;
 
@@ -29,7 +29,7 @@ pub const SEND_BUFFER: usize = 32 << 20;
 
 /// A datagram socket.
 #[derive(Debug)]
-pub struct Mailbox {
+pub struct DatagramSocket {
     fd: Rc<OwnedFd>,
     /// Descriptors may be with what waits there.
     has_descriptors: bool,
@@ -40,7 +40,7 @@ pub struct Mailbox {
     send_buffer: usize,
 }
 
-impl Mailbox {
+impl DatagramSocket {
     /// Takes a bound socket, whose datagrams come with credentials from now on.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Mailbox {
         let refuses_descriptors = sys::refuse_descriptors(&fd)?;
         let is_empty = sys::look(&fd, &mut [], true)
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        Ok(Mailbox {
+        Ok(DatagramSocket {
             fd,
             has_descriptors: !(refuses_descriptors && is_empty),
             refuses_descriptors,
@@ -127,7 +127,7 @@ impl Mailbox {
     }
 }
 
-impl Datagrams for Mailbox {
+impl Datagrams for DatagramSocket {
     fn receive(
         &mut self,
         buffer: &mut [u8],

@@ -33,7 +33,7 @@ pub struct Queue {
 }
 
 #[derive(Debug)]
-pub struct Mailbox {
+pub struct DatagramSocket {
     pub queue: Rc<RefCell<Queue>>,
     pub senders: Senders,
 }
@@ -43,7 +43,7 @@ fn peer(sender: usize) -> Peer {
     Peer { uid, ..PEER }
 }
 
-impl Datagrams for Mailbox {
+impl Datagrams for DatagramSocket {
     fn receive(
         &mut self,
         buffer: &mut [u8],

@@ -9,9 +9,9 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::DATAGRAMS;
 use crate::{
+    accepted::Accepted,
+    datagram_socket::DatagramSocket,
     hub::{Hub, Now},
-    link::Link,
-    mailbox::Mailbox,
 };
 
 /// Batches that may be received of a socket before another takes its place.
@@ -19,7 +19,7 @@ const LAST_BATCHES: usize = 1024;
 
 /// All datagram sockets, in the places of the hub's sockets.
 #[derive(Default)]
-pub(super) struct Mail(Vec<Option<Watched>>);
+pub(super) struct DatagramSockets(Vec<Option<Watched>>);
 
 struct Watched {
     fd: Rc<OwnedFd>,
@@ -28,26 +28,26 @@ struct Watched {
     watched: bool,
 }
 
-impl Mail {
-    /// Hands the mailboxes to the hub, each for the socket with its number, and registers them. They
+impl DatagramSockets {
+    /// Hands the datagram_sockets to the hub, each for the socket with its number, and registers them. They
     /// stay registered: adding one again could fail for want of memory, a change cannot.
     pub(super) fn new(
-        mailboxes: Vec<(usize, Mailbox)>,
-        hub: &mut Hub<Link>,
+        datagram_sockets: Vec<(usize, DatagramSocket)>,
+        hub: &mut Hub<Accepted>,
         registry: &Registry,
         now: Instant,
     ) -> io::Result<Self> {
-        let mut all = Mail::default();
-        for (socket, mailbox) in mailboxes {
-            let fd = mailbox.socket();
+        let mut all = DatagramSockets::default();
+        for (socket, datagram_socket) in datagram_sockets {
+            let fd = datagram_socket.socket();
             register(&fd, socket, registry)?;
-            let number = hub.open(socket, Box::new(mailbox), now);
+            let number = hub.open(socket, Box::new(datagram_socket), now);
             all.put(socket, fd, number);
         }
         Ok(all)
     }
 
-    /// Takes in a registered mailbox that has this number in the hub.
+    /// Takes in a registered datagram_socket that has this number in the hub.
     pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>, number: usize) {
         if self.0.len() <= socket {
             self.0.resize_with(socket + 1, || None);
@@ -59,7 +59,7 @@ impl Mail {
         });
     }
 
-    /// Lets go of the mailbox of socket number `socket`, if there is one.
+    /// Lets go of the datagram_socket of socket number `socket`, if there is one.
     pub(super) fn remove(&mut self, socket: usize, registry: &Registry) {
         if let Some(old) = self.0.get_mut(socket).and_then(Option::take) {
             deregister(&old.fd, registry);
@@ -67,14 +67,14 @@ impl Mail {
     }
 
     /// An event for socket number `socket`.
-    pub(super) fn event(&self, socket: usize, hub: &mut Hub<Link>) {
+    pub(super) fn event(&self, socket: usize, hub: &mut Hub<Accepted>) {
         if let Some(Some(of)) = self.0.get(socket) {
             hub.datagram_event(of.number);
         }
     }
 
     /// Receives what is there for socket number `socket`, but not without end.
-    pub(super) fn receive_all(&self, socket: usize, hub: &mut Hub<Link>, now: Now) {
+    pub(super) fn receive_all(&self, socket: usize, hub: &mut Hub<Accepted>, now: Now) {
         if let Some(Some(of)) = self.0.get(socket) {
             for _ in 0..LAST_BATCHES {
                 if !hub.receive(of.number, now) {
@@ -85,7 +85,7 @@ impl Mail {
     }
 
     /// Receives what is there on all of them; whether anything came.
-    pub(super) fn receive(&self, hub: &mut Hub<Link>, now: Now) -> bool {
+    pub(super) fn receive(&self, hub: &mut Hub<Accepted>, now: Now) -> bool {
         let mut came = false;
         for of in self.0.iter().flatten() {
             came |= hub.receive(of.number, now);
@@ -95,7 +95,7 @@ impl Mail {
 
     /// Watches those that the hub receives from, and no others: an event that nobody acts on would
     /// come again at once.
-    pub(super) fn watch(&mut self, hub: &Hub<Link>, registry: &Registry) -> io::Result<()> {
+    pub(super) fn watch(&mut self, hub: &Hub<Accepted>, registry: &Registry) -> io::Result<()> {
         for (socket, of) in self.0.iter_mut().enumerate() {
             let Some(of) = of else { continue };
             let wanted = hub.receives(of.number);
@@ -110,7 +110,7 @@ impl Mail {
     }
 }
 
-/// Registers the mailbox that is to be that of socket number `socket`, watched for nothing yet.
+/// Registers the datagram_socket that is to be that of socket number `socket`, watched for nothing yet.
 pub(super) fn register(fd: &OwnedFd, socket: usize, registry: &Registry) -> io::Result<()> {
     Ok(epoll::add(registry, fd, data(socket), EventFlags::empty())?)
 }
