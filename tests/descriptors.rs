@@ -218,6 +218,24 @@ fn who_comes_again_and_again_keeps_nobody_out() {
 }
 
 #[test]
+fn accepting_rests_while_too_many_wait_to_be_closed_and_goes_on() {
+    for kind in CONNECTED {
+        let idle = Idle::new(kind);
+        // Accepting all takes less time than closing them, however often it is interrupted.
+        let attackers: Vec<_> = (0..80).map(|_| idle.connect()).collect();
+        let attacks: Vec<_> = attackers.iter().map(Attack::by).collect();
+        // So few files that no more than 12 may wait to be closed.
+        let (daemon, _socket) = idle.start_as(DENIED, |setup| setup.open_files(200));
+        daemon.wait_log(&["WARN", "accepting rests"]);
+        round_trip(&daemon.connect("victim"), b"ping");
+        for attacker in &attackers {
+            assert_eq!(receive(attacker), Err(Errno::CONNRESET));
+        }
+        attacks.into_iter().for_each(Attack::ends);
+    }
+}
+
+#[test]
 fn who_may_enter_holds_nobody_up_and_is_served() {
     for kind in CONNECTED {
         let idle = Idle::new(kind);
