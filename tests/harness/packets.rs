@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown, SocketAddrUnix,
-        SocketType, connect, recvmsg, send, shutdown, socket,
+        SocketFlags, SocketType, connect, recvmsg, send, shutdown, socket_with,
         sockopt::{self, Timeout},
     },
 };
@@ -24,7 +24,8 @@ const LONGEST: usize = 2 << 20;
 
 /// Connects to the socket at `path`, whatever `kind` it has itself.
 pub fn try_connect(path: &Path, kind: SocketType) -> Result<OwnedFd, Errno> {
-    let fd = socket(AddressFamily::UNIX, kind, None)?;
+    // Other tests start daemons meanwhile, which are not to have it open too.
+    let fd = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     connect(&fd, &SocketAddrUnix::new(path)?)?;
     Ok(fd)
 }
