@@ -10,11 +10,13 @@
 //! 3. The other 3/8 are for trials: one of whom nothing is known is tried alone while its
 //!    user is charged with less than the square of the part that is left of them, and one that rested
 //!    while its user is with less than a quarter of that.
-//! 4. Users take turns to have a receiver tried, and after a trial those who read have as much time.
+//! 4. Users take turns to have a receiver sent to alone, and after a trial those who read have as much time. A
+//!    user whose receivers did not read waits before the next is tried, each time `PATIENCE` longer, until all is
+//!    read that they left.
 //! 5. What somebody reads late is taken off the charges of those who were tried last.
 //!
-//! So however many users do not read, room for the trial of another is left. What nobody is charged with stays below 5/8, as trials charge
-//! all that they add; and n users leave at least 1/(n + 1) of the 3/8: where a user's part is the square of
+//! So however many users do not read, room for the trial of another is left. What nobody is charged with
+//! stays below 5/8, as trials charge all that they add; and n users leave at least 1/(n + 1) of the 3/8: where a user's part is the square of
 //! what it leaves, l, what was left before it was l + l², and 1/l is at most one more than 1/(l + l²).
 //! Each bound holds but for a round, and a datagram of each user and of each receiver that read before.
 
@@ -34,6 +36,9 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const FIRST_REST: Duration = Duration::from_millis(100);
 /// up to this, after which one who reads again is served.
 const LAST_REST: Duration = Duration::from_secs(10);
+/// The longest that a user waits after a trial that failed: those of its receivers that read are served all
+/// the while, and each trial holds up all others.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Receivers of which something is known: as many as keep their numbers.
 const KNOWN: usize = 4096;
 
@@ -123,10 +128,10 @@ struct Tight {
     /// What was sent and may yet be read in time.
     flight: Option<Flight>,
     known: HashMap<Key, Known>,
-    /// What all are charged with, and each user's receivers.
+    /// What all are charged with, and the users whose receivers are.
     charged: usize,
-    users: HashMap<u32, usize>,
-    /// Those who wait to be tried, one of each user.
+    users: HashMap<u32, OfUser>,
+    /// Those who wait to be sent to alone, one of each user.
     waiting: VecDeque<Key>,
     /// Until when nobody but the first of them is sent anything.
     turn: Option<Instant>,
@@ -150,6 +155,15 @@ enum Kind {
     Alone,
     /// To one of whom nothing is known, or who did not read.
     Trial,
+}
+
+#[derive(Debug)]
+struct OfUser {
+    /// What its receivers are charged with.
+    charge: usize,
+    /// How long it waits after a trial that failed, and until when it does.
+    pause: Duration,
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -195,7 +209,7 @@ impl Tight {
             return;
         }
         let left = unread.saturating_sub(self.stuck);
-        self.discharge(self.stuck.saturating_sub(unread));
+        self.discharge(self.stuck.saturating_sub(unread), now);
         self.stuck = unread;
         if let Some(Flight {
             kind,
@@ -224,7 +238,7 @@ impl Tight {
             && self.pause <= now
             && let Some(first) = self.waiting.front()
         {
-            match self.may_be_tried(first, now) {
+            match self.may_be_alone(first, now) {
                 Ok(()) => self.turn = Some(now + PATIENCE),
                 Err(_) => drop(self.waiting.pop_front()),
             }
@@ -250,16 +264,17 @@ impl Tight {
                 (kind, flight.kind) == (Kind::Together, Kind::Together) && is_open
             }
         };
-        if kind != Kind::Trial {
+        if kind == Kind::Together {
             let is_free = is_free && self.turn.is_none();
             return is_free.then_some(kind).ok_or(Refusal::Turn);
         }
-        self.may_be_tried(to, now)?;
+        self.may_be_alone(to, now)?;
         let is_room = self.waiting.iter().all(|(_, uid)| *uid != to.1);
         if is_room && self.waiting.len() < RECEIVERS {
             self.waiting.push_back(*to);
         }
-        if !is_free || self.pause > now || self.waiting.front() != Some(to) {
+        let is_paused = kind == Kind::Trial && self.pause > now;
+        if !is_free || is_paused || self.waiting.front() != Some(to) {
             return Err(Refusal::Turn);
         }
         self.waiting.pop_front();
@@ -267,14 +282,23 @@ impl Tight {
         Ok(kind)
     }
 
-    /// Whether there is room to try a receiver.
-    fn may_be_tried(&self, to: &Key, now: Instant) -> Result<(), Refusal> {
+    /// Whether a receiver may be sent something alone: one that reads always, another where there is room to
+    /// try it.
+    fn may_be_alone(&self, to: &Key, now: Instant) -> Result<(), Refusal> {
+        let known = self.known.get(to);
+        if known.is_some_and(|known| !matches!(known.standing, Standing::Rests(_))) {
+            return Ok(());
+        }
         let all = self.size / 8 * 3;
         let left = all.saturating_sub(self.charged);
         // In parts of `all`, the square of what is left.
         let share = left as u64 * left as u64 / all.max(1) as u64;
-        let of_user = self.users.get(&to.1).copied().unwrap_or_default() as u64;
-        match self.known.get(to) {
+        let user = self.users.get(&to.1);
+        if user.is_some_and(|user| now < user.until) {
+            return Err(Refusal::Share);
+        }
+        let of_user = user.map_or(0, |user| user.charge) as u64;
+        match known {
             Some(Known {
                 standing: Standing::Rests(length),
                 tried,
@@ -312,7 +336,11 @@ impl Tight {
         known.standing = Standing::Rests(length);
         known.tried = now;
         let charge = known.charge + bytes;
-        self.charge(&key, charge);
+        self.charge(&key, charge, now);
+        if let Some(user) = self.users.get_mut(&key.1) {
+            user.pause = (user.pause + PATIENCE).min(LAST_PAUSE);
+            user.until = now + user.pause;
+        }
     }
 
     fn know(&mut self, key: Key, now: Instant) -> &mut Known {
@@ -328,7 +356,7 @@ impl Tight {
     }
 
     /// Somebody has read so many bytes late.
-    fn discharge(&mut self, mut bytes: usize) {
+    fn discharge(&mut self, mut bytes: usize, now: Instant) {
         while bytes > 0 {
             let charged = self.known.iter().filter(|(_, known)| known.charge > 0);
             let Some((&key, known)) = charged.max_by_key(|(_, known)| known.tried) else {
@@ -338,7 +366,7 @@ impl Tight {
             let read = known.charge.min(bytes);
             bytes -= read;
             let charge = known.charge - read;
-            self.charge(&key, charge);
+            self.charge(&key, charge, now);
             if charge == 0 && is_known_to_rest {
                 self.known.remove(&key);
             }
@@ -346,7 +374,7 @@ impl Tight {
     }
 
     /// A known receiver is charged with so much.
-    fn charge(&mut self, key: &Key, charge: usize) {
+    fn charge(&mut self, key: &Key, charge: usize, now: Instant) {
         let Some(known) = self.known.get_mut(key) else {
             return;
         };
@@ -356,9 +384,13 @@ impl Tight {
         let (before, after) = (cost(known.charge), cost(charge));
         known.charge = charge;
         self.charged = self.charged + after - before;
-        let of_user = self.users.entry(key.1).or_default();
-        *of_user = *of_user + after - before;
-        if *of_user == 0 {
+        let user = self.users.entry(key.1).or_insert(OfUser {
+            charge: 0,
+            pause: Duration::ZERO,
+            until: now,
+        });
+        user.charge = user.charge + after - before;
+        if user.charge == 0 {
             self.users.remove(&key.1);
         }
     }

@@ -269,7 +269,8 @@ fn receivers_that_read_for_each_other_do_not_fill_the_buffer() {
         world.pass([(reader, MILLISECOND)].into_iter());
     }
     assert!(world.kernel.most < SIZE, "{}", world.kernel.most);
-    assert!(got >= 10_000, "{got}");
+    // One of each user at a time, and of the plotters each takes what it may.
+    assert!(got >= 2_500, "{got}");
 }
 
 #[test]
