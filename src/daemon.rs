@@ -1,6 +1,8 @@
 //! The daemon from its arguments to its exit code: config, log, sockets, run.
 
+mod apply;
 mod check;
+mod decide;
 mod exposure;
 mod in_force;
 mod limits;
@@ -19,20 +21,17 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     accepted::Accepted,
-    access::Access,
-    config::{self, AdHoc, Config, Places},
+    config::{AdHoc, Config, Places},
     endpoint::Endpoint,
     error::Fatal,
     generator,
     handover::Handover,
-    hub::{Hub, Socket},
-    record::Encoder,
+    hub::Hub,
     server::{self, Ended, Server},
-    service::Record,
     systemd::{self, Inherited, Passed},
-    users,
-    writer::{Closed, Opening, Target, Unopened},
+    writer::{Closed, Target},
 };
+use apply::Before;
 
 /// How long a failed start stays up where the manager holds the sockets. A client that waits there
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
@@ -40,9 +39,6 @@ use crate::{
 const FAILED_START: Duration = Duration::from_secs(1);
 /// The exit code after a handover (EX_TEMPFAIL): the units have RestartForceExitStatus=75.
 const HANDED_OVER: u8 = 75;
-
-/// Where a record goes, if it could be opened.
-type Opened = Result<Target, Closed>;
 
 /// The message daemon for the local services of one machine.
 #[derive(Debug, Parser)]
@@ -151,7 +147,7 @@ fn start(
             Some(handover) => restart::go_on(handover, config, passed.sockets, signals),
             None => {
                 let config = config?;
-                let server = prepare(&config, passed.sockets, signals)?;
+                let server = begin(&config, passed.sockets, signals)?;
                 Ok((server, config))
             }
         }
@@ -206,70 +202,21 @@ fn report(fatal: &Fatal) -> ExitCode {
     fatal.exit_code().into()
 }
 
-/// Opens everything that the config file names: the records first, since whoever connects to a
-/// socket that listens is to be served.
-fn prepare(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
-    let limits = limits::new_limits(config);
-    let rules = rules(config, Err, |fatal| records::bear(config, fatal))?;
-    let closed = |(mut socket, target): (Socket, Option<Opened>)| {
-        if matches!(target, Some(Err(_))) {
-            // The number of its last line is not known.
-            socket.close_record();
-        }
-        (socket, target)
+/// A start is a file that comes into force where nothing is.
+fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
+    let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
+    let hub = Hub::new(Vec::new(), limits::limits(config));
+    let mut server = serve(config, hub, Vec::new(), Vec::new(), signals)?;
+    let before = Before {
+        server: &server,
+        sockets: &[],
+        left: &[],
     };
-    let (sockets, targets) = rules.into_iter().map(closed).unzip();
-    let endpoints = sockets::endpoints(config, passed)?;
-    // Not a fault of the file where the units are only behind it: the others are to be served.
-    let mut bound = endpoints.iter().flatten();
-    let stays = bound.any(|endpoint| !endpoint.is_inherited());
-    let hub = Hub::new(sockets, limits);
-    let mut server = serve(config, hub, endpoints, targets, signals)?;
-    if stays && server.stay() {
-        sockets::note_staying();
-    }
-    in_force::write(reload::is_managed(&server, config).then_some(config));
-    sockets::note_abstract(&server, config);
+    let bear = |fatal| records::bear(config, fatal);
+    let step = apply::plan(before, config, Some(passed), &bear)?;
+    let lines = step.put(&mut server);
+    apply::follow_up(&mut server, config, lines, &managed);
     Ok(server)
-}
-
-/// The sockets of the config file as the hub has them, each with where its record goes. `unknown` says
-/// whether one is to be had all the same whose lists name somebody unknown: nobody new comes in by that;
-/// `unopened` the same where its record cannot be written.
-fn rules(
-    config: &Config,
-    unknown: impl Fn(Fatal) -> Result<(), Fatal>,
-    unopened: impl Fn(Fatal) -> Result<(), Fatal>,
-) -> Result<Vec<(Socket, Option<Opened>)>, Fatal> {
-    let mut lists = Vec::new();
-    for socket in &config.sockets {
-        lists.push(match users::access(socket, config) {
-            Ok(access) => access,
-            Err(fatal) => unknown(fatal).map(|()| Access::none())?,
-        });
-    }
-    let mut all = Vec::new();
-    for (socket, access) in config.sockets.iter().zip(lists) {
-        let (mut record, mut target) = (None, None);
-        if let Some(keys) = &socket.record {
-            let opening = opening(socket, keys);
-            let opened = match opening.open(&[]) {
-                Ok(opened) => Ok(opened),
-                Err(failed) => {
-                    let why = failed.to_string();
-                    unopened(unwritable(config, socket, opening.name(), failed))?;
-                    Err(Closed { opening, why })
-                }
-            };
-            let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
-            let encoder = Encoder::new(keys.format, journal, &socket.name);
-            let seq = opened.as_ref().map_or(0, |target| target.last_seq);
-            record = Some(Record::new(encoder, keys.queue_size, seq));
-            target = Some(opened);
-        }
-        all.push((Socket::new(socket, access, record), target));
-    }
-    Ok(all)
 }
 
 /// A server of `hub`, by `endpoints` and with `targets` in the order of the hub's sockets.
@@ -277,7 +224,7 @@ fn serve(
     config: &Config,
     hub: Hub<Accepted>,
     endpoints: Vec<Option<Endpoint>>,
-    targets: Vec<Option<Opened>>,
+    targets: Vec<Option<Result<Target, Closed>>>,
     signals: Signals,
 ) -> Result<Server, Fatal> {
     let datagram_sockets = sockets::datagram_sockets(config, &hub, &endpoints)?;
@@ -299,26 +246,6 @@ fn serve(
         doing: "setting up the event loop",
         source,
     })
-}
-
-/// Where the record of `socket` is to go.
-fn opening(socket: &config::Socket, keys: &config::Record) -> Opening {
-    Opening {
-        file: keys.file.clone(),
-        mode: keys.mode,
-        search: keys.format.search(socket.message_size),
-    }
-}
-
-fn unwritable(config: &Config, socket: &config::Socket, record: String, why: Unopened) -> Fatal {
-    match why {
-        Unopened::Refused(fault) => {
-            let key = format!("socket.{}.record.file", socket.name);
-            let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
-            Fatal::Config(vec![fault])
-        }
-        Unopened::Failed(source) => Fatal::Record { record, source },
-    }
 }
 
 /// Raises the soft limit of open files to the hard one.

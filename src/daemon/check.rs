@@ -18,7 +18,7 @@ use clap::Parser;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use super::{Arguments, exposure, in_force, read, reload, sockets, unwritable};
+use super::{Arguments, exposure, in_force, read, records::unwritable, reload, sockets};
 use crate::{
     config::{self, Config, Places, SocketType},
     datagram_socket::DatagramSocket,

@@ -1,11 +1,24 @@
-//! Records that cannot be opened: each costs its own socket, and its thread tries again.
+//! What becomes of the records when a file comes into force. One that cannot be opened costs its own socket,
+//! and its thread tries again.
 
 use std::sync::Arc;
 
 use ::log::error;
 
 use super::report;
-use crate::{config::Config, error::Fatal, lock::Lock, server::Server};
+use crate::{
+    config::{self, Config},
+    error::Fatal,
+    lock::Lock,
+    record::Encoder,
+    server::{PlannedRecord, Server},
+    service::Record,
+    systemd,
+    writer::{Closed, Opening, Target, Unopened, Writer},
+};
+
+/// Whether a socket is to be had whose record cannot be written.
+pub(super) type Bear<'a> = &'a dyn Fn(Fatal) -> Result<(), Fatal>;
 
 /// Goes on without a record, where others can be served meanwhile.
 ///
@@ -28,8 +41,157 @@ pub(super) fn note_closed(fatal: &Fatal) {
     );
 }
 
-/// The locks of the records that this process writes.
-pub(super) fn held(server: &Server) -> Vec<Arc<Lock>> {
-    let all = server.writers().iter();
-    all.filter_map(|(_, writer)| writer.lock()).collect()
+/// A file that is still the one at its path stays open, whichever socket writes it from now on: two threads
+/// would mix their lines. One that could not be opened so far is left to its thread: the rest of the file is
+/// in force meanwhile.
+pub(super) fn plan(
+    server: &Server,
+    config: &Config,
+    bear: Bear<'_>,
+) -> Result<Vec<PlannedRecord>, Fatal> {
+    let mut writers = Writers {
+        server,
+        taken: vec![false; server.writers().len()],
+    };
+    // First all that stay: the others may not take theirs.
+    let kept: Vec<_> = config.sockets.iter().map(|of| writers.keep(of)).collect();
+    let all = config.sockets.iter().zip(kept);
+    let planned = all.map(|(socket, kept)| match (&socket.record, kept) {
+        (None, _) => Ok(PlannedRecord::None),
+        (Some(keys), Some((of, writer))) => {
+            let is_closed = writer.lacks(keys.file.as_deref());
+            let closed = || Closed {
+                opening: opening(socket, keys),
+                why: String::new(),
+            };
+            Ok(PlannedRecord::Kept {
+                of,
+                encoder: encoder(socket, keys),
+                queue_size: keys.queue_size,
+                target: is_closed.then(|| Err(closed())),
+            })
+        }
+        (Some(keys), None) => writers.open(config, socket, keys, bear),
+    });
+    planned.collect()
+}
+
+/// The writers of the records that are in force.
+struct Writers<'a> {
+    server: &'a Server,
+    /// Which of them go on.
+    taken: Vec<bool>,
+}
+
+impl<'a> Writers<'a> {
+    /// The first that fits, with the number of its socket; it is not to be had again.
+    fn take(&mut self, fits: &dyn Fn(usize, &Writer) -> bool) -> Option<(usize, &'a Writer)> {
+        let mut all = self.server.writers().iter().enumerate();
+        let (i, (of, writer)) =
+            all.find(|(i, (of, writer))| !self.taken[*i] && fits(*of, writer))?;
+        self.taken[i] = true;
+        Some((*of, writer))
+    }
+
+    /// The one that writes already where the record of `socket` is to go, or tries to.
+    fn keep(&mut self, socket: &config::Socket) -> Option<(usize, &'a Writer)> {
+        let place = self.server.place(&socket.name);
+        let Some(path) = &socket.record.as_ref()?.file else {
+            return self.take(&|of, writer| {
+                Some(of) == place && (writer.is_standard_output() || writer.lacks(None))
+            });
+        };
+        let lacks = self.take(&|_, writer| writer.lacks(Some(path)));
+        lacks.or_else(|| {
+            let there = Target::at(path)?;
+            self.take(&|_, writer| writer.file() == Some(there))
+        })
+    }
+
+    /// A record that goes on elsewhere, or is new.
+    fn open(
+        &mut self,
+        config: &Config,
+        socket: &config::Socket,
+        keys: &config::Record,
+        bear: Bear<'_>,
+    ) -> Result<PlannedRecord, Fatal> {
+        let all = self.server.writers().iter();
+        let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
+        let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
+        let target = open(config, socket, keys, &held, bear)?;
+        let place = self.server.place(&socket.name);
+        match self.take(&|of, _| Some(of) == place) {
+            Some((_, writer)) if writer.is_stuck() => Err(Fatal::Record {
+                record: writer.name.clone(),
+                source: std::io::Error::other(
+                    "the lines of several reloads still wait to be written",
+                ),
+            }),
+            Some((of, _)) => Ok(PlannedRecord::Kept {
+                of,
+                encoder,
+                queue_size,
+                target: Some(target),
+            }),
+            None => {
+                let seq = target.as_ref().map_or(0, |target| target.last_seq);
+                let mut record = Record::new(encoder, queue_size, seq);
+                if target.is_err() {
+                    // The number of its last line is not known.
+                    record.close();
+                }
+                Ok(PlannedRecord::New(target, record))
+            }
+        }
+    }
+}
+
+/// Opens where the record of `socket` is to go. `held`: the locks of those that this process writes.
+pub(super) fn open(
+    config: &Config,
+    socket: &config::Socket,
+    keys: &config::Record,
+    held: &[Arc<Lock>],
+    bear: Bear<'_>,
+) -> Result<Result<Target, Closed>, Fatal> {
+    let opening = opening(socket, keys);
+    match opening.open(held) {
+        Ok(target) => Ok(Ok(target)),
+        Err(failed) => {
+            let why = failed.to_string();
+            bear(unwritable(config, socket, opening.name(), failed))?;
+            Ok(Err(Closed { opening, why }))
+        }
+    }
+}
+
+fn opening(socket: &config::Socket, keys: &config::Record) -> Opening {
+    Opening {
+        file: keys.file.clone(),
+        mode: keys.mode,
+        search: keys.format.search(socket.message_size),
+    }
+}
+
+/// What makes the lines of the record of `socket`.
+pub(super) fn encoder(socket: &config::Socket, keys: &config::Record) -> Encoder {
+    let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
+    Encoder::new(keys.format, journal, &socket.name)
+}
+
+pub(super) fn unwritable(
+    config: &Config,
+    socket: &config::Socket,
+    record: String,
+    why: Unopened,
+) -> Fatal {
+    match why {
+        Unopened::Refused(fault) => {
+            let key = format!("socket.{}.record.file", socket.name);
+            let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
+            Fatal::Config(vec![fault])
+        }
+        Unopened::Failed(source) => Fatal::Record { record, source },
+    }
 }

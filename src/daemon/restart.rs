@@ -14,23 +14,26 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    in_force,
+    apply::{self, Before, Lines, Step},
+    decide::{Present, Word},
     limits::limits,
-    log as lines, records, reload, report, rules, serve,
-    sockets::{
-        assign, check_exit_on_idle, datagram_socket, note_abstract, note_served, note_staying,
-        note_unserved,
-    },
+    log, records, reload, report, serve,
+    sockets::{endpoint_of, errors, named, units_remedy, unserved},
 };
 use crate::{
+    accepted::Accepted,
+    access::Access,
     config::{self, Config},
     endpoint::{self, Endpoint},
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
-    server::{PlannedEndpoint, Prepared, Server},
-    state,
+    server::Server,
+    service::Record,
+    state::{self, State},
     systemd::Inherited,
+    users,
+    writer::{Closed, Target},
 };
 
 /// Goes on with `handover`; `config` is the file that is there now.
@@ -71,23 +74,7 @@ struct Unwritten {
 
 /// All as it was, but for lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
-    let unknown = |fatal: Fatal| match fatal {
-        Fatal::Config(_) => {
-            warn!("as the file stood before the restart: {fatal}");
-            Ok(())
-        }
-        // A later attempt may succeed.
-        other => Err(other),
-    };
-    // A record may be out of reach now, as where the units have followed the file already, or the disk is
-    // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
-    // when that is full.
-    let unopened = |fatal| {
-        let _ = unknown(fatal).map_err(|other| records::note_closed(&other));
-        Ok(())
-    };
-    let rules = rules(serving, unknown, unopened)?.into_iter();
-    let mut rules: Vec<_> = rules.map(Some).collect();
+    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
     let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let (mut unwritten, mut left) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
@@ -101,23 +88,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
             targets.push(None);
             continue;
         };
-        if let Some(record) = &mut before.record {
-            let lines = mem::take(&mut record.lines);
-            let written = match &mut target {
-                Some(Ok(target)) => target.resume(&lines, record.begun),
-                _ => Ok(0),
-            };
-            let written = written.unwrap_or_else(|error| {
-                let name = &before.name;
-                warn!("{name}: the end of its record cannot be read: {error}");
-                0
-            });
-            unwritten.push(Unwritten {
-                socket: before.name.clone(),
-                lines,
-                written,
-            });
-        }
+        unwritten.extend(lines_of(before, &mut target));
         sockets.push(rules);
         let endpoint = endpoint(handover, before, &serving.sockets[i], serving);
         if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
@@ -126,13 +97,88 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         endpoints.push(endpoint);
         targets.push(target);
     }
+    let hub = restore(handover, sockets, parked, serving);
+    let server = serve(serving, hub, endpoints, targets, signals)?;
+    Ok(Resumed {
+        server,
+        unwritten,
+        left,
+    })
+}
+
+/// Where a record goes, if there is one and it could be opened.
+type Opened = Option<Result<Target, Closed>>;
+
+/// The sockets of the file as the hub has them, each with where its record goes. One is had all the same whose
+/// lists name somebody unknown: nobody new comes in by that.
+fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
+    let unknown = |fatal: Fatal| match fatal {
+        Fatal::Config(_) => {
+            warn!("as the file stood before the restart: {fatal}");
+            Ok(())
+        }
+        // A later attempt may succeed.
+        other => Err(other),
+    };
+    // A record may be out of reach now, as where the units have followed the file already, or the disk is
+    // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
+    // when that is full.
+    let bear = |fatal| {
+        let _ = unknown(fatal).map_err(|other| records::note_closed(&other));
+        Ok(())
+    };
+    let mut all = Vec::new();
+    for socket in &serving.sockets {
+        let access = match users::access(socket, serving) {
+            Ok(access) => access,
+            Err(fatal) => unknown(fatal).map(|()| Access::none())?,
+        };
+        let (mut record, mut target) = (None, None);
+        if let Some(keys) = &socket.record {
+            let opened = records::open(serving, socket, keys, &[], &bear)?;
+            let seq = opened.as_ref().map_or(0, |target| target.last_seq);
+            let encoder = records::encoder(socket, keys);
+            record = Some(Record::new(encoder, keys.queue_size, seq));
+            target = Some(opened);
+        }
+        all.push((Socket::new(socket, access, record), target));
+    }
+    Ok(all)
+}
+
+/// The lines that are to be written to the record of `before`, if it has one.
+fn lines_of(before: &mut state::Socket, target: &mut Opened) -> Option<Unwritten> {
+    let record = before.record.as_mut()?;
+    let lines = mem::take(&mut record.lines);
+    let written = match target {
+        Some(Ok(target)) => target.resume(&lines, record.begun),
+        _ => Ok(0),
+    };
+    let socket = before.name.clone();
+    let written = written.unwrap_or_else(|error| {
+        warn!("{socket}: the end of its record cannot be read: {error}");
+        0
+    });
+    Some(Unwritten {
+        socket,
+        lines,
+        written,
+    })
+}
+
+fn restore(
+    handover: &mut Handover,
+    sockets: Vec<Socket>,
+    parked: State,
+    serving: &Config,
+) -> Hub<Accepted> {
     let now = Now {
         instant: Instant::now(),
         wall: SystemTime::now(),
     };
     let streams = handover.streams(&parked);
     let clients = streams.iter().flatten().count();
-    let hub = match Hub::restore(sockets, limits(serving), parked, streams, now) {
+    match Hub::restore(sockets, limits(serving), parked, streams, now) {
         Ok((hub, _)) => {
             info!("clients taken over: {clients}");
             hub
@@ -141,13 +187,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
             Handover::end(why, streams);
             Hub::new(sockets, limits(serving))
         }
-    };
-    let server = serve(serving, hub, endpoints, targets, signals)?;
-    Ok(Resumed {
-        server,
-        unwritten,
-        left,
-    })
+    }
 }
 
 /// Where the clients of a socket came from.
@@ -174,7 +214,8 @@ fn endpoint(
     }
 }
 
-/// Puts the file that is there now into force, and lets the manager forget what was left.
+/// Puts the file that is there now into force, or what the manager passes anew, and lets it forget what was
+/// left.
 ///
 /// What can fail, or takes time, stands before the commit, or after the manager has been told that this
 /// process serves: between the two one that is killed has lost everybody without having served anybody.
@@ -191,26 +232,27 @@ fn adopt(
         left,
     } = resumed;
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
-    let (step, spare) = match config {
-        Ok(config) => {
-            let spare = passed.iter().filter_map(|of| of.try_clone().ok());
-            let spare: Vec<Inherited> = spare.collect();
-            let step = plan(&server, (serving, &left), &config, passed);
-            (step.map(|step| (step, config)), spare)
-        }
-        Err(fatal) => (Err(fatal), passed),
+    let before = Before {
+        server: &server,
+        sockets: &serving.sockets,
+        left: &left,
     };
-    let (step, fatal, config) = match step {
-        Ok((step, config)) => (Ok(Some(step)), None, config),
+    let spare = passed.iter().filter_map(|of| of.try_clone().ok()).collect();
+    let planned = config.and_then(|config| {
+        let step = apply::plan(before, &config, Some(passed), &Err)?;
+        Ok((step, config))
+    });
+    let (step, config, refused) = match planned {
+        Ok((step, config)) => (Ok(step), config, None),
         Err(fatal) => {
+            let step = plan_anew(before, serving, spare);
             reload::tell_unchanged(&mut server, &fatal);
-            let anew = plan_anew(&server, (serving, &left), spare);
-            (anew, Some(fatal), serving.clone())
+            (step, serving.clone(), Some(fatal))
         }
     };
     // One that goes elsewhere has its lines there, all others have them before anything new.
     let file = |config: &Config, name: &str| {
-        let record = reload::named(config, name)?.record.as_ref();
+        let record = named(&config.sockets, name)?.record.as_ref();
         record.map(|record| record.file.clone())
     };
     let (moving, staying): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
@@ -227,96 +269,25 @@ fn adopt(
     }
     server.ready();
     server.own();
-    let (served, fault) = match step {
-        Ok(step) => (step.map(|step| put(&mut server, step)), None),
-        Err(fault) => (None, Some(fault)),
-    };
+    let lines = step.map_or_else(|lines| lines, |step| step.put(&mut server));
     for of in moving {
         server.take_lines(&of.socket, &of.lines);
     }
     handover.forget();
-    let stays = server.has_unmanaged(&managed) && server.stay();
-    for (socket, how) in served.iter().flatten() {
-        note_served(socket, how);
-    }
-    if let Some(fault) = fault {
-        let _ = report(&fault);
-    }
-    if fatal.is_some() {
-        for name in &left {
-            if let Some(socket) = reload::named(serving, name)
-                && reload::endpoint_of(&server, name).is_none()
-            {
-                note_left(socket);
-            }
-        }
-    }
-    if stays {
-        note_staying();
-    }
-    note_abstract(&server, &config);
-    in_force::write(reload::is_managed(&server, &config).then_some(&config));
-    if let Some(fatal) = fatal {
-        let mut so = "serving as before the restart".to_owned();
-        if !managed.is_empty() && matches!(fatal, Fatal::Socket { .. }) {
-            so = format!(
-                "{so} until the units follow the file: {}",
-                reload::units_remedy()
-            );
-        }
-        reload::note_unchanged(&mut server, &fatal, &so);
-    } else {
-        lines::to_stderr(&config.daemon.log);
+    apply::follow_up(&mut server, &config, lines, &managed);
+    match refused {
+        Some(fatal) => note_refused(&mut server, &fatal, !managed.is_empty()),
+        None => log::to_stderr(&config.daemon.log),
     }
     Ok((server, config))
 }
 
-/// What is to be put into force.
-struct Step {
-    prepared: Prepared,
-    ways: Ways,
-}
-
-/// Where clients are to come from.
-#[derive(Default)]
-struct Ways {
-    endpoints: Vec<PlannedEndpoint>,
-    /// Which sockets of the file are served, and since when: for the log.
-    served: Vec<(config::Socket, &'static str)>,
-    /// The numbers of the sockets that go for good: nobody is to wait there.
-    gone: Vec<usize>,
-}
-
-/// Makes ready what `config` changes of what was served, where sockets were `left` to the manager alone.
-fn plan(
-    server: &Server,
-    (serving, left): (&Config, &[String]),
-    config: &Config,
-    passed: Vec<Inherited>,
-) -> Result<Step, Fatal> {
-    let mut ways = ways(server, (serving, left), config, passed)?;
-    let plan = reload::plan(server, config, mem::take(&mut ways.endpoints))?;
-    let prepared = server.prepare(plan)?;
-    Ok(Step { prepared, ways })
-}
-
-/// Returns which sockets of the file are served, and since when.
-fn put(server: &mut Server, step: Step) -> Vec<(config::Socket, &'static str)> {
-    let Step { prepared, ways } = step;
-    server.disown(&ways.gone);
-    server.put(prepared);
-    ways.served
-}
-
 /// The file that is there cannot be put into force, and that of before stays: of what the manager
-/// passes, takes what stands anew where this process has served, and where else nobody would.
-fn plan_anew(
-    server: &Server,
-    (serving, left): (&Config, &[String]),
-    passed: Vec<Inherited>,
-) -> Result<Option<Step>, Fatal> {
-    let mut anew = false;
-    let mut fitting = Vec::new();
+/// passes, takes what stands anew where this process has served, and where else nobody would. Where nothing
+/// does: what there is to be said.
+fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Result<Step, Lines> {
+    let (mut is_anew, mut fitting, mut lines) = (false, Vec::new(), Vec::new());
+    let there = |name: &str| endpoint_of(before.server, name);
     for passed in passed {
         let mut sockets = serving.sockets.iter();
         let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) else {
@@ -326,158 +297,32 @@ fn plan_anew(
             );
             continue;
         };
-        let there = reload::endpoint_of(server, &socket.name);
-        let there = there.and_then(|there| there.cookie().ok());
-        anew |= there.is_none() || there != passed.cookie().ok();
+        let cookie = there(&socket.name).and_then(|of| of.cookie().ok());
+        is_anew |= cookie.is_none() || cookie != passed.cookie().ok();
         let name = Some(socket.name.clone());
         fitting.push(Inherited { name, ..passed });
     }
-    if anew {
-        return Ok(Some(plan(server, (serving, left), serving, fitting)?));
+    if is_anew {
+        match apply::plan(before, serving, Some(fitting), &Err) {
+            Ok(step) => return Ok(step),
+            Err(fatal) => lines.extend(errors(&fatal.to_string())),
+        }
     }
-    Ok(None)
-}
-
-/// Where clients come from now: what the manager passes comes first. What it no longer passes, which
-/// is so once it has read its units anew after an edit, this process has all the same, and serves on.
-fn ways(
-    server: &Server,
-    (serving, left): (&Config, &[String]),
-    config: &Config,
-    passed: Vec<Inherited>,
-) -> Result<Ways, Fatal> {
-    let cookies: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
-    let passed = assign(config, passed)?;
-    let is_managed = passed.iter().any(Option::is_some) || reload::is_managed(server, serving);
-    if !is_managed {
-        check_exit_on_idle(config)?;
+    let left = before.left.iter();
+    let left = left.filter_map(|name| named(&serving.sockets, name));
+    for socket in left.filter(|of| there(&of.name).is_none()) {
+        let why = Word::Leave.why(Present::Left).unwrap_or_default();
+        let why = format!("{}: {why}", endpoint::describe(socket));
+        lines.extend(unserved(socket, &why));
     }
-    // The place of one that cannot move may be another's now.
-    let is_wanted = |there: &Endpoint, by: &config::Socket| {
-        let mut others = config.sockets.iter().filter(|other| other.name != by.name);
-        others.any(|other| there.is_at(other))
-    };
-    let mut ways = Ways::default();
-    let (mut kept, mut again) = (Vec::new(), Vec::new());
-    for (new, passed) in config.sockets.iter().zip(passed) {
-        let there = reload::endpoint_of(server, &new.name);
-        let before = reload::named(serving, &new.name).zip(there);
-        let (how, endpoint) = match (passed, before) {
-            (Some(passed), before) => {
-                let inherited = Endpoint::inherit(passed, new, config)?;
-                match before {
-                    Some((old, there)) if there.cookie().ok() == inherited.cookie().ok() => {
-                        kept.push(new.name.as_str());
-                        ("inherited", reload::keep(there, old, new, config)?)
-                    }
-                    _ => {
-                        let datagram_socket = datagram_socket(config, new, &inherited)?;
-                        (
-                            "inherited",
-                            PlannedEndpoint::New(inherited, datagram_socket),
-                        )
-                    }
-                }
-            }
-            (None, Some((old, there))) if there.is_inherited() && old.kind == new.kind => {
-                note_unmanaged(new);
-                kept.push(new.name.as_str());
-                ("kept", reload::keep(there, old, new, config)?)
-            }
-            (None, None) if left.contains(&new.name) => {
-                note_left(new);
-                ways.endpoints.push(PlannedEndpoint::None);
-                continue;
-            }
-            (None, Some((_, there))) if there.is_inherited() => {
-                let fault =
-                    "it was another type of socket until now, which its unit has to make anew";
-                let socket = endpoint::describe(new);
-                let fault = fault.into();
-                note_unserved(new, &Fatal::Socket { socket, fault });
-                ways.endpoints.push(PlannedEndpoint::None);
-                continue;
-            }
-            (None, before) => {
-                let had = match renamed(server, serving, new, config) {
-                    Some(there) => {
-                        note_unmanaged(new);
-                        let endpoint = there.again(new, config)?;
-                        again.push(endpoint.cookie().ok());
-                        let datagram_socket = datagram_socket(config, new, &endpoint)?;
-                        Ok(("kept", PlannedEndpoint::New(endpoint, datagram_socket)))
-                    }
-                    None => match reload::stays(server, serving, new) {
-                        Some((old, there)) => reload::keep(there, old, new, config),
-                        None => reload::bind(server, serving, new, config),
-                    }
-                    .map(|endpoint| ("bound", endpoint)),
-                };
-                match (had, before) {
-                    (Ok(had), _) => had,
-                    (Err(fatal), Some((old, there)))
-                        if is_managed && old.kind == new.kind && !is_wanted(there, new) =>
-                    {
-                        let _ = report(&fatal);
-                        error!(
-                            "{}: it is served on where it was, until that is mended and udsd restarts",
-                            endpoint::describe(new)
-                        );
-                        kept.push(new.name.as_str());
-                        ("kept", reload::keep(there, old, old, serving)?)
-                    }
-                    (Err(fatal), _) if is_managed => {
-                        note_unserved(new, &fatal);
-                        ways.endpoints.push(PlannedEndpoint::None);
-                        continue;
-                    }
-                    (Err(fatal), _) => return Err(fatal),
-                }
-            }
-        };
-        ways.served.push((new.clone(), how));
-        ways.endpoints.push(endpoint);
+    Err(lines)
+}
+
+/// Says that the file of before serves. `is_managed`: the manager has passed any.
+fn note_refused(server: &mut Server, fatal: &Fatal, is_managed: bool) {
+    let mut so = "serving as before the restart".to_owned();
+    if is_managed && matches!(fatal, Fatal::Socket { .. }) {
+        so = format!("{so} until the units follow the file: {}", units_remedy());
     }
-    // Under another name one may be there all the same.
-    let is_passed = |old: &config::Socket| {
-        let cookie = reload::endpoint_of(server, &old.name).map(Endpoint::cookie);
-        cookie
-            .is_some_and(|of| of.is_ok_and(|of| cookies.contains(&of) || again.contains(&Some(of))))
-    };
-    let goes = |old: &&config::Socket| !kept.contains(&old.name.as_str()) && !is_passed(old);
-    let gone = serving.sockets.iter().filter(goes);
-    ways.gone = gone.filter_map(|old| server.place(&old.name)).collect();
-    Ok(ways)
-}
-
-/// The socket that only this process still has, and that has another name in the file.
-fn renamed<'a>(
-    server: &'a Server,
-    serving: &Config,
-    new: &config::Socket,
-    config: &Config,
-) -> Option<&'a Endpoint> {
-    let mut gone = serving
-        .sockets
-        .iter()
-        .filter(|old| reload::named(config, &old.name).is_none())
-        .filter_map(|old| reload::endpoint_of(server, &old.name));
-    gone.find(|there| there.is_inherited() && there.stands_for(new))
-}
-
-fn note_unmanaged(socket: &config::Socket) {
-    warn!(
-        "{}: the service manager no longer has it; served on as it was until the units follow the file: {}",
-        endpoint::describe(socket),
-        reload::units_remedy()
-    );
-}
-
-/// Only the manager could have had it.
-fn note_left(socket: &config::Socket) {
-    let why = Fatal::Socket {
-        socket: endpoint::describe(socket),
-        fault: "the service manager no longer has it".into(),
-    };
-    note_unserved(socket, &why);
+    reload::note_unchanged(server, fatal, &so);
 }

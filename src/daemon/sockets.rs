@@ -1,14 +1,13 @@
-//! Where clients and datagrams come from, at a start: the sockets of the config file, each inherited or
-//! bound; which of those that the manager passed is which; and what the log says of them.
+//! Where clients and datagrams come from: which of the sockets that the manager passed is which of the file,
+//! what the file may ask of them, and what the log says.
 
 use std::io;
 
-use ::log::{error, info, warn};
+use ::log::{Level, error, warn};
 
-use super::reload;
 use crate::{
     accepted::Accepted,
-    config::{self, Address, Config, ServiceKind},
+    config::{self, Address, Config, Places, ServiceKind},
     datagram_socket::DatagramSocket,
     endpoint::{self, Endpoint},
     error::Fatal,
@@ -17,35 +16,27 @@ use crate::{
     systemd::{self, Inherited},
 };
 
-/// The sockets of the config file in its order: each inherited where the manager passed it, else
-/// bound. Where the manager passes any, one that cannot be had costs only itself.
-pub(super) fn endpoints(
-    config: &Config,
-    passed: Vec<Inherited>,
-) -> Result<Vec<Option<Endpoint>>, Fatal> {
-    let inherited = assign(config, passed)?;
-    let is_managed = inherited.iter().any(Option::is_some);
-    if !is_managed {
-        check_exit_on_idle(config)?;
+pub(super) fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
+    server.endpoint(server.place(name)?)
+}
+
+/// Whether the manager passed any of the sockets that are served.
+pub(super) fn is_managed(server: &Server, serving: &[config::Socket]) -> bool {
+    let mut sockets = serving.iter();
+    sockets.any(|socket| endpoint_of(server, &socket.name).is_some_and(Endpoint::is_inherited))
+}
+
+pub(super) fn named<'a>(sockets: &'a [config::Socket], name: &str) -> Option<&'a config::Socket> {
+    sockets.iter().find(|socket| socket.name == name)
+}
+
+/// What makes the socket units follow the file.
+pub(super) fn units_remedy() -> &'static str {
+    if Places::current() == Places::system() {
+        "udsc apply"
+    } else {
+        "udsc --user apply"
     }
-    let sockets = config.sockets.iter().zip(inherited);
-    sockets
-        .map(|(socket, inherited)| {
-            let (how, endpoint) = match inherited {
-                Some(passed) => ("inherited", Endpoint::inherit(passed, socket, config)?),
-                None => match Endpoint::bind(socket, config) {
-                    Ok(endpoint) => ("bound", endpoint),
-                    Err(fatal) if is_managed => {
-                        note_unserved(socket, &fatal);
-                        return Ok(None);
-                    }
-                    Err(fatal) => return Err(fatal),
-                },
-            };
-            note_served(socket, how);
-            Ok(Some(endpoint))
-        })
-        .collect()
 }
 
 /// Which of the sockets that the manager passed is which of the config file.
@@ -74,7 +65,7 @@ pub(super) fn assign(
             fault: format!(
                 "{fault} (it has {}): make the units and the file agree, {}",
                 names.join(", "),
-                reload::units_remedy()
+                units_remedy()
             ),
         });
     }
@@ -85,24 +76,14 @@ pub(super) fn assign(
 pub(super) fn note_staying() {
     warn!(
         "exit-on-idle is not in force until the units follow the file, or nobody would start udsd again for all its sockets: {}",
-        reload::units_remedy()
-    );
-}
-
-/// The line of a socket at which clients may come.
-pub(super) fn note_served(socket: &config::Socket, how: &str) {
-    info!(
-        "{}: {how}, {}, {}",
-        endpoint::describe(socket),
-        socket.kind,
-        socket.service
+        units_remedy()
     );
 }
 
 /// Who reaches the abstract sockets, which no file mode guards.
 pub(super) fn note_abstract(server: &Server, config: &Config) {
     let all = config.sockets.iter().filter_map(|socket| {
-        let endpoint = reload::endpoint_of(server, &socket.name)?;
+        let endpoint = endpoint_of(server, &socket.name)?;
         Some((socket, endpoint))
     });
     let all: Vec<(&config::Socket, &Endpoint)> = all.collect();
@@ -119,7 +100,7 @@ pub(super) fn note_abstract(server: &Server, config: &Config) {
             error!(
                 "{}: it is bound in the network namespace of udsd alone (PrivateNetwork=), nobody outside can reach it: let a socket unit make it: {}",
                 endpoint::describe(socket),
-                reload::units_remedy()
+                units_remedy()
             );
         } else if socket.allow_users.is_empty() && socket.allow_groups.is_empty() {
             warn!(
@@ -131,15 +112,16 @@ pub(super) fn note_abstract(server: &Server, config: &Config) {
 }
 
 /// The lines of one that could not be had.
-pub(super) fn note_unserved(socket: &config::Socket, why: &Fatal) {
-    for line in why.to_string().lines() {
-        error!("{line}");
-    }
-    error!(
-        "{}: nobody can reach it, the others are served: {}",
-        endpoint::describe(socket),
-        reload::units_remedy()
-    );
+pub(super) fn unserved(socket: &config::Socket, why: &str) -> Vec<(Level, String)> {
+    let (name, remedy) = (endpoint::describe(socket), units_remedy());
+    let consequence = format!("{name}: nobody can reach it, the others are served: {remedy}");
+    errors(why).chain(errors(&consequence)).collect()
+}
+
+/// The lines of `text`, as of an error.
+pub(super) fn errors(text: &str) -> impl Iterator<Item = (Level, String)> {
+    let lines = text.lines();
+    lines.map(|line| (Level::Error, line.to_owned()))
 }
 
 /// `exit-on-idle` where the manager passes nothing: what udsd binds goes with it, and nobody would start

@@ -288,13 +288,6 @@ impl Socket {
         self.access.asks_groups()
     }
 
-    /// Its record, if it has one, takes nothing until it is opened.
-    pub fn close_record(&mut self) {
-        if let Some(record) = &mut self.record {
-            record.close();
-        }
-    }
-
     /// Whether its messages are recorded.
     #[must_use]
     pub fn has_record(&self) -> bool {

@@ -75,7 +75,7 @@ pub enum PlannedRecord {
     /// There is none, or no longer.
     None,
     /// It is a new one.
-    New(Target, Record),
+    New(Result<Target, Closed>, Record),
     /// The one of socket number `of` goes on.
     Kept {
         /// Whose it is so far.
@@ -223,16 +223,6 @@ impl Server {
         &self.writers
     }
 
-    /// Puts a plan into force.
-    ///
-    /// # Errors
-    /// What stands in the way; nothing has changed then.
-    pub fn apply(&mut self, plan: Plan) -> Result<(), Fatal> {
-        let prepared = self.prepare(plan)?;
-        self.put(prepared);
-        Ok(())
-    }
-
     /// Does of a plan what may fail and nobody notices.
     ///
     /// # Errors
@@ -261,7 +251,7 @@ impl Server {
             if let Err(source) = self.make_ready(place, planned, &mut ready) {
                 ready.give_up();
                 return Err(Fatal::System {
-                    doing: "setting up what the file has changed",
+                    doing: "setting up what the file says",
                     source,
                 });
             }
@@ -298,7 +288,8 @@ impl Server {
             self.set_exit_on_idle(exit_on_idle);
         }
         self.unchanged = None;
-        self.stale = true;
+        // What the manager was told may not be so any more.
+        self.stale |= self.is_ready;
     }
 
     /// What may fail: watching, and starting threads. What was watched is forgotten where it is
@@ -332,7 +323,7 @@ impl Server {
         let trail = match record {
             PlannedRecord::None => Trail::None,
             PlannedRecord::New(target, record) => {
-                let writer = start_writer(Ok(target), &self.waker)?;
+                let writer = start_writer(target, &self.waker)?;
                 ready.writers.push((place, Thread::New(writer)));
                 Trail::New(record)
             }

@@ -1,0 +1,311 @@
+//! What becomes of each socket when a file comes into force: at a start, where nothing is present; at a
+//! restart, where all is restored first; at a reload.
+//!
+//! Decided from what the file wants, what this process has and what the manager passed, before a descriptor
+//! is touched. `apply` gathers the three, and does what was decided.
+
+/// What this process has of a socket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Present {
+    /// Nothing.
+    Nothing,
+    /// Nothing: the process before has left it to the manager alone.
+    Left,
+    /// One that udsd bound, where the file wants it.
+    InPlace,
+    /// One that udsd bound, where nobody finds it: the file wants it elsewhere or of another type, or its own
+    /// file is gone. `may_stay`: it is of the type that the file wants, and no other socket is to be there.
+    Elsewhere { may_stay: bool },
+    /// One that the manager passed once.
+    Inherited,
+    /// The same, but the file wants another type.
+    OtherType,
+    /// The same, at the address that the file wants, under a name that the file no longer has.
+    Renamed,
+}
+
+/// What the manager has passed of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Passed {
+    Nothing,
+    /// The socket that is present.
+    Same,
+    /// One that this process does not have yet.
+    Another,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Word {
+    /// udsd makes it.
+    Bind,
+    /// The one that the manager passed serves from now on; who waits at another one comes in first.
+    Inherit,
+    /// It serves as it does.
+    Keep,
+    /// udsd makes it where the file wants it; the one that is present makes way.
+    Move,
+    /// The one that is present serves on, although it is not, or no longer, as the file wants it.
+    ServeOn,
+    /// It is not udsd's to make, or to end.
+    Leave,
+    /// Nobody can connect there any more.
+    End,
+}
+
+/// `is_wanted`: the file has a socket of that name.
+pub(super) fn decide(is_wanted: bool, present: Present, passed: Passed) -> Word {
+    match (is_wanted, present, passed) {
+        (true, _, Passed::Another) => Word::Inherit,
+        (true, _, Passed::Same) | (true, Present::InPlace, Passed::Nothing) => Word::Keep,
+        (true, Present::Nothing, Passed::Nothing) => Word::Bind,
+        (true, Present::Elsewhere { .. }, Passed::Nothing) => Word::Move,
+        (true, Present::Inherited | Present::Renamed, Passed::Nothing) => Word::ServeOn,
+        (true, Present::Left | Present::OtherType, Passed::Nothing) => Word::Leave,
+        (false, _, Passed::Same) => Word::Leave,
+        (false, ..) => Word::End,
+    }
+}
+
+/// What becomes of one that cannot be bound; `None`: the file is not put into force. Where the manager passed
+/// any, one that cannot be had costs only itself.
+pub(super) fn decide_unbound(present: Present, is_managed: bool) -> Option<Word> {
+    match present {
+        _ if !is_managed => None,
+        Present::Elsewhere { may_stay: true } => Some(Word::ServeOn),
+        _ => Some(Word::Leave),
+    }
+}
+
+impl Word {
+    /// The log's word for where clients come from; `None` where none come.
+    pub(super) fn served(self, passed: Passed, present: Present) -> Option<&'static str> {
+        match self {
+            Word::Keep if passed == Passed::Nothing && present == Present::InPlace => Some("bound"),
+            Word::Bind | Word::Move => Some("bound"),
+            Word::Inherit | Word::Keep => Some("inherited"),
+            Word::ServeOn => Some("kept"),
+            Word::Leave | Word::End => None,
+        }
+    }
+
+    /// Why it is not as the file wants it, where only the units can mend that.
+    pub(super) fn why(self, present: Present) -> Option<&'static str> {
+        match (self, present) {
+            (Word::ServeOn, _) | (Word::Leave, Present::Left) => {
+                Some("the service manager no longer has it")
+            }
+            (Word::Leave, Present::OtherType) => {
+                Some("it was another type of socket until now, which its unit has to make anew")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Passed::{Another, Nothing as NotPassed, Same},
+        Present::{Elsewhere, InPlace, Inherited, Left, Nothing, OtherType, Renamed},
+        *,
+    };
+
+    const MAY_STAY: Present = Elsewhere { may_stay: true };
+    const MUST_GO: Present = Elsewhere { may_stay: false };
+
+    /// Every combination that can be, a sentence each.
+    const TABLE: &[(bool, Present, Passed, Word, &str)] = &[
+        (
+            true,
+            Nothing,
+            NotPassed,
+            Word::Bind,
+            "A new socket is bound.",
+        ),
+        (
+            true,
+            Nothing,
+            Another,
+            Word::Inherit,
+            "One that the manager passes is inherited.",
+        ),
+        (
+            true,
+            Left,
+            NotPassed,
+            Word::Leave,
+            "One that only the manager had, and has no more, is not served.",
+        ),
+        (
+            true,
+            Left,
+            Another,
+            Word::Inherit,
+            "One that only the manager had is made anew by it.",
+        ),
+        (
+            true,
+            InPlace,
+            NotPassed,
+            Word::Keep,
+            "One that is where the file wants it stays.",
+        ),
+        (
+            true,
+            InPlace,
+            Another,
+            Word::Inherit,
+            "A unit takes the place of one that udsd bound.",
+        ),
+        (
+            true,
+            MAY_STAY,
+            NotPassed,
+            Word::Move,
+            "One that the file wants elsewhere moves.",
+        ),
+        (
+            true,
+            MAY_STAY,
+            Another,
+            Word::Inherit,
+            "A unit has it elsewhere.",
+        ),
+        (
+            true,
+            MUST_GO,
+            NotPassed,
+            Word::Move,
+            "One of another type is bound anew.",
+        ),
+        (
+            true,
+            MUST_GO,
+            Another,
+            Word::Inherit,
+            "A unit has one of another type.",
+        ),
+        (
+            true,
+            Inherited,
+            NotPassed,
+            Word::ServeOn,
+            "After an edit that the units do not follow yet the parked one serves on.",
+        ),
+        (
+            true,
+            Inherited,
+            Same,
+            Word::Keep,
+            "One that the manager passes again is the same.",
+        ),
+        (
+            true,
+            Inherited,
+            Another,
+            Word::Inherit,
+            "One that the manager made anew is inherited.",
+        ),
+        (
+            true,
+            OtherType,
+            NotPassed,
+            Word::Leave,
+            "One whose type changed waits for its unit.",
+        ),
+        (
+            true,
+            OtherType,
+            Same,
+            Word::Keep,
+            "A unit that is of another type than the file is found out where it is inherited.",
+        ),
+        (
+            true,
+            OtherType,
+            Another,
+            Word::Inherit,
+            "One whose type changed is inherited from its unit.",
+        ),
+        (
+            true,
+            Renamed,
+            NotPassed,
+            Word::ServeOn,
+            "One that was renamed serves on under its new name.",
+        ),
+        (
+            true,
+            Renamed,
+            Another,
+            Word::Inherit,
+            "One that was renamed is passed under its new name.",
+        ),
+        (
+            false,
+            InPlace,
+            NotPassed,
+            Word::End,
+            "One that the file no longer has is gone.",
+        ),
+        (
+            false,
+            Inherited,
+            NotPassed,
+            Word::End,
+            "The same where the manager no longer has it either.",
+        ),
+        (
+            false,
+            Inherited,
+            Same,
+            Word::Leave,
+            "One that serves under another name does not end.",
+        ),
+    ];
+
+    #[test]
+    fn each_row_is_so() {
+        for &(is_wanted, present, passed, word, sentence) in TABLE {
+            assert_eq!(decide(is_wanted, present, passed), word, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn every_combination_that_can_be_has_a_row() {
+        let all = [
+            Nothing, Left, InPlace, MAY_STAY, MUST_GO, Inherited, OtherType, Renamed,
+        ];
+        for present in all {
+            for passed in [NotPassed, Same, Another] {
+                // The same as one that is present, and of this name, can only be what the manager passed.
+                let can_be = passed != Same || matches!(present, Inherited | OtherType);
+                let rows = TABLE
+                    .iter()
+                    .filter(|row| row.0 && (row.1, row.2) == (present, passed));
+                assert_eq!(rows.count(), usize::from(can_be), "{present:?}, {passed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_bound_costs_only_itself_where_the_manager_passed_any() {
+        for (present, word) in [
+            (Nothing, Word::Leave),
+            (MAY_STAY, Word::ServeOn),
+            (MUST_GO, Word::Leave),
+        ] {
+            assert_eq!(decide_unbound(present, true), Some(word));
+            assert_eq!(decide_unbound(present, false), None);
+        }
+    }
+
+    #[test]
+    fn whoever_is_not_served_by_decision_hears_why() {
+        for &(is_wanted, present, passed, word, sentence) in TABLE {
+            let is_told = word.why(present).is_some() || word.served(passed, present).is_some();
+            assert_eq!(is_told, is_wanted, "{sentence}");
+        }
+    }
+}
