@@ -22,14 +22,12 @@ use signal_hook_mio::v1_0::Signals;
 use crate::{
     accepted::Accepted,
     config::{AdHoc, Config, Places},
-    endpoint::Endpoint,
     error::Fatal,
     generator,
     handover::Handover,
     hub::Hub,
     server::{self, Ended, Server},
     systemd::{self, Inherited, Passed},
-    writer::{Closed, Target},
 };
 use apply::Before;
 
@@ -206,7 +204,7 @@ fn report(fatal: &Fatal) -> ExitCode {
 fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let hub = Hub::new(Vec::new(), limits::limits(config));
-    let mut server = serve(config, hub, Vec::new(), Vec::new(), signals)?;
+    let mut server = serve(hub, signals)?;
     let before = Before {
         server: &server,
         sockets: &[],
@@ -219,30 +217,9 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
     Ok(server)
 }
 
-/// A server of `hub`, by `endpoints` and with `targets` in the order of the hub's sockets.
-fn serve(
-    config: &Config,
-    hub: Hub<Accepted>,
-    endpoints: Vec<Option<Endpoint>>,
-    targets: Vec<Option<Result<Target, Closed>>>,
-    signals: Signals,
-) -> Result<Server, Fatal> {
-    let datagram_sockets = sockets::datagram_sockets(config, &hub, &endpoints)?;
-    let drain_timeout = config.daemon.drain_timeout;
-    Server::new(
-        hub,
-        endpoints,
-        datagram_sockets,
-        targets,
-        signals,
-        drain_timeout,
-    )
-    .map(|server| {
-        server
-            .with_exit_on_idle(config.daemon.exit_on_idle)
-            .with_config(config.to_toml())
-    })
-    .map_err(|source| Fatal::System {
+/// A server of `hub`.
+fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Fatal> {
+    Server::new(hub, signals).map_err(|source| Fatal::System {
         doing: "setting up the event loop",
         source,
     })

@@ -496,6 +496,12 @@ impl Endpoint {
         DatagramSocket::new(Rc::clone(&self.fd), inherited)
     }
 
+    /// The socket, for the event loop to watch.
+    #[must_use]
+    pub fn socket(&self) -> Rc<OwnedFd> {
+        Rc::clone(&self.fd)
+    }
+
     /// The next client and its credentials.
     ///
     /// # Errors

@@ -43,14 +43,12 @@ use crate::{
     accepted::Accepted,
     closer,
     connection::Watch,
-    datagram_socket::DatagramSocket,
-    endpoint::Endpoint,
     error::Fatal,
-    hub::{Hub, Now, Socket},
+    hub::{Hub, Now},
     parking::Parking,
     systemd::{self, Notifier},
     timer::Timer,
-    writer::{Closed, Target, Writer},
+    writer::Writer,
 };
 
 const SIGNALS: Token = Token(0);
@@ -127,20 +125,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of `endpoints`, which are the hub's sockets in their order where they could be had,
-    /// receiving datagrams from `datagram_sockets`, each of the socket with this number, and writing the
-    /// sockets' records to `targets`.
+    /// A server of `hub`, whose sockets `resume` adds, and `put`.
     ///
     /// # Errors
-    /// Those of `epoll_create1(2)` and the like, and of starting threads.
-    pub fn new(
-        mut hub: Hub<Accepted>,
-        endpoints: Vec<Option<Endpoint>>,
-        datagram_sockets: Vec<(usize, DatagramSocket)>,
-        targets: Vec<Option<Result<Target, Closed>>>,
-        mut signals: Signals,
-        drain_timeout: Duration,
-    ) -> io::Result<Self> {
+    /// Those of `epoll_create1(2)` and the like.
+    pub fn new(hub: Hub<Accepted>, mut signals: Signals) -> io::Result<Self> {
         let poll = Poll::new()?;
         closer::watched_by(poll.registry())?;
         let registry = poll.registry();
@@ -148,28 +137,20 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, WAKER)?);
         let timer = Timer::new()?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let listeners = Listeners::new(endpoints, registry)?;
         let now = Instant::now();
-        let datagrams = DatagramSockets::new(datagram_sockets, &mut hub, registry, now)?;
-        let mut writers = Vec::new();
-        for (socket, target) in targets.into_iter().enumerate() {
-            if let Some(target) = target {
-                writers.push((socket, reload::start_writer(target, &waker)?));
-            }
-        }
         Ok(Server {
-            tells_time: !writers.is_empty() || hub.sockets().iter().any(Socket::stamps),
+            tells_time: false,
             poll,
             timer,
             hub,
-            listeners,
-            datagrams,
-            writers,
+            listeners: Listeners::default(),
+            datagrams: DatagramSockets::default(),
+            writers: Vec::new(),
             parting: Vec::new(),
             waker,
             signals,
             notifier: Notifier::default(),
-            drain_timeout,
+            drain_timeout: Duration::ZERO,
             watchdog: systemd::watchdog().map(|span| (span, now)),
             status_due: now,
             stale: false,

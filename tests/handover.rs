@@ -353,7 +353,7 @@ fn a_start_that_fails_in_good_order_is_no_attempt() {
         let one = one.wrapper(&["prlimit", "--nproc=1", "--"]);
         let (code, log) = start(one).fail();
         assert_eq!(code, Some(1), "{log}");
-        assert!(log.contains("setting up the event loop"), "{log}");
+        assert!(log.contains("setting up what the file says"), "{log}");
     }
     let mut next = start(setup()).start();
     drop(near);

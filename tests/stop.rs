@@ -231,6 +231,7 @@ fn the_manager_is_told_of_everything() {
     let most = 6 + start.elapsed().as_millis() / 50;
     assert!((so_far as u128) < most, "{so_far} in {:?}", start.elapsed());
     assert!(daemon.stop().success());
+    daemon.wait_note("STOPPING=1");
     let notes = daemon.notes();
     let stopping = notes
         .iter()

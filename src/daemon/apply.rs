@@ -280,7 +280,8 @@ impl<'a> Sockets<'a> {
     fn say_unbound(&mut self, new: &config::Socket, word: Word, fatal: &Fatal) {
         if word == Word::ServeOn {
             self.lines.extend(errors(&fatal.to_string()));
-            let line = "it is served on where it was, until that is mended and udsd restarts";
+            let line =
+                "it is served on where it was, until that is mended and udsd reloads or restarts";
             self.say(Level::Error, new, line);
         } else {
             self.lines.extend(unserved(new, &fatal.to_string()));

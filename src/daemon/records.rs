@@ -141,7 +141,8 @@ impl<'a> Writers<'a> {
                     // The number of its last line is not known.
                     record.close();
                 }
-                Ok(PlannedRecord::New(target, record))
+                let writer = self.server.start_writer(target)?;
+                Ok(PlannedRecord::New(writer, record))
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
     decide::{Present, Word},
     limits::limits,
     log, records, reload, report, serve,
-    sockets::{endpoint_of, errors, named, units_remedy, unserved},
+    sockets::{datagram_socket, endpoint_of, errors, named, units_remedy, unserved},
 };
 use crate::{
     accepted::Accepted,
@@ -75,7 +75,7 @@ struct Unwritten {
 /// All as it was, but for lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
     let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
-    let (mut sockets, mut endpoints, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sockets, mut served) = (Vec::new(), Vec::new());
     let (mut unwritten, mut left) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
     for before in &mut parked.sockets {
@@ -84,21 +84,28 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         let Some((i, (rules, mut target))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
         else {
             sockets.push(Socket::retired(&before.name));
-            endpoints.push(None);
-            targets.push(None);
+            served.push((None, None));
             continue;
         };
         unwritten.extend(lines_of(before, &mut target));
         sockets.push(rules);
-        let endpoint = endpoint(handover, before, &serving.sockets[i], serving);
+        let socket = &serving.sockets[i];
+        let endpoint = endpoint(handover, before, socket, serving);
         if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
             left.push(before.name.clone());
         }
-        endpoints.push(endpoint);
-        targets.push(target);
+        let endpoint = endpoint.map(|endpoint| {
+            let datagram_socket = datagram_socket(serving, socket, &endpoint)?;
+            Ok((endpoint, datagram_socket))
+        });
+        served.push((endpoint.transpose()?, target));
     }
-    let hub = restore(handover, sockets, parked, serving);
-    let server = serve(serving, hub, endpoints, targets, signals)?;
+    let mut server = serve(restore(handover, sockets, parked, serving), signals)?;
+    let daemon = &serving.daemon;
+    server.set(daemon.drain_timeout, daemon.exit_on_idle, serving.to_toml());
+    for (place, (endpoint, target)) in served.into_iter().enumerate() {
+        server.resume(place, endpoint, target)?;
+    }
     Ok(Resumed {
         server,
         unwritten,

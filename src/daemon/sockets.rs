@@ -6,12 +6,10 @@ use std::io;
 use ::log::{Level, error, warn};
 
 use crate::{
-    accepted::Accepted,
     config::{self, Address, Config, Places, ServiceKind},
     datagram_socket::DatagramSocket,
     endpoint::{self, Endpoint},
     error::Fatal,
-    hub::Hub,
     server::Server,
     systemd::{self, Inherited},
 };
@@ -141,25 +139,7 @@ pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Fatal> {
     Err(Fatal::Config(vec![fault]))
 }
 
-/// The datagram_sockets of the datagram sockets, with their places in the hub.
-pub(super) fn datagram_sockets(
-    config: &Config,
-    hub: &Hub<Accepted>,
-    endpoints: &[Option<Endpoint>],
-) -> Result<Vec<(usize, DatagramSocket)>, Fatal> {
-    let mut datagram_sockets = Vec::new();
-    for socket in &config.sockets {
-        if let Some(place) = hub.place(&socket.name)
-            && let Some(Some(endpoint)) = endpoints.get(place)
-            && let Some(datagram_socket) = datagram_socket(config, socket, endpoint)?
-        {
-            datagram_sockets.push((place, datagram_socket));
-        }
-    }
-    Ok(datagram_sockets)
-}
-
-/// The datagram_socket of a datagram socket; `None` where clients connect.
+/// Where the datagrams of a socket come; `None` where clients connect.
 pub(super) fn datagram_socket(
     config: &Config,
     socket: &config::Socket,

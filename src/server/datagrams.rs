@@ -1,7 +1,7 @@
 //! The datagram sockets in the event loop: watched level-triggered, like clients, for as long as the
 //! hub receives from them.
 
-use std::{io, os::fd::OwnedFd, rc::Rc, time::Instant};
+use std::{io, os::fd::OwnedFd, rc::Rc};
 
 use log::warn;
 use mio::Registry;
@@ -10,7 +10,6 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::DATAGRAMS;
 use crate::{
     accepted::Accepted,
-    datagram_socket::DatagramSocket,
     hub::{Hub, Now},
 };
 
@@ -29,24 +28,6 @@ struct Watched {
 }
 
 impl DatagramSockets {
-    /// Hands the datagram_sockets to the hub, each for the socket with its number, and registers them. They
-    /// stay registered: adding one again could fail for want of memory, a change cannot.
-    pub(super) fn new(
-        datagram_sockets: Vec<(usize, DatagramSocket)>,
-        hub: &mut Hub<Accepted>,
-        registry: &Registry,
-        now: Instant,
-    ) -> io::Result<Self> {
-        let mut all = DatagramSockets::default();
-        for (socket, datagram_socket) in datagram_sockets {
-            let fd = datagram_socket.socket();
-            register(&fd, socket, registry)?;
-            let number = hub.open(socket, Box::new(datagram_socket), now);
-            all.put(socket, fd, number);
-        }
-        Ok(all)
-    }
-
     /// Takes in a registered datagram_socket that has this number in the hub.
     pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>, number: usize) {
         if self.0.len() <= socket {
@@ -110,7 +91,8 @@ impl DatagramSockets {
     }
 }
 
-/// Registers the datagram_socket that is to be that of socket number `socket`, watched for nothing yet.
+/// Registers what is to be the datagram socket of socket number `socket`, watched for nothing yet. It stays
+/// registered: adding it again could fail for want of memory, a change cannot.
 pub(super) fn register(fd: &OwnedFd, socket: usize, registry: &Registry) -> io::Result<()> {
     Ok(epoll::add(registry, fd, data(socket), EventFlags::empty())?)
 }

@@ -23,13 +23,6 @@ pub(super) fn spare() -> Vec<File> {
 }
 
 impl Server {
-    /// By this config, as TOML.
-    #[must_use]
-    pub fn with_config(mut self, config: String) -> Self {
-        self.config = config;
-        self
-    }
-
     /// Makes sure that there is a place where all can be left; where there is none, stops.
     pub(super) fn begin_handover(&mut self, now: Now) {
         if self.parking.is_some() {

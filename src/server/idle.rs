@@ -21,20 +21,12 @@ pub(super) struct Idle {
 }
 
 impl Server {
-    /// With `exit-on-idle`: stops as for SIGTERM once there has been nothing to do for `span`.
-    /// `None`: never.
-    #[must_use]
-    pub fn with_exit_on_idle(mut self, span: Option<Duration>) -> Self {
-        self.set_exit_on_idle(span);
-        self
-    }
-
     /// `exit-on-idle` as it is now.
     pub(super) fn exit_on_idle(&self) -> Option<Duration> {
         self.idle.as_ref().map(|idle| idle.span)
     }
 
-    /// The same, of a server at work: the time begins anew.
+    /// The same, from now on: stops as for SIGTERM once there has been nothing to do for `span`. `None`: never.
     pub(super) fn set_exit_on_idle(&mut self, span: Option<Duration>) {
         self.idle = span.filter(|_| !self.stays).map(|span| Idle {
             span,

@@ -78,26 +78,21 @@ impl Listener {
     }
 }
 
-impl Listeners {
-    /// Watches `endpoints`, which are the hub's sockets in their order; at some nobody may come in.
-    pub(super) fn new(endpoints: Vec<Option<Endpoint>>, registry: &Registry) -> io::Result<Self> {
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            if let Some(endpoint) = endpoint {
-                register(endpoint, i, registry)?;
-            }
-        }
-        let listeners = endpoints.into_iter();
-        Ok(Listeners {
-            listeners: listeners.map(|of| of.map(Listener::new)).collect(),
+impl Default for Listeners {
+    fn default() -> Self {
+        Listeners {
+            listeners: Vec::new(),
             reserve: reserve(),
             next: 0,
             rest: None,
             failed: Throttle::default(),
             full: Throttle::default(),
             groupless: Throttle::default(),
-        })
+        }
     }
+}
 
+impl Listeners {
     /// An event for listener number `listener`.
     pub(super) fn event(&mut self, listener: usize) {
         if let Some(Some(listener)) = self.listeners.get_mut(listener) {

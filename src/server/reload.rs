@@ -7,14 +7,11 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::OwnedFd,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use log::warn;
-use mio::Waker;
 
 use super::{Server, datagrams, listeners, watch};
 use crate::{
@@ -75,7 +72,7 @@ pub enum PlannedRecord {
     /// There is none, or no longer.
     None,
     /// It is a new one.
-    New(Result<Target, Closed>, Record),
+    New(Unused, Record),
     /// The one of socket number `of` goes on.
     Kept {
         /// Whose it is so far.
@@ -89,61 +86,29 @@ pub enum PlannedRecord {
     },
 }
 
-/// Starts a record's thread, which wakes the event loop.
-pub(super) fn start_writer(
-    target: Result<Target, Closed>,
-    waker: &Arc<Waker>,
-) -> io::Result<Writer> {
-    let waker = Arc::clone(waker);
-    let wake = move || {
-        if let Err(error) = waker.wake() {
-            warn!("cannot wake the event loop: {error}");
-        }
-    };
-    Writer::start(target, wake)
+/// A record's thread that has nothing to write yet. Of a writer that is only dropped, thread and file would
+/// stay.
+#[derive(Debug)]
+pub struct Unused(Option<Writer>);
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Writer::finish);
+    }
 }
 
 /// A plan of which nothing can fail any more that is not seen to later.
 pub struct Prepared {
+    plan: Plan,
+    /// The numbers of its sockets in the hub.
     places: Vec<usize>,
-    ready: Ready,
-    limits: Limits,
-    drain_timeout: Duration,
-    exit_on_idle: Option<Duration>,
-    config: String,
 }
 
-/// What it has open; the sockets by their numbers in the hub.
-#[derive(Default)]
-struct Ready {
-    renewals: Vec<Renewal>,
-    endpoints: Vec<(usize, Source)>,
-    writers: Vec<(usize, Thread)>,
-}
-
-impl Ready {
-    /// It is not put into force. Of a writer that is only dropped, thread and file would stay.
-    fn give_up(self) {
-        for (_, thread) in self.writers {
-            if let Thread::New(writer) = thread {
-                writer.finish();
-            }
-        }
+fn setting_up(source: io::Error) -> Fatal {
+    Fatal::System {
+        doing: "setting up what the file says",
+        source,
     }
-}
-
-enum Source {
-    None,
-    Kept(Adjustment),
-    New(Endpoint, Option<Rc<OwnedFd>>),
-}
-
-enum Thread {
-    New(Writer),
-    Kept {
-        of: usize,
-        target: Option<Result<Target, Closed>>,
-    },
 }
 
 impl Server {
@@ -228,13 +193,6 @@ impl Server {
     /// # Errors
     /// What stands in the way.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Fatal> {
-        let Plan {
-            sockets,
-            limits,
-            drain_timeout,
-            exit_on_idle,
-            config,
-        } = plan;
         if self.parting.len() >= PARTING {
             return Err(Fatal::Record {
                 record: self.parting[0].name.clone(),
@@ -245,86 +203,151 @@ impl Server {
         }
         let places = self
             .hub
-            .places(sockets.iter().map(|planned| planned.socket.name()));
-        let mut ready = Ready::default();
-        for (&place, planned) in places.iter().zip(sockets) {
-            if let Err(source) = self.make_ready(place, planned, &mut ready) {
-                ready.give_up();
-                return Err(Fatal::System {
-                    doing: "setting up what the file says",
-                    source,
-                });
+            .places(plan.sockets.iter().map(|of| of.socket.name()));
+        for (&place, planned) in places.iter().zip(&plan.sockets) {
+            if let PlannedEndpoint::New(endpoint, datagram_socket) = &planned.endpoint {
+                self.register(place, endpoint, datagram_socket.as_ref())
+                    .map_err(setting_up)?;
             }
         }
-        Ok(Prepared {
-            places,
-            ready,
-            limits,
-            drain_timeout,
-            exit_on_idle,
-            config,
-        })
+        Ok(Prepared { plan, places })
+    }
+
+    /// What is watched is forgotten where it is dropped (`epoll(7)`).
+    fn register(
+        &self,
+        place: usize,
+        endpoint: &Endpoint,
+        datagram_socket: Option<&DatagramSocket>,
+    ) -> io::Result<()> {
+        let registry = self.poll.registry();
+        listeners::register(endpoint, place, registry)?;
+        match datagram_socket {
+            Some(of) => datagrams::register(&of.socket(), place, registry),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a record's thread, which wakes the event loop.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start_writer(&self, target: Result<Target, Closed>) -> Result<Unused, Fatal> {
+        let waker = Arc::clone(&self.waker);
+        let wake = move || {
+            if let Err(error) = waker.wake() {
+                warn!("cannot wake the event loop: {error}");
+            }
+        };
+        let writer = Writer::start(target, wake).map_err(setting_up)?;
+        Ok(Unused(Some(writer)))
+    }
+
+    /// A socket that is restored: number `place` of the hub.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl(2)`, and of starting threads.
+    pub fn resume(
+        &mut self,
+        place: usize,
+        endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
+        target: Option<Result<Target, Closed>>,
+    ) -> Result<(), Fatal> {
+        if let Some((endpoint, datagram_socket)) = endpoint {
+            self.register(place, &endpoint, datagram_socket.as_ref())
+                .map_err(setting_up)?;
+            self.listeners.put(place, endpoint);
+            if let Some(of) = datagram_socket {
+                let (fd, now) = (of.socket(), Instant::now());
+                let number = self.hub.open(place, Box::new(of), now);
+                self.datagrams.put(place, fd, number);
+            }
+        }
+        if let Some(target) = target {
+            let writer = self.start_writer(target)?.0.take();
+            self.writers.extend(writer.map(|writer| (place, writer)));
+        }
+        self.note_time();
+        Ok(())
+    }
+
+    /// `[daemon]`, and all of the file as TOML.
+    pub fn set(&mut self, drain_timeout: Duration, exit_on_idle: Option<Duration>, config: String) {
+        self.drain_timeout = drain_timeout;
+        self.config = config;
+        if self.exit_on_idle() != exit_on_idle {
+            self.set_exit_on_idle(exit_on_idle);
+        }
     }
 
     /// Does the rest.
     pub fn put(&mut self, prepared: Prepared) {
-        let Prepared {
-            places,
-            ready,
-            limits,
-            drain_timeout,
-            exit_on_idle,
-            config,
-        } = prepared;
+        let Prepared { plan, places } = prepared;
         let now = Now {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        self.receive_the_last(&ready, now);
-        self.put_into_force(&places, ready, &limits, now);
-        self.config = config;
-        self.drain_timeout = drain_timeout;
-        if self.exit_on_idle() != exit_on_idle {
-            self.set_exit_on_idle(exit_on_idle);
+        for (&place, planned) in places.iter().zip(&plan.sockets) {
+            if matches!(planned.endpoint, PlannedEndpoint::New(..)) {
+                // What waits there comes before what comes to another.
+                self.datagrams.receive_all(place, &mut self.hub, now);
+            }
         }
+        // The next turn ends the daemon with a record that cannot be written any more.
+        let _ = self.record(now);
+        let mut writers: HashMap<usize, Writer> = self.writers.drain(..).collect();
+        let (mut renewals, mut endpoints) = (Vec::new(), Vec::new());
+        for (&place, planned) in places.iter().zip(plan.sockets) {
+            let PlannedSocket {
+                socket,
+                mut endpoint,
+                record,
+            } = planned;
+            let datagram_socket = match &mut endpoint {
+                PlannedEndpoint::New(_, of) => of.take(),
+                PlannedEndpoint::Kept(_) | PlannedEndpoint::None => None,
+            };
+            let goes_on = self.hub.place_of(socket.name(), &socket.nature()).is_ok();
+            endpoints.push((place, endpoint, goes_on));
+            renewals.push(Renewal {
+                socket,
+                trail: self.put_record(place, record, &mut writers),
+                datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
+            });
+        }
+        let registry = self.poll.registry();
+        let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
+        let opened = self.hub.apply(renewals, &plan.limits, now, &mut watch);
+        for place in 0..self.listeners.places() {
+            if !places.contains(&place) {
+                self.close(place);
+            }
+        }
+        for (place, endpoint, goes_on) in endpoints {
+            let number = opened.iter().find(|(of, _)| *of == place);
+            let number = number.map(|(_, number)| *number);
+            self.put_endpoint(place, endpoint, number, goes_on.then_some(now));
+        }
+        writers.into_values().for_each(|writer| self.let_go(writer));
+        self.note_time();
+        self.set(plan.drain_timeout, plan.exit_on_idle, plan.config);
         self.unchanged = None;
         // What the manager was told may not be so any more.
         self.stale |= self.is_ready;
     }
 
-    /// What may fail: watching, and starting threads. What was watched is forgotten where it is
-    /// dropped (`epoll(7)`).
-    fn make_ready(
-        &self,
+    /// Of the `writers` of before the one that goes on is taken out.
+    fn put_record(
+        &mut self,
         place: usize,
-        planned: PlannedSocket,
-        ready: &mut Ready,
-    ) -> io::Result<()> {
-        let PlannedSocket {
-            socket,
-            endpoint,
-            record,
-        } = planned;
-        let registry = self.poll.registry();
-        let mut datagram_socket = None;
-        let source = match endpoint {
-            PlannedEndpoint::None => Source::None,
-            PlannedEndpoint::Kept(adjustment) => Source::Kept(adjustment),
-            PlannedEndpoint::New(endpoint, new) => {
-                listeners::register(&endpoint, place, registry)?;
-                let fd = new.as_ref().map(DatagramSocket::socket);
-                if let Some(fd) = &fd {
-                    datagrams::register(fd, place, registry)?;
-                }
-                datagram_socket = new;
-                Source::New(endpoint, fd)
-            }
-        };
-        let trail = match record {
+        record: PlannedRecord,
+        writers: &mut HashMap<usize, Writer>,
+    ) -> Trail {
+        match record {
             PlannedRecord::None => Trail::None,
-            PlannedRecord::New(target, record) => {
-                let writer = start_writer(target, &self.waker)?;
-                ready.writers.push((place, Thread::New(writer)));
+            PlannedRecord::New(mut unused, record) => {
+                let writer = unused.0.take();
+                self.writers.extend(writer.map(|writer| (place, writer)));
                 Trail::New(record)
             }
             PlannedRecord::Kept {
@@ -333,9 +356,18 @@ impl Server {
                 queue_size,
                 target,
             } => {
-                let opened = target.as_ref().and_then(|target| target.as_ref().ok());
-                let seq = opened.map_or(0, |target| target.last_seq);
-                ready.writers.push((place, Thread::Kept { of, target }));
+                let mut seq = 0;
+                if let Some(mut writer) = writers.remove(&of) {
+                    match target {
+                        Some(Ok(target)) => {
+                            seq = target.last_seq;
+                            writer.move_to(target);
+                        }
+                        Some(Err(closed)) => writer.try_again(closed),
+                        None => {}
+                    }
+                    self.writers.push((place, writer));
+                }
                 Trail::Kept {
                     of,
                     encoder,
@@ -343,117 +375,75 @@ impl Server {
                     seq,
                 }
             }
-        };
-        ready.endpoints.push((place, source));
-        ready.renewals.push(Renewal {
-            socket,
-            trail,
-            datagram_socket: datagram_socket.map(|datagram_socket| Box::new(datagram_socket) as _),
-        });
-        Ok(())
-    }
-
-    /// What waits at datagram sockets that others take the places of is received first.
-    fn receive_the_last(&mut self, ready: &Ready, now: Now) {
-        for (place, source) in &ready.endpoints {
-            if matches!(source, Source::New(..)) {
-                self.datagrams.receive_all(*place, &mut self.hub, now);
-            }
         }
-        // The next turn ends the daemon with a record that cannot be written any more.
-        let _ = self.record(now);
     }
 
-    fn put_into_force(&mut self, places: &[usize], ready: Ready, limits: &Limits, now: Now) {
-        let Ready {
-            renewals,
-            endpoints,
-            writers,
-        } = ready;
-        let registry = self.poll.registry();
-        let goes_on = |renewal: &Renewal| {
-            let socket = &renewal.socket;
-            self.hub.place_of(socket.name(), &socket.nature()).is_ok()
+    /// `number`: the hub's, of a datagram socket. `goes_on`: now, where clients of the one before are served
+    /// by this one.
+    fn put_endpoint(
+        &mut self,
+        place: usize,
+        endpoint: PlannedEndpoint,
+        number: Option<usize>,
+        goes_on: Option<Now>,
+    ) {
+        let mut endpoint = match endpoint {
+            PlannedEndpoint::None => return self.close(place),
+            PlannedEndpoint::Kept(adjustment) => {
+                if let Some(endpoint) = self.listeners.endpoint_mut(place) {
+                    endpoint.adjust(adjustment);
+                }
+                return;
+            }
+            PlannedEndpoint::New(endpoint, _) => endpoint,
         };
-        let go_on: Vec<bool> = renewals.iter().map(goes_on).collect();
-        let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
-        let opened = self.hub.apply(renewals, limits, now, &mut watch);
-        for place in 0..self.listeners.places() {
-            if !places.contains(&place)
-                && let Some(old) = self.listeners.take(place)
-            {
-                self.datagrams.remove(place, registry);
+        let registry = self.poll.registry();
+        endpoint.settle();
+        self.datagrams.remove(place, registry);
+        if let Some(number) = number {
+            self.datagrams.put(place, endpoint.socket(), number);
+        }
+        match (self.listeners.put(place, endpoint), goes_on) {
+            (Some(old), Some(now)) if old.listens() => {
+                self.listeners
+                    .drain(old, place, &mut self.hub, registry, now);
+            }
+            (Some(old), _) => {
                 listeners::deregister(&old, registry);
                 old.close();
             }
+            (None, _) => {}
         }
-        for ((place, source), goes_on) in endpoints.into_iter().zip(go_on) {
-            let (mut endpoint, fd) = match source {
-                Source::None => {
-                    self.datagrams.remove(place, registry);
-                    if let Some(old) = self.listeners.take(place) {
-                        listeners::deregister(&old, registry);
-                        old.close();
-                    }
-                    continue;
-                }
-                Source::New(endpoint, fd) => (endpoint, fd),
-                Source::Kept(adjustment) => {
-                    if let Some(endpoint) = self.listeners.endpoint_mut(place) {
-                        endpoint.adjust(adjustment);
-                    }
-                    continue;
-                }
-            };
-            endpoint.settle();
-            let old = self.listeners.put(place, endpoint);
+    }
+
+    /// Nobody comes to socket number `place` any more.
+    fn close(&mut self, place: usize) {
+        let registry = self.poll.registry();
+        if let Some(old) = self.listeners.take(place) {
             self.datagrams.remove(place, registry);
-            if let Some(fd) = fd
-                && let Some(&(_, number)) = opened.iter().find(|(of, _)| *of == place)
-            {
-                self.datagrams.put(place, fd, number);
-            }
-            match old {
-                Some(old) if goes_on && old.listens() => {
-                    self.listeners
-                        .drain(old, place, &mut self.hub, registry, now);
-                }
-                Some(old) => {
-                    listeners::deregister(&old, registry);
-                    old.close();
-                }
-                None => {}
-            }
+            listeners::deregister(&old, registry);
+            old.close();
         }
-        let mut before: HashMap<usize, Writer> = self.writers.drain(..).collect();
-        for (place, thread) in writers {
-            let writer = match thread {
-                Thread::New(writer) => Some(writer),
-                Thread::Kept { of, target } => before.remove(&of).map(|mut writer| {
-                    match target {
-                        Some(Ok(target)) => writer.move_to(target),
-                        Some(Err(closed)) => writer.try_again(closed),
-                        None => {}
-                    }
-                    writer
-                }),
-            };
-            self.writers.extend(writer.map(|writer| (place, writer)));
+    }
+
+    /// A record is no more.
+    fn let_go(&mut self, writer: Writer) {
+        if writer.is_open() {
+            self.parting.push(writer);
+            return;
         }
-        for writer in before.into_values() {
-            if writer.is_open() {
-                self.parting.push(writer);
-                continue;
-            }
-            writer.want_back();
-            let lost = writer.unwritten();
-            if lost > 0 {
-                warn!(
-                    "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
-                    writer.name
-                );
-            }
+        writer.want_back();
+        let lost = writer.unwritten();
+        if lost > 0 {
+            warn!(
+                "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
+                writer.name
+            );
         }
+    }
+
+    /// Records and stamped messages carry the time.
+    fn note_time(&mut self) {
         let stamps = self.hub.sockets().iter().any(Socket::stamps);
         self.tells_time = !self.writers.is_empty() || stamps;
     }
