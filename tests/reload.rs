@@ -735,6 +735,25 @@ fn what_socket_units_have_to_follow_changes_nothing_and_names_the_command() {
 }
 
 #[test]
+fn one_that_cannot_be_bound_anew_fails_the_reload_also_beside_a_managers() {
+    let text = socket("a", "") + &socket("b", "");
+    let (daemon, _manager) = inherited(&text);
+    let client = connect(&daemon.path("b"));
+    round_trip(&client, b"before");
+    fs::remove_file(daemon.path("b")).unwrap();
+    fs::write(daemon.path("b"), "somebody's").unwrap();
+    let text = text.replace("[socket.a]", "[socket.a]\nclients = 1");
+    let status = daemon.fail_to_reload(&text);
+    assert!(status.contains("socket b ("), "{status}");
+    round_trip(&client, b"after");
+    let others = [(); 2].map(|()| connect(&daemon.path("a")));
+    for other in others {
+        round_trip(&other, b"as many as before");
+    }
+    assert_eq!(fs::read(daemon.path("b")).unwrap(), b"somebody's");
+}
+
+#[test]
 fn exit_on_idle_may_come_with_a_reload() {
     let (mut daemon, _manager) = inherited(&socket("a", ""));
     daemon.reload_with(&("[daemon]\nexit-on-idle = \"1s\"\n".to_owned() + &socket("a", "")));

@@ -111,7 +111,9 @@ pub(super) fn follow_up(server: &mut Server, config: &Config, lines: Lines, mana
 struct Sockets<'a> {
     before: Before<'a>,
     config: &'a Config,
-    is_managed: bool,
+    /// One that cannot be had costs only itself: at a start and a restart beside sockets of the manager, which
+    /// must not go for want of another. A reload changes all or nothing.
+    is_lenient: bool,
     /// In the order of the file: what is present, what was passed, and that itself.
     all: Vec<(Present, Passed, Option<Inherited>)>,
     /// The cookies of those that serve from now on.
@@ -148,7 +150,7 @@ impl<'a> Sockets<'a> {
         Ok(Sockets {
             before,
             config,
-            is_managed,
+            is_lenient: is_managed && is_asked,
             all: all.collect(),
             serving: cookies,
             lines: Vec::new(),
@@ -187,7 +189,7 @@ impl<'a> Sockets<'a> {
         let mut word = word;
         let done = match done {
             Err(fatal) if matches!(word, Word::Bind | Word::Move) => {
-                word = match decide_unbound(present, self.is_managed) {
+                word = match decide_unbound(present, self.is_lenient) {
                     Some(word) => word,
                     None => return Err(fatal),
                 };

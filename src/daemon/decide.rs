@@ -67,11 +67,11 @@ pub(super) fn decide(is_wanted: bool, present: Present, passed: Passed) -> Word 
     }
 }
 
-/// What becomes of one that cannot be bound; `None`: the file is not put into force. Where the manager passed
-/// any, one that cannot be had costs only itself.
-pub(super) fn decide_unbound(present: Present, is_managed: bool) -> Option<Word> {
+/// What becomes of one that cannot be bound; `None`: the file is not put into force. `is_lenient`: one that
+/// cannot be had costs only itself.
+pub(super) fn decide_unbound(present: Present, is_lenient: bool) -> Option<Word> {
     match present {
-        _ if !is_managed => None,
+        _ if !is_lenient => None,
         Present::Elsewhere { may_stay: true } => Some(Word::ServeOn),
         _ => Some(Word::Leave),
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_bound_costs_only_itself_where_the_manager_passed_any() {
+    fn one_that_cannot_be_bound_costs_only_itself_where_that_is_allowed() {
         for (present, word) in [
             (Nothing, Word::Leave),
             (MAY_STAY, Word::ServeOn),
