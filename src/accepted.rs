@@ -78,6 +78,12 @@ fn has_left(fd: &OwnedFd) -> bool {
     matches!(peeked, Ok((_, 0)))
         && matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
         && polled[0].revents().contains(PollFlags::HUP)
+        // Until then a peek passes over an urgent byte (MSG_OOB).
+        && sockopt::set_socket_oobinline(fd, true).is_ok()
+        && matches!(
+            net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Ok((_, 0))
+        )
 }
 
 impl AsFd for Accepted {
