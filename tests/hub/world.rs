@@ -601,6 +601,12 @@ impl World {
         self.hand_over();
     }
 
+    /// Whether a time is over that the hub waited for.
+    pub fn is_due(&self) -> bool {
+        let deadline = self.hub.deadline();
+        deadline.is_some_and(|due| due <= self.now().instant)
+    }
+
     pub fn written(&mut self, socket: usize) -> usize {
         let waiting = self.hub.record(socket).unwrap().waiting();
         // As the event loop: nothing is heard of a record of which nothing waits.

@@ -322,8 +322,10 @@ impl Schedule {
     }
 
     fn pass(&mut self, span: Duration) {
-        // The event loop does not wait while there is something to do.
-        while self.world.hub.has_ready() {
+        // The event loop does not wait while there is something to do, or a time is over: a reload may set one
+        // for at once.
+        while self.world.hub.has_ready() || self.world.is_due() {
+            self.world.pass(Duration::ZERO);
             self.world.turn();
             self.look();
         }
