@@ -382,15 +382,20 @@ impl Room {
             return false;
         }
         // Who was in the way may stay so until half of its queue is read, and there is room for any
-        // message: or else each small step of a slow client would wake all the others.
-        let still = owed > size / 2 || owed + self.plan.longest() > size;
-        actors.iter().any(|sender| {
-            sender.room == self.index
-                && sender.number != receiver.number
-                && sender.is_open()
-                && sender.taken < sender.whole()
-                && (still || owed + self.passed_on(sender, now).len() > size)
-        })
+        // message, also one that was begun under a larger message-size: or else each small step of a slow
+        // client would wake all the others.
+        let senders = actors.iter().filter(|sender| {
+            sender.room == self.index && sender.is_open() && sender.taken < sender.whole()
+        });
+        let lengths: Vec<(usize, usize)> = senders
+            .map(|sender| (sender.number, self.passed_on(sender, now).len()))
+            .collect();
+        let longest = lengths.iter().map(|(_, length)| *length).max();
+        let longest = longest.unwrap_or(0).max(self.plan.longest());
+        let still = owed > size / 2 || owed + longest > size;
+        lengths
+            .iter()
+            .any(|(sender, length)| *sender != receiver.number && (still || owed + length > size))
     }
 }
 
