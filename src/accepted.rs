@@ -25,7 +25,10 @@ const PARTS: usize = 1024;
 
 /// An accepted socket (`accept(2)`).
 #[derive(Debug)]
-pub struct Accepted(Kind);
+pub struct Accepted {
+    kind: Kind,
+    left: bool,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -35,60 +38,62 @@ enum Kind {
 }
 
 impl Accepted {
-    /// The next client of `listener`, and its credentials; `None` for one that has left again and sent
-    /// nothing. `packets`: of a seqpacket socket, how long they may be.
+    /// The next client of `listener`, and its credentials. `packets`: of a seqpacket socket, how
+    /// long they may be.
     ///
     /// # Errors
     /// Those of `accept4(2)`; `WouldBlock` where nobody waits.
-    pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<Option<(Self, Peer)>> {
+    pub fn accept(listener: impl AsFd, packets: Option<Sizes>) -> io::Result<(Self, Peer)> {
         let fd = net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        // Before anything else is asked: such clients may come faster than others can be let in.
-        // Not of packets: one may be empty.
-        if packets.is_none() && has_left(&fd) {
-            return Ok(None);
-        }
         let peer = sys::peer_of(&fd)?;
-        Ok(Some((Accepted::resume(fd, packets)?, peer)))
+        // Such clients may come faster than others can be let in: nothing more is asked of them. Not of
+        // packets: one may be empty.
+        if packets.is_none() && has_left(&fd) {
+            let kind = Kind::Stream(fd, false);
+            return Ok((Accepted { kind, left: true }, peer));
+        }
+        Ok((Accepted::resume(fd, packets)?, peer))
     }
-}
 
-impl Accepted {
     /// Goes on with a client that an earlier process accepted.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn resume(fd: OwnedFd, packets: Option<Sizes>) -> io::Result<Self> {
         let takes_descriptors = sys::takes_descriptors(&fd);
-        Ok(Accepted(match packets {
+        let kind = match packets {
             None => {
                 // An urgent byte (MSG_OOB) is a byte like others: without this, reads leave it out.
                 sockopt::set_socket_oobinline(&fd, true)?;
                 Kind::Stream(fd, takes_descriptors)
             }
             Some(sizes) => Kind::Packets(Packets::new(fd, takes_descriptors, sizes)?),
-        }))
+        };
+        Ok(Accepted { kind, left: false })
+    }
+
+    /// Whether the peer had left again before it was accepted, and had sent nothing.
+    #[must_use]
+    pub fn had_left(&self) -> bool {
+        self.left
     }
 }
 
 /// Whether the peer of a stream has left and nothing is to be read.
 fn has_left(fd: &OwnedFd) -> bool {
     let peeked = net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    // Who only ended its sending may still want what others say.
-    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    // Who only ended its sending may still want what others say. An urgent byte (MSG_OOB), which a peek
+    // passes over, is told by POLLPRI.
+    let mut polled = [PollFd::new(fd, PollFlags::PRI)];
     matches!(peeked, Ok((_, 0)))
         && matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
         && polled[0].revents().contains(PollFlags::HUP)
-        // Until then a peek passes over an urgent byte (MSG_OOB).
-        && sockopt::set_socket_oobinline(fd, true).is_ok()
-        && matches!(
-            net::recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT),
-            Ok((_, 0))
-        )
+        && !polled[0].revents().contains(PollFlags::PRI)
 }
 
 impl AsFd for Accepted {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
+        match &self.kind {
             Kind::Stream(fd, _) => fd.as_fd(),
             Kind::Packets(packets) => packets.as_fd(),
         }
@@ -97,7 +102,7 @@ impl AsFd for Accepted {
 
 impl Stream for Accepted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Stream(fd, false) => Ok(net::recv(fd, buffer, RecvFlags::DONTWAIT)?.0),
             Kind::Stream(fd, true) => Ok(rights::receive(fd, buffer, false)?.header.length),
             Kind::Packets(packets) => packets.read(buffer),
@@ -105,7 +110,7 @@ impl Stream for Accepted {
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let fd = match &mut self.0 {
+        let fd = match &mut self.kind {
             Kind::Stream(fd, _) => fd,
             Kind::Packets(packets) => return packets.write(parts),
         };
@@ -119,14 +124,14 @@ impl Stream for Accepted {
     }
 
     fn resize(&mut self, message: usize, longest: usize) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Stream(..) => Ok(()),
             Kind::Packets(packets) => packets.resize(message, longest),
         }
     }
 
     fn cut_off(self) -> usize {
-        let (fd, takes_descriptors) = match self.0 {
+        let (fd, takes_descriptors) = match self.kind {
             Kind::Stream(fd, takes_descriptors) => (fd, takes_descriptors),
             Kind::Packets(packets) => return packets.cut_off(),
         };
@@ -134,7 +139,7 @@ impl Stream for Accepted {
     }
 
     fn hang_up(self) -> usize {
-        let (fd, takes_descriptors) = match self.0 {
+        let (fd, takes_descriptors) = match self.kind {
             Kind::Stream(fd, takes_descriptors) => (fd, takes_descriptors),
             Kind::Packets(packets) => return packets.hang_up(),
         };

@@ -310,13 +310,10 @@ impl Endpoint {
         }
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            match Accepted::accept(&self.fd, self.packets) {
-                Ok(Some((link, _))) => {
-                    link.hang_up();
-                }
-                Ok(None) => {}
-                Err(_) => break,
-            }
+            let Ok((client, _)) = Accepted::accept(&self.fd, self.packets) else {
+                break;
+            };
+            client.hang_up();
         }
     }
 
@@ -506,7 +503,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As `Accepted::accept`.
-    pub fn accept(&self) -> io::Result<Option<(Accepted, Peer)>> {
+    pub fn accept(&self) -> io::Result<(Accepted, Peer)> {
         Accepted::accept(&self.fd, self.packets)
     }
 }

@@ -251,11 +251,9 @@ impl<S: Stream> Hub<S> {
         self.knocks = knocks;
     }
 
-    /// A client of socket number `socket` left before it was let in, and sent nothing: it is counted.
-    pub fn came_and_left(&mut self, socket: usize, now: Now) {
-        let rules = &mut self.sockets[socket];
-        rules.counters.clients += 1;
-        self.lines[socket].came_and_left(rules, now.instant);
+    /// Client `key` had left before it was let in, and had sent nothing.
+    pub fn leave(&mut self, key: usize, now: Now) {
+        self.close(key, &Close::Done, now);
     }
 
     /// An event for client `key`, who gets its turn; one that has left is passed over. `event` says what

@@ -172,6 +172,17 @@ fn groups_are_those_of_the_moment_of_connecting() {
 }
 
 #[test]
+fn who_left_before_it_was_let_in_is_refused_all_the_same() {
+    let own = geteuid().as_raw();
+    let daemon = start(&format!("allow-users = [{}]", own + 1));
+    daemon.halt();
+    drop(daemon.connect("s"));
+    daemon.resume();
+    let line = daemon.wait_log(&["WARN", "refused a client", "allow-users"]);
+    assert!(line.contains(&format!("uid {own}")), "{line}");
+}
+
+#[test]
 fn root_is_not_exempt() {
     if !is_root() {
         return;

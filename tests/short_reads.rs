@@ -330,6 +330,19 @@ fn an_urgent_byte_keeps_its_place() {
 }
 
 #[test]
+fn an_urgent_byte_counts_also_of_a_client_that_left_before_it_was_let_in() {
+    let keys = "service = \"collect\"\nrecord.format = \"raw\"";
+    let (daemon, _clients) = start("lines", keys, 1);
+    daemon.halt();
+    for message in [b"a", b"b"] {
+        send_urgent(&daemon.connect("socket"), message);
+    }
+    drop(daemon.connect("socket"));
+    daemon.resume();
+    assert_eq!(daemon.wait_output(2), ["a", "b"]);
+}
+
+#[test]
 fn many_descriptors_at_once_are_closed() {
     let (daemon, mut clients) = start("lines", "", 1);
     let client = clients.remove(0);

@@ -149,13 +149,6 @@ impl Lines {
         });
     }
 
-    pub(super) fn came_and_left(&mut self, socket: &Socket, now: Instant) {
-        let name = &socket.name;
-        self.write(Kind::Left, 1, now, || {
-            format!("{name}: a client left before it was let in")
-        });
-    }
-
     /// `what`: a client, or a datagram.
     pub(super) fn denied(&mut self, socket: &Socket, what: &str, peer: &Peer, now: Instant) {
         let name = &socket.name;

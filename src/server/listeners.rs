@@ -169,13 +169,9 @@ impl Listeners {
                 return None;
             }
             match listener.endpoint.accept() {
-                Ok(Some((link, peer))) => {
-                    let is_in = self.enter(socket, link, peer, hub, registry, now);
+                Ok((client, peer)) => {
+                    let is_in = self.enter(socket, client, peer, hub, registry, now);
                     spent += if is_in { LET_IN } else { TURNED_AWAY };
-                }
-                Ok(None) => {
-                    hub.came_and_left(socket, now);
-                    spent += TURNED_AWAY;
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => listener.pending = false,
@@ -207,7 +203,7 @@ impl Listeners {
     fn enter(
         &mut self,
         socket: usize,
-        link: Accepted,
+        client: Accepted,
         peer: Peer,
         hub: &mut Hub<Accepted>,
         registry: &Registry,
@@ -215,17 +211,22 @@ impl Listeners {
     ) -> bool {
         let mut groups = Vec::new();
         if hub.sockets()[socket].asks_groups() {
-            groups = self.groups(&link, &peer, now);
+            groups = self.groups(&client, &peer, now);
         }
-        let Some(key) = hub.enter(socket, link, peer, &groups, now) else {
+        let had_left = client.had_left();
+        let Some(key) = hub.enter(socket, client, peer, &groups, now) else {
             return false;
         };
-        let watched = hub.stream(key).map(|link| {
+        if had_left {
+            hub.leave(key, now);
+            return false;
+        }
+        let watched = hub.stream(key).map(|client| {
             let read = Watch {
                 read: true,
                 ..Watch::default()
             };
-            watch(registry, key, link, Watch::default(), read)
+            watch(registry, key, client, Watch::default(), read)
         });
         if let Some(Err(error)) = watched {
             hub.fail(key, error, now);
@@ -238,7 +239,7 @@ impl Listeners {
     fn turn_away(&mut self, socket: usize, hub: &mut Hub<Accepted>, now: Now) {
         self.reserve = None;
         if let Some(Some(listener)) = self.listeners.get(socket)
-            && let Ok(Some((link, peer))) = listener.endpoint.accept()
+            && let Ok((client, peer)) = listener.endpoint.accept()
         {
             let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
             hub.refuse(
@@ -247,7 +248,7 @@ impl Listeners {
                 usize::try_from(files).unwrap_or(usize::MAX),
                 now,
             );
-            link.cut_off();
+            client.cut_off();
         }
         self.reserve = reserve();
         self.rest = Some(now.instant + REST);
@@ -255,8 +256,8 @@ impl Listeners {
 
     /// The supplementary groups of a client. One whose groups cannot be read has none: it is judged
     /// by its user and its primary group.
-    fn groups(&mut self, link: &Accepted, peer: &Peer, now: Now) -> Vec<u32> {
-        sys::groups_of(link).unwrap_or_else(|error| {
+    fn groups(&mut self, client: &Accepted, peer: &Peer, now: Now) -> Vec<u32> {
+        sys::groups_of(client).unwrap_or_else(|error| {
             if let Some(left_out) = self.groupless.pass(1, now.instant) {
                 warn!(
                     "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({} lines like this left out)",
@@ -330,13 +331,10 @@ impl Listeners {
         old.unlink();
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=old.backlog() {
-            match old.accept() {
-                Ok(Some((link, peer))) => {
-                    self.enter(socket, link, peer, hub, registry, now);
-                }
-                Ok(None) => hub.came_and_left(socket, now),
-                Err(_) => break,
-            }
+            let Ok((client, peer)) = old.accept() else {
+                break;
+            };
+            self.enter(socket, client, peer, hub, registry, now);
         }
         deregister(&old, registry);
         old.close();
