@@ -484,7 +484,7 @@ impl Endpoint {
         self.listens
     }
 
-    /// The datagram_socket of a socket that takes datagrams; it outlives the endpoint's file.
+    /// The kernel's socket, where datagrams come; it outlives the endpoint's file.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.

@@ -56,7 +56,7 @@ const WAKER: Token = Token(1);
 const TIMER: Token = Token(2);
 /// Tokens of listeners start here, in the order of the hub's sockets.
 const LISTENERS: usize = 3;
-/// Tokens of datagram sockets start here, in the order of their numbers in the hub.
+/// Tokens of datagram sockets start here, in the order of the hub's sockets.
 const DATAGRAMS: usize = 1 << 19;
 /// Tokens of clients start here.
 const CLIENTS: usize = 1 << 20;

@@ -31,7 +31,7 @@ const RECEIVERS_PER_USER: usize = RECEIVERS / 2;
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 /// up to this,
 const LAST_WAIT: Duration = Duration::from_millis(100);
-/// or up to this where only its turn has to come, which is kept for 10 ms.
+/// or up to this where its turn comes next: that waits for it no longer than 10 ms.
 const LAST_WAIT_FOR_TURN: Duration = Duration::from_millis(4);
 /// Datagrams that one receiver may be sent before the others have their turns.
 const TURN_DATAGRAMS: usize = 64;
@@ -79,7 +79,7 @@ impl From<&Refusal> for Blame {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Kernel(_) | Refusal::Unread => Blame::Receiver,
-            Refusal::Turn | Refusal::Share => Blame::Others,
+            Refusal::Turn | Refusal::Later | Refusal::Share => Blame::Others,
         }
     }
 }

@@ -49,8 +49,10 @@ pub(super) enum Refusal {
     Kernel(io::Error),
     /// Its receiver has not read what it was sent.
     Unread,
-    /// The others' turn is not over.
+    /// The others' turn is not over, and its own comes soon.
     Turn,
+    /// Another receiver of its user goes first.
+    Later,
     /// What others have not read leaves no room to try its receiver.
     Share,
 }
@@ -272,6 +274,8 @@ impl Tight {
         let is_room = self.waiting.iter().all(|(_, uid)| *uid != to.1);
         if is_room && self.waiting.len() < RECEIVERS {
             self.waiting.push_back(*to);
+        } else if !self.waiting.contains(to) {
+            return Err(Refusal::Later);
         }
         let is_paused = kind == Kind::Trial && self.pause > now;
         if !is_free || is_paused || self.waiting.front() != Some(to) {
@@ -294,9 +298,7 @@ impl Tight {
         // In parts of `all`, the square of what is left.
         let share = left as u64 * left as u64 / all.max(1) as u64;
         let user = self.users.get(&to.1);
-        if user.is_some_and(|user| now < user.until) {
-            return Err(Refusal::Share);
-        }
+        let is_paused = user.is_some_and(|user| now < user.until);
         let of_user = user.map_or(0, |user| user.charge) as u64;
         match known {
             Some(Known {
@@ -305,10 +307,13 @@ impl Tight {
                 ..
             }) => {
                 // Those who were never tried must not pay for those who were.
-                let may_be = *tried + *length <= now && of_user < share / 4;
+                let may_be = !is_paused && *tried + *length <= now && of_user < share / 4;
                 may_be.then_some(()).ok_or(Refusal::Unread)
             }
-            _ => (of_user < share).then_some(()).ok_or(Refusal::Share),
+            _ => {
+                let may_be = !is_paused && of_user < share;
+                may_be.then_some(()).ok_or(Refusal::Share)
+            }
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Exchanges {
     buffer: Vec<u8>,
     headers: Vec<Header>,
     notes: Notes,
-    /// Of sockets that are not open: what waited there in an earlier process, or at another datagram_socket.
+    /// Of sockets that are not open: what waited there in an earlier process, or at another datagram socket.
     /// Nothing of retired ones.
     parked: Vec<(usize, Parked)>,
 }
@@ -75,12 +75,12 @@ impl Exchanges {
         all.find_map(|(number, (of, _))| (*of == socket).then_some(number))
     }
 
-    /// Whether a socket has a datagram_socket.
+    /// Whether a socket has a datagram socket.
     pub(super) fn has(&self, socket: usize) -> bool {
         self.number(socket).is_some()
     }
 
-    /// What waits for the datagram_socket of a socket is for the one that is opened there next.
+    /// What waits for the datagram socket of a socket is for the one that is opened there next.
     pub(super) fn move_out(&mut self, socket: usize, limits: &mut Limits) {
         if let Some(exchange) = self.of_socket(socket) {
             let parked = exchange.move_out(limits);
@@ -197,7 +197,7 @@ impl<S: Stream> Hub<S> {
         open + parked.sum::<usize>()
     }
 
-    /// Nobody else receives from the datagram_socket of socket number `socket` any more, if it has one: what
+    /// Nobody else receives from the datagram socket of socket number `socket` any more, if it has one: what
     /// waits there is lost with it unless it is received.
     pub fn disown(&mut self, socket: usize) {
         if let Some(exchange) = self.exchanges.of_socket(socket) {
@@ -241,7 +241,7 @@ impl<S: Stream> Hub<S> {
         self.receives(number) && self.receive_batch(number, now)
     }
 
-    /// What waits for the datagram_socket of socket number `socket`, and all that still waits in the kernel
+    /// What waits for the datagram socket of socket number `socket`, and all that still waits in the kernel
     /// there, is for the one that is opened in its place: no more than the kernel's queue is held beyond
     /// a batch.
     pub(super) fn move_mail(&mut self, socket: usize, now: Now) {
@@ -350,7 +350,7 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Gives up what waits for socket number `from`, which has no datagram_socket, and counts it at number `to`.
+    /// Gives up what waits for socket number `from`, which has no datagram socket, and counts it at number `to`.
     pub(super) fn give_up_parked(&mut self, from: usize, to: usize) {
         let mut parked = self.exchanges.parked.iter();
         let Some(place) = parked.position(|(of, _)| *of == from) else {

@@ -141,7 +141,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.
-    /// Returns the numbers that the events of new datagram_sockets have, each with its socket's. Nothing may
+    /// Returns the numbers that the events of new datagram sockets have, each with its socket's. Nothing may
     /// wait to be handed over to a record.
     pub fn apply(
         &mut self,
@@ -222,7 +222,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Puts `socket` in its place; returns the one that stood there, if its clients cannot go on, and
-    /// why. `is_moved`: it is to have another datagram_socket.
+    /// why. `is_moved`: it is to have another datagram socket.
     fn put(
         &mut self,
         place: usize,
@@ -250,7 +250,7 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The socket in `place` is another one for those who came by `old`, for the reason `why`; if it
-    /// `is_moved`, it is to have another datagram_socket.
+    /// `is_moved`, it is to have another datagram socket.
     fn replace(
         &mut self,
         place: usize,

@@ -28,7 +28,7 @@ struct Watched {
 }
 
 impl DatagramSockets {
-    /// Takes in a registered datagram_socket that has this number in the hub.
+    /// Takes in a registered datagram socket that has this number in the hub.
     pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>, number: usize) {
         if self.0.len() <= socket {
             self.0.resize_with(socket + 1, || None);
@@ -40,7 +40,7 @@ impl DatagramSockets {
         });
     }
 
-    /// Lets go of the datagram_socket of socket number `socket`, if there is one.
+    /// Lets go of the datagram socket of socket number `socket`, if there is one.
     pub(super) fn remove(&mut self, socket: usize, registry: &Registry) {
         if let Some(old) = self.0.get_mut(socket).and_then(Option::take) {
             deregister(&old.fd, registry);

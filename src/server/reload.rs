@@ -60,7 +60,7 @@ pub struct PlannedSocket {
 pub enum PlannedEndpoint {
     /// From where they come now.
     Kept(Adjustment),
-    /// From elsewhere; with a datagram_socket where datagrams come.
+    /// From elsewhere; with a datagram socket where datagrams come.
     New(Endpoint, Option<DatagramSocket>),
     /// From nowhere: it could not be had.
     None,

@@ -129,7 +129,7 @@ impl Datagram {
         }
     }
 
-    /// A reload with another datagram_socket in place of this one, which is returned.
+    /// A reload with another datagram socket in place of this one, which is returned.
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
         let config = Config::parse(&config, None, &Places::system()).unwrap();
