@@ -210,8 +210,8 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
         sockets: &[],
         left: &[],
     };
-    let bear = |fatal| records::bear(config, fatal);
-    let step = apply::plan(before, config, Some(passed), &bear)?;
+    let tolerate = |fatal| records::tolerate(config, fatal);
+    let step = apply::plan(before, config, Some(passed), &tolerate)?;
     let lines = step.put(&mut server);
     apply::follow_up(&mut server, config, lines, &managed);
     Ok(server)

@@ -190,6 +190,7 @@ fn nothing_happens_between_the_last_moment_to_be_killed_and_ready() {
     // A manager that has no time to listen: who tells it something waits.
     let notify = daemon.path("busy");
     let notes = UnixDatagram::bind(&notify).unwrap();
+    notes.set_read_timeout(Some(HANG)).unwrap();
     let filler = UnixDatagram::unbound().unwrap();
     filler.set_nonblocking(true).unwrap();
     while filler.send_to(b"busy", &notify).is_ok() {}

@@ -8,10 +8,10 @@
 use ::log::{Level, log};
 
 use super::{
-    decide::{Passed, Present, Word, decide, decide_unbound},
+    decide::{Decision, Passed, Present, decide, decide_unbound},
     in_force,
     limits::new_limits,
-    records::{self, Bear},
+    records::{self, Tolerate},
     sockets::{
         assign, check_exit_on_idle, datagram_socket, endpoint_of, errors, is_managed, named,
         note_abstract, note_staying, units_remedy, unserved,
@@ -58,18 +58,18 @@ impl Step {
 }
 
 /// Makes ready what `config` changes. `passed`: by the manager to this process; `None` where it has what it
-/// had before. `bear` says whether a socket is to be had whose record cannot be
+/// had before. `tolerate` says whether a socket is to be had whose record cannot be
 /// written.
 pub(super) fn plan(
     before: Before<'_>,
     config: &Config,
     passed: Option<Vec<Inherited>>,
-    bear: Bear<'_>,
+    tolerate: Tolerate<'_>,
 ) -> Result<Step, Fatal> {
     let mut sockets = Sockets::new(before, config, passed)?;
     let access = config.sockets.iter().map(|of| users::access(of, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
-    let records = records::plan(before.server, config, bear)?;
+    let records = records::plan(before.server, config, tolerate)?;
     let endpoints = sockets.make_ready()?;
     let parts = config.sockets.iter().zip(access).zip(records);
     let planned = parts.zip(endpoints);
@@ -164,47 +164,47 @@ impl<'a> Sockets<'a> {
         for stays in [false, true] {
             for (i, ready) in ready.iter_mut().enumerate() {
                 let (present, passed, _) = self.all[i];
-                let word = decide(true, present, passed);
-                if (word == Word::Keep) == stays {
-                    *ready = Some(self.make_one_ready(i, word)?);
+                let decision = decide(true, present, passed);
+                if (decision == Decision::Keep) == stays {
+                    *ready = Some(self.make_one_ready(i, decision)?);
                 }
             }
         }
         Ok(ready.into_iter().flatten().collect())
     }
 
-    fn make_one_ready(&mut self, i: usize, word: Word) -> Result<PlannedEndpoint, Fatal> {
+    fn make_one_ready(&mut self, i: usize, decision: Decision) -> Result<PlannedEndpoint, Fatal> {
         let new = &self.config.sockets[i];
         let (present, passed, inherited) = &mut self.all[i];
         let (present, passed, inherited) = (*present, *passed, inherited.take());
         let inherited = inherited.map(|of| Endpoint::inherit(of, new, self.config));
         let inherited = inherited.transpose()?;
-        let done = match (word, inherited) {
-            (Word::Inherit, Some(endpoint)) => self.take(endpoint, new),
-            (Word::Bind | Word::Move, _) => self.bind(new),
-            (Word::ServeOn, _) if present == Present::Renamed => self.rename(new),
-            (Word::Keep | Word::ServeOn, _) => self.keep(new, new),
-            (Word::Inherit | Word::Leave | Word::End, _) => Ok(PlannedEndpoint::None),
+        let done = match (decision, inherited) {
+            (Decision::Inherit, Some(endpoint)) => self.take(endpoint, new),
+            (Decision::Bind | Decision::Move, _) => self.bind(new),
+            (Decision::ServeOn, _) if present == Present::Renamed => self.rename(new),
+            (Decision::Keep | Decision::ServeOn, _) => self.keep(new, new),
+            (Decision::Inherit | Decision::Leave | Decision::End, _) => Ok(PlannedEndpoint::None),
         };
-        let mut word = word;
+        let mut decision = decision;
         let done = match done {
-            Err(fatal) if matches!(word, Word::Bind | Word::Move) => {
-                word = match decide_unbound(present, self.is_lenient) {
-                    Some(word) => word,
+            Err(fatal) if matches!(decision, Decision::Bind | Decision::Move) => {
+                decision = match decide_unbound(present, self.is_lenient) {
+                    Some(decision) => decision,
                     None => return Err(fatal),
                 };
-                self.say_unbound(new, word, &fatal);
+                self.say_unbound(new, decision, &fatal);
                 match named(self.before.sockets, &new.name) {
-                    Some(old) if word == Word::ServeOn => self.keep(old, old)?,
+                    Some(old) if decision == Decision::ServeOn => self.keep(old, old)?,
                     _ => PlannedEndpoint::None,
                 }
             }
             done => {
-                self.say_why(new, word, present);
+                self.say_why(new, decision, present);
                 done?
             }
         };
-        if let Some(how) = word.served(passed, present) {
+        if let Some(how) = decision.served(passed, present) {
             let (kind, service) = (new.kind, new.service);
             self.say(Level::Info, new, &format!("{how}, {kind}, {service}"));
         }
@@ -257,19 +257,19 @@ impl<'a> Sockets<'a> {
                 true => Passed::Same,
                 false => Passed::Nothing,
             };
-            decide(false, Present::Inherited, passed) == Word::End
+            decide(false, Present::Inherited, passed) == Decision::End
         };
         let all = self.before.endpoints().filter(|(_, there)| ends(there));
         all.filter_map(|(old, _)| self.before.server.place(&old.name))
             .collect()
     }
 
-    fn say_why(&mut self, new: &config::Socket, word: Word, present: Present) {
+    fn say_why(&mut self, new: &config::Socket, decision: Decision, present: Present) {
         let remedy = units_remedy();
-        let Some(why) = word.why(present) else {
+        let Some(why) = decision.why(present) else {
             return;
         };
-        if word == Word::ServeOn {
+        if decision == Decision::ServeOn {
             let line =
                 format!("{why}; served on as it was until the units follow the file: {remedy}");
             self.say(Level::Warn, new, &line);
@@ -279,8 +279,8 @@ impl<'a> Sockets<'a> {
         }
     }
 
-    fn say_unbound(&mut self, new: &config::Socket, word: Word, fatal: &Fatal) {
-        if word == Word::ServeOn {
+    fn say_unbound(&mut self, new: &config::Socket, decision: Decision, fatal: &Fatal) {
+        if decision == Decision::ServeOn {
             self.lines.extend(errors(&fatal.to_string()));
             let line =
                 "it is served on where it was, until that is mended and udsd reloads or restarts";

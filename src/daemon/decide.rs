@@ -36,7 +36,7 @@ pub(super) enum Passed {
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Word {
+pub(super) enum Decision {
     /// udsd makes it.
     Bind,
     /// The one that the manager passed serves from now on; who waits at another one comes in first.
@@ -54,48 +54,50 @@ pub(super) enum Word {
 }
 
 /// `is_wanted`: the file has a socket of that name.
-pub(super) fn decide(is_wanted: bool, present: Present, passed: Passed) -> Word {
+pub(super) fn decide(is_wanted: bool, present: Present, passed: Passed) -> Decision {
     match (is_wanted, present, passed) {
-        (true, _, Passed::Another) => Word::Inherit,
-        (true, _, Passed::Same) | (true, Present::InPlace, Passed::Nothing) => Word::Keep,
-        (true, Present::Nothing, Passed::Nothing) => Word::Bind,
-        (true, Present::Elsewhere { .. }, Passed::Nothing) => Word::Move,
-        (true, Present::Inherited | Present::Renamed, Passed::Nothing) => Word::ServeOn,
-        (true, Present::Left | Present::OtherType, Passed::Nothing) => Word::Leave,
-        (false, _, Passed::Same) => Word::Leave,
-        (false, ..) => Word::End,
+        (true, _, Passed::Another) => Decision::Inherit,
+        (true, _, Passed::Same) | (true, Present::InPlace, Passed::Nothing) => Decision::Keep,
+        (true, Present::Nothing, Passed::Nothing) => Decision::Bind,
+        (true, Present::Elsewhere { .. }, Passed::Nothing) => Decision::Move,
+        (true, Present::Inherited | Present::Renamed, Passed::Nothing) => Decision::ServeOn,
+        (true, Present::Left | Present::OtherType, Passed::Nothing) => Decision::Leave,
+        (false, _, Passed::Same) => Decision::Leave,
+        (false, ..) => Decision::End,
     }
 }
 
 /// What becomes of one that cannot be bound; `None`: the file is not put into force. `is_lenient`: one that
 /// cannot be had costs only itself.
-pub(super) fn decide_unbound(present: Present, is_lenient: bool) -> Option<Word> {
+pub(super) fn decide_unbound(present: Present, is_lenient: bool) -> Option<Decision> {
     match present {
         _ if !is_lenient => None,
-        Present::Elsewhere { may_stay: true } => Some(Word::ServeOn),
-        _ => Some(Word::Leave),
+        Present::Elsewhere { may_stay: true } => Some(Decision::ServeOn),
+        _ => Some(Decision::Leave),
     }
 }
 
-impl Word {
+impl Decision {
     /// The log's word for where clients come from; `None` where none come.
     pub(super) fn served(self, passed: Passed, present: Present) -> Option<&'static str> {
         match self {
-            Word::Keep if passed == Passed::Nothing && present == Present::InPlace => Some("bound"),
-            Word::Bind | Word::Move => Some("bound"),
-            Word::Inherit | Word::Keep => Some("inherited"),
-            Word::ServeOn => Some("kept"),
-            Word::Leave | Word::End => None,
+            Decision::Keep if passed == Passed::Nothing && present == Present::InPlace => {
+                Some("bound")
+            }
+            Decision::Bind | Decision::Move => Some("bound"),
+            Decision::Inherit | Decision::Keep => Some("inherited"),
+            Decision::ServeOn => Some("kept"),
+            Decision::Leave | Decision::End => None,
         }
     }
 
     /// Why it is not as the file wants it, where only the units can mend that.
     pub(super) fn why(self, present: Present) -> Option<&'static str> {
         match (self, present) {
-            (Word::ServeOn, _) | (Word::Leave, Present::Left) => {
+            (Decision::ServeOn, _) | (Decision::Leave, Present::Left) => {
                 Some("the service manager no longer has it")
             }
-            (Word::Leave, Present::OtherType) => {
+            (Decision::Leave, Present::OtherType) => {
                 Some("it was another type of socket until now, which its unit has to make anew")
             }
             _ => None,
@@ -116,34 +118,34 @@ mod tests {
 
     /// Every combination that can be, a sentence each.
     #[rustfmt::skip] // a table
-    const TABLE: &[(bool, Present, Passed, Word, &str)] = &[
-        (true, Nothing, NotPassed, Word::Bind, "A new socket is bound."),
-        (true, Nothing, Another, Word::Inherit, "One that the manager passes is inherited."),
-        (true, Left, NotPassed, Word::Leave, "One that the manager alone had and has no more is not served."),
-        (true, Left, Another, Word::Inherit, "One that the manager alone had, and made anew, is inherited."),
-        (true, InPlace, NotPassed, Word::Keep, "One that is where the file wants it stays."),
-        (true, InPlace, Another, Word::Inherit, "A unit may take the place of one that udsd bound."),
-        (true, MAY_STAY, NotPassed, Word::Move, "One that the file wants elsewhere moves."),
-        (true, MAY_STAY, Another, Word::Inherit, "One that the file wants elsewhere may get a unit there."),
-        (true, MUST_GO, NotPassed, Word::Move, "One that the file wants of another type is bound anew."),
-        (true, MUST_GO, Another, Word::Inherit, "One that the file wants of another type may get a unit."),
-        (true, Inherited, NotPassed, Word::ServeOn, "One that the manager dropped after an edit serves on."),
-        (true, Inherited, Same, Word::Keep, "One that the manager passes again stays."),
-        (true, Inherited, Another, Word::Inherit, "One that the manager made anew is inherited."),
-        (true, OtherType, NotPassed, Word::Leave, "One of another type than before waits for its unit."),
-        (true, OtherType, Same, Word::Keep, "One of another type than before, passed as it was, is judged there."),
-        (true, OtherType, Another, Word::Inherit, "One of another type than before is inherited from its unit."),
-        (true, Renamed, NotPassed, Word::ServeOn, "One that was renamed serves on under its new name."),
-        (true, Renamed, Another, Word::Inherit, "One that was renamed is passed under its new name."),
-        (false, InPlace, NotPassed, Word::End, "One that the file no longer has is gone."),
-        (false, Inherited, NotPassed, Word::End, "One that neither file nor manager has is gone."),
-        (false, Inherited, Same, Word::Leave, "One that serves under another name does not end."),
+    const TABLE: &[(bool, Present, Passed, Decision, &str)] = &[
+        (true, Nothing, NotPassed, Decision::Bind, "A new socket is bound."),
+        (true, Nothing, Another, Decision::Inherit, "One that the manager passes is inherited."),
+        (true, Left, NotPassed, Decision::Leave, "One that the manager alone had and has no more is not served."),
+        (true, Left, Another, Decision::Inherit, "One that the manager alone had, and made anew, is inherited."),
+        (true, InPlace, NotPassed, Decision::Keep, "One that is where the file wants it stays."),
+        (true, InPlace, Another, Decision::Inherit, "A unit may take the place of one that udsd bound."),
+        (true, MAY_STAY, NotPassed, Decision::Move, "One that the file wants elsewhere moves."),
+        (true, MAY_STAY, Another, Decision::Inherit, "One that the file wants elsewhere may get a unit there."),
+        (true, MUST_GO, NotPassed, Decision::Move, "One that the file wants of another type is bound anew."),
+        (true, MUST_GO, Another, Decision::Inherit, "One that the file wants of another type may get a unit."),
+        (true, Inherited, NotPassed, Decision::ServeOn, "One that the manager dropped after an edit serves on."),
+        (true, Inherited, Same, Decision::Keep, "One that the manager passes again stays."),
+        (true, Inherited, Another, Decision::Inherit, "One that the manager made anew is inherited."),
+        (true, OtherType, NotPassed, Decision::Leave, "One of another type than before waits for its unit."),
+        (true, OtherType, Same, Decision::Keep, "One of another type than before, passed as it was, is judged there."),
+        (true, OtherType, Another, Decision::Inherit, "One of another type than before is inherited from its unit."),
+        (true, Renamed, NotPassed, Decision::ServeOn, "One that was renamed serves on under its new name."),
+        (true, Renamed, Another, Decision::Inherit, "One that was renamed is passed under its new name."),
+        (false, InPlace, NotPassed, Decision::End, "One that the file no longer has is gone."),
+        (false, Inherited, NotPassed, Decision::End, "One that neither file nor manager has is gone."),
+        (false, Inherited, Same, Decision::Leave, "One that serves under another name does not end."),
     ];
 
     #[test]
     fn each_row_is_so() {
-        for &(is_wanted, present, passed, word, sentence) in TABLE {
-            assert_eq!(decide(is_wanted, present, passed), word, "{sentence}");
+        for &(is_wanted, present, passed, decision, sentence) in TABLE {
+            assert_eq!(decide(is_wanted, present, passed), decision, "{sentence}");
         }
     }
 
@@ -166,20 +168,21 @@ mod tests {
 
     #[test]
     fn one_that_cannot_be_bound_costs_only_itself_where_that_is_allowed() {
-        for (present, word) in [
-            (Nothing, Word::Leave),
-            (MAY_STAY, Word::ServeOn),
-            (MUST_GO, Word::Leave),
+        for (present, decision) in [
+            (Nothing, Decision::Leave),
+            (MAY_STAY, Decision::ServeOn),
+            (MUST_GO, Decision::Leave),
         ] {
-            assert_eq!(decide_unbound(present, true), Some(word));
+            assert_eq!(decide_unbound(present, true), Some(decision));
             assert_eq!(decide_unbound(present, false), None);
         }
     }
 
     #[test]
     fn whoever_is_not_served_by_decision_hears_why() {
-        for &(is_wanted, present, passed, word, sentence) in TABLE {
-            let is_told = word.why(present).is_some() || word.served(passed, present).is_some();
+        for &(is_wanted, present, passed, decision, sentence) in TABLE {
+            let is_told =
+                decision.why(present).is_some() || decision.served(passed, present).is_some();
             assert_eq!(is_told, is_wanted, "{sentence}");
         }
     }

@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// Whether a socket is to be had whose record cannot be written.
-pub(super) type Bear<'a> = &'a dyn Fn(Fatal) -> Result<(), Fatal>;
+pub(super) type Tolerate<'a> = &'a dyn Fn(Fatal) -> Result<(), Fatal>;
 
 /// Goes on without a record, where others can be served meanwhile.
 ///
 /// # Errors
 /// `fatal`, where nobody could.
-pub(super) fn bear(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
+pub(super) fn tolerate(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
     if config.sockets.len() < 2 {
         return Err(fatal);
     }
@@ -47,7 +47,7 @@ pub(super) fn note_closed(fatal: &Fatal) {
 pub(super) fn plan(
     server: &Server,
     config: &Config,
-    bear: Bear<'_>,
+    tolerate: Tolerate<'_>,
 ) -> Result<Vec<PlannedRecord>, Fatal> {
     let mut writers = Writers {
         server,
@@ -71,7 +71,7 @@ pub(super) fn plan(
                 target: is_closed.then(|| Err(closed())),
             })
         }
-        (Some(keys), None) => writers.open(config, socket, keys, bear),
+        (Some(keys), None) => writers.open(config, socket, keys, tolerate),
     });
     planned.collect()
 }
@@ -114,12 +114,12 @@ impl<'a> Writers<'a> {
         config: &Config,
         socket: &config::Socket,
         keys: &config::Record,
-        bear: Bear<'_>,
+        tolerate: Tolerate<'_>,
     ) -> Result<PlannedRecord, Fatal> {
         let all = self.server.writers().iter();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
-        let target = open(config, socket, keys, &held, bear)?;
+        let target = open(config, socket, keys, &held, tolerate)?;
         let place = self.server.place(&socket.name);
         match self.take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.is_stuck() => Err(Fatal::Record {
@@ -154,14 +154,14 @@ pub(super) fn open(
     socket: &config::Socket,
     keys: &config::Record,
     held: &[Arc<Lock>],
-    bear: Bear<'_>,
+    tolerate: Tolerate<'_>,
 ) -> Result<Result<Target, Closed>, Fatal> {
     let opening = opening(socket, keys);
     match opening.open(held) {
         Ok(target) => Ok(Ok(target)),
         Err(failed) => {
             let why = failed.to_string();
-            bear(unwritable(config, socket, opening.name(), failed))?;
+            tolerate(unwritable(config, socket, opening.name(), failed))?;
             Ok(Err(Closed { opening, why }))
         }
     }

@@ -15,7 +15,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     apply::{self, Before, Lines, Step},
-    decide::{Present, Word},
+    decide::{Decision, Present},
     limits::limits,
     log, records, reload, report, serve,
     sockets::{datagram_socket, endpoint_of, errors, named, units_remedy, unserved},
@@ -130,7 +130,7 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
     // A record may be out of reach now, as where the units have followed the file already, or the disk is
     // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
     // when that is full.
-    let bear = |fatal| {
+    let tolerate = |fatal| {
         let _ = unknown(fatal).map_err(|other| records::note_closed(&other));
         Ok(())
     };
@@ -142,7 +142,7 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
         };
         let (mut record, mut target) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = records::open(serving, socket, keys, &[], &bear)?;
+            let opened = records::open(serving, socket, keys, &[], &tolerate)?;
             let seq = opened.as_ref().map_or(0, |target| target.last_seq);
             let encoder = records::encoder(socket, keys);
             record = Some(Record::new(encoder, keys.queue_size, seq));
@@ -318,7 +318,7 @@ fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Re
     let left = before.left.iter();
     let left = left.filter_map(|name| named(&serving.sockets, name));
     for socket in left.filter(|of| there(&of.name).is_none()) {
-        let why = Word::Leave.why(Present::Left).unwrap_or_default();
+        let why = Decision::Leave.why(Present::Left).unwrap_or_default();
         let why = format!("{}: {why}", endpoint::describe(socket));
         lines.extend(unserved(socket, &why));
     }

@@ -665,27 +665,54 @@ impl Daemon {
 
     /// Waits until it halts for want of room for its log (`Setup::log_room`).
     pub fn wait_halted(&self) {
-        self.wait_writing(|fd| fd == "0x2");
+        self.wait_writing(|fd| fd == 2);
     }
 
     /// Waits until it halts at telling the manager something.
     pub fn wait_telling(&self) {
-        self.wait_writing(|fd| fd != "0x2");
+        self.wait_writing(|fd| {
+            let open = fs::read_link(format!("/proc/{}/fd/{fd}", self.child.id()));
+            open.is_ok_and(|path| {
+                path.to_str()
+                    .is_some_and(|path| path.starts_with("socket:"))
+            })
+        });
     }
 
-    fn wait_writing(&self, is_to: impl Fn(&str) -> bool) {
-        let write = match cfg!(target_arch = "x86_64") {
-            true => "1",
-            false => "64",
+    /// Waits until its main thread waits for events, and so has done all that there is to do.
+    pub fn wait_idle(&self) {
+        // epoll_wait(2), epoll_pwait(2), epoll_pwait2(2).
+        let waits: &[u32] = match cfg!(target_arch = "x86_64") {
+            true => &[232, 281, 441],
+            false => &[22, 441],
         };
+        self.wait_call(|call, _| waits.contains(&call));
+    }
+
+    fn wait_writing(&self, is_to: impl Fn(u32) -> bool) {
+        let write = match cfg!(target_arch = "x86_64") {
+            true => 1,
+            false => 64,
+        };
+        self.wait_call(|call, fd| call == write && is_to(fd));
+    }
+
+    /// Waits until its main thread is in a system call with this number and first argument.
+    fn wait_call(&self, is_it: impl Fn(u32, u32) -> bool) {
         let start = Instant::now();
         loop {
             let call = fs::read_to_string(format!("/proc/{}/syscall", self.child.id())).unwrap();
             let mut words = call.split(' ');
-            if words.next() == Some(write) && words.next().is_some_and(&is_to) {
+            let number = words.next().and_then(|word| word.parse().ok());
+            let first = words.next().and_then(|word| word.strip_prefix("0x"));
+            // Truncated like the kernel does it: a descriptor is an int.
+            let first = first.and_then(|word| u64::from_str_radix(word, 16).ok());
+            if let (Some(number), Some(first)) = (number, first)
+                && is_it(number, first as u32)
+            {
                 return;
             }
-            assert!(start.elapsed() < HANG, "it does not halt: {call}");
+            assert!(start.elapsed() < HANG, "it is not in that call: {call}");
             thread::yield_now();
         }
     }
