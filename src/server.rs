@@ -100,19 +100,12 @@ pub struct Server {
     tells_time: bool,
     /// Something happened since the status line was last written.
     stale: bool,
-    /// The stop: it has begun, and ends at this time at the latest.
-    stop: Option<Instant>,
-    stop_now: bool,
-    /// A reload was asked for.
-    reload: bool,
+    phase: Phase,
     /// The manager has been told that it serves.
     is_ready: bool,
     /// Why the last one changed nothing.
     unchanged: Option<String>,
-    /// `exit-on-idle`, where there is one.
-    idle: Option<Idle>,
-    /// It does not apply to this process.
-    stays: bool,
+    idle: Idle,
     /// The config in effect, as TOML.
     config: String,
     heap: Heap,
@@ -120,8 +113,18 @@ pub struct Server {
     heap_due: Option<Instant>,
     /// Kept open, to be given up for a handover when descriptors have run out.
     spare: Vec<File>,
-    /// Where all is to be left at the end of this turn.
-    parking: Option<Parking>,
+}
+
+/// What comes next. Later ones win over those before them.
+enum Phase {
+    /// It serves.
+    Serving,
+    /// At the end of this turn the file is read again.
+    Reloading,
+    /// At the end of this turn all is left there.
+    HandingOver(Parking),
+    /// What is owed is delivered. It ends at this time at the latest, or at once by a second signal.
+    Stopping { until: Instant, at_once: bool },
 }
 
 impl Server {
@@ -154,18 +157,14 @@ impl Server {
             watchdog: systemd::watchdog().map(|span| (span, now)),
             status_due: now,
             stale: false,
-            stop: None,
-            stop_now: false,
-            reload: false,
+            phase: Phase::Serving,
             is_ready: false,
             unchanged: None,
-            idle: None,
-            stays: false,
+            idle: Idle::Never,
             config: String::new(),
             heap: Heap::new(now),
             heap_due: None,
             spare: handover::spare(),
-            parking: None,
         })
     }
 
@@ -239,8 +238,8 @@ impl Server {
                 self.sum_up();
                 return Err(fatal);
             }
-            if let Some(parking) = self.parking.take() {
-                self.hand_over(parking, now);
+            if matches!(self.phase, Phase::HandingOver(_)) {
+                self.hand_over(now);
                 return Ok(Ended::HandedOver);
             }
             self.heap_due = self.heap.settle(self.hub.held(), now.instant);
@@ -250,7 +249,8 @@ impl Server {
                 return Ok(ended);
             }
             // Last: nothing of this turn is left, and no event of it comes to who is new in a place.
-            if mem::take(&mut self.reload) && self.stop.is_none() {
+            if matches!(self.phase, Phase::Reloading) {
+                self.phase = Phase::Serving;
                 return Ok(Ended::Reload(Box::new(self)));
             }
         }
@@ -263,13 +263,13 @@ impl Server {
             return Ok(Some(Duration::ZERO));
         }
         let watchdog = self.watchdog.map(|(_, due)| due);
-        let status = (self.stale && self.stop.is_none()).then_some(self.status_due);
+        let status = (self.stale && !self.stops()).then_some(self.status_due);
         let deadlines = [
             self.hub.deadline(),
             watchdog,
             status,
             self.listeners.rest(),
-            self.stop,
+            self.stop_until(),
             self.heap_due,
             self.idle_until(),
         ];
@@ -290,7 +290,7 @@ impl Server {
     /// A record that cannot be written any more; each later call returns it too.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
         let mut outcome = self.part();
-        let to_be_idle = self.awaits_idleness();
+        let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
         for (socket, writer) in &mut self.writers {
             if let Some(seq) = writer.opened() {
                 if let Some(record) = self.hub.record(*socket) {
@@ -310,7 +310,7 @@ impl Server {
             if record.waiting() == 0 {
                 continue;
             }
-            if awaited || self.stop.is_some() {
+            if awaited || stops {
                 writer.want_progress();
             }
             match writer.progress() {
@@ -338,7 +338,7 @@ impl Server {
             self.notifier.alive();
             *due = now.instant + *span;
         }
-        if self.stale && self.stop.is_none() && self.status_due <= now.instant {
+        if self.stale && !self.stops() && self.status_due <= now.instant {
             self.notifier.status(self.status());
             self.stale = false;
             self.status_due = now.instant + STATUS_SPAN;
@@ -367,30 +367,45 @@ impl Server {
 
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
     fn begin_stop(&mut self, now: Now) {
-        // Whoever stops the service does not want another process.
-        self.parking = None;
         let clients = count(self.hub.present() as u64, "client");
         let span = self.drain_timeout;
         info!("stopping: {clients}, up to {span:?} to deliver what they are owed");
         self.notifier.stopping(format!("stopping: {clients}"));
-        self.stop = Some(now.instant + self.drain_timeout);
+        // Whoever stops the service does not want another process.
+        self.phase = Phase::Stopping {
+            until: now.instant + self.drain_timeout,
+            at_once: false,
+        };
         self.hub.stop();
         self.listeners.close(self.poll.registry());
     }
 
+    fn stops(&self) -> bool {
+        self.stop_until().is_some()
+    }
+
+    fn stop_until(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Stopping { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
     /// Ends the stop, once nothing is owed or its time is over.
     fn stopped(&mut self, now: Now) -> Option<Ended> {
-        let deadline = self.stop?;
+        let Phase::Stopping { until, at_once } = self.phase else {
+            return None;
+        };
         let unwritten: usize = self.hub.records().map(|record| record.unwritten()).sum();
         let unwritten = unwritten + self.parting.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
         let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
-        if !clean && !self.stop_now && now.instant < deadline {
+        if !clean && !at_once && now.instant < until {
             return None;
         }
         if !clean {
             let clients = count(self.hub.present() as u64, "client");
-            let by = if self.stop_now {
+            let by = if at_once {
                 "a second signal"
             } else {
                 "drain-timeout"

@@ -5,11 +5,10 @@ use std::{fs::File, time::Instant};
 
 use log::{info, warn};
 
-use super::{Server, count};
+use super::{Phase, Server, count};
 use crate::{
     handover,
     hub::Now,
-    parking::Parking,
     writer::{Unwritten, Writer},
 };
 
@@ -25,12 +24,12 @@ pub(super) fn spare() -> Vec<File> {
 impl Server {
     /// Makes sure that there is a place where all can be left; where there is none, stops.
     pub(super) fn begin_handover(&mut self, now: Now) {
-        if self.parking.is_some() {
+        if matches!(self.phase, Phase::HandingOver(_)) {
             return;
         }
         self.spare.clear();
         match handover::prepare() {
-            Ok(parking) => self.parking = Some(parking),
+            Ok(parking) => self.phase = Phase::HandingOver(parking),
             Err(why) => {
                 warn!("SIGUSR2: clients cannot be handed over, stopping as for SIGTERM: {why}");
                 self.begin_stop(now);
@@ -39,7 +38,10 @@ impl Server {
     }
 
     /// Leaves everything to the next process.
-    pub(super) fn hand_over(mut self, parking: Parking, now: Now) {
+    pub(super) fn hand_over(mut self, now: Now) {
+        let Phase::HandingOver(parking) = self.phase else {
+            return;
+        };
         let clients = count(self.hub.present() as u64, "client");
         info!("handing over {clients}");
         self.notifier.status(format!("handing over {clients}"));

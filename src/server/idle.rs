@@ -4,7 +4,10 @@
 //! of the process waits in the kernel, the manager sees it there and starts udsd again. Nothing that
 //! was accepted, received or taken into a record may be left at that moment, so all of it counts.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use log::info;
 use mio::Events;
@@ -12,50 +15,55 @@ use mio::Events;
 use super::{LISTENERS, Server};
 use crate::hub::Now;
 
-/// Counts the time without clients and work.
+/// `exit-on-idle`.
 #[derive(Debug)]
-pub(super) struct Idle {
-    span: Duration,
-    /// `None` while there is something to do.
-    since: Option<Instant>,
+pub(super) enum Idle {
+    /// No file says so.
+    Never,
+    /// It does not apply to this process, whatever a file says.
+    Barred,
+    /// After so long; since when there is nothing to do, if there is nothing.
+    After(Duration, Option<Instant>),
 }
 
 impl Server {
-    /// `exit-on-idle` as it is now.
-    pub(super) fn exit_on_idle(&self) -> Option<Duration> {
-        self.idle.as_ref().map(|idle| idle.span)
-    }
-
-    /// The same, from now on: stops as for SIGTERM once there has been nothing to do for `span`. `None`: never.
+    /// `exit-on-idle`, from now on: stops as for SIGTERM once there has been nothing to do for `span`.
+    /// `None`: never. Where it is as before, the time goes on.
     pub(super) fn set_exit_on_idle(&mut self, span: Option<Duration>) {
-        self.idle = span.filter(|_| !self.stays).map(|span| Idle {
-            span,
-            since: Some(Instant::now()),
-        });
+        self.idle = match (&self.idle, span) {
+            (Idle::Barred, _) => Idle::Barred,
+            (_, None) => Idle::Never,
+            (Idle::After(before, since), Some(span)) if *before == span => {
+                Idle::After(span, *since)
+            }
+            (_, Some(span)) => Idle::After(span, Some(Instant::now())),
+        };
     }
 
     /// It does not end when it is idle, whatever a file says: the manager no longer has one of its
     /// sockets, and would start nobody for who comes there. Returns whether it would have ended.
     pub fn stay(&mut self) -> bool {
-        self.stays = true;
-        self.idle.take().is_some()
+        let before = mem::replace(&mut self.idle, Idle::Barred);
+        matches!(before, Idle::After(..))
     }
 
     /// When the time without anything to do is over.
     pub(super) fn idle_until(&self) -> Option<Instant> {
-        let idle = self.idle.as_ref().filter(|_| self.stop.is_none())?;
-        Some(idle.since? + idle.span)
+        match self.idle {
+            Idle::After(span, Some(since)) if !self.stops() => Some(since + span),
+            _ => None,
+        }
     }
 
     /// Whether the end of writing is awaited only to be idle after it: no client waits for it.
     pub(super) fn awaits_idleness(&self) -> bool {
-        self.idle.is_some() && self.hub.present() == 0
+        matches!(self.idle, Idle::After(..)) && self.hub.present() == 0
     }
 
     /// Begins a turn that `events` brought: returns whether somebody connected, sent or left. Where
     /// the time is over, this turn accepts and receives once more on every socket.
     pub(super) fn look_around(&mut self, events: &Events, now: Now) -> bool {
-        if self.idle.is_none() {
+        if !matches!(self.idle, Idle::After(..)) {
             return false;
         }
         let mut came = events.iter().any(|event| event.token().0 >= LISTENERS);
@@ -70,16 +78,15 @@ impl Server {
     /// Ends a turn: notes whether anything is left to do, and begins the stop where nothing was for
     /// long enough. `came`: as `look_around` said.
     pub(super) fn stop_if_idle(&mut self, came: bool, now: Now) {
-        let is_idle = self.idle.is_some() && self.is_idle();
-        let Some(Idle { span, since }) = &mut self.idle else {
+        let Idle::After(span, since) = self.idle else {
             return;
         };
-        let span = *span;
-        *since = match *since {
-            _ if !is_idle => None,
+        let since = match since {
+            _ if !self.is_idle() => None,
             Some(since) if !came => Some(since),
             _ => Some(now.instant),
         };
+        self.idle = Idle::After(span, since);
         if self.idle_is_over(now) {
             info!("idle for {span:?} (exit-on-idle): whoever comes next starts udsd again");
             self.begin_stop(now);

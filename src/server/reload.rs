@@ -275,9 +275,7 @@ impl Server {
     pub fn set(&mut self, drain_timeout: Duration, exit_on_idle: Option<Duration>, config: String) {
         self.drain_timeout = drain_timeout;
         self.config = config;
-        if self.exit_on_idle() != exit_on_idle {
-            self.set_exit_on_idle(exit_on_idle);
-        }
+        self.set_exit_on_idle(exit_on_idle);
     }
 
     /// Does the rest.

@@ -13,7 +13,7 @@ use signal_hook::consts::{
 };
 use signal_hook_mio::v1_0::Signals;
 
-use super::Server;
+use super::{Phase, Server};
 use crate::{
     hub::Now,
     sys::{self, SIGPWR, SIGSTKFLT},
@@ -44,20 +44,20 @@ impl Server {
     pub(super) fn take_signals(&mut self, now: Now) {
         for signal in self.signals.pending().collect::<Vec<_>>() {
             match signal {
-                SIGHUP => self.reload = true,
+                SIGHUP if matches!(self.phase, Phase::Serving) => self.phase = Phase::Reloading,
                 SIGUSR1 => self.reopen_records(),
                 // It comes again for each second that the stop takes.
-                SIGXCPU if self.stop.is_none() => {
+                SIGXCPU if !self.stops() => {
                     warn!(
                         "SIGXCPU: the limit of processor time is reached (RLIMIT_CPU, LimitCPU=)"
                     );
                     self.begin_stop(now);
                 }
-                SIGTERM | SIGINT | SIGQUIT | SIGPWR | SIGUSR2 if self.stop.is_some() => {
-                    self.stop_now = true;
-                }
-                SIGTERM | SIGINT | SIGQUIT | SIGPWR => self.begin_stop(now),
-                SIGUSR2 => self.begin_handover(now),
+                SIGTERM | SIGINT | SIGQUIT | SIGPWR | SIGUSR2 => match &mut self.phase {
+                    Phase::Stopping { at_once, .. } => *at_once = true,
+                    _ if signal == SIGUSR2 => self.begin_handover(now),
+                    _ => self.begin_stop(now),
+                },
                 _ => {}
             }
         }
