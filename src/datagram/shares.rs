@@ -1,26 +1,30 @@
 //! Keeps those who do not read from filling the send buffer (SO_SNDBUF) that all receivers of a socket
 //! have in common: one that is connected to us is not bound by net.unix.max_dgram_qlen.
 //!
-//! The kernel tells only the sum of what is unread. From half of the buffer on, five rules hold:
-//! 1. Only a datagram that is sent to one receiver alone, while nobody else is sent anything, tells who
-//!    reads: those who read it within `PATIENCE` do, and those who do not are charged with it and rest.
-//! 2. Those who read are sent to together, in rounds, while less than 5/8 of the buffer is unread beside
-//!    what is charged, and alone beyond; after a round that was not read in time each of its members is
-//!    sent to alone once.
-//! 3. The other 3/8 are for trials: one of whom nothing is known is tried alone while its
-//!    user is charged with less than the square of the part that is left of them, and one that rested
-//!    while its user is with less than a quarter of that.
-//! 4. Users take turns to have a receiver sent to alone, and after a trial those who read have as much time. A
-//!    user whose receivers did not read waits before the next is tried, each time `PATIENCE` longer, until all is
-//!    read that they left.
-//! 5. What somebody reads late is taken off the charges of those who were tried last.
+//! The kernel tells only the sum of what is unread. From half of the buffer on, these rules hold:
+//! 1. Who reads is found out alone: a datagram is sent to one receiver, and to nobody else until it is read
+//!    or `PATIENCE` is over. Who read it in time reads. Who did not is charged with it, and rests.
+//! 2. Those who read are sent to together, in rounds, while what nobody is charged with is less than 5/8 of
+//!    the buffer, and alone beyond. After a round that was not read in time each of its members is sent to
+//!    alone once.
+//! 3. The other 3/8 are for trials of those who are not known to read. What is left of the 3/8, squared, is a
+//!    user's share (of 1: half left is a share of a quarter). A receiver that was never tried is tried while
+//!    its user is charged with less than that; one that never read in time, with less than a quarter of
+//!    it; one that did, with less than twice of it, so that those who never read cannot keep it out.
+//! 4. Users take turns to have a receiver sent to alone, and after a trial those who read have as much time.
+//!    Where receivers of a user did not read, the next that never read waits, each time `PATIENCE` longer.
+//! 5. What somebody reads late is taken off the charges of those most likely to: who read before, then who
+//!    failed to less often, then who was tried last. Such a guess may be wrong, so what a receiver is charged
+//!    with when it reads in time stays charged to its user.
 //!
 //! So however many users do not read, room for the trial of another is left. What nobody is charged with
-//! stays below 5/8, as trials charge all that they add; and n users leave at least 1/(n + 1) of the 3/8: where a user's part is the square of
-//! what it leaves, l, what was left before it was l + l², and 1/l is at most one more than 1/(l + l²).
-//! Each bound holds but for a round, and a datagram of each user and of each receiver that read before.
+//! stays below 5/8, as trials charge all that they add; and n users leave at least 1/(2n + 1) of the 3/8, as
+//! a user who takes twice the square of what it leaves, l, found l + 2l², and 1/l is at most two more than
+//! 1/(l + 2l²). Each bound holds but for a round, and a datagram of each user and of each receiver that read
+//! before.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, VecDeque},
     io,
     time::{Duration, Instant},
@@ -36,6 +40,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const FIRST_REST: Duration = Duration::from_millis(100);
 /// up to this, after which one who reads again is served.
 const LAST_REST: Duration = Duration::from_secs(10);
+/// After one as long as this it counts no more that it read before.
+const LAST_REST_OF_READER: Duration = Duration::from_millis(1600);
 /// The longest that a user waits after a trial that failed: those of its receivers that read are served all
 /// the while, and each trial holds up all others.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -175,6 +181,19 @@ struct Known {
     charge: usize,
     /// When it was last sent something alone.
     tried: Instant,
+    /// It read in time once, and has not failed to as often as a sleeper.
+    has_read: bool,
+}
+
+impl Known {
+    /// How likely it reads what it did not read in time, beside others.
+    fn likelihood(&self) -> impl Ord {
+        let rest = match self.standing {
+            Standing::Rests(length) => length,
+            Standing::Reads | Standing::Doubted => Duration::ZERO,
+        };
+        (self.has_read, Reverse(rest), self.tried)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,24 +229,26 @@ impl Tight {
         if self.flight.is_some() {
             return;
         }
-        let left = unread.saturating_sub(self.stuck);
-        self.discharge(self.stuck.saturating_sub(unread), now);
+        let is_read = unread <= self.stuck;
+        // What was sent to one alone was read whole or not at all: what else is gone was read late.
+        let before = match &flight {
+            Some(flight) if !is_read && flight.kind != Kind::Together => {
+                self.stuck + flight.members.values().sum::<usize>()
+            }
+            _ => self.stuck,
+        };
+        self.discharge(before.saturating_sub(unread), now);
         self.stuck = unread;
-        if let Some(Flight {
-            kind,
-            since,
-            members,
-        }) = flight
-        {
-            for key in members.into_keys() {
-                match kind {
-                    _ if left == 0 => self.know(key, now).standing = Standing::Reads,
+        if let Some(flight) = flight {
+            for (key, bytes) in flight.members {
+                match flight.kind {
+                    _ if is_read => self.reads(key, now),
                     Kind::Together => self.know(key, now).standing = Standing::Doubted,
-                    Kind::Alone | Kind::Trial => self.rest(key, left, now),
+                    Kind::Alone | Kind::Trial => self.rest(key, bytes, now),
                 }
             }
-            if kind == Kind::Trial {
-                self.pause = now + (now - since);
+            if flight.kind == Kind::Trial {
+                self.pause = now + (now - flight.since);
             }
         }
         if self.turn.is_some_and(|end| end <= now) {
@@ -290,31 +311,26 @@ impl Tight {
     /// try it.
     fn may_be_alone(&self, to: &Key, now: Instant) -> Result<(), Refusal> {
         let known = self.known.get(to);
-        if known.is_some_and(|known| !matches!(known.standing, Standing::Rests(_))) {
-            return Ok(());
-        }
         let all = self.size / 8 * 3;
         let left = all.saturating_sub(self.charged);
         // In parts of `all`, the square of what is left.
         let share = left as u64 * left as u64 / all.max(1) as u64;
         let user = self.users.get(&to.1);
-        let is_paused = user.is_some_and(|user| now < user.until);
         let of_user = user.map_or(0, |user| user.charge) as u64;
-        match known {
-            Some(Known {
-                standing: Standing::Rests(length),
-                tried,
-                ..
-            }) => {
-                // Those who were never tried must not pay for those who were.
-                let may_be = !is_paused && *tried + *length <= now && of_user < share / 4;
-                may_be.then_some(()).ok_or(Refusal::Unread)
-            }
-            _ => {
-                let may_be = !is_paused && of_user < share;
-                may_be.then_some(()).ok_or(Refusal::Share)
-            }
-        }
+        let Some(known) = known else {
+            return (of_user < share).then_some(()).ok_or(Refusal::Share);
+        };
+        let Standing::Rests(length) = known.standing else {
+            return Ok(());
+        };
+        let is_room = if known.charge == 0 || known.has_read {
+            of_user < 2 * share
+        } else {
+            // Those who were never tried must not pay for those who were.
+            of_user < share / 4 && user.is_none_or(|user| user.until <= now)
+        };
+        let may_be = known.tried + length <= now && is_room;
+        may_be.then_some(()).ok_or(Refusal::Unread)
     }
 
     /// A datagram was sent, and so much is unread now.
@@ -331,6 +347,15 @@ impl Tight {
         }
     }
 
+    /// It read in time, and so all that it was sent before.
+    fn reads(&mut self, key: Key, now: Instant) {
+        let known = self.know(key, now);
+        known.standing = Standing::Reads;
+        known.has_read = true;
+        // Another of its user has what it was charged with, as it seems: that stays charged.
+        known.charge = 0;
+    }
+
     /// It did not read this alone.
     fn rest(&mut self, key: Key, bytes: usize, now: Instant) {
         let known = self.know(key, now);
@@ -339,6 +364,7 @@ impl Tight {
             Standing::Reads | Standing::Doubted => FIRST_REST,
         };
         known.standing = Standing::Rests(length);
+        known.has_read &= length <= LAST_REST_OF_READER;
         known.tried = now;
         let charge = known.charge + bytes;
         self.charge(&key, charge, now);
@@ -357,6 +383,7 @@ impl Tight {
             standing: Standing::Doubted,
             charge: 0,
             tried: now,
+            has_read: false,
         })
     }
 
@@ -364,16 +391,18 @@ impl Tight {
     fn discharge(&mut self, mut bytes: usize, now: Instant) {
         while bytes > 0 {
             let charged = self.known.iter().filter(|(_, known)| known.charge > 0);
-            let Some((&key, known)) = charged.max_by_key(|(_, known)| known.tried) else {
+            let Some((&key, known)) = charged.max_by_key(|(_, known)| known.likelihood()) else {
                 return;
             };
-            let is_known_to_rest = matches!(known.standing, Standing::Rests(_));
             let read = known.charge.min(bytes);
             bytes -= read;
             let charge = known.charge - read;
             self.charge(&key, charge, now);
-            if charge == 0 && is_known_to_rest {
-                self.known.remove(&key);
+            if charge == 0
+                && let Some(known) = self.known.get_mut(&key)
+                && let Standing::Rests(length) = &mut known.standing
+            {
+                *length = FIRST_REST;
             }
         }
     }

@@ -309,3 +309,31 @@ fn one_slow_reader_costs_the_others_no_more_than_a_trial_each() {
     let unread = world.kernel.waiting[&slow].len();
     assert!(unread <= 8, "{unread} datagrams");
 }
+
+#[test]
+fn who_reads_late_at_times_is_served_however_many_of_its_user_read_nothing() {
+    for (sleepers, period) in [(2, 2), (20, 2), (20, 3), (20, 7), (50, 7)] {
+        let mut world = World::new();
+        let all: Vec<Key> = (0..=sleepers).map(|n| key(n, 7)).collect();
+        let reader = all[0];
+        let (mut waits, mut longest, mut got) = (0, 0, 0);
+        for turn in 0..30_000 {
+            waits += 1;
+            // Who begins differs, as it does where each comes when it likes.
+            for n in 0..all.len() {
+                let to = all[(n + turn) % all.len()];
+                if world.send(&to) && to == reader {
+                    (waits, got) = (0, got + 1);
+                }
+            }
+            longest = longest.max(waits);
+            // A machine that is busy runs it late, now and then.
+            let delay = if got % period == 0 { 10 + got % 30 } else { 1 };
+            world.pass([(reader, MILLISECOND * delay)].into_iter());
+        }
+        let most = world.kernel.most;
+        let case = format!("{sleepers} sleepers, late each {period}: {longest} ms, {got}, {most}");
+        assert!(most < SIZE / 8 * 7, "{case}");
+        assert!(longest <= 2_000 && got >= 500, "{case}");
+    }
+}
