@@ -18,7 +18,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -34,7 +34,7 @@ use rustix::{
 use crate::{
     peer::Peer,
     sys::{self, DESCRIPTORS, Interrupter},
-    throttle::Throttle,
+    throttle::{LeftOut, Throttle},
 };
 
 /// Descriptors and sockets that are not closed yet; beyond that, none are received or accepted.
@@ -51,9 +51,10 @@ static CLOSER: Closer = Closer {
         queue: VecDeque::new(),
         open: 0,
         runs: false,
-        came: None,
+        lines: Throttle::new(),
     }),
     more: Condvar::new(),
+    owes_line: AtomicBool::new(false),
 };
 
 struct Closer {
@@ -61,6 +62,8 @@ struct Closer {
     epoll: OnceLock<OwnedFd>,
     work: Mutex<Work>,
     more: Condvar,
+    /// Lines were left out of the log.
+    owes_line: AtomicBool,
 }
 
 struct Work {
@@ -68,7 +71,7 @@ struct Work {
     /// Those of the queue, and the one that is being closed.
     open: usize,
     runs: bool,
-    came: Option<Throttle>,
+    lines: Throttle,
 }
 
 /// What is to be closed.
@@ -134,12 +137,32 @@ pub fn read_away_datagrams(socket: OwnedFd) {
     CLOSER.give(CLOSER.work(), [Open::Unread(socket)]);
 }
 
+/// When `tell_left_out` is next due.
+pub fn due() -> Option<Instant> {
+    // Asked in every turn of the event loop.
+    let owes_line = CLOSER.owes_line.load(Ordering::Relaxed);
+    owes_line.then(|| CLOSER.work().lines.due()).flatten()
+}
+
+/// Has the log tell of the lines that were left out, if their time is over at `now`; at once where there is
+/// none.
+pub fn tell_left_out(now: Option<Instant>) {
+    if due().is_some_and(|due| now.is_none_or(|now| due <= now)) {
+        let LeftOut { lines, .. } = CLOSER.work().lines.take_left_out();
+        CLOSER.owes_line.store(false, Ordering::Relaxed);
+        warn!("descriptors that clients sent: {lines} lines left out");
+    }
+}
+
 impl Work {
     fn note(&mut self, line: impl FnOnce() -> String) {
-        let throttle = self.came.get_or_insert_default();
-        if let Some(left_out) = throttle.pass(1, Instant::now()) {
-            let lines = left_out.lines;
-            warn!("{} ({lines} lines like this left out)", line());
+        match self.lines.pass(1, Instant::now()) {
+            None => CLOSER.owes_line.store(true, Ordering::Relaxed),
+            Some(LeftOut { lines: 0, .. }) => warn!("{}", line()),
+            Some(LeftOut { lines, .. }) => {
+                warn!("{} ({lines} lines like this left out)", line());
+                CLOSER.owes_line.store(false, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ use std::{
 
 use slab::Slab;
 
+pub use log::Kind;
 pub use park::Unusable;
 pub use reload::{Renewal, Trail};
 pub use socket::{Nature, Socket};
@@ -485,6 +486,13 @@ impl<S: Stream> Hub<S> {
             lines.tell_left_out(&socket.name, now);
         }
         self.exchanges.tell_left_out(now);
+    }
+
+    /// Warns of what a client of a socket caused, at the rate that lines of its kind may have.
+    pub fn warn(&mut self, socket: usize, of: Kind, now: Now, line: impl FnOnce() -> String) {
+        let name = &self.sockets[socket].name;
+        let lines = &mut self.lines[socket];
+        lines.write(of, 1, now.instant, || format!("{name}: {}", line()));
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed

@@ -252,6 +252,19 @@ fn who_may_enter_holds_nobody_up_and_is_served() {
 }
 
 #[test]
+fn what_the_log_leaves_out_is_told_though_nothing_more_comes() {
+    let idle = Idle::new(SocketType::STREAM);
+    let sender = idle.connect();
+    let (daemon, _socket) = idle.start_as("", |setup| setup);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    for _ in 0..25 {
+        send_with(&sender, b"x", &[null.as_fd()]);
+        receive_all(&sender, b"x");
+    }
+    daemon.wait_log(&["WARN", "descriptors that clients sent: 5 lines left out"]);
+}
+
+#[test]
 fn who_is_closed_unread_holds_nobody_up() {
     let idle = Idle::new(SocketType::STREAM);
     let attackers = [idle.connect(), idle.connect()];

@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// What a line is about. Each kind has a rate of its own.
+#[allow(missing_docs, reason = "KINDS says what they are")]
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub enum Kind {
     Entered,
     Left,
     Denied,
@@ -35,10 +36,13 @@ pub(super) enum Kind {
     Unreachable,
     Unproven,
     Failed,
+    Unaccepted,
+    Unclosed,
+    Groupless,
 }
 
 /// All kinds, with what a line calls their events that were left out.
-const KINDS: [(Kind, &str); 15] = [
+const KINDS: [(Kind, &str); 18] = [
     (Kind::Entered, "clients connected"),
     (Kind::Left, "clients closed"),
     (
@@ -69,6 +73,15 @@ const KINDS: [(Kind, &str); 15] = [
         "replies not sent to addresses that may be somebody else's",
     ),
     (Kind::Failed, "failures to receive"),
+    (Kind::Unaccepted, "failures to accept"),
+    (
+        Kind::Unclosed,
+        "rests of accepting while descriptors that clients sent were not closed",
+    ),
+    (
+        Kind::Groupless,
+        "clients whose supplementary groups could not be read",
+    ),
 ];
 
 impl Kind {

@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use super::{Phase, Server, count};
 use crate::{
-    handover,
+    closer, handover,
     hub::Now,
     writer::{Unwritten, Writer},
 };
@@ -74,6 +74,7 @@ impl Server {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
             }
         }
+        closer::tell_left_out(None);
         let mut endpoints = self.listeners.park();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;

@@ -20,10 +20,9 @@ use crate::{
     closer,
     connection::{Stream, Watch},
     endpoint::Endpoint,
-    hub::{Hub, Now},
+    hub::{Hub, Kind, Now},
     peer::Peer,
     sys,
-    throttle::Throttle,
     turns::{CLIENT, SHARED},
 };
 
@@ -50,9 +49,6 @@ pub(super) struct Listeners {
     next: usize,
     /// Accepting rests until then: descriptors ran out, or too many wait to be closed.
     rest: Option<Instant>,
-    failed: Throttle,
-    full: Throttle,
-    groupless: Throttle,
 }
 
 struct Listener {
@@ -85,9 +81,6 @@ impl Default for Listeners {
             reserve: reserve(),
             next: 0,
             rest: None,
-            failed: Throttle::default(),
-            full: Throttle::default(),
-            groupless: Throttle::default(),
         }
     }
 }
@@ -160,12 +153,11 @@ impl Listeners {
             // One more might have to wait there.
             if !closer::has_room() {
                 self.rest = Some(now.instant + REST);
-                if let Some(left_out) = self.full.pass(1, now.instant) {
-                    warn!(
-                        "too many descriptors that clients sent are not closed yet: accepting rests for {REST:?} ({} lines like this left out)",
-                        left_out.lines
-                    );
-                }
+                hub.warn(socket, Kind::Unclosed, now, || {
+                    format!(
+                        "too many descriptors that clients sent are not closed yet: accepting rests for {REST:?}"
+                    )
+                });
                 return None;
             }
             match listener.endpoint.accept() {
@@ -184,13 +176,9 @@ impl Listeners {
                     // The fault of this one; the others have their turns.
                     _ => {
                         listener.rest = Some(now.instant + REST);
-                        if let Some(left_out) = self.failed.pass(1, now.instant) {
-                            warn!(
-                                "{}: cannot accept: {error}; this socket rests for {REST:?} ({} lines like this left out)",
-                                hub.sockets()[socket].name(),
-                                left_out.lines
-                            );
-                        }
+                        hub.warn(socket, Kind::Unaccepted, now, || {
+                            format!("cannot accept: {error}; this socket rests for {REST:?}")
+                        });
                         break;
                     }
                 },
@@ -211,7 +199,14 @@ impl Listeners {
     ) -> bool {
         let mut groups = Vec::new();
         if hub.sockets()[socket].asks_groups() {
-            groups = self.groups(&client, &peer, now);
+            groups = sys::groups_of(&client).unwrap_or_else(|error| {
+                hub.warn(socket, Kind::Groupless, now, || {
+                    format!(
+                        "cannot read the supplementary groups of a client ({peer}): {error}; it is judged by its user and its primary group"
+                    )
+                });
+                Vec::new()
+            });
         }
         let had_left = client.had_left();
         let Some(key) = hub.enter(socket, client, peer, &groups, now) else {
@@ -252,20 +247,6 @@ impl Listeners {
         }
         self.reserve = reserve();
         self.rest = Some(now.instant + REST);
-    }
-
-    /// The supplementary groups of a client. One whose groups cannot be read has none: it is judged
-    /// by its user and its primary group.
-    fn groups(&mut self, client: &Accepted, peer: &Peer, now: Now) -> Vec<u32> {
-        sys::groups_of(client).unwrap_or_else(|error| {
-            if let Some(left_out) = self.groupless.pass(1, now.instant) {
-                warn!(
-                    "cannot read the supplementary groups of a client ({peer}): {error}; it counts as having none ({} lines like this left out)",
-                    left_out.lines
-                );
-            }
-            Vec::new()
-        })
     }
 
     /// Stops watching: the next process lets in who waits. Returns the endpoints with their numbers.
