@@ -10,6 +10,7 @@ CHECKS+=(
   records_are_written_under_the_hardened_unit
   access_is_judged_under_the_hardened_unit
   an_abstract_socket_of_the_service_itself_is_told_as_out_of_reach
+  lines_of_its_own_that_journald_forwards_make_no_more_of_them
 )
 
 readonly RECORDS=/srv/lab-kept
@@ -221,4 +222,43 @@ EOF
     fail "nobody is warned"
   journal_has 2 "it is bound in the network" && ! journal_has 3 "it is bound in the network" ||
     fail "it is still said to be out of reach"
+}
+
+# journald sends what it forwards under the credentials of who wrote the line: udsd's own lines come from udsd.
+check_lines_of_its_own_that_journald_forwards_make_no_more_of_them() {
+  local keys marker record=/var/log/udsd/forwarded.json own
+  printf '[Journal]\nForwardToSyslog=yes\n' | put 0644 /dev/stdin /run/systemd/journald.conf.d/lab.conf
+  in_vm systemctl restart systemd-journald.service
+  for keys in '' 'allow-users = ["root"]'; do
+    fresh <<EOF
+[socket.forwarded]
+path = "%t/systemd/journal/syslog"
+type = "datagram"
+mode = "0666"
+service = "collect"
+framing = "syslog"
+record.file = "%L/udsd/forwarded.json"
+$keys
+[socket.talk]
+path = "%t/udsd.sock"
+EOF
+    in_vm rm --force "$record"
+    answers
+    for marker in one two three four five; do
+      # Whoever is refused here is told of in the log, which comes back.
+      in_vm runuser --user outsider -- logger "refused or not"
+      in_vm logger "marker $marker"
+      recorded "marker $marker" "$record"
+    done
+    own=$(in_vm grep --count --fixed-strings -e 'udsd[' "$record") || true
+    if [ -z "$keys" ]; then
+      [ "$own" -ge 1 ] || fail "udsd's own lines are not recorded"
+    else
+      [ "$own" -eq 0 ] || fail "lines of a user who may not enter are recorded"
+      wait_until "a line that names the key" journal_has 1 "allow-users"
+    fi
+    [ "$(journal --output=cat | wc --lines)" -lt 60 ] || fail "udsd's own lines make more of them"
+  done
+  in_vm rm /run/systemd/journald.conf.d/lab.conf
+  in_vm systemctl restart systemd-journald.service
 }
