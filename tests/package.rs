@@ -17,7 +17,7 @@ mod lab {
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -166,6 +166,22 @@ fn promises_of_the_package_hold_under_systemd() {
     let packages = [1, 2].map(|revision| package(folder.path(), revision));
     let [old, new] = packages.map(|path| path.into_os_string());
     run::run_lab(&["--packages".into(), old, new]);
+}
+
+#[test]
+#[ignore = "needs UDSD_TEST_FIRST_PACKAGE, the package of an earlier commit, which .ci/nightly builds"]
+fn an_upgrade_from_an_earlier_package_keeps_clients_and_a_downgrade_ends_them_cleanly() {
+    let first = env::var_os("UDSD_TEST_FIRST_PACKAGE").unwrap();
+    let folder = Folder::new();
+    let new = package(folder.path(), 1).into_os_string();
+    let mut arguments = vec!["--packages".into(), first, new];
+    let checks = [
+        "package_upgrade_keeps_clients",
+        "package_upgrade_keeps_the_crowd",
+        "package_downgrade_ends_clients_cleanly",
+    ];
+    arguments.extend(checks.map(Into::into));
+    run::run_lab(&arguments);
 }
 
 /// This program inside the lab, where an upgrade must not cost the crowd a byte.

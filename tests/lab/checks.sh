@@ -31,13 +31,11 @@ CHECKS=(
 # --- the runner ------------------------------------------------------------------------------------
 
 run_checks() {
-  local check known failed=0 started since
+  local check failed=0 started since
   [ $# -gt 0 ] || set -- "${CHECKS[@]}"
   for check; do
     lab_stands || return 1
-    known=no
-    [[ " ${CHECKS[*]} " != *" $check "* ]] || known=yes
-    [ "$known" = yes ] || { echo "lab: no check is called $check" >&2; return 1; }
+    declare -F "check_$check" >/dev/null || { echo "lab: no check is called $check" >&2; return 1; }
     started=${EPOCHREALTIME/./}
     in_vm journalctl --sync
     since=@$EPOCHREALTIME

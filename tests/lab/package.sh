@@ -37,7 +37,8 @@ prepare_packages() {
 
 # package DPKG'S-ARGUMENTS
 package() {
-  in_vm env DEBIAN_FRONTEND=noninteractive dpkg "$@" >"$stage/dpkg" 2>&1 || fail "dpkg $*: $(cat "$stage/dpkg")"
+  # The file is the administrator's, also where the shipped one changes.
+  in_vm env DEBIAN_FRONTEND=noninteractive dpkg --force-confold "$@" >"$stage/dpkg" 2>&1 || fail "dpkg $*: $(cat "$stage/dpkg")"
   # What a maintainer script complains of goes past dpkg's exit code.
   ! grep --invert-match 'directory .* not empty so not removed' "$stage/dpkg" |
     grep --ignore-case -e error -e warning -e fail -e 'not removed' || fail "dpkg $*: $(cat "$stage/dpkg")"
@@ -178,6 +179,25 @@ upgrade() {
   pid=$(main_pid)
   package --install "$NEW"
   is_not "$pid" MainPID || fail "the old process still runs"
+}
+
+# For a package of an earlier commit: between two of one commit it is like an upgrade.
+check_package_downgrade_ends_clients_cleanly() {
+  installed <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+framing = "lines"
+EOF
+  package --install "$NEW"
+  client owe "$SOCKET" 65536
+  hear sent
+  # dpkg warns of it.
+  in_vm dpkg --force-confold --install "$OLD" >"$stage/dpkg" 2>&1 || fail "dpkg: $(cat "$stage/dpkg")"
+  tell read
+  # What the kernel has is all that it was owed.
+  hear "end of file after 65536 bytes"
+  must_serve "$SOCKET"
+  wait_until "a line that says why" journal_has 1 "clients closed: 1"
 }
 
 check_package_upgrade_starts_nothing_that_was_stopped() {
