@@ -201,7 +201,7 @@ impl Actor {
     /// Shuts down its sending side, in the middle of a message where `torn`.
     pub fn finish(&mut self, plan: &Plan, torn: bool) {
         let message = plan.message(self.number, self.nth, self.messages.len());
-        if torn && message.len() > 1 && self.can_send() {
+        if torn && message.len() > 1 && self.can_send() && !plan.has_packets() {
             self.put(&message[..message.len() - 1]);
             if matches!(plan.socket.framing, Framing::Lines | Framing::Nul) {
                 self.unterminated = true;

@@ -198,8 +198,10 @@ impl Schedule {
     /// More or less may wait, for a longer or shorter time.
     fn resize(&mut self, i: usize) {
         let before = self.rooms[i].plan.socket.queue_size;
+        let now = self.now();
         self.rescale(i);
-        let plan = &mut self.rooms[i].plan;
+        let room = &mut self.rooms[i];
+        let plan = &mut room.plan;
         let longest = plan.longest();
         plan.socket.queue_size = longest + self.random.below(200) as usize;
         if let Some(record) = &mut plan.socket.record {
@@ -208,9 +210,17 @@ impl Schedule {
         plan.socket.slow_timeout =
             self.random
                 .pick(&[2 * SECOND, 8 * SECOND, Duration::from_secs(3600)]);
-        let half = plan.socket.queue_size / 2;
-        self.rooms[i].half = half;
-        self.rooms[i].before = self.rooms[i].before.max(before);
+        if plan.witness != Witness::Listener {
+            let timeout =
+                self.random
+                    .pick(&[None, Some(3 * SECOND), Some(Duration::from_secs(3600))]);
+            if timeout != plan.socket.idle_timeout {
+                plan.socket.idle_timeout = timeout;
+                room.idle_since = now;
+            }
+        }
+        room.half = plan.socket.queue_size / 2;
+        room.before = room.before.max(before);
         for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
             actor.before = actor.before.max(before);
         }
@@ -232,6 +242,7 @@ impl Schedule {
         );
         let fits = self.quotas.is_none() || plan.longest() <= self.longest;
         let mut actors = self.actors.iter().filter(|actor| actor.room == i);
+        let is_framed = is_framed && !plan.has_packets();
         if plan.is(ServiceKind::Collect) || !is_framed || !fits || actors.any(Actor::is_undecided) {
             return;
         }

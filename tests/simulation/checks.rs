@@ -390,7 +390,7 @@ impl Schedule {
             assert!(
                 !actor.is_open()
                     || actor.excused
-                    || actor.active + timeout > self.now()
+                    || actor.active.max(room.idle_since) + timeout > self.now()
                     || actor.is_unread()
                     || actor.receiver.owed() > 0,
                 "client {} was silent since {:?} and is still here",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use udsd::{
-    config::{self, Record, ServiceKind, SlowClient},
+    config::{self, Record, ServiceKind, SlowClient, SocketType},
     frame::Framing,
     record::Format,
 };
@@ -92,8 +92,14 @@ impl Plan {
             ..Record::default()
         });
         let idle_timeout = random.pick(&[None, None, Some(HOUR), Some(3 * SECOND)]);
+        // The kernel's packets are to the hub a stream of which each message is whole.
+        let kind = match framing {
+            Framing::LengthPrefixed if random.one_in(2) => SocketType::Seqpacket,
+            _ => SocketType::Stream,
+        };
         let socket = config::Socket {
             name: format!("s{number}"),
+            kind,
             service,
             framing,
             message_size,
@@ -120,6 +126,11 @@ impl Plan {
 
     pub fn is(&self, service: ServiceKind) -> bool {
         self.socket.service == service
+    }
+
+    /// Of a seqpacket socket.
+    pub fn has_packets(&self) -> bool {
+        self.socket.kind == SocketType::Seqpacket
     }
 
     /// Under `none` each byte is followed by itself.
@@ -188,7 +199,8 @@ impl Plan {
             Framing::None | Framing::Fixed(_) | Framing::CString(_)
         );
         let cut = self.is(ServiceKind::Collect);
-        (!fits && !cut).then(|| self.framed(vec![b'o'; self.socket.message_size + 1]))
+        (!fits && !cut && !self.has_packets())
+            .then(|| self.framed(vec![b'o'; self.socket.message_size + 1]))
     }
 
     /// The same as echo and an unstamped relay pass it on.
@@ -199,6 +211,14 @@ impl Plan {
             sent[end..].fill(0);
         }
         sent
+    }
+
+    /// How many bytes a client sees of a message in wire form.
+    pub fn bytes_of(&self, passed: &[u8]) -> usize {
+        match self.has_packets() {
+            true => self.body_of(passed).len(),
+            false => passed.len(),
+        }
     }
 
     /// The body of a message in wire form.

@@ -89,7 +89,7 @@ impl Receiver {
             self.seen += length;
             let body = plan.body_of(message);
             if plan.socket.stamp && body.starts_with(b"{\"gap\"") {
-                self.take_gap(str::from_utf8(body).unwrap())?;
+                self.take_gap(plan, str::from_utf8(body).unwrap())?;
                 continue;
             }
             loop {
@@ -114,13 +114,13 @@ impl Receiver {
         Ok(())
     }
 
-    fn take_gap(&mut self, text: &str) -> Result<(), String> {
+    fn take_gap(&mut self, plan: &Plan, text: &str) -> Result<(), String> {
         let count = number_after(text, "\"count\":");
         let bytes = number_after(text, "\"bytes\":");
         let expected = format!("{{\"gap\":{{\"count\":{count},\"bytes\":{bytes}}}}}");
         let mut missing = 0;
         for _ in 0..count {
-            missing += self.next().map_or(0, <[u8]>::len);
+            missing += self.next().map_or(0, |message| plan.bytes_of(message));
         }
         self.dropped += count;
         if text != expected || count == 0 || missing != bytes {

@@ -34,6 +34,8 @@ pub struct Room {
     pub numbered: usize,
     /// How much its clients have to read in `slow-timeout`, bytes.
     pub half: usize,
+    /// Since when its `idle-timeout` holds.
+    pub idle_since: Duration,
     /// Clients that came.
     pub entered: usize,
     /// Messages in the common order so far.
@@ -53,6 +55,7 @@ impl Room {
     pub fn new(plan: Plan, index: usize, place: usize, seen: usize) -> Self {
         Room {
             half: plan.socket.queue_size / 2,
+            idle_since: Duration::ZERO,
             plan,
             index,
             place,
