@@ -26,6 +26,17 @@ pub struct Message<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// `bytes`, which are so many whole messages.
+    #[must_use]
+    pub fn whole(framing: Framing, bytes: &'a [u8], messages: u64) -> Self {
+        Batch {
+            bytes,
+            messages,
+            framing,
+            truncated: false,
+        }
+    }
+
     /// The whole messages at the start of `bytes`, none of them longer than `limit`.
     #[must_use]
     pub fn scan(framing: Framing, bytes: &'a [u8], limit: usize) -> Self {
@@ -36,12 +47,7 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn scan_some(framing: Framing, bytes: &'a [u8], limit: usize, most: u64) -> Self {
         let scan = framing.scan(bytes, limit, most);
-        Batch {
-            bytes: &bytes[..scan.bytes],
-            messages: scan.messages,
-            framing,
-            truncated: false,
-        }
+        Self::whole(framing, &bytes[..scan.bytes], scan.messages)
     }
 
     /// `body` is the first part of one message that was too long.

@@ -18,7 +18,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -54,7 +54,6 @@ static CLOSER: Closer = Closer {
         lines: Throttle::new(),
     }),
     more: Condvar::new(),
-    owes_line: AtomicBool::new(false),
 };
 
 struct Closer {
@@ -62,8 +61,6 @@ struct Closer {
     epoll: OnceLock<OwnedFd>,
     work: Mutex<Work>,
     more: Condvar,
-    /// Lines were left out of the log.
-    owes_line: AtomicBool,
 }
 
 struct Work {
@@ -137,32 +134,26 @@ pub fn read_away_datagrams(socket: OwnedFd) {
     CLOSER.give(CLOSER.work(), [Open::Unread(socket)]);
 }
 
-/// When `tell_left_out` is next due.
-pub fn due() -> Option<Instant> {
-    // Asked in every turn of the event loop.
-    let owes_line = CLOSER.owes_line.load(Ordering::Relaxed);
-    owes_line.then(|| CLOSER.work().lines.due()).flatten()
-}
-
-/// Has the log tell of the lines that were left out, if their time is over at `now`; at once where there is
-/// none.
-pub fn tell_left_out(now: Option<Instant>) {
-    if due().is_some_and(|due| now.is_none_or(|now| due <= now)) {
-        let LeftOut { lines, .. } = CLOSER.work().lines.take_left_out();
-        CLOSER.owes_line.store(false, Ordering::Relaxed);
-        warn!("descriptors that clients sent: {lines} lines left out");
-    }
+/// Has the log tell of the lines that were left out. This process ends; until then the thread does it in time.
+pub fn tell_left_out() {
+    CLOSER.work().tell_left_out();
 }
 
 impl Work {
     fn note(&mut self, line: impl FnOnce() -> String) {
         match self.lines.pass(1, Instant::now()) {
-            None => CLOSER.owes_line.store(true, Ordering::Relaxed),
+            None => {}
             Some(LeftOut { lines: 0, .. }) => warn!("{}", line()),
             Some(LeftOut { lines, .. }) => {
                 warn!("{} ({lines} lines like this left out)", line());
-                CLOSER.owes_line.store(false, Ordering::Relaxed);
             }
+        }
+    }
+
+    fn tell_left_out(&mut self) {
+        if self.lines.due().is_some() {
+            let LeftOut { lines, .. } = self.lines.take_left_out();
+            warn!("descriptors that clients sent: {lines} lines left out");
         }
     }
 }
@@ -209,6 +200,20 @@ impl Closer {
         }
     }
 
+    /// Waits until there may be more to do, or lines that were left out are to be told.
+    fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        let Some(due) = work.lines.due() else {
+            let waited = self.more.wait(work);
+            return waited.unwrap_or_else(PoisonError::into_inner);
+        };
+        let span = due.saturating_duration_since(Instant::now());
+        if span.is_zero() {
+            work.tell_left_out();
+        }
+        let waited = self.more.wait_timeout(work, span);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn run(&self) {
         let interrupter = Interrupter::new();
         if let Err(error) = &interrupter {
@@ -218,8 +223,7 @@ impl Closer {
         let mut work = self.work();
         loop {
             let Some(next) = work.queue.pop_front() else {
-                let waited = self.more.wait(work);
-                work = waited.unwrap_or_else(PoisonError::into_inner);
+                work = self.wait(work);
                 continue;
             };
             drop(work);

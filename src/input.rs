@@ -1,8 +1,10 @@
 //! The bytes that one client sent and that are not yet delivered: cuts what was read into batches and
-//! keeps what is not yet a whole message, or not yet taken. What a message is for, it does not know:
-//! batches go to the closure that is passed in.
+//! keeps what is not yet a whole message, or not yet taken. What a message is for, it does not know.
 
-use std::mem;
+use std::{
+    mem,
+    ops::{Deref, DerefMut},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,7 @@ use crate::{
     batch::Batch,
     counters::UNCOUNTABLE,
     error::Close,
-    frame::{Cut, Framing, Skip},
+    frame::{Cut, Framing, Scan, Skip},
     serde_base64,
     turns::MESSAGES,
 };
@@ -35,15 +37,6 @@ pub enum TooLong {
     Refuse,
     /// Its first part is kept, marked as truncated.
     Keep,
-}
-
-/// What became of the bytes that were fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fed {
-    /// Every whole message was taken.
-    All,
-    /// The service did not take all; the rest is held.
-    Blocked,
 }
 
 /// The bytes of one client that are not yet delivered. Holds no memory where there are none.
@@ -162,84 +155,8 @@ impl Input {
         }
     }
 
-    /// Cuts `bytes`, which were just read, and delivers what is whole. Only C-string padding in
-    /// `bytes` is written to. Not to be called while blocked.
-    ///
-    /// # Errors
-    /// Those of `deliver`, and `MessageTooLong` where the rule says `TooLong::Close`.
-    pub fn feed(
-        &mut self,
-        mut bytes: &mut [u8],
-        rule: &Rule,
-        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
-    ) -> Result<Fed, Close> {
-        debug_assert!(!self.is_blocked(), "fed while messages wait");
-        let framing = rule.framing;
-        let mut limit = self.limit_under(rule);
-        self.limit = limit;
-        loop {
-            if let Some(skip) = self.skip.take() {
-                let (passed, rest) = framing.skip(skip, bytes);
-                self.skip = rest;
-                bytes = &mut bytes[passed..];
-            }
-            if self.held.is_empty() {
-                // Straight from the read buffer.
-                framing.blank(bytes);
-                let batch = Batch::scan(framing, bytes, limit);
-                let whole = batch.bytes.len();
-                if whole > 0 {
-                    let taken = deliver(batch)?;
-                    if taken < whole {
-                        self.hold(&bytes[taken..]);
-                        self.whole = whole - taken;
-                        return Ok(Fed::Blocked);
-                    }
-                    bytes = &mut bytes[whole..];
-                }
-            }
-            if bytes.is_empty() {
-                return Ok(Fed::All);
-            }
-            match framing.cut(&self.held, bytes, limit) {
-                // Filler stands only where nothing is held, and `scan` has passed over that.
-                Cut::Whole(n) | Cut::Filler(n) => {
-                    self.hold(&bytes[..n]);
-                    self.whole = self.held.len();
-                    framing.blank(&mut self.held);
-                    bytes = &mut bytes[n..];
-                }
-                Cut::Partial => {
-                    self.hold(bytes);
-                    return Ok(Fed::All);
-                }
-                Cut::TooLong { body, skip } => {
-                    let Some(n) = self.cut_short(bytes, rule, body, skip)? else {
-                        return Ok(Fed::All);
-                    };
-                    bytes = &mut bytes[n..];
-                    if rule.too_long == TooLong::Refuse {
-                        limit = rule.message_size;
-                        self.limit = limit;
-                        continue;
-                    }
-                }
-            }
-            if self.deliver_whole(framing, deliver)? == Fed::Blocked {
-                // What waits is whole: what came behind it was not begun under a larger limit.
-                self.limit = rule.message_size;
-                self.hold(bytes);
-                return Ok(Fed::Blocked);
-            }
-            self.held = Vec::new();
-            self.start = 0;
-            limit = rule.message_size;
-            self.limit = limit;
-        }
-    }
-
-    /// Of a message that is too long, keeps its first part, or nothing where it is refused: how many of
-    /// `bytes` belong to that part, or `None` where all do and more is to come.
+    /// Of a message that is too long, keeps its first part, or nothing where it is refused. Returns how many
+    /// of `bytes` belong to that part.
     #[cold]
     fn cut_short(
         &mut self,
@@ -247,7 +164,7 @@ impl Input {
         rule: &Rule,
         body: usize,
         skip: Skip,
-    ) -> Result<Option<usize>, Close> {
+    ) -> Result<usize, Close> {
         let limit = self.limit;
         if rule.too_long != TooLong::Refuse {
             self.note_length(bytes, body, skip, limit);
@@ -257,13 +174,14 @@ impl Input {
         }
         if self.held.len() + bytes.len() < body + limit {
             self.hold(bytes);
-            return Ok(None);
+            return Ok(bytes.len());
         }
         let n = (body + limit).saturating_sub(self.held.len());
         self.skip = Some(skip);
         if rule.too_long == TooLong::Refuse {
             self.refused += 1;
             self.held = Vec::new();
+            self.limit = rule.message_size;
         } else {
             self.hold(&bytes[..n]);
             self.held.truncate(body + limit);
@@ -271,7 +189,34 @@ impl Input {
             self.whole = limit;
             self.truncated = true;
         }
-        Ok(Some(n))
+        Ok(n)
+    }
+
+    /// What was just read, in batches. Only C-string padding in `bytes` is written to. Not to be called
+    /// while messages wait.
+    pub fn feed<'a>(&'a mut self, bytes: &'a mut [u8], rule: Rule) -> Batches<'a> {
+        debug_assert!(!self.is_blocked(), "fed while messages wait");
+        self.limit = self.limit_under(&rule);
+        Batches::new(self, Bytes::Read(bytes), rule)
+    }
+
+    /// What waited, and what came behind it.
+    pub fn resume(&mut self, rule: Rule) -> Batches<'_> {
+        Batches::new(self, Bytes::Behind(Vec::new()), rule)
+    }
+
+    /// What is left at the end of the stream, as a message where the framing lets it be one.
+    pub fn finish(&mut self, rule: Rule) -> Batches<'_> {
+        if !self.held.is_empty() && self.skip.is_none() {
+            let framing = rule.framing;
+            let cut = framing.cut(&[], &self.held, self.limit_under(&rule));
+            // A terminator.
+            self.held.reserve_exact(1);
+            if !matches!(cut, Cut::TooLong { .. }) && framing.finish(&mut self.held) {
+                self.whole = self.held.len();
+            }
+        }
+        self.resume(rule)
     }
 
     /// The greatest length of the message that comes next: one that was begun under a larger
@@ -283,93 +228,168 @@ impl Input {
             rule.message_size.max(self.limit)
         }
     }
+}
 
-    /// Delivers what waited, then goes on with what came behind it.
-    ///
-    /// # Errors
-    /// As `feed`.
-    pub fn resume(
-        &mut self,
-        rule: &Rule,
-        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
-    ) -> Result<Fed, Close> {
-        if !self.is_blocked() {
-            return Ok(Fed::All);
+/// The batches of what one client sent: `next_batch` cuts one, and `took` says how much of it the service took.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    input: &'a mut Input,
+    rule: Rule,
+    /// What is not cut yet begins at `at`.
+    bytes: Bytes<'a>,
+    at: usize,
+    /// The batch that `next_batch` gave: so many bytes, from `bytes` or else from what is held.
+    offered: usize,
+    is_fresh: bool,
+}
+
+#[derive(Debug)]
+enum Bytes<'a> {
+    /// They were just read.
+    Read(&'a mut [u8]),
+    /// They came behind messages that waited.
+    Behind(Vec<u8>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Read(bytes) => bytes,
+            Bytes::Behind(bytes) => bytes,
         }
-        if self.deliver_whole(rule.framing, deliver)? == Fed::Blocked {
-            return Ok(Fed::Blocked);
+    }
+}
+
+impl DerefMut for Bytes<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Bytes::Read(bytes) => bytes,
+            Bytes::Behind(bytes) => bytes,
         }
-        // All of it came before.
-        let rule = Rule {
-            message_size: self.limit_under(rule),
-            ..*rule
-        };
-        let mut held = mem::take(&mut self.held);
-        let start = mem::take(&mut self.start);
-        self.feed(&mut held[start..], &rule, deliver)
+    }
+}
+
+impl<'a> Batches<'a> {
+    fn new(input: &'a mut Input, bytes: Bytes<'a>, rule: Rule) -> Self {
+        Batches {
+            input,
+            rule,
+            bytes,
+            at: 0,
+            offered: 0,
+            is_fresh: false,
+        }
     }
 
-    /// At end of stream: what is left becomes a message, where the framing lets it.
+    /// The next whole messages, if there are any. What is no whole message is held.
     ///
     /// # Errors
-    /// Those of `deliver`.
-    pub fn finish(
-        &mut self,
-        rule: &Rule,
-        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
-    ) -> Result<Fed, Close> {
-        let too_long = || {
-            matches!(
-                rule.framing.cut(&[], &self.held, self.limit_under(rule)),
-                Cut::TooLong { .. }
-            )
-        };
-        if self.skip.is_some() || self.held.is_empty() || too_long() {
-            return Ok(Fed::All);
-        }
-        // A terminator.
-        self.held.reserve_exact(1);
-        if !rule.framing.finish(&mut self.held) {
-            return Ok(Fed::All);
-        }
-        self.whole = self.held.len();
-        let fed = self.deliver_whole(rule.framing, deliver)?;
-        if fed == Fed::All {
-            self.held = Vec::new();
-            self.start = 0;
-        }
-        Ok(fed)
-    }
-
-    fn deliver_whole(
-        &mut self,
-        framing: Framing,
-        deliver: &mut impl FnMut(Batch<'_>) -> Result<usize, Close>,
-    ) -> Result<Fed, Close> {
-        while self.whole > 0 {
-            let bytes = &self.held[self.start..self.start + self.whole];
-            let batch = if self.truncated {
-                Batch::truncated(framing, bytes)
-            } else {
-                // As many as may be taken at once: who looks at all of them each time looks too often.
-                Batch::scan_some(framing, bytes, usize::MAX, MESSAGES)
-            };
-            let offered = batch.bytes.len();
-            let taken = deliver(batch)?;
-            self.start += taken;
-            self.whole -= taken;
-            if taken == 0 || taken < offered {
-                // What was taken goes, or it would count with what waits; but not each time.
-                if self.start > self.held.len() / 8 {
-                    self.held.drain(..mem::take(&mut self.start));
-                    self.held.shrink_to_fit();
-                }
-                return Ok(Fed::Blocked);
+    /// `MessageTooLong` where the rule says `TooLong::Close`.
+    pub fn next_batch(&mut self) -> Result<Option<Batch<'_>>, Close> {
+        let framing = self.rule.framing;
+        while self.input.whole == 0 {
+            if let Some(skip) = self.input.skip {
+                let (passed, rest) = framing.skip(skip, &self.bytes[self.at..]);
+                self.input.skip = rest;
+                self.at += passed;
             }
+            let bytes = &mut self.bytes[self.at..];
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if self.input.held.is_empty() {
+                framing.blank(bytes);
+                let Scan { bytes, messages } = framing.scan(bytes, self.input.limit, u64::MAX);
+                if bytes > 0 {
+                    (self.offered, self.is_fresh) = (bytes, true);
+                    let bytes = &self.bytes[self.at..][..bytes];
+                    return Ok(Some(Batch::whole(framing, bytes, messages)));
+                }
+            }
+            self.hold_next()?;
         }
-        self.truncated = false;
-        self.is_noted = false;
-        Ok(Fed::All)
+        let Input {
+            held, start, whole, ..
+        } = &*self.input;
+        let bytes = &held[*start..*start + *whole];
+        let batch = if self.input.truncated {
+            Batch::truncated(framing, bytes)
+        } else {
+            // As many as may be taken at once: who looks at all of them each time looks too often.
+            Batch::scan_some(framing, bytes, usize::MAX, MESSAGES)
+        };
+        (self.offered, self.is_fresh) = (batch.bytes.len(), false);
+        Ok(Some(batch))
+    }
+
+    /// Holds what comes next: a whole message, or the first part of one.
+    fn hold_next(&mut self) -> Result<(), Close> {
+        let Batches {
+            input, rule, at, ..
+        } = self;
+        let bytes = &self.bytes[*at..];
+        *at += match rule.framing.cut(&input.held, bytes, input.limit) {
+            // Filler stands only where nothing is held, and `scan` has passed over that.
+            Cut::Whole(n) | Cut::Filler(n) => {
+                input.hold(&bytes[..n]);
+                input.whole = input.held.len();
+                rule.framing.blank(&mut input.held);
+                n
+            }
+            Cut::Partial => {
+                input.hold(bytes);
+                bytes.len()
+            }
+            Cut::TooLong { body, skip } => input.cut_short(bytes, rule, body, skip)?,
+        };
+        Ok(())
+    }
+
+    /// The service took so many bytes of the last batch, in whole messages. False where that was not all:
+    /// the rest is held, and waits.
+    pub fn took(&mut self, taken: usize) -> bool {
+        let Batches {
+            input, rule, at, ..
+        } = self;
+        if self.is_fresh {
+            *at += taken;
+            if taken < self.offered {
+                input.hold(&self.bytes[*at..]);
+                input.whole = self.offered - taken;
+                return false;
+            }
+            return true;
+        }
+        input.start += taken;
+        input.whole -= taken;
+        if taken < self.offered || taken == 0 {
+            // What was taken goes, or it would count with what waits; but not each time.
+            if input.start > input.held.len() / 8 {
+                input.held.drain(..mem::take(&mut input.start));
+                input.held.shrink_to_fit();
+            }
+            if *at < self.bytes.len() {
+                // What waits is whole: what came behind it was not begun under a larger limit.
+                input.limit = rule.message_size;
+                input.hold(&self.bytes[*at..]);
+            }
+            return false;
+        }
+        if input.whole == 0 {
+            input.truncated = false;
+            input.is_noted = false;
+            let held = mem::take(&mut input.held);
+            let start = mem::take(&mut input.start);
+            if start < held.len() {
+                // All of it came before, perhaps under a larger limit.
+                rule.message_size = rule.message_size.max(input.limit);
+                (self.bytes, self.at) = (Bytes::Behind(held), start);
+            }
+            input.limit = rule.message_size;
+        }
+        true
     }
 }
 
@@ -378,6 +398,28 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fed {
+        /// Every whole message was taken.
+        All,
+        /// The rest is held.
+        Blocked,
+    }
+
+    /// Offers each batch to a service that says how many bytes it takes.
+    fn deliver(
+        mut batches: Batches<'_>,
+        mut take: impl FnMut(Batch<'_>) -> usize,
+    ) -> Result<Fed, Close> {
+        while let Some(batch) = batches.next_batch()? {
+            let taken = take(batch);
+            if !batches.took(taken) {
+                return Ok(Fed::Blocked);
+            }
+        }
+        Ok(Fed::All)
+    }
 
     #[test]
     fn a_length_over_the_limit_is_told_once_as_soon_as_it_is_seen() {
@@ -393,9 +435,8 @@ mod tests {
                 };
                 let mut input = Input::default();
                 let feed = |input: &mut Input, bytes: &[u8]| {
-                    let _ = input.feed(&mut bytes.to_vec(), &rule, &mut |batch| {
-                        Ok(batch.bytes.len())
-                    });
+                    let mut bytes = bytes.to_vec();
+                    let _ = deliver(input.feed(&mut bytes, rule), |batch| batch.bytes.len());
                     input.take_announced()
                 };
                 let seen: Vec<Announced> = prefix
@@ -430,10 +471,10 @@ mod tests {
         let message = [&[0, 0, 0, 12], b"abcdefghijkl".as_slice()].concat();
         let mut input = Input::default();
         for n in 0..3 {
-            let fed = input.feed(&mut message.clone(), &rule, &mut |_| Ok(0));
+            let fed = deliver(input.feed(&mut message.clone(), rule), |_| 0);
             assert_eq!(fed.unwrap(), Fed::Blocked);
             assert!(input.take_announced().is_some(), "message {n}");
-            let fed = input.resume(&rule, &mut |batch| Ok(batch.bytes.len()));
+            let fed = deliver(input.resume(rule), |batch| batch.bytes.len());
             assert_eq!(fed.unwrap(), Fed::All);
             assert_eq!(input.take_announced(), None, "told twice");
             assert!(input.is_clear());
@@ -454,17 +495,17 @@ mod tests {
             }
         }
 
-        fn take(&mut self, batch: Batch<'_>) -> Result<usize, Close> {
+        fn take(&mut self, batch: Batch<'_>) -> usize {
             let mut taken = 0;
             for message in batch.iter() {
                 if self.quota == 0 {
-                    return Ok(taken);
+                    return taken;
                 }
                 self.quota -= 1;
                 self.bodies.push((message.body.to_vec(), message.truncated));
                 taken = message.end;
             }
-            Ok(batch.bytes.len())
+            batch.bytes.len()
         }
     }
 
@@ -490,17 +531,18 @@ mod tests {
             while fed == Fed::Blocked {
                 assert!(input.is_blocked());
                 taker.quota = quota;
-                fed = input.resume(rule, &mut |batch| taker.take(batch)).unwrap();
+                fed = deliver(input.resume(*rule), |batch| taker.take(batch)).unwrap();
             }
             assert!(!input.is_blocked());
         };
         for piece in pieces {
-            let fed = input
-                .feed(&mut piece.to_vec(), rule, &mut |batch| taker.take(batch))
-                .unwrap();
+            let fed = deliver(input.feed(&mut piece.to_vec(), *rule), |batch| {
+                taker.take(batch)
+            });
+            let fed = fed.unwrap();
             settle(&mut input, &mut taker, fed);
         }
-        let fed = input.finish(rule, &mut |batch| taker.take(batch)).unwrap();
+        let fed = deliver(input.finish(*rule), |batch| taker.take(batch)).unwrap();
         settle(&mut input, &mut taker, fed);
         (taker.bodies, input.take_refused())
     }
@@ -585,9 +627,8 @@ mod tests {
     fn what_is_lost_with_a_blocked_client_is_counted_message_by_message() {
         let rule = rule(Framing::Lines, 4);
         let mut input = Input::default();
-        let mut full = |_: Batch<'_>| Ok(0);
-        let mut feed = |input: &mut Input, bytes: &[u8]| {
-            input.feed(&mut bytes.to_vec(), &rule, &mut full).unwrap()
+        let feed = |input: &mut Input, bytes: &[u8]| {
+            deliver(input.feed(&mut bytes.to_vec(), rule), |_| 0).unwrap()
         };
         assert_eq!(feed(&mut input, b"on"), Fed::All);
         assert_eq!(input.loss(Framing::Lines), (0, true));
@@ -607,9 +648,9 @@ mod tests {
         for piece in [&b"ab\0secr"[..], b"etcd\0x", b"yzabc"] {
             let mut keep = |batch: Batch<'_>| {
                 seen.extend_from_slice(batch.bytes);
-                Ok(batch.bytes.len())
+                batch.bytes.len()
             };
-            input.feed(&mut piece.to_vec(), &rule, &mut keep).unwrap();
+            deliver(input.feed(&mut piece.to_vec(), rule), &mut keep).unwrap();
         }
         assert_eq!(seen, b"ab\0\0\0\0\0\0tcd\0\0\0\0\0");
     }
@@ -622,8 +663,10 @@ mod tests {
         };
         let mut input = Input::default();
         let mut taker = Taker::new(usize::MAX);
-        let mut feed =
-            |bytes: &[u8]| input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch));
+        let mut feed = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            deliver(input.feed(&mut bytes, rule), |batch| taker.take(batch))
+        };
         assert!(feed(b"abcd\r\nabc").is_ok());
         assert!(matches!(
             feed(b"de"),
@@ -680,13 +723,15 @@ mod tests {
             let mut taker = Taker::new(0);
             let feed = |input: &mut Input, taker: &mut Taker, bytes: &[u8], size| {
                 let rule = with(size);
-                input.feed(&mut bytes.to_vec(), &rule, &mut |batch| taker.take(batch))
+                deliver(input.feed(&mut bytes.to_vec(), rule), |batch| {
+                    taker.take(batch)
+                })
             };
             // Whole ones that wait, one behind them that was not cut, and a part.
             let fed = feed(&mut input, &mut taker, b"abcde\nfghij\nklm", 6).unwrap();
             assert_eq!(fed, Fed::Blocked);
             taker.quota = usize::MAX;
-            let fed = input.resume(&with(2), &mut |batch| taker.take(batch));
+            let fed = deliver(input.resume(with(2)), |batch| taker.take(batch));
             assert_eq!(fed.unwrap(), Fed::All);
             let fed = feed(&mut input, &mut taker, b"no\npq\n", 2).unwrap();
             assert_eq!(fed, Fed::All);
@@ -719,12 +764,12 @@ mod tests {
         let mut input = Input::default();
         let mut taker = Taker::new(0);
         let mut take = |batch: Batch<'_>| taker.take(batch);
-        let fed = input.feed(&mut b"abc".to_vec(), &with(6), &mut take);
+        let fed = deliver(input.feed(&mut b"abc".to_vec(), with(6)), &mut take);
         assert_eq!(fed.unwrap(), Fed::All);
-        let fed = input.feed(&mut b"de\nfghij\n".to_vec(), &with(2), &mut take);
+        let fed = deliver(input.feed(&mut b"de\nfghij\n".to_vec(), with(2)), &mut take);
         assert_eq!(fed.unwrap(), Fed::Blocked);
         taker.quota = usize::MAX;
-        let fed = input.resume(&with(2), &mut |batch| taker.take(batch));
+        let fed = deliver(input.resume(with(2)), |batch| taker.take(batch));
         assert!(matches!(fed, Err(Close::MessageTooLong { limit: 2 })));
         assert_eq!(taker.bodies, [(b"abcde".to_vec(), false)]);
     }
@@ -735,9 +780,10 @@ mod tests {
         let mut input = Input::default();
         let mut taker = Taker::new(usize::MAX);
         for _ in 0..10_000 {
-            input
-                .feed(&mut [b'x'; 999], &rule, &mut |batch| taker.take(batch))
-                .unwrap();
+            deliver(input.feed(&mut [b'x'; 999], rule), |batch| {
+                taker.take(batch)
+            })
+            .unwrap();
             assert!(input.held.len() <= 1001 && input.held.capacity() <= 4096);
         }
         assert_eq!(taker.bodies, [(vec![b'x'; 1000], true)]);

@@ -272,7 +272,6 @@ impl Server {
             self.stop_until(),
             self.heap_due,
             self.idle_until(),
-            closer::due(),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
             self.timer
@@ -326,7 +325,7 @@ impl Server {
     /// The last lines of the log: what happened on each socket.
     fn sum_up(&mut self) {
         self.hub.tell_left_out(None);
-        closer::tell_left_out(None);
+        closer::tell_left_out();
         for socket in self.hub.sockets().iter().filter(|of| !of.is_retired()) {
             info!("{}: {}", socket.name(), socket.counters());
         }
@@ -334,7 +333,6 @@ impl Server {
 
     /// Tells the manager what is due.
     fn report(&mut self, now: Now) {
-        closer::tell_left_out(Some(now.instant));
         if let Some((span, due)) = &mut self.watchdog
             && *due <= now.instant
         {

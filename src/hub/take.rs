@@ -8,6 +8,7 @@ use crate::{
     connection::{Awaits, Stream},
     error::Close,
     frame::Framing,
+    input::Batches,
     service::{Outbox, Record, Sender, Service},
 };
 
@@ -27,9 +28,26 @@ pub(super) struct Taken {
 }
 
 impl Socket {
+    /// Receives what one client sent, until it has to wait.
+    pub(super) fn receive<S: Stream>(
+        &mut self,
+        from: &Sender,
+        mut batches: Batches<'_>,
+        out: &mut Outbox<'_, S>,
+        so_far: &mut Taken,
+    ) -> Result<(), Close> {
+        while let Some(batch) = batches.next_batch()? {
+            let taken = self.take(from, &batch, out, so_far);
+            if !batches.took(taken) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes messages from the start of `batch`; returns the bytes that it took. What it does not
     /// take waits with the sender or, where that is closed, is counted.
-    pub(super) fn take<S: Stream>(
+    fn take<S: Stream>(
         &mut self,
         from: &Sender,
         batch: &Batch<'_>,

@@ -9,10 +9,9 @@ use super::{
     take::Taken,
 };
 use crate::{
-    batch::Batch,
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
-    input::{Announced, Fed, Input},
+    input::{Announced, Input},
     service::{Outbox, Record, Sender, Service},
     turns::MESSAGES,
 };
@@ -338,12 +337,12 @@ impl<S: Stream> Hub<S> {
         let rule = socket.rule;
         let most_messages = socket.service.most_messages();
         let mut taken = Taken::default();
-        let mut take = |batch: Batch<'_>| Ok(socket.take(&from, &batch, &mut out, &mut taken));
-        let fed = match step {
-            Step::Resume => input.resume(&rule, &mut take),
-            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], &rule, &mut take),
-            Step::Finish => input.finish(&rule, &mut take),
+        let batches = match step {
+            Step::Resume => input.resume(rule),
+            Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule),
+            Step::Finish => input.finish(rule),
         };
+        let received = socket.receive(&from, batches, &mut out, &mut taken);
         let oversized = input.take_refused();
         let announced = input.take_announced();
         if taken.truncated > 0 || oversized > 0 || announced.is_some() {
@@ -370,14 +369,11 @@ impl<S: Stream> Hub<S> {
             return Err(reason);
         }
         client.halvings = halvings(client.halvings, &taken, most_messages);
-        match fed {
+        if let Err(reason) = received {
             // What it sent before is still owed.
-            Err(reason @ Close::MessageTooLong { .. }) => {
-                client.ending = Some(reason);
-                Ok(())
-            }
-            other => other.map(|_: Fed| ()),
+            client.ending = Some(reason);
         }
+        Ok(())
     }
 
     /// Counts and logs the messages of a turn that were too long.

@@ -74,7 +74,7 @@ impl Server {
                 warn!("record {name}: {bytes} bytes of lines are not written and are lost");
             }
         }
-        closer::tell_left_out(None);
+        closer::tell_left_out();
         let mut endpoints = self.listeners.park();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;

@@ -197,6 +197,11 @@ impl Schedule {
 
     /// More or less may wait, for a longer or shorter time.
     fn resize(&mut self, i: usize) {
+        // Who was closed is judged by the rules of then.
+        let mut actors = self.actors.iter().filter(|actor| actor.room == i);
+        if actors.any(|actor| !actor.over && !actor.is_open()) {
+            return;
+        }
         let before = self.rooms[i].plan.socket.queue_size;
         let now = self.now();
         self.rescale(i);
