@@ -34,7 +34,6 @@ pub use socket::{Nature, Socket};
 pub use crate::{connection::Now, counters::Counters};
 
 use datagrams::Exchanges;
-use log::Lines;
 use socket::{STALL, Time};
 
 use crate::{
@@ -70,8 +69,6 @@ pub struct Hub<S> {
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
-    /// Of each socket its own: what happens on one hides nothing of another.
-    lines: Vec<Lines>,
     stopping: bool,
     /// The stop began since the last turn, or a client left, and those who waited for it may be next.
     left: bool,
@@ -115,7 +112,6 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
         let buffer = sockets.iter().map(|socket| socket.read_size).max();
-        let lines = sockets.iter().map(|_| Lines::default()).collect();
         Hub {
             clients: Slab::new(),
             sockets,
@@ -127,7 +123,6 @@ impl<S: Stream> Hub<S> {
             timers: BTreeSet::new(),
             buffer: vec![0; buffer.unwrap_or(0)].into_boxed_slice(),
             ids: 0,
-            lines,
             stopping: false,
             left: false,
             exchanges: Exchanges::default(),
@@ -185,20 +180,20 @@ impl<S: Stream> Hub<S> {
         if !rules.access.admits(&peer, groups) {
             rules.counters.refused += 1;
             stream.cut_off();
-            self.lines[socket].denied(rules, "a client", &peer, now.instant);
+            rules.denied("a client", &peer, now.instant);
             return None;
         }
         if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
             rules.counters.refused += 1;
             stream.cut_off();
-            self.lines[socket].refused(rules, &peer, over, now.instant);
+            rules.refused(&peer, over, now.instant);
             return None;
         }
         rules.present += 1;
         rules.counters.clients += 1;
         self.ids += 1;
         let id = ClientId(self.ids);
-        self.lines[socket].entered(rules, id, &peer, now.instant);
+        rules.entered(id, &peer, now.instant);
         let mut client = Connection::new(id, peer, socket as u32, stream, now.instant);
         client.user = self.users.enter(peer.uid);
         let key = self.clients.insert(client);
@@ -228,7 +223,7 @@ impl<S: Stream> Hub<S> {
         };
         let rules = &mut self.sockets[socket];
         rules.counters.refused += 1;
-        self.lines[socket].refused(rules, peer, over, now.instant);
+        rules.refused(peer, over, now.instant);
     }
 
     /// The stream of client `key`.
@@ -408,7 +403,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let client = self.timers.first().map(|(at, ..)| *at);
-        let log = self.lines.iter().filter_map(Lines::due);
+        let log = self.sockets.iter().filter_map(|socket| socket.lines.due());
         client
             .into_iter()
             .chain(self.exchanges.deadline())
@@ -439,7 +434,7 @@ impl<S: Stream> Hub<S> {
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
-            let socket = &self.sockets[client.socket as usize];
+            let socket = &mut self.sockets[client.socket as usize];
             // Nothing is read in the stop, and others may still have something for it.
             let time = if self.stopping && timer == Timer::Idle {
                 Time::Off
@@ -451,12 +446,11 @@ impl<S: Stream> Hub<S> {
                 Time::Until(due) => set(&mut self.timers, client, key, timer, due),
                 Time::Stall(due) => {
                     set(&mut self.timers, client, key, timer, due);
-                    let lines = &mut self.lines[client.socket as usize];
                     if client.holds_up {
-                        lines.stalled(socket, client, now.instant);
+                        socket.stalled(client, now.instant);
                     } else {
                         let over = self.limits.over(client.peer.uid);
-                        lines.starved(socket, client, over, now.instant);
+                        socket.starved(client, over, now.instant);
                     }
                 }
                 Time::Over(Close::SlowReader { .. })
@@ -482,17 +476,15 @@ impl<S: Stream> Hub<S> {
     /// Has the log tell of the lines that were left out, and whose time is over at `now`; of all where
     /// there is none.
     pub fn tell_left_out(&mut self, now: Option<Instant>) {
-        for (socket, lines) in self.sockets.iter().zip(&mut self.lines) {
-            lines.tell_left_out(&socket.name, now);
+        for socket in &mut self.sockets {
+            socket.tell_left_out(now);
         }
         self.exchanges.tell_left_out(now);
     }
 
     /// Warns of what a client of a socket caused, at the rate that lines of its kind may have.
     pub fn warn(&mut self, socket: usize, of: Kind, now: Now, line: impl FnOnce() -> String) {
-        let name = &self.sockets[socket].name;
-        let lines = &mut self.lines[socket];
-        lines.write(of, 1, now.instant, || format!("{name}: {}", line()));
+        self.sockets[socket].write(of, 1, now.instant, |_| line());
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed

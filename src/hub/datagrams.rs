@@ -15,7 +15,7 @@ use std::{
 use log::warn;
 use slab::Slab;
 
-use super::{Hub, Now, Socket, Turn, log::Lines};
+use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
     datagram::{Datagrams, Exchange, HeldDatagram, Lost, Parked, Reply, Sender},
@@ -273,7 +273,6 @@ impl<S: Stream> Hub<S> {
             exchange,
             socket: &mut self.sockets[*socket],
             limits: &mut self.limits,
-            lines: &mut self.lines[*socket],
             notes,
             now,
         };
@@ -308,7 +307,6 @@ impl<S: Stream> Hub<S> {
                 exchange,
                 socket: &mut self.sockets[*socket],
                 limits: &mut self.limits,
-                lines: &mut self.lines[*socket],
                 notes: &mut self.exchanges.notes,
                 now,
             };
@@ -434,7 +432,6 @@ struct Desk<'a> {
     exchange: &'a mut Exchange,
     socket: &'a mut Socket,
     limits: &'a mut Limits,
-    lines: &'a mut Lines,
     notes: &'a mut Notes,
     now: Now,
 }
@@ -451,7 +448,7 @@ impl Desk<'_> {
             true
         } else if !socket.access.admits(&header.peer, &[]) {
             if !is_own {
-                self.lines.denied(socket, "a datagram", &header.peer, now);
+                socket.denied("a datagram", &header.peer, now);
             }
             true
         } else {
@@ -509,8 +506,7 @@ impl Desk<'_> {
         if truncated {
             socket.counters.truncated += 1;
             if !self.notes.is_own(&from.peer) {
-                self.lines
-                    .truncated(socket, from.id, &from.peer, 1, now.instant);
+                socket.truncated(from.id, &from.peer, 1, now.instant);
             }
         }
         if matches!(socket.service, Service::Echo) {

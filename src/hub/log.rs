@@ -110,23 +110,22 @@ impl Lines {
         now: Instant,
         line: impl FnOnce() -> String,
     ) {
-        let level = kind.level();
-        if level > log::max_level() {
-            return;
+        if let Some(left_out) = self.pass(kind, events, now) {
+            tell(kind, left_out, &line());
+        }
+    }
+
+    /// Whether a line of so many events may be written now, and what was left out before it.
+    fn pass(&mut self, kind: Kind, events: u64, now: Instant) -> Option<LeftOut> {
+        if kind.level() > log::max_level() {
+            return None;
         }
         let throttle = &mut self.throttles[kind as usize];
-        match throttle.pass(events, now) {
-            None => self.due = self.due.into_iter().chain(throttle.due()).min(),
-            Some(LeftOut { lines: 0, .. }) => log!(level, "{}", line()),
-            Some(LeftOut { lines, events }) if lines == events => {
-                log!(level, "{} ({lines} lines like this left out)", line());
-            }
-            Some(LeftOut { lines, events }) => log!(
-                level,
-                "{} ({lines} lines like this left out, {events} messages)",
-                line()
-            ),
+        let passed = throttle.pass(events, now);
+        if passed.is_none() {
+            self.due = self.due.into_iter().chain(throttle.due()).min();
         }
+        passed
     }
 
     /// When `tell_left_out` is next due.
@@ -154,27 +153,55 @@ impl Lines {
             }
         }
     }
+}
 
-    pub(super) fn entered(&mut self, socket: &Socket, id: ClientId, peer: &Peer, now: Instant) {
-        let name = &socket.name;
-        self.write(Kind::Entered, 1, now, || {
-            format!("{name}: client {id} ({peer}) connected")
+fn tell(kind: Kind, LeftOut { lines, events }: LeftOut, line: &str) {
+    let level = kind.level();
+    match lines {
+        0 => log!(level, "{line}"),
+        _ if lines == events => log!(level, "{line} ({lines} lines like this left out)"),
+        _ => log!(
+            level,
+            "{line} ({lines} lines like this left out, {events} messages)"
+        ),
+    }
+}
+
+impl Socket {
+    /// As `Lines::write`, of what happened on this socket.
+    pub(super) fn write(
+        &mut self,
+        kind: Kind,
+        events: u64,
+        now: Instant,
+        line: impl FnOnce(&Socket) -> String,
+    ) {
+        if let Some(left_out) = self.lines.pass(kind, events, now) {
+            tell(kind, left_out, &format!("{}: {}", self.name, line(self)));
+        }
+    }
+
+    /// As `Lines::tell_left_out`.
+    pub(super) fn tell_left_out(&mut self, now: Option<Instant>) {
+        self.lines.tell_left_out(&self.name, now);
+    }
+
+    pub(super) fn entered(&mut self, id: ClientId, peer: &Peer, now: Instant) {
+        self.write(Kind::Entered, 1, now, |_| {
+            format!("client {id} ({peer}) connected")
         });
     }
 
     /// `what`: a client, or a datagram.
-    pub(super) fn denied(&mut self, socket: &Socket, what: &str, peer: &Peer, now: Instant) {
-        let name = &socket.name;
-        self.write(Kind::Denied, 1, now, || {
-            format!(
-                "{name}: refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups"
-            )
+    pub(super) fn denied(&mut self, what: &str, peer: &Peer, now: Instant) {
+        self.write(Kind::Denied, 1, now, |Socket { name, .. }| {
+            format!("refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups")
         });
     }
 
-    pub(super) fn refused(&mut self, socket: &Socket, peer: &Peer, over: Over, now: Instant) {
-        let (name, limit) = (&socket.name, over.limit);
-        self.write(Kind::Refused, 1, now, || {
+    pub(super) fn refused(&mut self, peer: &Peer, over: Over, now: Instant) {
+        let limit = over.limit;
+        self.write(Kind::Refused, 1, now, |Socket { name, .. }| {
             let why = match over.key {
                 OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
                 OverKey::Share { own, free } => format!(
@@ -193,13 +220,12 @@ impl Lines {
                     format!("no room for its bytes, {} = {limit} bytes", over.key)
                 }
             };
-            format!("{name}: refused a client ({peer}): {why}")
+            format!("refused a client ({peer}): {why}")
         });
     }
 
     pub(super) fn closed(
         &mut self,
-        socket: &Socket,
         (id, peer): (ClientId, &Peer),
         reason: &Close,
         loss: &Loss,
@@ -213,92 +239,71 @@ impl Lines {
             _ => false,
         };
         let kind = if ordinary { Kind::Left } else { Kind::Closed };
-        self.write(kind, 1, now, || {
-            let name = &socket.name;
+        self.write(kind, 1, now, |socket| {
             let why = why(socket, reason);
-            format!("{name}: client {id} ({peer}) closed: {why}; {loss}")
+            format!("client {id} ({peer}) closed: {why}; {loss}")
         });
     }
 
     /// `over`: the limit that was in the way, where it was not the client's queue.
     pub(super) fn dropped<S>(
         &mut self,
-        socket: &Socket,
         client: &Connection<S>,
         messages: u64,
         over: Option<Over>,
         now: Instant,
     ) {
-        let Socket {
-            name, queue_size, ..
-        } = socket;
         let Connection { id, peer, .. } = client;
-        self.write(Kind::Dropped, messages, now, || match over {
-            None => format!(
-                "{name}: dropped {messages} messages for client {id} ({peer}): its queue is full, socket.{name}.queue-size = {queue_size} bytes"
-            ),
-            Some(Over { key, limit }) => format!(
-                "{name}: dropped {messages} messages for client {id} ({peer}): no room for them, {key} = {limit} bytes"
-            ),
+        self.write(Kind::Dropped, messages, now, |socket| {
+            let why = match over {
+                None => {
+                    let (name, limit) = (&socket.name, socket.queue_size);
+                    format!("its queue is full, socket.{name}.queue-size = {limit} bytes")
+                }
+                Some(Over { key, limit }) => format!("no room for them, {key} = {limit} bytes"),
+            };
+            format!("dropped {messages} messages for client {id} ({peer}): {why}")
         });
     }
 
-    pub(super) fn stalled<S>(&mut self, socket: &Socket, client: &Connection<S>, now: Instant) {
-        let name = &socket.name;
-        let Connection {
-            id, peer, queue, ..
-        } = client;
-        let (waiting, timeout) = (queue.len(), socket.slow_timeout);
-        self.write(Kind::Stalled, 1, now, || {
+    pub(super) fn stalled<S>(&mut self, client: &Connection<S>, now: Instant) {
+        let Connection { id, peer, .. } = client;
+        let waiting = client.queue.len();
+        self.write(Kind::Stalled, 1, now, |socket| {
+            let (name, timeout) = (&socket.name, socket.slow_timeout);
             format!(
-                "{name}: client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
+                "client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
         });
     }
 
-    pub(super) fn starved<S>(
-        &mut self,
-        socket: &Socket,
-        client: &Connection<S>,
-        over: Over,
-        now: Instant,
-    ) {
-        let (name, timeout) = (&socket.name, socket.slow_timeout);
+    pub(super) fn starved<S>(&mut self, client: &Connection<S>, over: Over, now: Instant) {
         let Connection { id, peer, .. } = client;
         let Over { key, limit } = over;
-        self.write(Kind::Starved, 1, now, || {
+        self.write(Kind::Starved, 1, now, |socket| {
+            let (name, timeout) = (&socket.name, socket.slow_timeout);
             format!(
-                "{name}: client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
+                "client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
         });
     }
 
     /// A receiver takes nothing more and was owed something.
-    pub(super) fn deaf<S>(&mut self, socket: &Socket, client: &Connection<S>, now: Instant) {
-        let name = &socket.name;
-        let Connection {
-            id, peer, queue, ..
-        } = client;
-        let undelivered = queue.len();
-        self.write(Kind::Closed, 1, now, || {
+    pub(super) fn deaf<S>(&mut self, client: &Connection<S>, now: Instant) {
+        let Connection { id, peer, .. } = client;
+        let undelivered = client.queue.len();
+        self.write(Kind::Closed, 1, now, |_| {
             format!(
-                "{name}: client {id} ({peer}) hung up on what it was owed: {undelivered} bytes undelivered"
+                "client {id} ({peer}) hung up on what it was owed: {undelivered} bytes undelivered"
             )
         });
     }
 
-    pub(super) fn truncated(
-        &mut self,
-        socket: &Socket,
-        id: ClientId,
-        peer: &Peer,
-        messages: u64,
-        now: Instant,
-    ) {
-        let (name, limit) = (&socket.name, socket.rule.message_size);
-        self.write(Kind::Truncated, messages, now, || {
+    pub(super) fn truncated(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+        self.write(Kind::Truncated, messages, now, |socket| {
+            let (name, limit) = (&socket.name, socket.rule.message_size);
             format!(
-                "{name}: kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
+                "kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
             )
         });
     }
@@ -306,14 +311,13 @@ impl Lines {
     /// Told when the length is seen: what it counts may be long in coming, or never come.
     pub(super) fn announced(
         &mut self,
-        socket: &Socket,
         (id, peer): (ClientId, &Peer),
         announced: &Announced,
         now: Instant,
     ) {
-        let (name, limit) = (&socket.name, socket.rule.message_size);
         let Announced { length, prefix } = announced;
-        self.write(Kind::Announced, 1, now, || {
+        self.write(Kind::Announced, 1, now, |socket| {
+            let (name, limit) = (&socket.name, socket.rule.message_size);
             let bytes: Vec<String> = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
             let hint = match <[u8; 4]>::try_from(prefix.as_slice()).map(u32::from_le_bytes) {
                 Ok(other) if socket.rule.framing == Framing::LengthPrefixed && other as usize <= limit => {
@@ -326,24 +330,17 @@ impl Lines {
                 TooLong::Close | TooLong::Refuse => "the client is closed",
             };
             format!(
-                "{name}: client {id} ({peer}) begins a message of {length} bytes, as its first bytes say ({}){hint}; socket.{name}.message-size = {limit} bytes, so {then}",
+                "client {id} ({peer}) begins a message of {length} bytes, as its first bytes say ({}){hint}; socket.{name}.message-size = {limit} bytes, so {then}",
                 bytes.join(" ")
             )
         });
     }
 
-    pub(super) fn oversized(
-        &mut self,
-        socket: &Socket,
-        id: ClientId,
-        peer: &Peer,
-        messages: u64,
-        now: Instant,
-    ) {
-        let (name, limit) = (&socket.name, socket.rule.message_size);
-        self.write(Kind::Oversized, messages, now, || {
+    pub(super) fn oversized(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+        self.write(Kind::Oversized, messages, now, |socket| {
+            let (name, limit) = (&socket.name, socket.rule.message_size);
             format!(
-                "{name}: refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
+                "refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
         });
     }

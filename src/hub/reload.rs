@@ -9,9 +9,7 @@
 use log::info;
 
 use super::{
-    Hub, Now, Timer, WatchFn,
-    log::Lines,
-    set,
+    Hub, Now, Timer, WatchFn, set,
     socket::{Nature, Retired, Socket},
 };
 use crate::{
@@ -122,7 +120,6 @@ impl<S: Stream> Hub<S> {
             }
             None => {
                 self.sockets.push(socket);
-                self.lines.push(Lines::default());
                 self.sockets.len() - 1
             }
         }
@@ -232,7 +229,6 @@ impl<S: Stream> Hub<S> {
     ) -> Option<(Socket, Option<Changed>)> {
         let Some(old) = self.sockets.get_mut(place) else {
             self.sockets.push(socket);
-            self.lines.push(Lines::default());
             return None;
         };
         if old.is_retired() {
@@ -245,6 +241,7 @@ impl<S: Stream> Hub<S> {
             return None;
         }
         socket.counters = std::mem::take(&mut old.counters);
+        socket.lines = std::mem::take(&mut old.lines);
         let old = std::mem::replace(&mut self.sockets[place], socket);
         Some((old, changed))
     }
@@ -417,8 +414,7 @@ impl<S: Stream> Hub<S> {
                 continue;
             }
             let socket = &mut self.sockets[place];
-            // Who comes to its place begins with a rate of its own.
-            std::mem::take(&mut self.lines[place]).tell_left_out(&socket.name, None);
+            socket.tell_left_out(None);
             if heir.is_none() {
                 info!("{}: gone: {}", socket.name, socket.counters);
             }

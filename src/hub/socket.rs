@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{READ_BUFFER, Timer};
+use super::{READ_BUFFER, Timer, log::Lines};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
@@ -172,6 +172,8 @@ pub struct Socket {
     /// There is a record, or there are receivers, to wait for.
     pub(super) lines_up: bool,
     pub(super) counters: Counters,
+    /// How often the log may speak of it: what happens on one socket hides nothing of another.
+    pub(super) lines: Lines,
     /// The number of the last message, as it stood at the last reload: numbers go on from there where
     /// nothing counted in between.
     pub(super) numbered: u64,
@@ -248,6 +250,7 @@ impl Socket {
             wait_queue: WaitQueue::default(),
             lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
+            lines: Lines::default(),
             numbered: 0,
         }
     }

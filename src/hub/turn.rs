@@ -154,7 +154,7 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         socket.counters.undelivered += client.queue.len() as u64;
         if client.is_owed() {
-            self.lines[client.socket as usize].deaf(socket, client, now.instant);
+            socket.deaf(client, now.instant);
         }
         client.queue = Default::default();
         client.gap = None;
@@ -272,7 +272,7 @@ impl<S: Stream> Hub<S> {
             socket.counters.dropped += messages;
             let quota = self.limits.room(uid) < client.queue.room(socket.queue_size);
             let over = quota.then(|| self.limits.over(uid));
-            self.lines[client.socket as usize].dropped(socket, client, messages, over, now.instant);
+            socket.dropped(client, messages, over, now.instant);
         }
     }
 
@@ -386,19 +386,18 @@ impl<S: Stream> Hub<S> {
         announced: Option<Announced>,
         now: Now,
     ) {
-        let place = self.clients[from.key].socket as usize;
-        let (socket, lines) = (&mut self.sockets[place], &mut self.lines[place]);
+        let socket = &mut self.sockets[self.clients[from.key].socket as usize];
         socket.counters.truncated += truncated;
         socket.counters.oversized += oversized;
         let Sender { id, peer, .. } = from;
         if truncated > 0 {
-            lines.truncated(socket, *id, peer, truncated, now.instant);
+            socket.truncated(*id, peer, truncated, now.instant);
         }
         if let Some(announced) = announced {
-            lines.announced(socket, (*id, peer), &announced, now.instant);
+            socket.announced((*id, peer), &announced, now.instant);
         }
         if oversized > 0 {
-            lines.oversized(socket, *id, peer, oversized, now.instant);
+            socket.oversized(*id, peer, oversized, now.instant);
         }
     }
 
@@ -451,13 +450,7 @@ impl<S: Stream> Hub<S> {
         );
         socket.counters.closed += u64::from(!ended);
         socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
-        self.lines[client.socket as usize].closed(
-            socket,
-            (client.id, &client.peer),
-            reason,
-            &loss,
-            now.instant,
-        );
+        socket.closed((client.id, &client.peer), reason, &loss, now.instant);
         self.call(client.socket as usize, now);
     }
 }
