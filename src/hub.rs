@@ -33,7 +33,7 @@ pub use socket::{Nature, Socket};
 
 pub use crate::{connection::Now, counters::Counters};
 
-use datagrams::Exchanges;
+use datagrams::Shared;
 use socket::{STALL, Time};
 
 use crate::{
@@ -72,7 +72,7 @@ pub struct Hub<S> {
     stopping: bool,
     /// The stop began since the last turn, or a client left, and those who waited for it may be next.
     left: bool,
-    exchanges: Exchanges,
+    datagrams: Shared,
     /// Sockets are retired and have clients.
     retiring: bool,
     /// Somebody may wait to be let in, who may be of any user.
@@ -84,7 +84,7 @@ pub struct Hub<S> {
 enum Turn {
     /// The client with this key.
     Client(usize),
-    /// The datagram socket with this number.
+    /// The datagram socket of the socket with this number.
     Datagrams(usize),
 }
 
@@ -125,7 +125,7 @@ impl<S: Stream> Hub<S> {
             ids: 0,
             stopping: false,
             left: false,
-            exchanges: Exchanges::default(),
+            datagrams: Shared::default(),
             retiring: false,
             knocks: false,
         }
@@ -269,7 +269,7 @@ impl<S: Stream> Hub<S> {
         while self.effects.work < most {
             match self.ready.0.pop() {
                 None => return,
-                Some(Turn::Datagrams(number)) => self.receive_next(number, now),
+                Some(Turn::Datagrams(socket)) => self.receive_next(socket, now),
                 Some(Turn::Client(key)) => {
                     if let Some(client) = self.clients.get_mut(key)
                         && mem::take(&mut client.listed)
@@ -384,7 +384,7 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.written(bytes);
-            self.exchanges.call(socket);
+            self.sockets[socket].call_datagrams();
             self.call(socket, now);
         }
     }
@@ -393,22 +393,25 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
-        let log = |socket: &Socket| socket.service.is_due();
+        let is_due = |socket: &Socket| {
+            let exchange = socket.exchange.as_ref();
+            socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
+        };
         let left = self.stopping && self.left;
-        let datagrams = self.exchanges.has_ready();
-        !self.ready.0.is_empty() || starved || left || datagrams || self.sockets.iter().any(log)
+        !self.ready.0.is_empty() || starved || left || self.sockets.iter().any(is_due)
     }
 
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let client = self.timers.first().map(|(at, ..)| *at);
-        let log = self.sockets.iter().filter_map(|socket| socket.lines.due());
-        client
-            .into_iter()
-            .chain(self.exchanges.deadline())
-            .chain(log)
-            .min()
+        let sockets = self.sockets.iter().flat_map(|socket| {
+            let exchange = socket.exchange.as_ref();
+            let datagrams = exchange.and_then(|exchange| exchange.deadline());
+            [datagrams, socket.lines.due()]
+        });
+        let all = [client, self.datagrams.due()].into_iter().chain(sockets);
+        all.flatten().min()
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
@@ -479,7 +482,7 @@ impl<S: Stream> Hub<S> {
         for socket in &mut self.sockets {
             socket.tell_left_out(now);
         }
-        self.exchanges.tell_left_out(now);
+        self.datagrams.tell_left_out(now);
     }
 
     /// Warns of what a client of a socket caused, at the rate that lines of its kind may have.
@@ -516,7 +519,7 @@ impl<S: Stream> Hub<S> {
         for key in left {
             self.close(key, &Close::Stopping, now);
         }
-        self.abandon_datagrams();
+        self.abandon_datagrams(|_| true);
         self.clear_retired();
     }
 }

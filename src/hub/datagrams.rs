@@ -13,7 +13,6 @@ use std::{
 };
 
 use log::warn;
-use slab::Slab;
 
 use super::{Hub, Now, Socket, Turn};
 use crate::{
@@ -38,90 +37,15 @@ const BEYOND: usize = 3;
 /// How long receiving rests after the kernel failed to.
 const REST: Duration = Duration::from_millis(100);
 
-/// All datagram sockets.
+/// What all datagram sockets share.
 #[derive(Debug, Default)]
-pub(super) struct Exchanges {
-    /// Each with the number of its socket.
-    exchanges: Slab<(usize, Exchange)>,
+pub(super) struct Shared {
     buffer: Vec<u8>,
     headers: Vec<Header>,
     notes: Notes,
-    /// Of sockets that are not open: what waited there in an earlier process, or at another datagram socket.
-    /// Nothing of retired ones.
-    parked: Vec<(usize, Parked)>,
 }
 
-impl Exchanges {
-    /// Lets go of all sockets, and returns what waited at each, and for those that are not open.
-    pub(super) fn park(self, now: Instant) -> impl Iterator<Item = (usize, Parked)> {
-        let exchanges = self.exchanges.into_iter();
-        exchanges
-            .map(move |(_, (socket, exchange))| (socket, exchange.park(now)))
-            .chain(self.parked)
-    }
-
-    /// What waited at this socket in an earlier process, to go on once it is open.
-    pub(super) fn resume(&mut self, socket: usize, parked: Parked) {
-        self.parked.push((socket, parked));
-    }
-
-    fn of_socket(&mut self, socket: usize) -> Option<&mut Exchange> {
-        let number = self.number(socket)?;
-        Some(&mut self.exchanges[number].1)
-    }
-
-    fn number(&self, socket: usize) -> Option<usize> {
-        let mut all = self.exchanges.iter();
-        all.find_map(|(number, (of, _))| (*of == socket).then_some(number))
-    }
-
-    /// Whether a socket has a datagram socket.
-    pub(super) fn has(&self, socket: usize) -> bool {
-        self.number(socket).is_some()
-    }
-
-    /// What waits for the datagram socket of a socket is for the one that is opened there next.
-    pub(super) fn move_out(&mut self, socket: usize, limits: &mut Limits) {
-        if let Some(exchange) = self.of_socket(socket) {
-            let parked = exchange.move_out(limits);
-            self.parked.push((socket, parked));
-        }
-    }
-
-    /// Gives the exchange of one socket to another, which receives no more; what its senders are owed
-    /// is still tried. Returns the bytes that were read away, and the datagrams that were received
-    /// and not taken.
-    pub(super) fn retire(
-        &mut self,
-        socket: usize,
-        to: usize,
-        limits: &mut Limits,
-    ) -> Option<(u64, u64)> {
-        let number = self.number(socket)?;
-        let (of, exchange) = &mut self.exchanges[number];
-        *of = to;
-        exchange.ending = true;
-        let unread = exchange.datagram_socket.hang_up() as u64;
-        Some((unread, drain(exchange, limits)))
-    }
-
-    /// Gives up what the record of a socket had no room for; returns how many datagrams.
-    pub(super) fn give_up_held(&mut self, socket: usize, limits: &mut Limits) -> u64 {
-        let mut parked = self.parked.iter_mut();
-        let parked = parked.find(|(of, _)| *of == socket);
-        let parked = parked.map_or(0, |(_, parked)| parked.give_up_held());
-        let exchange = self.of_socket(socket);
-        parked + exchange.map_or(0, |exchange| drain(exchange, limits))
-    }
-
-    /// Lets go of the exchanges of a retired socket that owe nothing; whether one is left.
-    pub(super) fn clear_retired(&mut self, socket: usize) -> bool {
-        self.exchanges.retain(|_, (of, exchange)| {
-            *of != socket || exchange.held() > 0 || exchange.replies.waiting() > 0
-        });
-        self.number(socket).is_some()
-    }
-
+impl Shared {
     /// Makes room in the buffer for a batch of this socket's.
     pub(super) fn make_room(&mut self, socket: &Socket) {
         let slot = slot(socket);
@@ -131,25 +55,9 @@ impl Exchanges {
         }
     }
 
-    /// The record of this socket has room.
-    pub(super) fn call(&mut self, socket: usize) {
-        if let Some(exchange) = self.of_socket(socket) {
-            exchange.called = exchange.held() > 0;
-        }
-    }
-
-    pub(super) fn has_ready(&self) -> bool {
-        self.exchanges
-            .iter()
-            .any(|(_, (_, exchange))| exchange.called)
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let deadlines = self
-            .exchanges
-            .iter()
-            .map(|(_, (_, exchange))| exchange.deadline());
-        deadlines.flatten().chain(self.notes.lines.due()).min()
+    /// When the log is to tell what it left out.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.notes.lines.due()
     }
 
     /// As `Lines::tell_left_out`, of what is told of datagrams alone.
@@ -158,156 +66,210 @@ impl Exchanges {
     }
 }
 
-impl<S: Stream> Hub<S> {
-    /// Serves socket number `socket` by datagrams; returns the number that events have.
-    pub fn open(
-        &mut self,
-        socket: usize,
-        datagram_socket: Box<dyn Datagrams>,
-        now: Instant,
-    ) -> usize {
-        self.exchanges.make_room(&self.sockets[socket]);
-        let mut exchange = Exchange::new(datagram_socket);
-        let mut parked = self.exchanges.parked.iter();
-        if let Some(place) = parked.position(|(of, _)| *of == socket) {
-            let (_, parked) = self.exchanges.parked.swap_remove(place);
-            exchange.resume(parked, &mut self.limits, now);
-        }
-        self.exchanges.exchanges.insert((socket, exchange))
+impl Socket {
+    /// What waits at its datagram socket, or for it, for the next process.
+    pub(super) fn park_datagrams(&mut self, now: Instant) -> Parked {
+        let exchange = self.exchange.take();
+        let parked = exchange.map(|exchange| exchange.park(now));
+        parked.or(self.parked.take()).unwrap_or_default()
     }
 
-    /// Whether the event loop is to watch datagram socket `number` for reading.
+    /// Its datagram socket receives no more; what its senders are owed is still tried.
+    pub(super) fn retire_datagrams(&mut self, limits: &mut Limits) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.ending = true;
+            self.counters.unread += exchange.datagram_socket.hang_up() as u64;
+            self.counters.untaken += drain(exchange, limits);
+        }
+    }
+
+    /// Gives up what its record had no room for.
+    pub(super) fn give_up_held(&mut self, limits: &mut Limits) {
+        let parked = self.parked.as_mut().map_or(0, Parked::give_up_held);
+        let exchange = self.exchange.as_mut();
+        self.counters.untaken += parked + exchange.map_or(0, |exchange| drain(exchange, limits));
+    }
+
+    /// Gives up what waits for its datagram socket, which only another process could deliver.
+    pub(super) fn give_up_parked(&mut self) {
+        let Some(parked) = self.parked.take() else {
+            return;
+        };
+        let (waiting, held, owed) = (parked.waiting(), parked.held(), parked.owed());
+        if waiting == 0 {
+            return;
+        }
+        self.counters.untaken += held as u64;
+        self.counters.undelivered += owed as u64;
+        let (name, replies) = (&self.name, waiting - held);
+        warn!(
+            "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
+        );
+    }
+
+    /// Its record has room.
+    pub(super) fn call_datagrams(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.called = exchange.held() > 0;
+        }
+    }
+
+    /// Datagrams that were received and are not yet where they belong.
+    pub(super) fn undelivered(&self) -> usize {
+        let open = self.exchange.as_ref();
+        let open = open.map_or(0, |exchange| exchange.held() + exchange.replies.waiting());
+        open + self.parked.as_ref().map_or(0, Parked::waiting)
+    }
+
+    /// Gives up all that waits.
+    fn abandon_datagrams(&mut self, limits: &mut Limits) {
+        if let Some(exchange) = &mut self.exchange {
+            self.counters.untaken += drain(exchange, limits);
+            self.counters.undelivered += exchange.replies.abandon(limits) as u64;
+        }
+        self.give_up_parked();
+    }
+}
+
+impl<S: Stream> Hub<S> {
+    /// Serves socket number `socket` by datagrams.
+    pub fn open(&mut self, socket: usize, datagram_socket: Box<dyn Datagrams>, now: Instant) {
+        let socket = &mut self.sockets[socket];
+        self.datagrams.make_room(socket);
+        let mut exchange = Exchange::new(datagram_socket);
+        if let Some(parked) = socket.parked.take() {
+            exchange.resume(parked, &mut self.limits, now);
+        }
+        socket.exchange = Some(Box::new(exchange));
+    }
+
+    /// Whether the event loop is to watch the datagram socket of socket number `socket` for reading.
     #[must_use]
-    pub fn receives(&self, number: usize) -> bool {
-        self.exchanges.exchanges[number].1.receives()
+    pub fn receives(&self, socket: usize) -> bool {
+        let exchange = self.sockets[socket].exchange.as_ref();
+        exchange.is_some_and(|exchange| exchange.receives())
     }
 
     /// Datagrams that were received and are not yet where they belong.
     #[must_use]
     pub fn undelivered(&self) -> usize {
-        let exchanges = self.exchanges.exchanges.iter();
-        let open: usize = exchanges
-            .map(|(_, (_, exchange))| exchange.held() + exchange.replies.waiting())
-            .sum();
-        let parked = self
-            .exchanges
-            .parked
-            .iter()
-            .map(|(_, parked)| parked.waiting());
-        open + parked.sum::<usize>()
+        self.sockets.iter().map(Socket::undelivered).sum()
     }
 
     /// Nobody else receives from the datagram socket of socket number `socket` any more, if it has one: what
     /// waits there is lost with it unless it is received.
     pub fn disown(&mut self, socket: usize) {
-        if let Some(exchange) = self.exchanges.of_socket(socket) {
+        if let Some(exchange) = &mut self.sockets[socket].exchange {
             exchange.datagram_socket.disown();
         }
     }
 
     /// Whether somebody waits for room in the record of socket number `socket`.
-    pub fn awaits_record(&mut self, socket: usize) -> bool {
-        let exchange = self.exchanges.of_socket(socket);
-        exchange.is_some_and(|exchange| exchange.held() > 0)
-            || !self.sockets[socket].wait_queue.is_empty()
+    #[must_use]
+    pub fn awaits_record(&self, socket: usize) -> bool {
+        let socket = &self.sockets[socket];
+        let exchange = socket.exchange.as_ref();
+        exchange.is_some_and(|exchange| exchange.held() > 0) || !socket.wait_queue.is_empty()
     }
 
-    /// An event for datagram socket `number`, which gets its turn.
-    pub fn datagram_event(&mut self, number: usize) {
-        if let Some((_, exchange)) = self.exchanges.exchanges.get_mut(number)
+    /// An event for the datagram socket of socket number `socket`, which gets its turn.
+    pub fn datagram_event(&mut self, socket: usize) {
+        if let Some(exchange) = &mut self.sockets[socket].exchange
             && !mem::replace(&mut exchange.listed, true)
         {
-            self.ready.0.push(NOBODY, Turn::Datagrams(number));
+            self.ready.0.push(NOBODY, Turn::Datagrams(socket));
         }
     }
 
-    /// The turn of datagram socket `number`.
-    pub(super) fn receive_next(&mut self, number: usize, now: Now) {
-        if let Some((_, exchange)) = self.exchanges.exchanges.get_mut(number)
+    /// The turn of the datagram socket of socket number `socket`.
+    pub(super) fn receive_next(&mut self, socket: usize, now: Now) {
+        if let Some(exchange) = &mut self.sockets[socket].exchange
             && mem::take(&mut exchange.listed)
         {
             self.effects.work += CLIENT;
-            self.receive(number, now);
+            self.receive(socket, now);
         }
     }
 
     /// Whether there are datagram sockets.
     pub(super) fn has_datagrams(&self) -> bool {
-        !self.exchanges.exchanges.is_empty()
+        self.sockets.iter().any(|socket| socket.exchange.is_some())
     }
 
-    /// Receives one batch of datagram socket `number`, where that may be. Returns whether anything came.
-    pub fn receive(&mut self, number: usize, now: Now) -> bool {
-        self.receives(number) && self.receive_batch(number, now)
+    /// Receives one batch of socket number `socket`, where that may be. Returns whether anything came.
+    pub fn receive(&mut self, socket: usize, now: Now) -> bool {
+        self.receives(socket) && self.receive_batch(socket, now)
     }
 
     /// What waits for the datagram socket of socket number `socket`, and all that still waits in the kernel
     /// there, is for the one that is opened in its place: no more than the kernel's queue is held beyond
     /// a batch.
-    pub(super) fn move_mail(&mut self, socket: usize, now: Now) {
-        let Some(number) = self.exchanges.number(socket) else {
+    pub(super) fn move_datagrams(&mut self, socket: usize, now: Now) {
+        let place = &mut self.sockets[socket];
+        let Some(exchange) = &mut place.exchange else {
             return;
         };
         // Else those who know only this one could send without end.
-        if self.exchanges.exchanges[number]
-            .1
-            .datagram_socket
-            .shut_down()
-        {
-            self.exchanges.make_room(&self.sockets[socket]);
-            while self.receive_batch(number, now) {}
+        if exchange.datagram_socket.shut_down() {
+            self.datagrams.make_room(place);
+            while self.receive_batch(socket, now) {}
         }
-        self.exchanges.move_out(socket, &mut self.limits);
+        let place = &mut self.sockets[socket];
+        let exchange = place.exchange.as_mut();
+        place.parked = exchange.map(|exchange| exchange.move_out(&mut self.limits));
     }
 
-    fn receive_batch(&mut self, number: usize, now: Now) -> bool {
-        let Exchanges {
-            exchanges,
+    fn receive_batch(&mut self, socket: usize, now: Now) -> bool {
+        let socket = &mut self.sockets[socket];
+        // Taken out while its datagrams are judged by the socket's rules.
+        let Some(mut exchange) = socket.exchange.take() else {
+            return false;
+        };
+        let Shared {
             buffer,
             headers,
             notes,
-            ..
-        } = &mut self.exchanges;
-        let (socket, exchange) = &mut exchanges[number];
-        let mut desk = Desk {
-            exchange,
-            socket: &mut self.sockets[*socket],
-            limits: &mut self.limits,
-            notes,
-            now,
-        };
-        let slot = slot(desk.socket);
+        } = &mut self.datagrams;
+        let slot = slot(socket);
         headers.clear();
-        if let Err(error) = desk.exchange.datagram_socket.receive(buffer, slot, headers) {
-            let passing = matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            );
-            if !passing {
-                desk.exchange.rest = Some(now.instant + REST);
-                desk.notes.failed(desk.socket, &error, REST, now.instant);
+        match exchange.datagram_socket.receive(buffer, slot, headers) {
+            Ok(()) => {
+                let mut desk = Desk {
+                    exchange: &mut exchange,
+                    socket,
+                    limits: &mut self.limits,
+                    notes,
+                    now,
+                };
+                for (header, bytes) in headers.iter().zip(buffer.chunks_exact(slot)) {
+                    self.effects.work += header.length.min(slot) + DELIVERY;
+                    desk.open(header, bytes, &mut self.ids);
+                }
             }
-            return false;
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                _ => {
+                    exchange.rest = Some(now.instant + REST);
+                    notes.failed(socket, &error, REST, now.instant);
+                }
+            },
         }
-        for (header, bytes) in headers.iter().zip(buffer.chunks_exact(slot)) {
-            self.effects.work += header.length.min(slot) + DELIVERY;
-            desk.open(header, bytes, &mut self.ids);
-        }
+        socket.exchange = Some(exchange);
         !headers.is_empty()
     }
 
     /// Goes on with what was held, where there is room in the record again.
     pub(super) fn turn_datagrams(&mut self, now: Now) {
-        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
-            if !exchange.called {
+        for socket in &mut self.sockets {
+            let Some(mut exchange) = socket.exchange.take_if(|exchange| exchange.called) else {
                 continue;
-            }
+            };
             exchange.called = false;
             let mut desk = Desk {
-                exchange,
-                socket: &mut self.sockets[*socket],
+                exchange: &mut exchange,
+                socket,
                 limits: &mut self.limits,
-                notes: &mut self.exchanges.notes,
+                notes: &mut self.datagrams.notes,
                 now,
             };
             while let Some(datagram) = desk.exchange.next_held(desk.limits) {
@@ -316,15 +278,18 @@ impl<S: Stream> Hub<S> {
                     break;
                 }
             }
+            socket.exchange = Some(exchange);
         }
     }
 
     /// Tries again what receivers had no room for.
     pub(super) fn expire_datagrams(&mut self, now: Now) {
-        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
+        for socket in &mut self.sockets {
+            let Some(mut exchange) = socket.exchange.take() else {
+                continue;
+            };
             exchange.rest = exchange.rest.filter(|&until| until > now.instant);
-            let socket = &mut self.sockets[*socket];
-            let notes = &mut self.exchanges.notes;
+            let notes = &mut self.datagrams.notes;
             exchange.replies.retry(
                 &mut *exchange.datagram_socket,
                 socket.slow_timeout,
@@ -332,66 +297,25 @@ impl<S: Stream> Hub<S> {
                 now.instant,
                 |lost| notes.lost(socket, &lost, now.instant),
             );
+            socket.exchange = Some(exchange);
         }
     }
 
     /// Begins the stop: nothing more is received.
     pub(super) fn stop_datagrams(&mut self) {
-        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
-            exchange.ending = true;
-            let counters = &mut self.sockets[*socket].counters;
-            counters.unread += exchange.datagram_socket.hang_up() as u64;
-        }
-        // Only another process could deliver it.
-        for socket in 0..self.sockets.len() {
-            self.give_up_parked(socket, socket);
-        }
-    }
-
-    /// Gives up what waits for socket number `from`, which has no datagram socket, and counts it at number `to`.
-    pub(super) fn give_up_parked(&mut self, from: usize, to: usize) {
-        let mut parked = self.exchanges.parked.iter();
-        let Some(place) = parked.position(|(of, _)| *of == from) else {
-            return;
-        };
-        let (_, parked) = self.exchanges.parked.swap_remove(place);
-        let (waiting, held, owed) = (parked.waiting(), parked.held(), parked.owed());
-        if waiting == 0 {
-            return;
-        }
-        let socket = &mut self.sockets[to];
-        socket.counters.untaken += held as u64;
-        socket.counters.undelivered += owed as u64;
-        let (name, replies) = (&socket.name, waiting - held);
-        warn!(
-            "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
-        );
-    }
-
-    /// Ends the stop: gives up what waits.
-    pub(super) fn abandon_datagrams(&mut self) {
-        self.abandon_where(|_| true);
-    }
-
-    /// Gives up what waits for those whose socket is no more.
-    pub(super) fn abandon_retired(&mut self) {
-        self.abandon_where(Socket::is_retired);
-    }
-
-    fn abandon_where(&mut self, is_meant: impl Fn(&Socket) -> bool) {
-        for (_, (socket, exchange)) in &mut self.exchanges.exchanges {
-            if !is_meant(&self.sockets[*socket]) {
-                continue;
+        for socket in &mut self.sockets {
+            if let Some(exchange) = &mut socket.exchange {
+                exchange.ending = true;
+                socket.counters.unread += exchange.datagram_socket.hang_up() as u64;
             }
-            let counters = &mut self.sockets[*socket].counters;
-            counters.untaken += drain(exchange, &mut self.limits);
-            counters.undelivered += exchange.replies.abandon(&mut self.limits) as u64;
-            exchange.called = false;
+            socket.give_up_parked();
         }
-        for socket in 0..self.sockets.len() {
-            if is_meant(&self.sockets[socket]) {
-                self.give_up_parked(socket, socket);
-            }
+    }
+
+    /// Gives up what waits at all sockets for which `is_meant` holds.
+    pub(super) fn abandon_datagrams(&mut self, is_meant: impl Fn(&Socket) -> bool) {
+        for socket in self.sockets.iter_mut().filter(|socket| is_meant(socket)) {
+            socket.abandon_datagrams(&mut self.limits);
         }
     }
 }

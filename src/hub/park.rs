@@ -28,7 +28,7 @@ impl<S: Stream> Hub<S> {
                 self.close(key, &reason, now);
             }
         }
-        self.abandon_retired();
+        self.abandon_datagrams(Socket::is_retired);
         self.tell_left_out(None);
         for (_, client) in &mut self.clients {
             // What it sent is for nobody.
@@ -43,10 +43,8 @@ impl<S: Stream> Hub<S> {
         }
         // Where nobody is left, nothing would bring these counts to the heir later.
         self.clear_retired();
-        let mut sockets: Vec<state::Socket> = self.sockets.iter_mut().map(Socket::park).collect();
-        for (socket, parked) in self.exchanges.park(now.instant) {
-            sockets[socket].datagrams = parked;
-        }
+        let sockets = self.sockets.iter_mut().map(|socket| socket.park(now));
+        let mut sockets: Vec<state::Socket> = sockets.collect();
         let mut places = vec![None; self.clients.capacity()];
         let (mut clients, mut streams) = (Vec::new(), Vec::new());
         for (key, client) in mem::take(&mut self.clients) {
@@ -118,7 +116,7 @@ impl<S: Stream> Hub<S> {
                 }
             }
             if !hub.sockets[number].is_retired() {
-                hub.exchanges.resume(number, parked.datagrams);
+                hub.sockets[number].parked = Some(parked.datagrams);
             }
             hub.call(number, now);
         }
@@ -245,7 +243,7 @@ impl Socket {
         socket
     }
 
-    fn park(&mut self) -> state::Socket {
+    fn park(&mut self, now: Now) -> state::Socket {
         let (stamped, enough) = self.service.relay().map_or((0, 0), |relay| relay.park());
         state::Socket {
             name: self.name.clone(),
@@ -253,6 +251,7 @@ impl Socket {
             counters: self.counters,
             stamped,
             enough,
+            datagrams: self.park_datagrams(now.instant),
             packets: (self.packet > 0).then_some((self.rule.message_size, self.longest)),
             record: self.record.as_ref().map(|record| state::Record {
                 seq: record.seq(),

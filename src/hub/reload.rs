@@ -138,15 +138,14 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.
-    /// Returns the numbers that the events of new datagram sockets have, each with its socket's. Nothing may
-    /// wait to be handed over to a record.
+    /// Nothing may wait to be handed over to a record.
     pub fn apply(
         &mut self,
         file: Vec<Renewal>,
         limits: &Limits,
         now: Now,
         watch: &mut WatchFn<'_, S>,
-    ) -> Vec<(usize, usize)> {
+    ) {
         self.give_out(now, watch);
         self.limits.adopt(limits);
         let places = self.places(file.iter().map(|renewal| renewal.socket.name()));
@@ -175,7 +174,9 @@ impl<S: Stream> Hub<S> {
             }
             socket.record = record;
             socket.start_at(seq);
-            let is_moved = datagram_socket.is_some() && self.exchanges.has(place);
+            let old = self.sockets.get(place);
+            let is_moved =
+                datagram_socket.is_some() && old.is_some_and(|old| old.exchange.is_some());
             if let Some((old, why)) = self.put(place, socket, is_moved, now) {
                 replaced.push((place, old, why, is_moved));
             }
@@ -187,9 +188,9 @@ impl<S: Stream> Hub<S> {
         for (place, old, why, is_moved) in replaced {
             self.replace(place, old, why, is_moved, now);
         }
-        let open =
-            |(place, datagram_socket)| (place, self.open(place, datagram_socket, now.instant));
-        let opened = opened.into_iter().map(open).collect();
+        for (place, datagram_socket) in opened {
+            self.open(place, datagram_socket, now.instant);
+        }
         let sizes = self.sockets.iter().map(|socket| socket.read_size);
         if let Some(size) = sizes.max()
             && self.buffer.len() < size
@@ -197,11 +198,10 @@ impl<S: Stream> Hub<S> {
             self.buffer = vec![0; size].into_boxed_slice();
         }
         for &place in &places {
-            self.exchanges.call(place);
+            self.sockets[place].call_datagrams();
             self.call(place, now);
         }
         self.follow_up(now, watch);
-        opened
     }
 
     /// The file has this socket no more.
@@ -213,8 +213,8 @@ impl<S: Stream> Hub<S> {
         });
         socket.wait_queue.dismiss();
         self.retiring = true;
-        self.retire_mailbox(place, place);
-        self.give_up_parked(place, place);
+        socket.retire_datagrams(&mut self.limits);
+        socket.give_up_parked();
         self.dismiss_all(place, place, Changed::Gone);
     }
 
@@ -242,6 +242,8 @@ impl<S: Stream> Hub<S> {
         }
         socket.counters = std::mem::take(&mut old.counters);
         socket.lines = std::mem::take(&mut old.lines);
+        socket.exchange = old.exchange.take();
+        socket.parked = old.parked.take();
         let old = std::mem::replace(&mut self.sockets[place], socket);
         Some((old, changed))
     }
@@ -251,7 +253,7 @@ impl<S: Stream> Hub<S> {
     fn replace(
         &mut self,
         place: usize,
-        old: Socket,
+        mut old: Socket,
         why: Option<Changed>,
         is_moved: bool,
         now: Now,
@@ -260,22 +262,25 @@ impl<S: Stream> Hub<S> {
             && let Some(Changed::Service | Changed::Framing) = why
         {
             // Its senders are not connected, and what they are owed waits by their addresses.
-            let held = self.exchanges.give_up_held(place, &mut self.limits);
-            self.sockets[place].counters.untaken += held;
-            self.exchanges.make_room(&self.sockets[place]);
+            let socket = &mut self.sockets[place];
+            socket.give_up_held(&mut self.limits);
+            self.datagrams.make_room(socket);
             if !is_moved {
                 return;
             }
         }
         let goes_on = why != Some(Changed::Type);
         if goes_on {
-            self.move_mail(place, now);
+            self.move_datagrams(place, now);
+        }
+        let socket = &mut self.sockets[place];
+        old.exchange = socket.exchange.take();
+        old.retire_datagrams(&mut self.limits);
+        if !goes_on {
+            old.parked = socket.parked.take();
+            old.give_up_parked();
         }
         let retired = self.retire(old, Some(place));
-        self.retire_mailbox(place, retired);
-        if !goes_on {
-            self.give_up_parked(place, retired);
-        }
         if let Some(why) = why {
             self.dismiss_all(place, retired, why);
         }
@@ -301,14 +306,6 @@ impl<S: Stream> Hub<S> {
         if !keys.is_empty() {
             let (name, clients) = (&self.sockets[to].name, keys.len());
             info!("{name}: {clients} clients get what they are owed and are closed: {why}");
-        }
-    }
-
-    fn retire_mailbox(&mut self, from: usize, to: usize) {
-        if let Some((unread, untaken)) = self.exchanges.retire(from, to, &mut self.limits) {
-            let counters = &mut self.sockets[to].counters;
-            counters.unread += unread;
-            counters.untaken += untaken;
         }
     }
 
@@ -338,7 +335,7 @@ impl<S: Stream> Hub<S> {
         socket.lines_up = new.lines_up;
         socket.start_at(new.numbered);
         if socket.nature.kind == SocketType::Datagram {
-            self.exchanges.make_room(socket);
+            self.datagrams.make_room(socket);
             return;
         }
         let all = self.clients.iter_mut();
@@ -409,11 +406,15 @@ impl<S: Stream> Hub<S> {
                 retired.is_some_and(|retired| retired.heir == Some(place))
             };
             let has_bequests = self.sockets.iter().any(inherits);
-            if self.exchanges.clear_retired(place) || has_clients || has_bequests {
+            let socket = &mut self.sockets[place];
+            let is_owed = socket.undelivered() > 0;
+            if !is_owed {
+                socket.exchange = None;
+            }
+            if is_owed || has_clients || has_bequests {
                 self.retiring = true;
                 continue;
             }
-            let socket = &mut self.sockets[place];
             socket.tell_left_out(None);
             if heir.is_none() {
                 info!("{}: gone: {}", socket.name, socket.counters);

@@ -11,6 +11,7 @@ use crate::{
     config::{self, ServiceKind, SlowClient, SocketType},
     connection::{Connection, Stream},
     counters::Counters,
+    datagram::{Exchange, Parked},
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
@@ -172,6 +173,10 @@ pub struct Socket {
     /// There is a record, or there are receivers, to wait for.
     pub(super) lines_up: bool,
     pub(super) counters: Counters,
+    /// Its datagram socket, and what waits there.
+    pub(super) exchange: Option<Box<Exchange>>,
+    /// What waits until its datagram socket is open: it came to one before, of this process or an earlier one.
+    pub(super) parked: Option<Parked>,
     /// How often the log may speak of it: what happens on one socket hides nothing of another.
     pub(super) lines: Lines,
     /// The number of the last message, as it stood at the last reload: numbers go on from there where
@@ -219,10 +224,8 @@ impl Socket {
                 )))
             }
         };
-        let mut message_work = MESSAGE;
-        if config.record.is_some() {
-            message_work += MESSAGE;
-        }
+        // The record of it costs as much again.
+        let mut message_work = MESSAGE * (1 + usize::from(config.record.is_some()));
         if packet > 0 {
             message_work += DELIVERY;
         }
@@ -250,6 +253,8 @@ impl Socket {
             wait_queue: WaitQueue::default(),
             lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
+            exchange: None,
+            parked: None,
             lines: Lines::default(),
             numbered: 0,
         }

@@ -22,22 +22,16 @@ pub(super) struct DatagramSockets(Vec<Option<Watched>>);
 
 struct Watched {
     fd: Rc<OwnedFd>,
-    /// The hub's number.
-    number: usize,
     watched: bool,
 }
 
 impl DatagramSockets {
-    /// Takes in a registered datagram socket that has this number in the hub.
-    pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>, number: usize) {
+    /// Takes in a registered datagram socket.
+    pub(super) fn put(&mut self, socket: usize, fd: Rc<OwnedFd>) {
         if self.0.len() <= socket {
             self.0.resize_with(socket + 1, || None);
         }
-        self.0[socket] = Some(Watched {
-            fd,
-            number,
-            watched: false,
-        });
+        self.0[socket] = Some(Watched { fd, watched: false });
     }
 
     /// Lets go of the datagram socket of socket number `socket`, if there is one.
@@ -49,16 +43,16 @@ impl DatagramSockets {
 
     /// An event for socket number `socket`.
     pub(super) fn event(&self, socket: usize, hub: &mut Hub<Accepted>) {
-        if let Some(Some(of)) = self.0.get(socket) {
-            hub.datagram_event(of.number);
+        if let Some(Some(_)) = self.0.get(socket) {
+            hub.datagram_event(socket);
         }
     }
 
     /// Receives what is there for socket number `socket`, but not without end.
     pub(super) fn receive_all(&self, socket: usize, hub: &mut Hub<Accepted>, now: Now) {
-        if let Some(Some(of)) = self.0.get(socket) {
+        if let Some(Some(_)) = self.0.get(socket) {
             for _ in 0..LAST_BATCHES {
-                if !hub.receive(of.number, now) {
+                if !hub.receive(socket, now) {
                     return;
                 }
             }
@@ -68,8 +62,8 @@ impl DatagramSockets {
     /// Receives what is there on all of them; whether anything came.
     pub(super) fn receive(&self, hub: &mut Hub<Accepted>, now: Now) -> bool {
         let mut came = false;
-        for of in self.0.iter().flatten() {
-            came |= hub.receive(of.number, now);
+        for (socket, of) in self.0.iter().enumerate() {
+            came |= of.is_some() && hub.receive(socket, now);
         }
         came
     }
@@ -79,7 +73,7 @@ impl DatagramSockets {
     pub(super) fn watch(&mut self, hub: &Hub<Accepted>, registry: &Registry) -> io::Result<()> {
         for (socket, of) in self.0.iter_mut().enumerate() {
             let Some(of) = of else { continue };
-            let wanted = hub.receives(of.number);
+            let wanted = hub.receives(socket);
             if wanted != of.watched {
                 let mut flags = EventFlags::empty();
                 flags.set(EventFlags::IN, wanted);

@@ -259,8 +259,8 @@ impl Server {
             self.listeners.put(place, endpoint);
             if let Some(of) = datagram_socket {
                 let (fd, now) = (of.socket(), Instant::now());
-                let number = self.hub.open(place, Box::new(of), now);
-                self.datagrams.put(place, fd, number);
+                self.hub.open(place, Box::new(of), now);
+                self.datagrams.put(place, fd);
             }
         }
         if let Some(target) = target {
@@ -315,16 +315,14 @@ impl Server {
         }
         let registry = self.poll.registry();
         let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
-        let opened = self.hub.apply(renewals, &plan.limits, now, &mut watch);
+        self.hub.apply(renewals, &plan.limits, now, &mut watch);
         for place in 0..self.listeners.places() {
             if !places.contains(&place) {
                 self.close(place);
             }
         }
         for (place, endpoint, goes_on) in endpoints {
-            let number = opened.iter().find(|(of, _)| *of == place);
-            let number = number.map(|(_, number)| *number);
-            self.put_endpoint(place, endpoint, number, goes_on.then_some(now));
+            self.put_endpoint(place, endpoint, goes_on.then_some(now));
         }
         writers.into_values().for_each(|writer| self.let_go(writer));
         self.note_time();
@@ -376,15 +374,8 @@ impl Server {
         }
     }
 
-    /// `number`: the hub's, of a datagram socket. `goes_on`: now, where clients of the one before are served
-    /// by this one.
-    fn put_endpoint(
-        &mut self,
-        place: usize,
-        endpoint: PlannedEndpoint,
-        number: Option<usize>,
-        goes_on: Option<Now>,
-    ) {
+    /// `goes_on`: now, where clients of the one before are served by this one.
+    fn put_endpoint(&mut self, place: usize, endpoint: PlannedEndpoint, goes_on: Option<Now>) {
         let mut endpoint = match endpoint {
             PlannedEndpoint::None => return self.close(place),
             PlannedEndpoint::Kept(adjustment) => {
@@ -398,8 +389,8 @@ impl Server {
         let registry = self.poll.registry();
         endpoint.settle();
         self.datagrams.remove(place, registry);
-        if let Some(number) = number {
-            self.datagrams.put(place, endpoint.socket(), number);
+        if !endpoint.listens() {
+            self.datagrams.put(place, endpoint.socket());
         }
         match (self.listeners.put(place, endpoint), goes_on) {
             (Some(old), Some(now)) if old.listens() => {

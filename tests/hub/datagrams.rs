@@ -108,8 +108,6 @@ impl Datagrams for DatagramSocket {
 pub struct Datagram {
     pub world: World,
     post: Rc<RefCell<Post>>,
-    /// The hub's.
-    number: usize,
 }
 
 impl Datagram {
@@ -121,12 +119,8 @@ impl Datagram {
         let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
         let mut world = World::with_limits(&config, limits);
         let (post, datagram_socket) = datagram_socket();
-        let number = world.hub.open(0, datagram_socket, world.start);
-        Datagram {
-            world,
-            post,
-            number,
-        }
+        world.hub.open(0, datagram_socket, world.start);
+        Datagram { world, post }
     }
 
     /// A reload with another datagram socket in place of this one, which is returned.
@@ -138,11 +132,7 @@ impl Datagram {
         renewal.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());
         let watch = &mut |_, _: &_, _, _| Ok(());
-        let opened = self.world.hub.apply(vec![renewal], &limits, now, watch);
-        let &[(0, number)] = &opened[..] else {
-            panic!("{opened:?}");
-        };
-        self.number = number;
+        self.world.hub.apply(vec![renewal], &limits, now, watch);
         self.world.records.resize_with(2, Vec::new);
         mem::replace(&mut self.post, post)
     }
@@ -181,13 +171,13 @@ impl Datagram {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             let readable = !self.post.borrow().sent.is_empty() || self.post.borrow().broken;
-            let event = readable && self.world.hub.receives(self.number);
+            let event = readable && self.world.hub.receives(0);
             if !event && !self.world.hub.has_ready() {
                 return;
             }
             if event {
                 let now = self.world.now();
-                self.world.hub.receive(self.number, now);
+                self.world.hub.receive(0, now);
             }
             self.world.turn();
         }

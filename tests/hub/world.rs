@@ -542,8 +542,7 @@ impl World {
             .zip(records)
             .map(|(config, record)| self.renewal_with(config, record))
             .collect();
-        let opened = self.apply(sockets, renewals, limits);
-        assert_eq!(opened, []);
+        self.apply(sockets, renewals, limits);
         if let Some((new, old)) = moved
             && let Some(new) = self.hub.place(new)
         {
@@ -551,20 +550,14 @@ impl World {
         }
     }
 
-    /// The same, made ready; returns the numbers of the datagram sockets that are opened.
-    pub fn apply(
-        &mut self,
-        sockets: Vec<config::Socket>,
-        renewals: Vec<Renewal>,
-        limits: &Limits,
-    ) -> Vec<(usize, usize)> {
+    /// The same, made ready.
+    pub fn apply(&mut self, sockets: Vec<config::Socket>, renewals: Vec<Renewal>, limits: &Limits) {
         let now = self.now();
-        let opened = self.hub.apply(renewals, limits, now, &mut watch);
+        self.hub.apply(renewals, limits, now, &mut watch);
         let places = self.hub.sockets().len();
         self.records.resize_with(places, Vec::new);
         self.sockets = sockets;
         self.hand_over();
-        opened
     }
 
     pub fn renewal(&mut self, config: &config::Socket) -> Renewal {

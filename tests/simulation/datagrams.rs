@@ -26,7 +26,6 @@ struct Room {
     socket: config::Socket,
     /// Of the hub.
     place: usize,
-    number: usize,
     queue: Rc<RefCell<Queue>>,
     /// Received, and not yet taken by the record.
     held: VecDeque<(usize, Vec<u8>)>,
@@ -71,8 +70,8 @@ impl Schedule {
             let queue = schedule.queue();
             let datagram_socket = schedule.datagram_socket(&queue);
             let now = schedule.world.start;
-            let number = schedule.world.hub.open(place, datagram_socket, now);
-            schedule.add(socket, place, number, queue);
+            schedule.world.hub.open(place, datagram_socket, now);
+            schedule.add(socket, place, queue);
         }
         schedule
     }
@@ -91,17 +90,10 @@ impl Schedule {
         })
     }
 
-    fn add(
-        &mut self,
-        socket: config::Socket,
-        place: usize,
-        number: usize,
-        queue: Rc<RefCell<Queue>>,
-    ) {
+    fn add(&mut self, socket: config::Socket, place: usize, queue: Rc<RefCell<Queue>>) {
         self.rooms.push(Room {
             socket,
             place,
-            number,
             queue,
             held: VecDeque::new(),
             due: vec![VecDeque::new(); SENDERS],
@@ -164,13 +156,13 @@ impl Schedule {
     }
 
     fn event(&mut self, room: usize) {
-        let number = self.rooms[room].number;
+        let place = self.rooms[room].place;
         assert!(
-            self.rooms[room].held.is_empty() || !self.world.hub.receives(number),
+            self.rooms[room].held.is_empty() || !self.world.hub.receives(place),
             "more is received while some is held"
         );
-        if self.world.hub.receives(number) && !self.rooms[room].queue.borrow().sent.is_empty() {
-            self.world.hub.datagram_event(number);
+        if self.world.hub.receives(place) && !self.rooms[room].queue.borrow().sent.is_empty() {
+            self.world.hub.datagram_event(place);
         }
         self.world.turn();
     }
@@ -195,7 +187,7 @@ impl Schedule {
             }
             let mut rooms = self.rooms.iter();
             let any = rooms.any(|room| {
-                self.world.hub.receives(room.number) && !room.queue.borrow().sent.is_empty()
+                self.world.hub.receives(room.place) && !room.queue.borrow().sent.is_empty()
             });
             if !any && !self.world.hub.has_ready() {
                 return;
@@ -259,23 +251,18 @@ impl Schedule {
             let datagram_socket = self.datagram_socket(&self.rooms[n].queue);
             let now = self.world.now().instant;
             self.rooms[n].place = place;
-            self.rooms[n].number = self.world.hub.open(place, datagram_socket, now);
+            self.world.hub.open(place, datagram_socket, now);
         }
     }
 
     /// Puts the sockets of all rooms and `new` into force, in any order; the one of the name `opened`
-    /// has another queue, and its number is returned.
-    fn apply(
-        &mut self,
-        new: Option<&config::Socket>,
-        opened: Option<(&str, &Rc<RefCell<Queue>>)>,
-    ) -> usize {
+    /// has another queue.
+    fn apply(&mut self, new: Option<&config::Socket>, opened: Option<(&str, &Rc<RefCell<Queue>>)>) {
         let sockets = self.rooms.iter().map(|room| &room.socket).chain(new);
         let mut sockets: Vec<_> = sockets.cloned().collect();
         for last in (1..sockets.len()).rev() {
             sockets.swap(last, self.random.below(last as u64 + 1) as usize);
         }
-        let mut number = usize::MAX;
         let mut renewals = Vec::new();
         for socket in &sockets {
             let mut renewal = self.world.renewal(socket);
@@ -286,10 +273,7 @@ impl Schedule {
             }
             renewals.push(renewal);
         }
-        for (_, opened) in self.world.apply(sockets, renewals, &limits()) {
-            number = opened;
-        }
-        number
+        self.world.apply(sockets, renewals, &limits());
     }
 
     fn resize(&mut self, room: usize) {
@@ -322,9 +306,8 @@ impl Schedule {
         let queue = self.queue();
         let waiting = self.rooms[room].queue.borrow().sent.len();
         let name = self.rooms[room].socket.name.clone();
-        let number = self.apply(None, Some((&name, &queue)));
+        self.apply(None, Some((&name, &queue)));
         let moved = &mut self.rooms[room];
-        moved.number = number;
         let received = moved.queue.borrow().received.len();
         assert_eq!(received, waiting, "datagrams were left behind");
         // What was taken is sent back from the old place.
@@ -345,9 +328,9 @@ impl Schedule {
         let socket = rules(&mut self.random, self.names);
         self.names += 1;
         let queue = self.queue();
-        let number = self.apply(Some(&socket), Some((&socket.name, &queue)));
+        self.apply(Some(&socket), Some((&socket.name, &queue)));
         let place = self.world.hub.place(&socket.name).unwrap();
-        self.add(socket, place, number, queue);
+        self.add(socket, place, queue);
     }
 
     /// Everybody reads, all is written, time passes: then nothing is left.
