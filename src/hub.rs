@@ -41,7 +41,8 @@ use crate::{
     error::Close,
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
-    service::{Effects, Outbox, Record},
+    record::Record,
+    service::{Effects, Outbox},
     turns::{ALONE, CLIENT, SHARED, Turns, Users},
 };
 

@@ -1,487 +1,369 @@
-//! One message as a line of a record: JSON, text or raw.
+//! The record of a socket: `line` makes a message a line, `queue` counts what waits, and `Writer` hands the
+//! lines to a `thread` that appends them to one file or to standard output.
+//!
+//! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
+//! system call. A write that fails is tried again every second and loses nothing; only a standard
+//! output that nobody reads any more ends the thread. A record may move to another target: what was
+//! handed over before still goes to the old one, and first. `file` opens, `check` says which files may be
+//! a record, `tail` reads where numbers stand, and `closed` tries again what could not be opened.
+
+mod check;
+mod closed;
+mod file;
+mod line;
+mod queue;
+mod tail;
+mod thread;
 
 use std::{
-    borrow::Cow,
-    io::{self, Read, Write},
-    time::SystemTime,
+    collections::VecDeque,
+    io, mem,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, de::IgnoredAny};
+use rustix::io::Errno;
 
-use crate::peer::{ClientId, Peer};
+pub use check::look;
+pub use closed::{Closed, Opening};
+pub use file::{FileId, Target, Unopened};
+pub use line::{Encoder, Format, Line};
+pub use queue::{Mark, Record};
 
-/// `format` of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// `TIME SOCKET[PID] uid=UID MESSAGE`, control characters and backslashes escaped.
-    Text,
-    /// The bytes and LF.
-    Raw,
+use thread::Thread;
+
+use crate::{error::Fatal, lock::Lock};
+
+/// Targets that a record may be about to move to.
+const TARGETS: usize = 8;
+/// Memory that the thread, or whoever hands over, may keep for the next lines.
+const KEPT: usize = 256 * 1024;
+
+#[derive(Debug, Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    work: Condvar,
+    written: AtomicU64,
+    /// The event loop asks to be woken by the next progress.
+    wanted: AtomicBool,
+    /// Why the thread has ended before its time.
+    failed: OnceLock<Errno>,
 }
 
-impl Format {
-    /// Bytes of the longest line of a message of `message_size` bytes.
-    #[must_use]
-    pub fn longest(self, message_size: usize) -> usize {
-        let each = match self {
-            // An escape of six bytes, and four of base64 for three.
-            Format::Json => 8,
-            Format::Text => 6,
-            Format::Raw => return message_size.saturating_add(1),
-        };
-        message_size.saturating_mul(each).saturating_add(REST)
+#[derive(Debug, Default)]
+struct Inbox {
+    lines: Vec<u8>,
+    /// Where the record goes once `lines` are written, and what was handed over for there; and so on.
+    next: VecDeque<(Target, Vec<u8>)>,
+    /// The file that lines go to which are handed over now; `None` for standard output.
+    file: Option<FileId>,
+    /// Its lock.
+    lock: Option<Arc<Lock>>,
+    /// It is not open.
+    closed: Option<Closed>,
+    /// It is since then, and this is the number of the last line there.
+    opened: Option<u64>,
+    /// The thread is to look whether its file is still at its path.
+    look: bool,
+    done: bool,
+    /// What is not written is wanted back.
+    wanted_back: bool,
+    /// Here is what the thread had of it; it has ended, or is about to.
+    back: Option<Unwritten>,
+}
+
+impl Inbox {
+    /// Lines that are handed over from now on go to `target`.
+    fn note(&mut self, target: &Target) {
+        self.file = target.id;
+        self.lock.clone_from(&target.lock);
+    }
+}
+
+/// Lines that were handed over and are not written.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// Whole lines.
+    pub lines: Vec<u8>,
+    /// Bytes of the first that stand at the end of the file.
+    pub begun: usize,
+    /// Bytes before `lines` that were given to a write that has not returned: how many of them will
+    /// have been written, nobody can tell.
+    pub uncertain: usize,
+}
+
+impl Shared {
+    /// Waits for `span`, or until lines are wanted back, or another file may be at the path.
+    fn rest(&self, span: Duration) {
+        let inbox = self.inbox();
+        let resting = |inbox: &mut Inbox| !inbox.wanted_back && !inbox.look;
+        // How it ended does not matter.
+        drop(self.work.wait_timeout_while(inbox, span, resting));
     }
 
-    /// How far from its end a record's last number is looked for, in bytes; `None` where lines have
-    /// none. The longest line, and a torn one behind it, are always within.
-    #[must_use]
-    pub fn search(self, message_size: usize) -> Option<u64> {
-        let longest = self.longest(message_size) as u64;
-        (self == Format::Json).then_some(longest.saturating_mul(2).max(SEARCH))
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bytes of a line beside those of its message, at most.
-const REST: usize = 512;
-
-/// The least of `Format::search`: a record may have been written under a larger message-size.
-const SEARCH: u64 = 64 << 20;
-
-/// How each line of a JSON record starts.
-const START: &[u8; 9] = b"{\"time\":\"";
-
-/// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
-const PRIORITY: &[u8] = b"<6>";
-
-/// Longest piece of a line that goes to the journal whole. journald cuts at LineMax=, 48 KiB by
-/// default, and would read a priority at the start of what follows (`journald.conf(5)`).
-const JOURNAL_LINE: usize = 48 * 1024 - 64;
-
-/// What a line says.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// Its number.
-    pub seq: u64,
-    /// Whose message it is.
-    pub client: ClientId,
-    /// Who that is.
-    pub peer: &'a Peer,
-    /// The message, without its terminator.
-    pub message: &'a [u8],
-    /// The message was longer.
-    pub truncated: bool,
-}
-
-/// Writes the lines of one record.
+/// The event loop's end of one record's thread.
 #[derive(Debug)]
-pub struct Encoder {
-    format: Format,
-    /// Lines go to the journal, which takes a leading `<N>` for a priority.
-    journal: bool,
-    socket: String,
-    /// The time as the lines show it, kept for as long as `at` stays the same.
-    time: String,
-    at: Option<SystemTime>,
-    /// What a JSON line says before its number and behind it, kept likewise: most lines of a turn
-    /// differ from the one before in number and message only.
-    head: String,
-    sender: String,
-    of: Option<(ClientId, Peer)>,
+pub struct Writer {
+    shared: Arc<Shared>,
+    /// As the log names the record.
+    pub name: String,
+    /// Bytes that were handed over.
+    handed: u64,
+    /// Bytes of `written` that the event loop has heard of.
+    heard: u64,
+    /// The event loop has heard that it is open.
+    is_open: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Encoder {
-    /// Whether lines go to the journal.
+impl Writer {
+    /// Starts the thread. `wake` is called from it when there is progress that was asked for, and once
+    /// what is closed is open.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(
+        target: Result<Target, Closed>,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let is_open = target.is_ok();
+        let (name, target) = match target {
+            Ok(target) => {
+                shared.inbox().note(&target);
+                (target.name.clone(), Some(target))
+            }
+            Err(closed) => {
+                let name = closed.opening.name();
+                shared.inbox().closed = Some(closed);
+                (name, None)
+            }
+        };
+        let thread = Thread::start(Arc::clone(&shared), target, wake)?;
+        Ok(Writer {
+            shared,
+            name,
+            handed: 0,
+            heard: 0,
+            is_open,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands over whole lines; `lines` is empty afterwards.
+    pub fn append(&mut self, lines: &mut Vec<u8>) {
+        self.handed += lines.len() as u64;
+        let mut guard = self.shared.inbox();
+        let inbox = &mut *guard;
+        let waiting = match inbox.next.back_mut() {
+            Some((_, waiting)) => waiting,
+            None => &mut inbox.lines,
+        };
+        if waiting.is_empty() {
+            mem::swap(waiting, lines);
+        } else {
+            waiting.append(lines);
+        }
+        if lines.capacity() > KEPT {
+            *lines = Vec::new();
+        }
+        drop(guard);
+        self.shared.work.notify_one();
+    }
+
+    /// Lines that are handed over from now on go to `target`, after those that were before have gone
+    /// where they were to go. Not to be called while it `is_stuck`.
+    pub fn move_to(&mut self, target: Target) {
+        self.name.clone_from(&target.name);
+        let mut inbox = self.shared.inbox();
+        inbox.note(&target);
+        inbox.closed = None;
+        inbox.next.push_back((target, Vec::new()));
+        drop(inbox);
+        self.shared.work.notify_one();
+    }
+
+    /// Of what is not open, this is tried from now on, and at once.
+    pub fn try_again(&self, closed: Closed) {
+        let mut inbox = self.shared.inbox();
+        if inbox.closed.is_some() {
+            (inbox.closed, inbox.look) = (Some(closed), true);
+        }
+        drop(inbox);
+        self.shared.work.notify_all();
+    }
+
+    /// Whether it is open, as far as `opened` has told.
     #[must_use]
-    pub fn is_journal(&self) -> bool {
-        self.journal
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
-    /// For the record of `socket`; `journal`: each line gets a priority, so that no message can
-    /// forge one.
+    /// Tells once that what was closed is open: the number of the last line there.
+    pub fn opened(&mut self) -> Option<u64> {
+        if self.is_open {
+            return None;
+        }
+        let opened = self.shared.inbox().opened;
+        self.is_open = opened.is_some();
+        opened
+    }
+
+    /// Whether it has not been able to open this file, or standard output, so far.
     #[must_use]
-    pub fn new(format: Format, journal: bool, socket: &str) -> Self {
-        Encoder {
-            format,
-            journal,
-            socket: socket.into(),
-            time: String::new(),
-            at: None,
-            head: String::new(),
-            sender: String::new(),
-            of: None,
+    pub fn lacks(&self, file: Option<&Path>) -> bool {
+        let inbox = self.shared.inbox();
+        let closed = inbox.closed.as_ref();
+        closed.is_some_and(|closed| closed.opening.file.as_deref() == file)
+    }
+
+    /// Whether lines that are handed over now go to standard output.
+    #[must_use]
+    pub fn is_standard_output(&self) -> bool {
+        let inbox = self.shared.inbox();
+        inbox.file.is_none() && inbox.closed.is_none()
+    }
+
+    /// The file that lines go to which are handed over now; `None` for standard output.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        self.shared.inbox().file
+    }
+
+    /// The lock of that file, where it is a regular one.
+    #[must_use]
+    pub fn lock(&self) -> Option<Arc<Lock>> {
+        self.shared.inbox().lock.clone()
+    }
+
+    /// Has the thread look whether its file is still at its path: where it is not, the record goes on in
+    /// the one that is there, or a new one, as soon as a line ends.
+    pub fn look(&self) {
+        self.shared.inbox().look = true;
+        self.shared.work.notify_all();
+    }
+
+    /// Whether so many targets wait for lines to be written before them that there may be no more.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.shared.inbox().next.len() >= TARGETS
+    }
+
+    /// Bytes that were handed over and are not written.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        (self.handed - self.shared.written.load(Ordering::SeqCst)) as usize
+    }
+
+    /// Bytes written since the last call.
+    pub fn progress(&mut self) -> usize {
+        // SeqCst, like all of `written` and `wanted`: after `want_progress`, either this sees what
+        // the thread has written, or the thread sees that it is to wake.
+        let written = self.shared.written.load(Ordering::SeqCst);
+        (written - mem::replace(&mut self.heard, written)) as usize
+    }
+
+    /// Asks for a wake-up at the next progress. What was written before this call is told by
+    /// `progress`, which is to be asked once more.
+    pub fn want_progress(&self) {
+        self.shared.wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the thread still writes.
+    ///
+    /// # Errors
+    /// Why it ended. Whoever asks is told, however often: a failure that somebody has seen and passed over
+    /// still ends the daemon.
+    pub fn check(&self) -> Result<(), Fatal> {
+        match self.shared.failed.get() {
+            None => Ok(()),
+            Some(&errno) => Err(Fatal::Record {
+                record: self.name.clone(),
+                source: errno.into(),
+            }),
         }
     }
 
-    /// The time of the lines to come.
-    pub fn set_time(&mut self, at: SystemTime) {
-        if self.at != Some(at) {
-            self.time = humantime::format_rfc3339_micros(at).to_string();
-            self.at = Some(at);
-            // A socket's name is [A-Za-z0-9_-]: it needs no escapes.
-            self.head = format!(
-                "{{\"time\":\"{}\",\"socket\":\"{}\",\"seq\":",
-                self.time, self.socket
-            );
-        }
+    /// Tells the thread that what it has not written is wanted back. `take_back` waits for that: of
+    /// several writers each is told first, lest one have the time of all.
+    pub fn want_back(&self) {
+        self.shared.inbox().wanted_back = true;
+        self.shared.work.notify_all();
     }
 
-    /// Adds a line to `out`.
-    pub fn put(&mut self, out: &mut Vec<u8>, line: &Line<'_>) {
-        if self.journal {
-            out.extend_from_slice(PRIORITY);
+    /// Tells the thread to end once all is written. `finish_within` waits for that.
+    pub fn want_end(&self) {
+        self.shared.inbox().done = true;
+        self.shared.work.notify_all();
+    }
+
+    /// Ends the thread and takes back what it has not written. Where it is still at a write after
+    /// `patience`, the lines which that write was given are not among it, but all after them are.
+    pub fn take_back(mut self, patience: Duration) -> Unwritten {
+        self.want_back();
+        let mut inbox = self.shared.inbox();
+        let waiting = |inbox: &mut Inbox| inbox.back.is_none();
+        let waited = self
+            .shared
+            .work
+            .wait_timeout_while(inbox, patience, waiting);
+        inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        // Under the lock: from here on the thread finds nothing to write in the inbox.
+        let mut waiting = mem::take(&mut inbox.lines);
+        for (_, mut lines) in mem::take(&mut inbox.next) {
+            waiting.append(&mut lines);
         }
-        let start = out.len();
-        // Writing to a Vec cannot fail.
-        let _ = match self.format {
-            Format::Json => self.json(out, line),
-            Format::Text => self.text(out, line),
-            Format::Raw => out.write_all(line.message),
+        let back = inbox.back.take();
+        drop(inbox);
+        let Some(mut back) = back else {
+            return Unwritten {
+                uncertain: self.unwritten() - waiting.len(),
+                lines: waiting,
+                begun: 0,
+            };
         };
-        if self.journal {
-            prefix_pieces(out, start);
+        back.lines.append(&mut waiting);
+        if let Some(thread) = self.thread.take() {
+            // As in `finish`.
+            let _ = thread.join();
         }
-        out.push(b'\n');
+        back
     }
 
-    fn json(&mut self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
-        let &Line {
-            seq,
-            client,
-            peer,
-            message,
-            truncated,
-        } = line;
-        if self.of != Some((client, *peer)) {
-            self.of = Some((client, *peer));
-            let Peer { uid, gid, .. } = peer;
-            let pid = peer.process();
-            let pid = pid.map_or(String::new(), |pid| format!("\"pid\":{pid},"));
-            self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}");
-        }
-        out.extend_from_slice(self.head.as_bytes());
-        serde_json::to_writer(&mut *out, &seq)?;
-        out.extend_from_slice(self.sender.as_bytes());
-        if truncated {
-            out.extend_from_slice(b",\"truncated\":true");
-        }
-        if is_plain(message) {
-            out.extend_from_slice(b",\"message\":\"");
-            out.extend_from_slice(message);
-            out.extend_from_slice(b"\"}");
-            return Ok(());
-        }
-        let text = match std::str::from_utf8(message) {
-            Ok(text) => Cow::Borrowed(text),
-            // Cut in the middle of a character, text stays text.
-            Err(error) if truncated && error.error_len().is_none() => {
-                String::from_utf8_lossy(&message[..error.valid_up_to()])
-            }
-            Err(_) => String::from_utf8_lossy(message),
-        };
-        out.extend_from_slice(b",\"message\":");
-        serde_json::to_writer(&mut *out, &text)?;
-        // Owned: it is not what was said, for which the bytes then stand beside it.
-        if let Cow::Owned(_) = text {
-            write!(out, ",\"message_base64\":\"{}\"", BASE64.encode(message))?;
-        }
-        out.push(b'}');
-        Ok(())
-    }
-
-    fn text(&self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
-        let peer = line.peer;
-        write!(out, "{} {}[", self.time, self.socket)?;
-        match peer.process() {
-            Some(pid) => write!(out, "{pid}")?,
-            None => out.push(b'-'),
-        }
-        write!(out, "] uid={} ", peer.uid)?;
-        if line.truncated {
-            out.extend_from_slice(b"(truncated) ");
-        }
-        for chunk in line.message.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '\\' => out.extend_from_slice(b"\\\\"),
-                    '\n' => out.extend_from_slice(b"\\n"),
-                    '\t' => out.extend_from_slice(b"\\t"),
-                    '\r' => out.extend_from_slice(b"\\r"),
-                    // C0 and C1: what moves a terminal's cursor or colours it.
-                    c if c.is_control() => write!(out, "\\u{{{:x}}}", u32::from(c))?,
-                    c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(out, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether this is ASCII that stands in a JSON string as it is, as most messages do. Finding that out
-/// first is a fraction of looking at each byte for its own.
-fn is_plain(message: &[u8]) -> bool {
-    // Not `all`: without an early end the compiler looks at many bytes at once.
-    message.iter().fold(true, |plain, &byte| {
-        plain & (b' '..0x80).contains(&byte) & (byte != b'"') & (byte != b'\\')
-    })
-}
-
-/// Gives the priority to whatever the journal would take for a line of its own in the line that
-/// begins at `start`.
-fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
-    if out.len() - start <= JOURNAL_LINE && !out[start..].contains(&b'\n') {
-        return;
-    }
-    let line = out.split_off(start);
-    let pieces = line
-        .split(|&byte| byte == b'\n')
-        .flat_map(|piece| piece.chunks(JOURNAL_LINE));
-    for (i, piece) in pieces.enumerate() {
-        if i > 0 {
-            out.push(b'\n');
-            out.extend_from_slice(PRIORITY);
-        }
-        out.extend_from_slice(piece);
-    }
-}
-
-/// The `seq` of one line of a JSON record, if it is one: udsd's own have `time` first, and `socket`.
-/// A number that has no next one is none of its own either. A line of any length is read in pieces.
-///
-/// # Errors
-/// Those of reading it.
-pub fn seq_of(mut line: impl Read) -> io::Result<Option<u64>> {
-    #[derive(Deserialize)]
-    struct Line {
-        #[serde(rename = "time")]
-        _time: IgnoredAny,
-        #[serde(rename = "socket")]
-        _socket: IgnoredAny,
-        seq: u64,
-    }
-    let mut start = [0; START.len()];
-    match line.read_exact(&mut start) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    }
-    if start != *START {
-        return Ok(None);
-    }
-    match serde_json::from_reader(start.chain(line)) {
-        Ok(Line { seq, .. }) => Ok((seq < u64::MAX).then_some(seq)),
-        Err(error) if error.is_io() => Err(error.into()),
-        Err(_) => Ok(None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::time::Duration;
-
-    use super::*;
-
-    fn of(client: u64, peer: &Peer) -> Line<'_> {
-        Line {
-            seq: 1,
-            client: ClientId(client),
-            peer,
-            message: b"x",
-            truncated: false,
-        }
-    }
-
-    fn line(format: Format, journal: bool, message: &[u8], truncated: bool) -> String {
-        let mut encoder = Encoder::new(format, journal, "log");
-        encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_micros(1_763_792_431_123_456));
-        let mut out = Vec::new();
-        let peer = Peer {
-            pid: 1234,
-            uid: 5,
-            gid: 6,
-        };
-        let line = Line {
-            message,
-            truncated,
-            ..of(17, &peer)
-        };
-        encoder.put(&mut out, &line);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn json_is_as_the_manual_has_it() {
-        assert_eq!(
-            line(Format::Json, false, "a \"b\"\n\u{1b}é".as_bytes(), false),
-            "{\"time\":\"2025-11-22T06:20:31.123456Z\",\"socket\":\"log\",\"seq\":1,\"client\":17,\
-             \"pid\":1234,\"uid\":5,\"gid\":6,\"message\":\"a \\\"b\\\"\\n\\u001bé\"}\n"
+    /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
+    /// bytes that are not written.
+    pub fn finish_within(self, patience: Duration) -> usize {
+        self.want_end();
+        let inbox = self.shared.inbox();
+        let working = |inbox: &mut Inbox| inbox.back.is_none();
+        // How it ended shows in what is unwritten.
+        drop(
+            self.shared
+                .work
+                .wait_timeout_while(inbox, patience, working),
         );
-        let binary: serde_json::Value =
-            serde_json::from_str(&line(Format::Json, false, b"\xff\0", false)).unwrap();
-        assert_eq!(binary["message"], "\u{fffd}\0");
-        assert_eq!(binary["message_base64"], "/wA=");
+        self.unwritten()
     }
 
-    #[test]
-    fn a_process_that_is_not_visible_has_no_pid() {
-        for (format, words) in [
-            (Format::Json, ",\"client\":17,\"uid\":5,\"gid\":6,"),
-            (Format::Text, " log[-] uid=5 x"),
-        ] {
-            let mut encoder = Encoder::new(format, false, "log");
-            let (mut out, peer) = (
-                Vec::new(),
-                Peer {
-                    pid: 0,
-                    uid: 5,
-                    gid: 6,
-                },
-            );
-            encoder.put(&mut out, &of(17, &peer));
-            let line = String::from_utf8(out).unwrap();
-            assert!(line.contains(words), "{line}");
+    /// Ends the thread and waits for it; to be called once all is written, or else this waits for
+    /// the disk. Of one that is not open nothing is left to wait for. A `Writer` that is only dropped leaves its thread to the end of the process.
+    pub fn finish(mut self) {
+        self.want_end();
+        if self.is_open
+            && let Some(thread) = self.thread.take()
+        {
+            // A panic of the thread has been printed by the thread.
+            let _ = thread.join();
         }
-    }
-
-    #[test]
-    fn every_character_stands_in_a_line_as_json_wants_it() {
-        for character in (0..=0x2100).filter_map(char::from_u32) {
-            let text = format!("plain {character} text");
-            let line = line(Format::Json, false, text.as_bytes(), false);
-            let message = serde_json::to_string(&text).unwrap();
-            assert!(line.ends_with(&format!(",\"message\":{message}}}\n")));
-        }
-    }
-
-    #[test]
-    fn what_is_no_text_stands_as_text_and_as_its_bytes() {
-        for (message, text) in [
-            // Latin-1, a lone surrogate, one character cut short inside and one at the end.
-            (&b"caf\xe9 au lait"[..], "caf\u{fffd} au lait"),
-            (b"\xed\xa0\x80", "\u{fffd}\u{fffd}\u{fffd}"),
-            (b"\xe2\x82-\xe2\x82", "\u{fffd}-\u{fffd}"),
-        ] {
-            let line = line(Format::Json, false, message, false);
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(line["message"], text);
-            let bytes = BASE64.decode(line["message_base64"].as_str().unwrap());
-            assert_eq!(bytes.unwrap(), message);
-        }
-        let cut: serde_json::Value =
-            serde_json::from_str(&line(Format::Json, false, b"\xe9 a\xe2\x82", true)).unwrap();
-        assert_eq!(cut["message"], "\u{fffd} a\u{fffd}");
-        assert_eq!(cut["message_base64"], "6SBh4oI=");
-    }
-
-    #[test]
-    fn no_line_is_longer_than_is_counted_with() {
-        let size = 3_000;
-        for byte in 0..=255 {
-            for last in [byte, 0xff] {
-                let mut message = vec![byte; size];
-                message[size - 1] = last;
-                for format in [Format::Json, Format::Text] {
-                    let length = line(format, false, &message, true).len();
-                    assert!(length <= format.longest(size), "{byte}, {last}: {length}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn each_line_has_its_own_sender_and_time() {
-        let mut encoder = Encoder::new(Format::Json, false, "log");
-        let mut out = Vec::new();
-        let mut peer = Peer {
-            pid: 1,
-            uid: 2,
-            gid: 3,
-        };
-        for (seconds, client, pid) in [(0, 4, 1), (0, 4, 1), (1, 4, 1), (1, 5, 1), (1, 5, 6)] {
-            encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-            peer.pid = pid;
-            encoder.put(&mut out, &of(client, &peer));
-            let line = out.split(|&byte| byte == b'\n').nth_back(1).unwrap();
-            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
-            let time = format!("1970-01-01T00:00:0{seconds}.000000Z");
-            assert_eq!(line["time"], time);
-            assert_eq!(
-                (&line["client"], &line["pid"]),
-                (&client.into(), &pid.into())
-            );
-        }
-    }
-
-    #[test]
-    fn a_cut_inside_a_character_stays_text() {
-        let cut: serde_json::Value =
-            serde_json::from_str(&line(Format::Json, false, &"aé".as_bytes()[..2], true)).unwrap();
-        assert_eq!(
-            (cut["message"].as_str(), cut["truncated"].as_bool()),
-            (Some("a"), Some(true))
-        );
-    }
-
-    #[test]
-    fn text_escapes_what_could_deceive() {
-        assert_eq!(
-            line(Format::Text, false, b"a\\b\nc\x1b[1m\xc2\x85\xff", true),
-            "2025-11-22T06:20:31.123456Z log[1234] uid=5 (truncated) a\\\\b\\nc\\u{1b}[1m\\u{85}\\xff\n"
-        );
-    }
-
-    #[test]
-    fn no_message_forges_a_priority() {
-        assert_eq!(
-            line(Format::Raw, true, b"<0>a\n<0>b", false),
-            "<6><0>a\n<6><0>b\n"
-        );
-        assert_eq!(
-            line(Format::Raw, false, b"<0>a\n<0>b", false),
-            "<0>a\n<0>b\n"
-        );
-        assert!(line(Format::Json, true, b"<0>a", false).starts_with("<6>{"));
-        let long = line(Format::Raw, true, &b"<0>".repeat(40_000), false);
-        assert!(
-            long.lines()
-                .all(|line| line.starts_with("<6>") && line.len() < 48 * 1024)
-        );
-        assert_eq!(
-            long.lines().map(|line| line.len() - 3).sum::<usize>(),
-            120_000
-        );
-    }
-
-    #[test]
-    fn seq_is_read_back_from_a_line() {
-        let own = line(Format::Json, false, b"x", false);
-        assert_eq!(seq_of(own.trim_end().as_bytes()).unwrap(), Some(1));
-        let max = own.replace("\"seq\":1,", "\"seq\":18446744073709551615,");
-        for other in [
-            own.trim_end().trim_end_matches('}'),
-            &own.replace("\"socket\"", "\"basket\""),
-            &max,
-            &max.replace("615", "616"),
-            "{\"seq\":1}",
-            "{\"socket\":\"log\",\"seq\":1}",
-            "[1]",
-            "",
-        ] {
-            assert_eq!(seq_of(other.as_bytes()).unwrap(), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn only_json_is_searched_for_numbers_and_far_enough() {
-        assert_eq!(Format::Text.search(1024), None);
-        assert_eq!(Format::Raw.search(1024), None);
-        assert_eq!(Format::Json.search(1024), Some(64 << 20));
-        assert!(Format::Json.search(1 << 30) > Some(12 << 30));
     }
 }

@@ -46,9 +46,9 @@ use crate::{
     error::Fatal,
     hub::{Hub, Now},
     parking::Parking,
+    record::Writer,
     systemd::{self, Notifier},
     timer::Timer,
-    writer::Writer,
 };
 
 const SIGNALS: Token = Token(0);

@@ -26,11 +26,12 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["counters", "limits", "serde_base64", "throttle", "turns"],
         &["frame", "peer", "queue"],
-        &["access", "batch", "header", "error", "record", "status"],
+        &["access", "batch", "header", "error", "status"],
     ],
     &[
         &["timer", "lock", "memory", "sys"],
-        &["closer", "config", "parking", "systemd", "writer"],
+        &["closer", "parking", "record", "systemd"],
+        &["config"],
         &["sysctl"],
     ],
     &[

@@ -24,7 +24,7 @@ use crate::{
     datagram_socket::DatagramSocket,
     endpoint,
     error::{Fatal, Fault},
-    generator, lock, sys, users, writer,
+    generator, lock, record, sys, users,
 };
 
 /// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
@@ -175,7 +175,7 @@ impl<'a> Check<'a> {
             if file.parent().is_some_and(is_made) {
                 continue;
             }
-            let looked = writer::look(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
+            let looked = record::look(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
             if let Err(why) = looked {
                 let fatal = unwritable(config, socket, file.display().to_string(), why);
                 self.take(Err(fatal), config, &key);

@@ -10,11 +10,9 @@ use crate::{
     config::{self, Config},
     error::Fatal,
     lock::Lock,
-    record::Encoder,
+    record::{Closed, Encoder, Opening, Record, Target, Unopened, Writer},
     server::{PlannedRecord, Server},
-    service::Record,
     systemd,
-    writer::{Closed, Opening, Target, Unopened, Writer},
 };
 
 /// Whether a socket is to be had whose record cannot be written.

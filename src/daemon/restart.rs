@@ -28,12 +28,11 @@ use crate::{
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
+    record::{Closed, Record, Target},
     server::Server,
-    service::Record,
     state::{self, State},
     systemd::Inherited,
     users,
-    writer::{Closed, Target},
 };
 
 /// Goes on with `handover`; `config` is the file that is there now.

@@ -23,7 +23,8 @@ use crate::{
     input::TooLong,
     limits::Limits,
     peer::Peer,
-    service::{Record, Service},
+    record::Record,
+    service::Service,
     turns::{CLIENT, DELIVERY, NOBODY},
 };
 use notes::Notes;

@@ -18,8 +18,8 @@ use crate::{
     datagram::Datagrams,
     error::{Changed, Close},
     limits::Limits,
-    record::Encoder,
-    service::{Record, Service},
+    record::{Encoder, Record},
+    service::Service,
 };
 
 /// What a config file has of one socket.

@@ -15,8 +15,8 @@ use crate::{
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
-    record::{Encoder, Format},
-    service::{Record, Relay, Service, WaitQueue},
+    record::{Encoder, Format, Record},
+    service::{Relay, Service, WaitQueue},
     turns::{DELIVERY, MESSAGE},
 };
 

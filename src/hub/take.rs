@@ -9,7 +9,8 @@ use crate::{
     error::Close,
     frame::Framing,
     input::Batches,
-    service::{Outbox, Record, Sender, Service},
+    record::Record,
+    service::{Outbox, Sender, Service},
 };
 
 /// What became of one client's messages in its turn.
@@ -82,7 +83,7 @@ impl Socket {
         }
         let mark = self.record.as_ref().map(Record::mark);
         let recorded = match &mut self.record {
-            Some(record) => record.receive(from, batch, out.now.wall),
+            Some(record) => record.receive(from.id, &from.peer, batch, out.now.wall),
             None => batch.bytes.len(),
         };
         if recorded < batch.bytes.len() {
@@ -115,7 +116,7 @@ impl Socket {
             SlowClient::Wait => {
                 if let (Some(record), Some(mark)) = (&mut self.record, mark) {
                     record.back_to(mark);
-                    record.receive(from, &batch.first(served), out.now.wall);
+                    record.receive(from.id, &from.peer, &batch.first(served), out.now.wall);
                 }
                 so_far.awaits = self.awaits(out);
                 served

@@ -12,7 +12,8 @@ use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
     input::{Announced, Input},
-    service::{Outbox, Record, Sender, Service},
+    record::Record,
+    service::{Outbox, Sender, Service},
     turns::MESSAGES,
 };
 

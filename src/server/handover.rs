@@ -9,7 +9,7 @@ use super::{Phase, Server, count};
 use crate::{
     closer, handover,
     hub::Now,
-    writer::{Unwritten, Writer},
+    record::{Unwritten, Writer},
 };
 
 /// Descriptors that a handover needs: a pair, the memory, and what it takes to tell the manager.

@@ -21,9 +21,7 @@ use crate::{
     error::Fatal,
     hub::{Now, Renewal, Socket, Trail},
     limits::Limits,
-    record::Encoder,
-    service::Record,
-    writer::{Closed, Target, Writer},
+    record::{Closed, Encoder, Record, Target, Writer},
 };
 
 /// Writers of records that are no more and not yet written.

@@ -2,11 +2,9 @@
 //! batches come in, and what it wants written goes to the `Outbox`.
 
 mod echo;
-mod record;
 mod relay;
 mod wait_queue;
 
-pub use record::{Mark, Record};
 pub use relay::Relay;
 pub use wait_queue::WaitQueue;
 

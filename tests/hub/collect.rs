@@ -7,8 +7,7 @@ use udsd::{
     config::{Config, Places},
     hub::{Hub, Socket},
     limits::Limits,
-    record::{Encoder, Format},
-    service::Record,
+    record::{Encoder, Format, Record},
 };
 
 use crate::world::{SECOND, World, collect_socket, lines};

@@ -16,8 +16,7 @@ use udsd::{
     hub::{Counters, Hub, Now, Renewal, Socket, Trail},
     limits::Limits,
     peer::Peer,
-    record::Encoder,
-    service::Record,
+    record::{Encoder, Record},
     state::{HEAD, State},
 };
 

@@ -7,11 +7,10 @@
 
 use std::time::SystemTime;
 
-use super::Sender;
+use super::{Encoder, Line};
 use crate::{
     batch::Batch,
     peer::{ClientId, Peer},
-    record::{Encoder, Line},
 };
 
 /// A record as its socket sees it.
@@ -90,10 +89,16 @@ impl Record {
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
-    pub fn receive(&mut self, from: &Sender, batch: &Batch<'_>, now: SystemTime) -> usize {
+    pub fn receive(
+        &mut self,
+        id: ClientId,
+        peer: &Peer,
+        batch: &Batch<'_>,
+        now: SystemTime,
+    ) -> usize {
         let mut taken = 0;
         for message in batch.iter() {
-            if !self.put(from.id, &from.peer, message.body, message.truncated, now) {
+            if !self.put(id, peer, message.body, message.truncated, now) {
                 return taken;
             }
             taken = message.end;

@@ -20,7 +20,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{KEPT, Shared, Target, Unwritten, closed::wait_open, target::Whereabouts};
+use super::{KEPT, Shared, Target, Unwritten, closed::wait_open, file::Whereabouts};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -334,7 +334,7 @@ mod tests {
     use std::{fs, process};
 
     use super::*;
-    use crate::writer::Writer;
+    use crate::record::Writer;
 
     /// Half a line stands in the old file, written by an earlier process; the whole goes to the new one.
     #[test]

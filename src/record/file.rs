@@ -1,31 +1,25 @@
-//! Where a record goes: opening the file, who else writes it, and where its numbers stand.
+//! Where a record goes: opening its file, going on in it, and seeing whether it is still at its path.
+//! `check` says which files may be a record, `tail` reads where the last process ended.
 
 use std::{
     fmt,
-    fs::{self, File, FileType, OpenOptions},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    fs::{self, File},
+    io,
     os::{
         fd::AsFd,
-        unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        unix::fs::{FileExt, FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use log::warn;
-use rustix::{
-    fs::{Access, OFlags, PROC_SUPER_MAGIC, access, statfs},
-    io::Errno,
-    process::geteuid,
-};
 
-use crate::{
-    lock::{self, IsOwn, Lock, Unlocked},
-    record,
+use super::{
+    check::{check_kind, check_owner, judge, lock_of, open_file, refusal},
+    tail::{ends_torn, last_number},
 };
-
-/// What is read at once of a file whose last number is looked for.
-const WINDOW: usize = 64 * 1024;
+use crate::lock::Lock;
 
 /// Device and inode of a file.
 pub type FileId = (u64, u64);
@@ -222,244 +216,23 @@ impl Target {
     }
 }
 
-/// Whether `Target::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
-/// `tried`: also whether this process may write there.
-///
-/// # Errors
-/// As `Target::open`.
-pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened> {
-    let refused = |error: io::Error, is_there| refusal(path, error, is_there);
-    let folder = path.parent().unwrap_or(path);
-    let there = match fs::symlink_metadata(path) {
-        Ok(there) => Some(there),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::metadata(folder).map_err(|error| refused(error, false))?;
-            None
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
-        Err(error) => return Err(refused(error, true)),
-    };
-    if !tried {
-        if let Some(there) = &there {
-            check_kind(there.file_type())?;
-        }
-        return check_folder(path);
-    }
-    judge(path, there.as_ref())?;
-    let is_device = |there: &fs::Metadata| there.file_type().is_char_device();
-    if !there.as_ref().is_some_and(is_device) {
-        let lock = lock::of_record(path);
-        lock::look_at_folder(&lock)
-            .and_then(|()| lock::look(&lock, is_own))
-            .map_err(|why| not_locked(path, &lock, why))?;
-    }
-    Ok(())
-}
-
-/// Whether this process may write a record at `path`, where this is `there`, if anything.
-fn judge(path: &Path, there: Option<&fs::Metadata>) -> Result<(), Unopened> {
-    if let Some(there) = there {
-        check_kind(there.file_type())?;
-        check_owner(path, there)?;
-        let may = Access::READ_OK | Access::WRITE_OK;
-        access(path, may).map_err(|error| refusal(path, error.into(), true))?;
-    }
-    check_folder(path)
-}
-
-fn open_file(path: &Path, mode: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // NONBLOCK: a FIFO without a reader must be refused, not waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    options
-        .read(true)
-        .append(true)
-        .mode(mode)
-        .custom_flags(flags.bits().cast_signed());
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            // The process may run under a tighter umask than the key asks for.
-            file.set_permissions(PermissionsExt::from_mode(mode))?;
-            Ok(file)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
-        Err(error) => Err(error),
-    }
-}
-
-fn check_kind(kind: FileType) -> Result<(), Unopened> {
-    let fault = if kind.is_file() || kind.is_char_device() {
-        return Ok(());
-    } else if kind.is_symlink() {
-        "is a symbolic link: write the path it leads to; \"\" is standard output"
-    } else if kind.is_dir() {
-        "is a folder: write the path of a file in it"
-    } else {
-        "is something other than a regular file: move it away, or choose another path"
-    };
-    Err(Unopened::Refused(format!("it {fault}")))
-}
-
-/// Refuses a file that others have a hand on: whoever owns it, or has it under another name, may change
-/// what stands there, or have udsd write to what is not its own.
-fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), Unopened> {
-    let own = geteuid().as_raw();
-    let (uid, names) = (found.uid(), found.nlink());
-    let path = path.display();
-    if !found.is_file() {
-        return Ok(());
-    }
-    if uid != own && uid != 0 {
-        return Err(Unopened::Refused(format!(
-            "it belongs to uid {uid}, neither root nor uid {own}, as which udsd runs: chown {own} {path}, or move it away"
-        )));
-    }
-    if names > 1 {
-        return Err(Unopened::Refused(format!(
-            "it has {names} names (hard links): remove the others, or move it away"
-        )));
-    }
-    Ok(())
-}
-
-/// Refuses what the kernel only shows as files.
-fn check_folder(path: &Path) -> Result<(), Unopened> {
-    let folder = path.parent().unwrap_or(path);
-    match statfs(folder) {
-        Ok(found) if found.f_type == PROC_SUPER_MAGIC => Err(Unopened::Refused(
-            "it is below /proc, where no file is kept: choose another path".into(),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// What `open(2)` said of a record's file, with the remedy where there is one. `is_there`: it was to be
-/// opened, not made.
-fn refusal(path: &Path, error: io::Error, is_there: bool) -> Unopened {
-    let folder = path.parent().unwrap_or(path);
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound if !folder.exists() => {
-            format!("create the folder first: mkdir -p {}", folder.display())
-        }
-        io::ErrorKind::PermissionDenied => {
-            let what = match is_there {
-                true => "read and write it".into(),
-                false => format!("create files in {}", folder.display()),
-            };
-            let uid = geteuid().as_raw();
-            format!("uid {uid}, as which udsd runs, must be able to {what}")
-        }
-        io::ErrorKind::NotADirectory => "choose a path in a folder".into(),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "choose a path that can be written to; of a unit, ReadWritePaths= or LogsDirectory= say which"
-                .into()
-        }
-        io::ErrorKind::InvalidFilename => "choose a shorter path".into(),
-        _ => match Errno::from_io_error(&error) {
-            Some(Errno::LOOP) => "symbolic links stand in its way: write the path they lead to".into(),
-            Some(Errno::NXIO | Errno::NODEV) => "choose a device that is there, or a file".into(),
-            _ => return Unopened::Failed(error),
-        },
-    };
-    Unopened::Refused(format!("{error}; {remedy}"))
-}
-
-/// The lock of a record: one of those that are `held`, or its own.
-fn lock_of(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Unopened> {
-    let lock = lock::of_record(path);
-    if let Some(held) = held.iter().find(|held| held.is_at(&lock)) {
-        return Ok(Arc::clone(held));
-    }
-    match Lock::take(&lock) {
-        Ok(lock) => Ok(Arc::new(lock)),
-        Err(why) => Err(not_locked(path, &lock, why)),
-    }
-}
-
-fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> Unopened {
-    match why {
-        Unlocked::Held(pid) => {
-            let pid = pid.map_or(String::new(), |pid| format!(", pid {pid}"));
-            let fault =
-                format!("another process writes it{pid}: stop that, or choose another file");
-            io::Error::new(io::ErrorKind::ResourceBusy, fault).into()
-        }
-        Unlocked::Foreign(fault) => Unopened::Refused(fault),
-        // It is there, and is not for this user.
-        Unlocked::Failed(error, fault)
-            if error.kind() == io::ErrorKind::PermissionDenied && lock.exists() =>
-        {
-            Unopened::Refused(fault)
-        }
-        Unlocked::Failed(error, _) => {
-            let at = |fault| format!("lock file {}: {fault}", lock.display());
-            match refusal(path, error, false) {
-                Unopened::Refused(fault) => Unopened::Refused(at(fault)),
-                Unopened::Failed(error) => {
-                    io::Error::new(error.kind(), at(error.to_string())).into()
-                }
-            }
-        }
-    }
-}
-
-/// Whether the last line of a file of this size is unfinished.
-fn ends_torn(file: &File, size: u64) -> io::Result<bool> {
-    let Some(last) = size.checked_sub(1) else {
-        return Ok(false);
-    };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, last)?;
-    Ok(byte != *b"\n")
-}
-
-/// The `seq` of the last whole JSON record of a file of this size, within its last `most` bytes. The
-/// file may hold anything: what is kept of it is one window, and where the line found last ends.
-fn last_number(file: &File, size: u64, most: u64) -> io::Result<Option<u64>> {
-    let mut window = vec![0; WINDOW.min(usize::try_from(size).unwrap_or(WINDOW))];
-    let floor = size.saturating_sub(most);
-    let mut start = size;
-    // The line feed of the line whose start comes next.
-    let mut end = None;
-    while start > floor {
-        let above = start;
-        start = above.saturating_sub(WINDOW as u64).max(floor);
-        let piece = &mut window[..(above - start) as usize];
-        file.read_exact_at(piece, start)?;
-        let mut rest = piece.len();
-        while let Some(at) = memchr::memrchr(b'\n', &piece[..rest]) {
-            let first = at + 1;
-            let seq = match end.replace(start + at as u64) {
-                None => None,
-                Some(end) if end <= above => record::seq_of(&piece[first..(end - start) as usize])?,
-                Some(end) => seq_between(file, start + first as u64, end)?,
-            };
-            if seq.is_some() {
-                return Ok(seq);
-            }
-            rest = at;
-        }
-    }
-    match end {
-        Some(end) if floor == 0 => seq_between(file, 0, end),
-        _ => Ok(None),
-    }
-}
-
-/// That of a line too long for the window.
-fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
-    file.seek(SeekFrom::Start(start))?;
-    record::seq_of(BufReader::new(file.take(end - start)))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{fs, os::fd::OwnedFd, path::PathBuf, process, sync::mpsc, thread, time::Duration};
+    use std::{
+        fs,
+        io::Read,
+        os::{fd::OwnedFd, unix::fs::PermissionsExt},
+        path::PathBuf,
+        process,
+        sync::mpsc,
+        thread,
+        time::Duration,
+    };
 
     use super::*;
-    use crate::writer::Writer;
+    use crate::record::Writer;
 
     struct Scratch(PathBuf);
 
@@ -646,37 +419,6 @@ mod tests {
     }
 
     #[test]
-    fn the_last_number_is_found_wherever_the_windows_end() {
-        let scratch = Scratch::new("windows");
-        let path = scratch.0.join("record");
-        let last = |text: &[u8], most: u64| {
-            fs::write(&path, text).unwrap();
-            last_number(&File::open(&path).unwrap(), text.len() as u64, most).unwrap()
-        };
-        let found = line(7, "the message");
-        let whole = u64::MAX;
-        for before in ["", "x\n", &line(6, &"z".repeat(WINDOW))] {
-            // Around the place where one or two windows end, byte by byte.
-            for behind in (WINDOW - found.len() - 2..=WINDOW + 1).chain([2 * WINDOW - 1]) {
-                let mut text = before.to_owned() + &found;
-                text.extend(std::iter::repeat_n('y', behind.saturating_sub(1)));
-                assert_eq!(last(text.as_bytes(), whole), Some(7), "torn, {behind}");
-                text.push('\n');
-                assert_eq!(last(text.as_bytes(), whole), Some(7), "{behind}");
-            }
-        }
-        let long = line(1, "") + &line(2, &"m".repeat(5 * WINDOW)) + "x\n";
-        assert_eq!(last(long.as_bytes(), whole), Some(2));
-        let start = long.len() as u64 - line(1, "").len() as u64;
-        // The line feed before a line tells that it is whole.
-        assert_eq!(last(long.as_bytes(), start + 1), Some(2));
-        assert_eq!(last(long.as_bytes(), start), None);
-        assert_eq!(last(b"", whole), None);
-        assert_eq!(last(b"\n", whole), None);
-        assert_eq!(last(line(3, "").trim_end().as_bytes(), whole), None, "torn");
-    }
-
-    #[test]
     fn a_file_has_one_writer_and_is_a_file() {
         let scratch = Scratch::new("one");
         let path = scratch.0.join("record");
@@ -689,29 +431,6 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for path in [&scratch.0, &link] {
             assert!(matches!(open(path), Err(Unopened::Refused(_))));
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_no_fault_of_the_config() {
-        let path = std::env::temp_dir().join("record");
-        for (error, config) in [
-            (Errno::NOSPC, false),
-            (Errno::MFILE, false),
-            (Errno::NFILE, false),
-            (Errno::IO, false),
-            // The folder is there: the file came and went.
-            (Errno::NOENT, false),
-            (Errno::ACCESS, true),
-            (Errno::PERM, true),
-            (Errno::ROFS, true),
-            (Errno::NOTDIR, true),
-            (Errno::NAMETOOLONG, true),
-            (Errno::LOOP, true),
-            (Errno::NXIO, true),
-        ] {
-            let refused = matches!(refusal(&path, error.into(), true), Unopened::Refused(_));
-            assert_eq!(refused, config, "{error}");
         }
     }
 }
