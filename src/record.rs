@@ -106,6 +106,15 @@ impl Shared {
         drop(self.work.wait_timeout_while(inbox, span, resting));
     }
 
+    /// Waits until the thread has ended, or is about to, but no longer than `patience`.
+    fn wait_for_end(&self, patience: Duration) -> MutexGuard<'_, Inbox> {
+        let working = |inbox: &mut Inbox| inbox.back.is_none();
+        let waited = self
+            .work
+            .wait_timeout_while(self.inbox(), patience, working);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -311,13 +320,7 @@ impl Writer {
     /// `patience`, the lines which that write was given are not among it, but all after them are.
     pub fn take_back(mut self, patience: Duration) -> Unwritten {
         self.want_back();
-        let mut inbox = self.shared.inbox();
-        let waiting = |inbox: &mut Inbox| inbox.back.is_none();
-        let waited = self
-            .shared
-            .work
-            .wait_timeout_while(inbox, patience, waiting);
-        inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut inbox = self.shared.wait_for_end(patience);
         // Under the lock: from here on the thread finds nothing to write in the inbox.
         let mut waiting = mem::take(&mut inbox.lines);
         for (_, mut lines) in mem::take(&mut inbox.next) {
@@ -344,14 +347,8 @@ impl Writer {
     /// bytes that are not written.
     pub fn finish_within(self, patience: Duration) -> usize {
         self.want_end();
-        let inbox = self.shared.inbox();
-        let working = |inbox: &mut Inbox| inbox.back.is_none();
         // How it ended shows in what is unwritten.
-        drop(
-            self.shared
-                .work
-                .wait_timeout_while(inbox, patience, working),
-        );
+        drop(self.shared.wait_for_end(patience));
         self.unwritten()
     }
 

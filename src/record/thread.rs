@@ -285,15 +285,14 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     fn begin_anew(&mut self, removed: bool) -> bool {
         let name = &self.target.name;
         match self.target.anew() {
-            Ok(target) if removed => {
-                warn!(
-                    "record {name}: its file was removed, and what was written to it since is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
-                );
-                self.go_on_in(target);
-                true
-            }
             Ok(target) => {
-                info!("record {name}: opened anew, its file was moved away");
+                if removed {
+                    warn!(
+                        "record {name}: its file was removed, and what was written to it since is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
+                    );
+                } else {
+                    info!("record {name}: opened anew, its file was moved away");
+                }
                 self.go_on_in(target);
                 true
             }
