@@ -405,14 +405,20 @@ impl<S: Stream> Hub<S> {
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let client = self.timers.first().map(|(at, ..)| *at);
-        let sockets = self.sockets.iter().flat_map(|socket| {
-            let exchange = socket.exchange.as_ref();
-            let datagrams = exchange.and_then(|exchange| exchange.deadline());
-            [datagrams, socket.lines.due()]
-        });
-        let all = [client, self.datagrams.due()].into_iter().chain(sockets);
-        all.flatten().min()
+        let mut first = self.timers.first().map(|(at, ..)| *at);
+        let mut consider = |due: Option<Instant>| {
+            if due.is_some_and(|due| first.is_none_or(|first| due < first)) {
+                first = due;
+            }
+        };
+        consider(self.datagrams.due());
+        for socket in &self.sockets {
+            consider(socket.lines.due());
+            if let Some(exchange) = &socket.exchange {
+                consider(exchange.deadline());
+            }
+        }
+        first
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     batch::Batch,
     counters::UNCOUNTABLE,
-    error::Close,
     frame::{Cut, Framing, Scan, Skip},
     serde_base64,
     turns::MESSAGES,
@@ -156,25 +155,19 @@ impl Input {
     }
 
     /// Of a message that is too long, keeps its first part, or nothing where it is refused. Returns how many
-    /// of `bytes` belong to that part.
+    /// of `bytes` belong to that part; `None` where its sender is to be closed.
     #[cold]
-    fn cut_short(
-        &mut self,
-        bytes: &[u8],
-        rule: &Rule,
-        body: usize,
-        skip: Skip,
-    ) -> Result<usize, Close> {
+    fn cut_short(&mut self, bytes: &[u8], rule: &Rule, body: usize, skip: Skip) -> Option<usize> {
         let limit = self.limit;
         if rule.too_long != TooLong::Refuse {
             self.note_length(bytes, body, skip, limit);
         }
         if rule.too_long == TooLong::Close {
-            return Err(Close::MessageTooLong { limit });
+            return None;
         }
         if self.held.len() + bytes.len() < body + limit {
             self.hold(bytes);
-            return Ok(bytes.len());
+            return Some(bytes.len());
         }
         let n = (body + limit).saturating_sub(self.held.len());
         self.skip = Some(skip);
@@ -189,7 +182,7 @@ impl Input {
             self.whole = limit;
             self.truncated = true;
         }
-        Ok(n)
+        Some(n)
     }
 
     /// What was just read, in batches. Only C-string padding in `bytes` is written to. Not to be called
@@ -241,6 +234,8 @@ pub struct Batches<'a> {
     /// The batch that `next_batch` gave: so many bytes, from `bytes` or else from what is held.
     offered: usize,
     is_fresh: bool,
+    /// A message is longer than this, which ends its sender: the rule says `TooLong::Close`.
+    pub too_long: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -280,14 +275,12 @@ impl<'a> Batches<'a> {
             at: 0,
             offered: 0,
             is_fresh: false,
+            too_long: None,
         }
     }
 
     /// The next whole messages, if there are any. What is no whole message is held.
-    ///
-    /// # Errors
-    /// `MessageTooLong` where the rule says `TooLong::Close`.
-    pub fn next_batch(&mut self) -> Result<Option<Batch<'_>>, Close> {
+    pub fn next_batch(&mut self) -> Option<Batch<'_>> {
         let framing = self.rule.framing;
         while self.input.whole == 0 {
             if let Some(skip) = self.input.skip {
@@ -296,8 +289,8 @@ impl<'a> Batches<'a> {
                 self.at += passed;
             }
             let bytes = &mut self.bytes[self.at..];
-            if bytes.is_empty() {
-                return Ok(None);
+            if bytes.is_empty() || self.too_long.is_some() {
+                return None;
             }
             if self.input.held.is_empty() {
                 framing.blank(bytes);
@@ -305,10 +298,10 @@ impl<'a> Batches<'a> {
                 if bytes > 0 {
                     (self.offered, self.is_fresh) = (bytes, true);
                     let bytes = &self.bytes[self.at..][..bytes];
-                    return Ok(Some(Batch::whole(framing, bytes, messages)));
+                    return Some(Batch::whole(framing, bytes, messages));
                 }
             }
-            self.hold_next()?;
+            self.hold_next();
         }
         let Input {
             held, start, whole, ..
@@ -321,11 +314,11 @@ impl<'a> Batches<'a> {
             Batch::scan_some(framing, bytes, usize::MAX, MESSAGES)
         };
         (self.offered, self.is_fresh) = (batch.bytes.len(), false);
-        Ok(Some(batch))
+        Some(batch)
     }
 
     /// Holds what comes next: a whole message, or the first part of one.
-    fn hold_next(&mut self) -> Result<(), Close> {
+    fn hold_next(&mut self) {
         let Batches {
             input, rule, at, ..
         } = self;
@@ -342,9 +335,14 @@ impl<'a> Batches<'a> {
                 input.hold(bytes);
                 bytes.len()
             }
-            Cut::TooLong { body, skip } => input.cut_short(bytes, rule, body, skip)?,
+            Cut::TooLong { body, skip } => match input.cut_short(bytes, rule, body, skip) {
+                Some(n) => n,
+                None => {
+                    self.too_long = Some(input.limit);
+                    return;
+                }
+            },
         };
-        Ok(())
     }
 
     /// The service took so many bytes of the last batch, in whole messages. False where that was not all:
@@ -407,18 +405,23 @@ mod tests {
         Blocked,
     }
 
+    #[derive(Debug)]
+    struct TooLongFor(usize);
+
     /// Offers each batch to a service that says how many bytes it takes.
     fn deliver(
         mut batches: Batches<'_>,
         mut take: impl FnMut(Batch<'_>) -> usize,
-    ) -> Result<Fed, Close> {
-        while let Some(batch) = batches.next_batch()? {
+    ) -> Result<Fed, TooLongFor> {
+        while let Some(batch) = batches.next_batch() {
             let taken = take(batch);
             if !batches.took(taken) {
                 return Ok(Fed::Blocked);
             }
         }
-        Ok(Fed::All)
+        batches
+            .too_long
+            .map_or(Ok(Fed::All), |limit| Err(TooLongFor(limit)))
     }
 
     #[test]
@@ -668,10 +671,7 @@ mod tests {
             deliver(input.feed(&mut bytes, rule), |batch| taker.take(batch))
         };
         assert!(feed(b"abcd\r\nabc").is_ok());
-        assert!(matches!(
-            feed(b"de"),
-            Err(Close::MessageTooLong { limit: 4 })
-        ));
+        assert!(matches!(feed(b"de"), Err(TooLongFor(4))));
         assert_eq!(taker.bodies, [(b"abcd".to_vec(), false)]);
     }
 
@@ -739,7 +739,7 @@ mod tests {
             assert_eq!(bodies, [&b"abcde"[..], b"fghij", b"klmno", b"pq"]);
             let fed = feed(&mut input, &mut taker, b"rst\nuv\n", 2);
             match too_long {
-                TooLong::Close => assert!(matches!(fed, Err(Close::MessageTooLong { limit: 2 }))),
+                TooLong::Close => assert!(matches!(fed, Err(TooLongFor(2)))),
                 TooLong::Refuse => {
                     assert_eq!((fed.unwrap(), input.take_refused()), (Fed::All, 1));
                     assert_eq!(taker.bodies.last().unwrap().0, b"uv");
@@ -770,7 +770,7 @@ mod tests {
         assert_eq!(fed.unwrap(), Fed::Blocked);
         taker.quota = usize::MAX;
         let fed = deliver(input.resume(with(2)), |batch| taker.take(batch));
-        assert!(matches!(fed, Err(Close::MessageTooLong { limit: 2 })));
+        assert!(matches!(fed, Err(TooLongFor(2))));
         assert_eq!(taker.bodies, [(b"abcde".to_vec(), false)]);
     }
 

@@ -33,17 +33,16 @@ impl Socket {
     pub(super) fn receive<S: Stream>(
         &mut self,
         from: &Sender,
-        mut batches: Batches<'_>,
+        batches: &mut Batches<'_>,
         out: &mut Outbox<'_, S>,
         so_far: &mut Taken,
-    ) -> Result<(), Close> {
-        while let Some(batch) = batches.next_batch()? {
+    ) {
+        while let Some(batch) = batches.next_batch() {
             let taken = self.take(from, &batch, out, so_far);
             if !batches.took(taken) {
-                break;
+                return;
             }
         }
-        Ok(())
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took. What it does not

@@ -338,12 +338,13 @@ impl<S: Stream> Hub<S> {
         let rule = socket.rule;
         let most_messages = socket.service.most_messages();
         let mut taken = Taken::default();
-        let batches = match step {
+        let mut batches = match step {
             Step::Resume => input.resume(rule),
             Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule),
             Step::Finish => input.finish(rule),
         };
-        let received = socket.receive(&from, batches, &mut out, &mut taken);
+        socket.receive(&from, &mut batches, &mut out, &mut taken);
+        let too_long = batches.too_long;
         let oversized = input.take_refused();
         let announced = input.take_announced();
         if taken.truncated > 0 || oversized > 0 || announced.is_some() {
@@ -370,9 +371,9 @@ impl<S: Stream> Hub<S> {
             return Err(reason);
         }
         client.halvings = halvings(client.halvings, &taken, most_messages);
-        if let Err(reason) = received {
+        if let Some(limit) = too_long {
             // What it sent before is still owed.
-            client.ending = Some(reason);
+            client.ending = Some(Close::MessageTooLong { limit });
         }
         Ok(())
     }
