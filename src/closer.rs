@@ -153,7 +153,9 @@ impl Work {
     fn tell_left_out(&mut self) {
         if self.lines.due().is_some() {
             let LeftOut { lines, .. } = self.lines.take_left_out();
-            warn!("descriptors that clients sent: {lines} lines left out");
+            warn!(
+                "descriptors that clients sent, and sockets they may wait in: {lines} lines left out"
+            );
         }
     }
 }

@@ -9,10 +9,11 @@
 //!    alone once.
 //! 3. The other 3/8 are for trials of those who are not known to read. What is left of the 3/8, squared, is a
 //!    user's share (of 1: half left is a share of a quarter). A receiver that was never tried is tried while
-//!    its user is charged with less than that; one that never read in time, with less than a quarter of
-//!    it; one that did, with less than twice of it, so that those who never read cannot keep it out.
+//!    its user is charged with less than that; one that left something unread and never read in time, with
+//!    less than a quarter of it; one that did, or that has read all of it late, with less than twice of it,
+//!    so that those who never read cannot keep it out.
 //! 4. Users take turns to have a receiver sent to alone, and after a trial those who read have as much time.
-//!    Where receivers of a user did not read, the next that never read waits, each time `PATIENCE` longer.
+//!    Where receivers of a user did not read, those of them that never did wait, each time `PATIENCE` longer.
 //! 5. What somebody reads late is taken off the charges of those most likely to: who read before, then who
 //!    failed to less often, then who was tried last. Such a guess may be wrong, so what a receiver is charged
 //!    with when it reads in time stays charged to its user.
@@ -40,7 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const FIRST_REST: Duration = Duration::from_millis(100);
 /// up to this, after which one who reads again is served.
 const LAST_REST: Duration = Duration::from_secs(10);
-/// After one as long as this it counts no more that it read before.
+/// After a longer one it counts no more that it read before.
 const LAST_REST_OF_READER: Duration = Duration::from_millis(1600);
 /// The longest that a user waits after a trial that failed: those of its receivers that read are served all
 /// the while, and each trial holds up all others.
@@ -181,7 +182,7 @@ struct Known {
     charge: usize,
     /// When it was last sent something alone.
     tried: Instant,
-    /// It read in time once, and has not failed to as often as a sleeper.
+    /// It read in time once, and has not rested for longer than `LAST_REST_OF_READER` since.
     has_read: bool,
 }
 
@@ -352,7 +353,7 @@ impl Tight {
         let known = self.know(key, now);
         known.standing = Standing::Reads;
         known.has_read = true;
-        // Another of its user has what it was charged with, as it seems: that stays charged.
+        // As it seems, another was sent what this one is charged with: that stays charged to the user.
         known.charge = 0;
     }
 

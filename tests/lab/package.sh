@@ -197,7 +197,7 @@ EOF
   # What the kernel has is all that it was owed.
   hear "end of file after 65536 bytes"
   must_serve "$SOCKET"
-  wait_until "a line that says why" journal_has 1 "clients closed: 1"
+  wait_until "a line that says why" journal_has 1 "cannot be used"
 }
 
 check_package_upgrade_starts_nothing_that_was_stopped() {
