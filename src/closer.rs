@@ -134,7 +134,8 @@ pub fn read_away_datagrams(socket: OwnedFd) {
     CLOSER.give(CLOSER.work(), [Open::Unread(socket)]);
 }
 
-/// Has the log tell of the lines that were left out. This process ends; until then the thread does it in time.
+/// Has the log tell of the lines that were left out, as this process ends. Until then the thread does, when
+/// their time is over.
 pub fn tell_left_out() {
     CLOSER.work().tell_left_out();
 }

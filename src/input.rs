@@ -292,7 +292,9 @@ impl<'a> Batches<'a> {
             if bytes.is_empty() || self.too_long.is_some() {
                 return None;
             }
-            if self.input.held.is_empty() {
+            // Behind a fresh batch stands what `scan` has seen and is no whole message.
+            let is_scanned = mem::take(&mut self.is_fresh);
+            if self.input.held.is_empty() && !is_scanned {
                 framing.blank(bytes);
                 let Scan { bytes, messages } = framing.scan(bytes, self.input.limit, u64::MAX);
                 if bytes > 0 {
