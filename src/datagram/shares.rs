@@ -15,8 +15,8 @@
 //! 4. Users take turns to have a receiver sent to alone, and after a trial those who read have as much time.
 //!    Where receivers of a user did not read, those of them that never did wait, each time `PATIENCE` longer.
 //! 5. What somebody reads late is taken off the charges of those most likely to: who read before, then who
-//!    failed to less often, then who was tried last. Such a guess may be wrong, so what a receiver is charged
-//!    with when it reads in time stays charged to its user.
+//!    failed to less often, then who was tried last. Such a guess may be wrong: what a receiver is still
+//!    charged with when it reads in time goes to the user who is charged most.
 //!
 //! So however many users do not read, room for the trial of another is left. What nobody is charged with
 //! stays below 5/8, as trials charge all that they add; and n users leave at least 1/(2n + 1) of the 3/8, as
@@ -353,8 +353,17 @@ impl Tight {
         let known = self.know(key, now);
         known.standing = Standing::Reads;
         known.has_read = true;
-        // As it seems, another was sent what this one is charged with: that stays charged to the user.
-        known.charge = 0;
+        if known.charge == 0 {
+            return;
+        }
+        // What it had read was taken off another's charge, most likely off one of the user who is charged most:
+        // that one pays for all of it, and so comes to its share the sooner.
+        let before = self.charged;
+        self.charge(&key, 0, now);
+        let most = self.users.iter().max_by_key(|(_, user)| user.charge);
+        let uid = most.map_or(key.1, |(uid, _)| *uid);
+        self.user(uid, now).charge += before - self.charged;
+        self.charged = before;
     }
 
     /// It did not read this alone.
@@ -408,6 +417,14 @@ impl Tight {
         }
     }
 
+    fn user(&mut self, uid: u32, now: Instant) -> &mut OfUser {
+        self.users.entry(uid).or_insert(OfUser {
+            charge: 0,
+            pause: Duration::ZERO,
+            until: now,
+        })
+    }
+
     /// A known receiver is charged with so much.
     fn charge(&mut self, key: &Key, charge: usize, now: Instant) {
         let Some(known) = self.known.get_mut(key) else {
@@ -419,11 +436,7 @@ impl Tight {
         let (before, after) = (cost(known.charge), cost(charge));
         known.charge = charge;
         self.charged = self.charged + after - before;
-        let user = self.users.entry(key.1).or_insert(OfUser {
-            charge: 0,
-            pause: Duration::ZERO,
-            until: now,
-        });
+        let user = self.user(key.1, now);
         user.charge = user.charge + after - before;
         if user.charge == 0 {
             self.users.remove(&key.1);

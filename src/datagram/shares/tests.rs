@@ -337,3 +337,40 @@ fn who_reads_late_at_times_is_served_however_many_of_its_user_read_nothing() {
         assert!(longest <= 2_000 && got >= 500, "{case}");
     }
 }
+
+#[test]
+fn a_user_that_reads_late_at_times_is_served_whatever_another_user_does() {
+    let mut world = World::new();
+    let reader = key(0, 7);
+    let sleepers: Vec<Key> = (1..=20).map(|n| key(n, 8)).collect();
+    // These read at once or much later, so that what others read late is taken off their charges.
+    let plotters: Vec<Key> = (21..=24).map(|n| key(n, 8)).collect();
+    let (mut waits, mut longest, mut got) = (0, 0, 0);
+    for turn in 0..100_000 {
+        waits += 1;
+        if world.send(&reader) {
+            (waits, got) = (0, got + 1);
+        }
+        for n in 0..sleepers.len() {
+            world.send(&sleepers[(n + turn) % sleepers.len()]);
+        }
+        for plotter in &plotters {
+            world.send(plotter);
+        }
+        longest = longest.max(waits);
+        let late = MILLISECOND * if got % 7 == 0 { 10 + got % 30 } else { 1 };
+        let plot = MILLISECOND * if turn % 5000 < 4000 { 1 } else { 3000 };
+        let plotters = plotters.iter().map(|&key| (key, plot));
+        world.pass(plotters.chain([(reader, late)]));
+        if let Some(tight) = &world.shares.tight {
+            let users = tight.users.values().map(|user| user.charge);
+            assert_eq!(users.sum::<usize>(), tight.charged, "after {turn} ms");
+        }
+    }
+    assert!(world.kernel.most < SIZE, "{}", world.kernel.most);
+    assert!(longest <= 2_000 && got >= 1_000, "{longest} ms, {got}");
+    // It has left nothing unread, but perhaps the last.
+    let tight = world.shares.tight.as_ref().unwrap();
+    let charge = tight.users.get(&7).map_or(0, |user| user.charge);
+    assert!(charge <= 2 * COST, "{charge}");
+}
