@@ -280,6 +280,7 @@ impl<'a> Batches<'a> {
     }
 
     /// The next whole messages, if there are any. What is no whole message is held.
+    #[inline]
     pub fn next_batch(&mut self) -> Option<Batch<'_>> {
         let framing = self.rule.framing;
         while self.input.whole == 0 {
@@ -293,8 +294,7 @@ impl<'a> Batches<'a> {
                 return None;
             }
             // Behind a fresh batch stands what `scan` has seen and is no whole message.
-            let is_scanned = mem::take(&mut self.is_fresh);
-            if self.input.held.is_empty() && !is_scanned {
+            if self.input.held.is_empty() && !self.is_fresh {
                 framing.blank(bytes);
                 let Scan { bytes, messages } = framing.scan(bytes, self.input.limit, u64::MAX);
                 if bytes > 0 {
@@ -321,6 +321,7 @@ impl<'a> Batches<'a> {
 
     /// Holds what comes next: a whole message, or the first part of one.
     fn hold_next(&mut self) {
+        self.is_fresh = false;
         let Batches {
             input, rule, at, ..
         } = self;
@@ -349,6 +350,7 @@ impl<'a> Batches<'a> {
 
     /// The service took so many bytes of the last batch, in whole messages. False where that was not all:
     /// the rest is held, and waits.
+    #[inline]
     pub fn took(&mut self, taken: usize) -> bool {
         let Batches {
             input, rule, at, ..
