@@ -168,9 +168,20 @@ impl Framing {
             && bytes.len() as u64 <= most
             && let Some(terminator) = self.terminator()
         {
-            return Scan {
-                bytes: memrchr(terminator, bytes).map_or(0, |last| last + 1),
-                messages: memchr_iter(terminator, bytes).count() as u64,
+            return match memchr(terminator, bytes) {
+                None => Scan {
+                    bytes: 0,
+                    messages: 0,
+                },
+                // Mostly one comes at a time.
+                Some(first) if first + 1 == bytes.len() => Scan {
+                    bytes: first + 1,
+                    messages: 1,
+                },
+                Some(_) => Scan {
+                    bytes: memrchr(terminator, bytes).map_or(0, |last| last + 1),
+                    messages: memchr_iter(terminator, bytes).count() as u64,
+                },
             };
         }
         let mut scan = Scan {

@@ -205,11 +205,15 @@ impl Server {
             if self.tells_time {
                 now.wall = SystemTime::now();
             }
+            let mut is_due = false;
             for event in &events {
                 match event.token() {
                     SIGNALS => self.take_signals(now),
                     WAKER => {}
-                    TIMER => self.timer.expired(),
+                    TIMER => {
+                        is_due = true;
+                        self.timer.expired();
+                    }
                     Token(token) if token >= CLIENTS => {
                         self.stale = true;
                         self.hub.event(token - CLIENTS, meaning(event));
@@ -227,7 +231,9 @@ impl Server {
             let came = self.look_around(&events, now);
             let registry = self.poll.registry();
             let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
-            self.hub.expire(now, &mut watch);
+            if is_due {
+                self.hub.expire(now, &mut watch);
+            }
             self.hub.expect(self.listeners.is_pending());
             self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
@@ -259,9 +265,6 @@ impl Server {
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
     /// event. The next deadline is an event too.
     fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
-        if self.hub.has_ready() || self.listeners.is_pending() {
-            return Ok(Some(Duration::ZERO));
-        }
         let watchdog = self.watchdog.map(|(_, due)| due);
         let status = (self.stale && !self.stops()).then_some(self.status_due);
         let deadlines = [
@@ -281,7 +284,8 @@ impl Server {
                     source,
                 })?;
         }
-        Ok(None)
+        let goes_on = self.hub.has_ready() || self.listeners.is_pending();
+        Ok(goes_on.then_some(Duration::ZERO))
     }
 
     /// Hands this turn's lines to the writers, and what they have written to the hub.

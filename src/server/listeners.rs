@@ -47,6 +47,8 @@ pub(super) struct Listeners {
     reserve: Option<File>,
     /// The listener whose turn it is.
     next: usize,
+    /// One of them may be pending: else none of them is asked.
+    pending: bool,
     /// Accepting rests until then: descriptors ran out, or too many wait to be closed.
     rest: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl Default for Listeners {
             listeners: Vec::new(),
             reserve: reserve(),
             next: 0,
+            pending: false,
             rest: None,
         }
     }
@@ -90,6 +93,7 @@ impl Listeners {
     pub(super) fn event(&mut self, listener: usize) {
         if let Some(Some(listener)) = self.listeners.get_mut(listener) {
             listener.pending = true;
+            self.pending = true;
         }
     }
 
@@ -98,22 +102,29 @@ impl Listeners {
         for listener in self.listeners.iter_mut().flatten() {
             listener.pending = listener.endpoint.listens();
         }
+        self.pending = true;
     }
 
     /// Whether somebody may wait who can be accepted at once.
     pub(super) fn is_pending(&self) -> bool {
         let mut listeners = self.listeners.iter().flatten();
-        self.rest.is_none() && listeners.any(Listener::is_pending)
+        self.pending && self.rest.is_none() && listeners.any(Listener::is_pending)
     }
 
     /// When accepting goes on, where it rests.
     pub(super) fn rest(&self) -> Option<Instant> {
+        if !self.pending {
+            return None;
+        }
         let listeners = self.listeners.iter().flatten();
         listeners.filter_map(|of| of.rest).chain(self.rest).min()
     }
 
     /// Lets in who waits, a turn's share: the listeners take turns.
     pub(super) fn accept(&mut self, hub: &mut Hub<Accepted>, registry: &Registry, now: Now) {
+        if !self.pending {
+            return;
+        }
         let rests = self.listeners.iter_mut().flatten().map(|of| &mut of.rest);
         for rest in rests.chain([&mut self.rest]) {
             *rest = rest.filter(|until| *until > now.instant);
@@ -132,6 +143,8 @@ impl Listeners {
             left = left.saturating_sub(spent);
             idle = if spent > 0 { 0 } else { idle + 1 };
         }
+        // One that rests is pending, too.
+        self.pending = self.listeners.iter().flatten().any(|of| of.pending);
     }
 
     /// Lets in some of those who wait at one listener. Returns what that cost; nothing where all rest.
@@ -289,6 +302,7 @@ impl Listeners {
         if self.listeners.len() <= socket {
             self.listeners.resize_with(socket + 1, || None);
         }
+        self.pending = true;
         let old = self.listeners[socket].replace(Listener::new(endpoint));
         old.map(|listener| listener.endpoint)
     }

@@ -37,8 +37,6 @@ struct Figures {
     leaving: f64,
     /// What the manager does in between.
     between: f64,
-    /// The floor does not tell.
-    restoring: f64,
     ready: f64,
     answer: f64,
     total: f64,
@@ -48,17 +46,16 @@ struct Figures {
 /// What it is called, and which figure it is.
 type Row = (&'static str, fn(&Figures) -> f64);
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 6] = [
     ("signal to the end of the old process", |f| f.leaving),
     ("until the manager starts the new one", |f| f.between),
-    ("exec until all is restored", |f| f.restoring),
     ("exec to READY=1", |f| f.ready),
     ("READY=1 to the first answer", |f| f.answer),
     ("signal to the first answer", |f| f.total),
     ("longest round trip of a ping", |f| f.longest),
 ];
 /// The one with a goal.
-const TOTAL: usize = 5;
+const TOTAL: usize = 4;
 
 pub(crate) fn run(options: &Options, daemon: &Program, floor: &Program) -> Outcome<Vec<Goal>> {
     let most = if options.trial { TRIAL } else { CLIENTS };
@@ -104,9 +101,6 @@ pub(crate) fn run(options: &Options, daemon: &Program, floor: &Program) -> Outco
 
 fn cell(all: &[Figures], figure: fn(&Figures) -> f64) -> String {
     let all = sorted(all.iter().map(figure));
-    if all.iter().any(|figure| figure.is_nan()) {
-        return format!("{:^21}", "-");
-    }
     format!(
         "{:>6.1} ({:>5.1}–{:>5.1})",
         median(&all),
@@ -175,14 +169,12 @@ impl<'a> Side<'a> {
             begin,
             exec,
             leaving,
-            restoring,
             ready,
         } = restart;
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         Ok(Figures {
             leaving: ms(leaving),
             between: ms(exec - begin - leaving),
-            restoring: restoring.map_or(f64::NAN, ms),
             ready: ms(ready),
             answer: ms(trips.first_answer.saturating_duration_since(exec + ready)),
             total: ms(trips.first_answer - begin),

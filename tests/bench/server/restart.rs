@@ -28,8 +28,6 @@ pub(crate) struct Restart {
     pub(crate) exec: Instant,
     /// From the signal to the old process' end.
     pub(crate) leaving: Duration,
-    /// From the start of the new process until it lets the manager forget what was left, where it does.
-    pub(crate) restoring: Option<Duration>,
     /// From the start of the new process to READY=1.
     pub(crate) ready: Duration,
 }
@@ -67,23 +65,18 @@ impl Server {
         self.child = next.stdin(stored).spawn()?;
         // It still holds the descriptor: only the new process is to.
         drop(next);
-        let mut restoring = None;
         loop {
             let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
             if !self.await_note(&ended, exec)? {
                 return Err(self.blame("ended before READY=1").into());
             }
             let (text, _) = self.receive()?;
-            if says(&text, "FDSTOREREMOVE=1") {
-                restoring = Some(exec.elapsed());
-            }
             if says(&text, "READY=1") {
                 let ready = exec.elapsed();
                 return Ok(Restart {
                     begin,
                     exec,
                     leaving,
-                    restoring,
                     ready,
                 });
             }
