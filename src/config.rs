@@ -1,16 +1,16 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `keys` lists every key and all that holds for
-//! it, `defaults` has every default and bound, `parse` reads the tables (`source` knows their lines),
+//! This file holds the types and the entry points. `keys` has a row for every key, with its default and
+//! all else that holds for it, `bounds` says how far values may go, `parse` reads the tables (`source` knows their lines),
 //! `value` and `path` one value each, `show` is their reverse, `check` says which values contradict each
 //! other, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the
 //! copy that is kept for that.
 
+mod bounds;
 mod check;
-mod defaults;
 mod draft;
 mod faults;
-mod keys;
+pub mod keys;
 pub mod last_good;
 mod options;
 mod parse;
@@ -30,7 +30,6 @@ use std::{
 };
 
 pub use draft::Draft;
-pub use keys::{Effect, Key, changes, of_sockets};
 pub(crate) use parse::is_name;
 pub use places::Places;
 
@@ -227,6 +226,18 @@ pub struct AdHoc {
     pub service: Option<String>,
     /// `--framing`
     pub framing: Option<String>,
+}
+
+impl Socket {
+    /// A socket of which only name and address are known.
+    #[must_use]
+    pub fn new(name: String, address: Address) -> Self {
+        Self {
+            name,
+            address,
+            ..Self::default()
+        }
+    }
 }
 
 impl Config {

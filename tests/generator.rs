@@ -302,7 +302,10 @@ fn each_directive_follows_the_keys_that_name_it() {
         let text = format!("{first}{path}type = \"{kind}\"\n{other}\n");
         generate(&text)["udsd-b.socket"].clone()
     };
-    for key in udsd::config::of_sockets().filter(|key| !apart.contains(&key.name)) {
+    for key in udsd::config::keys::SOCKET
+        .keys()
+        .filter(|key| !apart.contains(&key.name))
+    {
         let (_, other) = others.iter().find(|(name, _)| *name == key.name).unwrap();
         let mut changed = BTreeSet::new();
         let kinds: &[&str] = match key.name {

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{
-    Address, Config, Format, ServiceKind, Socket, SocketType, faults::Faults, keys,
+    Address, Config, Format, ServiceKind, Socket, SocketType,
+    faults::Faults,
+    keys::{self, Effect},
     value::show_size,
 };
 use crate::{frame::Framing, lock};
@@ -101,7 +103,7 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
         }
     }
     if let Address::Abstract(_) = socket.address {
-        for key in keys::of_sockets().filter(|key| key.is_of_file) {
+        for key in keys::SOCKET.keys().filter(|key| key.is_of_file()) {
             if faults.given(&whole(socket, key.name)) {
                 contradicts(socket, key.name, "path", FILE, faults);
             }
@@ -129,14 +131,10 @@ fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Faults) {
 
 /// A key and its value as they are given, or as they would be.
 fn setting(socket: &Socket, key: &str, faults: &Faults) -> String {
-    let value = match key {
-        "path" => Some("@...".into()),
-        "record" => return "the record table".into(),
-        _ => keys::value_of(socket, key),
-    };
-    value.map_or(key.into(), |value| {
-        faults.setting(&whole(socket, key), &value)
-    })
+    match keys::value_of(socket, key) {
+        Some(value) => faults.setting(&whole(socket, key), &value),
+        None => format!("the {key} table"),
+    }
 }
 
 fn sizes(socket: &Socket, faults: &mut Faults) {
@@ -332,11 +330,10 @@ fn not_available_yet(config: &Config, faults: &mut Faults) {
     let defaults = keys::defaults();
     for table in keys::tables(config) {
         let same = defaults.iter().find(|same| same.kind == table.kind);
-        for (key, value) in table.keys.iter().filter(|(key, _)| key.is_not_yet) {
-            let Some((_, default)) = same.and_then(|same| same.get(key.name)) else {
-                continue;
-            };
-            if value != default {
+        let not_yet = |(key, _): &&(&keys::Key, _)| key.effect == Effect::NotYet;
+        for (key, value) in table.keys.iter().filter(not_yet) {
+            let default = same.and_then(|same| same.get(key.name));
+            if let Some(default) = default.filter(|default| *default != value) {
                 let key = format!("{}.{}", table.name, key.name);
                 let setting = faults.setting(&key, value);
                 let message = format!("{setting} is not available yet: leave it at {default}");

@@ -1,16 +1,29 @@
-//! Every key, once: where its value stands, how it is read and written, how a change of it takes effect,
-//! which directives of the units follow it, and what it means. Whatever goes through the keys (the
-//! reader, `--check`, hints, a reload, the generator, the tables in README and in the shipped file)
-//! visits this list.
+//! Every key, once. A row of a table has its name, the field that holds it and that field's default, how
+//! its value is read and written, what a reload does with another value, the directives of the units that
+//! follow it, and what it means.
+//!
+//! Whatever goes through the keys goes through these tables: the reader, `--check`, hints at slips, a
+//! reload, the generator, and the tests of the tables in README and in the shipped file.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use toml::{Value, de::DeValue};
 
-use super::{Address, Config, Daemon, Limits, Places, Record, Socket, defaults, path, show, value};
+use super::{
+    Address, Config, Daemon, Format, Limits, Places, Record, ServiceKind, SlowClient, Socket,
+    SocketType,
+    bounds::{
+        BACKLOG, CLIENTS, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_EXIT,
+        SHORTEST_TIMEOUT,
+    },
+    path::{address, control, file},
+    show,
+    value::{account, count, flag, log, mode, size, span, span_or_never, users, word},
+};
+use crate::frame::Framing;
 
-/// One row of the list.
-#[derive(Clone, Copy, Debug)]
+/// What holds for a key, whatever its value is.
+#[derive(Debug)]
 pub struct Key {
     /// As the file writes it.
     pub name: &'static str,
@@ -18,10 +31,6 @@ pub struct Key {
     pub effect: Effect,
     /// Directives of the units that are made from it.
     pub directives: &'static [&'static str],
-    /// A rule for the socket's file, which an abstract socket does not have.
-    pub(super) is_of_file: bool,
-    /// Of what it promises the daemon has only the default.
-    pub(super) is_not_yet: bool,
     /// One line; what stands in the file is in backticks.
     pub(super) meaning: &'static str,
 }
@@ -31,450 +40,227 @@ pub struct Key {
 pub enum Effect {
     /// For everybody.
     AtOnce,
-    /// Who is connected stays as before.
+    /// For who comes from now on: who is connected stays as before.
     Newcomers,
     /// At once, but who is connected gets what is owed, then the end.
     EndsClients,
     /// Where systemd passes the socket, its unit has to follow, and until then the file is refused.
     Units,
-    /// The same, but the rest of the file need not wait for that.
+    /// The unit has to follow, but the rest of the file need not wait for that.
     UnitsLater,
-}
-
-const fn key(name: &'static str, effect: Effect, meaning: &'static str) -> Key {
-    Key {
-        name,
-        effect,
-        directives: &[],
-        is_of_file: false,
-        is_not_yet: false,
-        meaning,
-    }
-}
-
-const fn at_once(name: &'static str, meaning: &'static str) -> Key {
-    key(name, Effect::AtOnce, meaning)
-}
-
-const fn newcomers(name: &'static str, meaning: &'static str) -> Key {
-    key(name, Effect::Newcomers, meaning)
-}
-
-const fn ends_clients(name: &'static str, meaning: &'static str) -> Key {
-    key(name, Effect::EndsClients, meaning)
-}
-
-const fn units(name: &'static str, meaning: &'static str) -> Key {
-    key(name, Effect::Units, meaning)
-}
-
-/// Nobody can have set it to anything but its default yet.
-const fn not_yet(name: &'static str) -> Key {
-    Key {
-        is_not_yet: true,
-        ..at_once(name, "not available yet")
-    }
+    /// The daemon has only the default, so far.
+    NotYet,
 }
 
 impl Key {
-    const fn of_file(self) -> Self {
-        Self {
-            is_of_file: true,
-            ..self
+    /// Whether it is a rule for the socket's file, which an abstract socket does not have: `SocketMode=`,
+    /// `SocketUser=`, `SocketGroup=`.
+    pub(super) fn is_of_file(&self) -> bool {
+        self.directives
+            .iter()
+            .any(|name| name.starts_with("Socket"))
+    }
+}
+
+/// The keys of one kind of table, whose values a `T` holds.
+pub struct Keys<T: 'static> {
+    /// The name of all such tables, as "socket.NAME".
+    kind: &'static str,
+    meaning: &'static str,
+    pub(super) rows: &'static [Row<T>],
+}
+
+pub(super) struct Row<T> {
+    pub(super) key: Key,
+    /// Puts the value that the file has into its field, or says what would be right.
+    pub(super) read: fn(&mut T, &DeValue<'_>, &Places) -> Result<(), String>,
+    show: fn(&T) -> Value,
+}
+
+/// Makes a table, and the defaults of its type. A row: name, field and default, form, effect, directives,
+/// meaning. The form is the name of two functions: one of `value` or `path` reads, the one of `show` writes.
+/// In the braces before the rows: fields that are no keys.
+macro_rules! keys {
+    (
+        $(#[$doc:meta])* $table:ident: $type:ident, $kind:literal, $about:literal,
+        |$places:ident| $({ $($beside:tt)* })?
+        $($name:literal $field:ident: $default:expr, $form:ident($($bound:expr)?),
+            $effect:ident $($directive:literal)*, $meaning:literal;)*
+    ) => {
+        impl Default for $type {
+            fn default() -> Self {
+                Self { $($field: $default,)* $($($beside)*)? }
+            }
+        }
+
+        $(#[$doc])*
+        pub static $table: Keys<$type> = Keys {
+            kind: $kind,
+            meaning: $about,
+            rows: &[$(Row {
+                key: Key {
+                    name: $name,
+                    effect: Effect::$effect,
+                    directives: &[$($directive),*],
+                    meaning: $meaning,
+                },
+                read: |table, value, $places| {
+                    let _ = $places;
+                    table.$field = $form(value $(, $bound)?)?;
+                    Ok(())
+                },
+                show: |table| show::$form(&table.$field),
+            }),*],
+        };
+    };
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+keys! {
+    /// `[daemon]`
+    DAEMON: Daemon, "daemon", "of the process", |places|
+    "log"              log: "info".into(),                        log(),                           AtOnce,
+        "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins";
+    "control"          control: None,                             control(places),                 NotYet,
+        "not available yet";
+    "drain-timeout"    drain_timeout: Duration::from_secs(5),     span(Duration::ZERO),            AtOnce "TimeoutStopSec",
+        "how long a stop waits for queues to empty";
+    "exit-on-idle"     exit_on_idle: None,                        span_or_never(SHORTEST_EXIT),    AtOnce,
+        "1s or more: ends once idle for so long; only where systemd passes every socket";
+}
+
+keys! {
+    /// `[limits]`
+    LIMITS: Limits, "limits", "of all sockets together", |places|
+    "clients"          clients: 0,                                count(&CLIENTS),                 Newcomers,
+        "clients at once; 0: as the limit of open files, and a restart, allow";
+    "clients-per-user" clients_per_user: 0,                       count(&CLIENTS),                 Newcomers,
+        "of one user; 0: half of `clients`; root counts like anyone";
+    "queue-per-user"   queue_per_user: 64 * MIB,                  size(&QUEUE_SIZE),               AtOnce,
+        "bytes held for all clients of one user: input that waits and output unsent";
+    "queue-total"      queue_total: 512 * MIB,                    size(&QUEUE_SIZE),               AtOnce,
+        "the same for everybody together";
+}
+
+keys! {
+    /// `[socket.NAME]`, without its record.
+    SOCKET: Socket, "socket.NAME", "NAME is for logs, and FileDescriptorName= where systemd passes it",
+    |places| { name: String::new(), record: None }
+    "path"             address: Address::Abstract(Vec::new()),    address(places),                 Units
+        "ListenStream" "ListenSequentialPacket" "ListenDatagram",
+        "the socket file, at most 107 bytes, or `\"@name\"`: abstract";
+    "type"             kind: SocketType::Stream,                  word("stream"),                  Units "PassCredentials",
+        "`stream`, `seqpacket` or `datagram`";
+    "mode"             mode: 0o660,                               mode(),                          Units "SocketMode",
+        "of the socket file; not of `\"@name\"`, as `user` and `group`";
+    "user"             user: String::new(),                       account(),                       Units "SocketUser",
+        "its owner, name or number; `\"\"`: as the daemon runs";
+    "group"            group: String::new(),                      account(),                       Units "SocketGroup",
+        "its group, likewise";
+    "backlog"          backlog: 4096,                             count(&BACKLOG),                 UnitsLater "Backlog",
+        "connections that wait to be accepted";
+    "allow-users"      allow_users: Vec::new(),                   users(),                         Newcomers,
+        "names or numbers; both lists empty: anyone the file mode lets in";
+    "allow-groups"     allow_groups: Vec::new(),                  users(),                         Newcomers,
+        "primary and supplementary groups; either list admits, root is not exempt";
+    "service"          service: ServiceKind::Echo,                word("echo"),                    EndsClients "SendBuffer",
+        "`echo`, `relay` or `collect`";
+    "framing"          framing: Framing::None,                    word("lines"),                   EndsClients,
+        "of a stream: `none`, `lines`, `nul`, `length-prefixed`, `fixed:N`, `cstring:N`, `syslog`";
+    "message-size"     message_size: 64 * KIB,                    size(&MESSAGE_SIZE),             AtOnce,
+        "without terminator or prefix; `collect` cuts what is longer, others refuse it";
+    "queue-size"       queue_size: MIB,                           size(&QUEUE_SIZE),               AtOnce,
+        "bytes that wait for one client";
+    "slow-client"      slow_client: SlowClient::Wait,             word("wait"),                    AtOnce,
+        "when that queue is full: `wait`, `disconnect`, or `drop` the message, for it alone";
+    "slow-timeout"     slow_timeout: Duration::from_secs(10),     span(SHORTEST_TIMEOUT),          AtOnce,
+        "`wait`: who takes less than half of a full queue in this time is closed";
+    "idle-timeout"     idle_timeout: None,                        span_or_never(SHORTEST_TIMEOUT), AtOnce,
+        "who is silent for this time is closed";
+    "clients"          clients: 0,                                count(&CLIENTS),                 Newcomers,
+        "clients of this socket; 0: no limit of its own";
+    "answer-abstract"  answer_abstract: false,                    flag(),                          AtOnce,
+        "`echo` of datagrams: answer abstract addresses that any user chose, maybe another's";
+    "stamp"            stamp: false,                              flag(),                          AtOnce,
+        "`relay`: deliver each message as a JSON record, with its sender";
+    "ack"              ack: false,                                flag(),                          NotYet,
+        "not available yet";
+}
+
+keys! {
+    /// `[socket.NAME.record]`
+    RECORD: Record, "socket.NAME.record", "of `collect`, or an audit trail beside `echo` and `relay`",
+    |places|
+    "file"             file: None,                                file(places),                    AtOnce "ReadWritePaths",
+        "`\"\"`: standard output, and so the journal";
+    "mode"             mode: 0o640,                               mode(),                          Newcomers,
+        "of a new file";
+    "queue-size"       queue_size: 4 * MIB,                       size(&QUEUE_SIZE),               AtOnce,
+        "bytes that wait for the disk; then reading stops";
+    "format"           format: Format::Json,                      word("json"),                    AtOnce,
+        "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`";
+    "sync"             sync: false,                               flag(),                          NotYet,
+        "not available yet";
+    "rotate-size"      rotate_size: 64 << 20,                     size(&ROTATE_SIZE),              NotYet,
+        "not available yet";
+    "keep"             keep: 8,                                   count(&KEEP),                    NotYet,
+        "not available yet";
+}
+
+impl<T> Keys<T> {
+    /// All of them, in the order of the manual.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.rows.iter().map(|row| &row.key)
+    }
+
+    fn table(&self, of_socket: &str, values: &T) -> Table {
+        let rows = self.rows.iter();
+        Table {
+            name: self.kind.replace("NAME", of_socket),
+            kind: self.kind,
+            meaning: self.meaning,
+            keys: rows.map(|row| (&row.key, (row.show)(values))).collect(),
         }
     }
-
-    const fn makes(self, directives: &'static [&'static str]) -> Self {
-        Self { directives, ..self }
-    }
 }
 
-/// Takes the keys of one table in the order of the manual.
-pub(super) trait Visitor {
-    /// `place` holds the default, or the value; `read` and `show` turn it from and into TOML.
-    fn key<T>(
-        &mut self,
-        key: Key,
-        place: &mut T,
-        read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-        show: impl Fn(&T) -> Value,
-    );
-
-    /// A key that is one of the words of `T`; `example` is one.
-    fn word<T: FromStr<Err = String> + Display>(&mut self, key: Key, place: &mut T, example: &str) {
-        self.key(key, place, |v| value::word(v, example), show::word);
-    }
-}
-
-/// `[daemon]`
-pub(super) fn daemon(d: &mut Daemon, places: &Places, v: &mut impl Visitor) {
-    let control = |v: &DeValue<'_>| path::control(v, places);
-    let drain = |v: &DeValue<'_>| value::span(v, Duration::ZERO);
-    let idle = |v: &DeValue<'_>| value::span_or_never(v, defaults::SHORTEST_EXIT);
-    v.key(
-        at_once(
-            "log",
-            "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins",
-        ),
-        &mut d.log,
-        value::log,
-        show::word,
-    );
-    v.key(not_yet("control"), &mut d.control, control, show::file);
-    v.key(
-        at_once("drain-timeout", "how long a stop waits for queues to empty")
-            .makes(&["TimeoutStopSec"]),
-        &mut d.drain_timeout,
-        drain,
-        show::span,
-    );
-    v.key(
-        at_once(
-            "exit-on-idle",
-            "1s or more: ends once idle for so long; only where systemd passes every socket",
-        ),
-        &mut d.exit_on_idle,
-        idle,
-        show::or_never,
-    );
-}
-
-/// `[limits]`
-pub(super) fn limits(l: &mut Limits, v: &mut impl Visitor) {
-    let count = |v: &DeValue<'_>| value::count(v, &defaults::CLIENTS);
-    let size = |v: &DeValue<'_>| value::size(v, &defaults::QUEUE_SIZE);
-    v.key(
-        newcomers(
-            "clients",
-            "clients at once; 0: as the limit of open files, and a restart, allow",
-        ),
-        &mut l.clients,
-        count,
-        show::count,
-    );
-    v.key(
-        newcomers(
-            "clients-per-user",
-            "of one user; 0: half of `clients`; root counts like anyone",
-        ),
-        &mut l.clients_per_user,
-        count,
-        show::count,
-    );
-    v.key(
-        at_once(
-            "queue-per-user",
-            "bytes held for all clients of one user: input that waits and output unsent",
-        ),
-        &mut l.queue_per_user,
-        size,
-        show::size,
-    );
-    v.key(
-        at_once("queue-total", "the same for everybody together"),
-        &mut l.queue_total,
-        size,
-        show::size,
-    );
-}
-
-/// `[socket.NAME]`, without its record.
-pub(super) fn socket(s: &mut Socket, places: &Places, v: &mut impl Visitor) {
-    endpoint(s, places, v);
-    access(s, v);
-    messages(s, v);
-    slow_clients(s, v);
-    answers(s, v);
-}
-
-fn endpoint(s: &mut Socket, places: &Places, v: &mut impl Visitor) {
-    let backlog = |v: &DeValue<'_>| value::count(v, &defaults::BACKLOG);
-    v.key(
-        units(
-            "path",
-            "the socket file, at most 107 bytes, or `\"@name\"`: abstract",
-        )
-        .makes(&["ListenStream", "ListenSequentialPacket", "ListenDatagram"]),
-        &mut s.address,
-        |v| path::address(v, places),
-        show::address,
-    );
-    v.word(
-        units("type", "`stream`, `seqpacket` or `datagram`").makes(&["PassCredentials"]),
-        &mut s.kind,
-        "stream",
-    );
-    v.key(
-        units(
-            "mode",
-            "of the socket file; not of `\"@name\"`, as `user` and `group`",
-        )
-        .of_file()
-        .makes(&["SocketMode"]),
-        &mut s.mode,
-        value::mode,
-        show::mode,
-    );
-    v.key(
-        units(
-            "user",
-            "its owner, name or number; `\"\"`: as the daemon runs",
-        )
-        .of_file()
-        .makes(&["SocketUser"]),
-        &mut s.user,
-        value::account,
-        show::word,
-    );
-    v.key(
-        units("group", "its group, likewise")
-            .of_file()
-            .makes(&["SocketGroup"]),
-        &mut s.group,
-        value::account,
-        show::word,
-    );
-    v.key(
-        key(
-            "backlog",
-            Effect::UnitsLater,
-            "connections that wait to be accepted",
-        )
-        .makes(&["Backlog"]),
-        &mut s.backlog,
-        backlog,
-        show::count,
-    );
-}
-
-fn access(s: &mut Socket, v: &mut impl Visitor) {
-    v.key(
-        newcomers(
-            "allow-users",
-            "names or numbers; both lists empty: anyone the file mode lets in",
-        ),
-        &mut s.allow_users,
-        value::users,
-        show::list,
-    );
-    v.key(
-        newcomers(
-            "allow-groups",
-            "primary and supplementary groups; either list admits, root is not exempt",
-        ),
-        &mut s.allow_groups,
-        value::users,
-        show::list,
-    );
-}
-
-fn messages(s: &mut Socket, v: &mut impl Visitor) {
-    let message = |v: &DeValue<'_>| value::size(v, &defaults::MESSAGE_SIZE);
-    v.word(
-        ends_clients("service", "`echo`, `relay` or `collect`").makes(&["SendBuffer"]),
-        &mut s.service,
-        "echo",
-    );
-    v.word(
-        ends_clients(
-            "framing",
-            "of a stream: `none`, `lines`, `nul`, `length-prefixed`, `fixed:N`, `cstring:N`, `syslog`",
-        ),
-        &mut s.framing,
-        "lines",
-    );
-    v.key(
-        at_once(
-            "message-size",
-            "without terminator or prefix; `collect` cuts what is longer, others refuse it",
-        ),
-        &mut s.message_size,
-        message,
-        show::size,
-    );
-}
-
-fn slow_clients(s: &mut Socket, v: &mut impl Visitor) {
-    let queue = |v: &DeValue<'_>| value::size(v, &defaults::QUEUE_SIZE);
-    let slow = |v: &DeValue<'_>| value::span(v, defaults::SHORTEST_TIMEOUT);
-    let idle = |v: &DeValue<'_>| value::span_or_never(v, defaults::SHORTEST_TIMEOUT);
-    let clients = |v: &DeValue<'_>| value::count(v, &defaults::CLIENTS);
-    v.key(
-        at_once("queue-size", "bytes that wait for one client"),
-        &mut s.queue_size,
-        queue,
-        show::size,
-    );
-    v.word(
-        at_once(
-            "slow-client",
-            "when that queue is full: `wait`, `disconnect`, or `drop` the message, for it alone",
-        ),
-        &mut s.slow_client,
-        "wait",
-    );
-    v.key(
-        at_once(
-            "slow-timeout",
-            "`wait`: who takes less than half of a full queue in this time is closed",
-        ),
-        &mut s.slow_timeout,
-        slow,
-        show::span,
-    );
-    v.key(
-        at_once("idle-timeout", "who is silent for this time is closed"),
-        &mut s.idle_timeout,
-        idle,
-        show::or_never,
-    );
-    v.key(
-        newcomers("clients", "clients of this socket; 0: no limit of its own"),
-        &mut s.clients,
-        clients,
-        show::count,
-    );
-}
-
-fn answers(s: &mut Socket, v: &mut impl Visitor) {
-    v.key(
-        at_once(
-            "answer-abstract",
-            "`echo` of datagrams: answer abstract addresses that any user chose, maybe another's",
-        ),
-        &mut s.answer_abstract,
-        value::flag,
-        show::flag,
-    );
-    v.key(
-        at_once(
-            "stamp",
-            "`relay`: deliver each message as a JSON record, with its sender",
-        ),
-        &mut s.stamp,
-        value::flag,
-        show::flag,
-    );
-    v.key(not_yet("ack"), &mut s.ack, value::flag, show::flag);
-}
-
-/// `[socket.NAME.record]`
-pub(super) fn record(r: &mut Record, places: &Places, v: &mut impl Visitor) {
-    let queue = |v: &DeValue<'_>| value::size(v, &defaults::QUEUE_SIZE);
-    let rotate = |v: &DeValue<'_>| value::size(v, &defaults::ROTATE_SIZE);
-    let keep = |v: &DeValue<'_>| value::count(v, &defaults::KEEP);
-    v.key(
-        at_once("file", "`\"\"`: standard output, and so the journal").makes(&["ReadWritePaths"]),
-        &mut r.file,
-        |v| path::file(v, places, "%L/udsd/udsd.json"),
-        show::file,
-    );
-    v.key(
-        newcomers("mode", "of a new file"),
-        &mut r.mode,
-        value::mode,
-        show::mode,
-    );
-    v.key(
-        at_once(
-            "queue-size",
-            "bytes that wait for the disk; then reading stops",
-        ),
-        &mut r.queue_size,
-        queue,
-        show::size,
-    );
-    v.word(
-        at_once(
-            "format",
-            "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`",
-        ),
-        &mut r.format,
-        "json",
-    );
-    v.key(not_yet("sync"), &mut r.sync, value::flag, show::flag);
-    let size = &mut r.rotate_size;
-    v.key(not_yet("rotate-size"), size, rotate, show::size);
-    v.key(not_yet("keep"), &mut r.keep, keep, show::count);
-}
-
-/// One table and what its keys are.
+/// One table of a file, and the values of its keys.
 pub(super) struct Table {
     /// As "socket.udsd.record".
     pub(super) name: String,
     /// The name of all tables of its kind, as "socket.NAME.record".
     pub(super) kind: &'static str,
     pub(super) meaning: &'static str,
-    pub(super) keys: Vec<(Key, Value)>,
-}
-
-impl Visitor for Table {
-    fn key<T>(
-        &mut self,
-        key: Key,
-        place: &mut T,
-        _: impl Fn(&DeValue<'_>) -> Result<T, String>,
-        show: impl Fn(&T) -> Value,
-    ) {
-        self.keys.push((key, show(place)));
-    }
+    pub(super) keys: Vec<(&'static Key, Value)>,
 }
 
 impl Table {
-    fn new(kind: &'static str, of_socket: &str, meaning: &'static str) -> Self {
-        Self {
-            name: kind.replace("NAME", of_socket),
-            kind,
-            meaning,
-            keys: Vec::new(),
-        }
-    }
-
-    /// The value of a key, and its row.
-    pub(super) fn get(&self, name: &str) -> Option<&(Key, Value)> {
-        self.keys.iter().find(|(key, _)| key.name == name)
+    /// The value of a key.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        let mut keys = self.keys.iter();
+        keys.find(|(key, _)| key.name == name)
+            .map(|(_, value)| value)
     }
 }
 
 /// All tables of `config`.
 pub(super) fn tables(config: &Config) -> Vec<Table> {
-    // What is visited can be changed, and where it is read places matter; neither is so here.
-    let (mut config, places) = (config.clone(), &Places::system());
-    let mut table = Table::new("daemon", "", "of the process");
-    daemon(&mut config.daemon, places, &mut table);
-    let mut out = vec![table];
-    let mut table = Table::new("limits", "", "of all sockets together");
-    limits(&mut config.limits, &mut table);
-    out.push(table);
-    out.extend(config.sockets.iter_mut().flat_map(of_socket));
-    out
-}
-
-/// The table of a socket, and that of its record. An abstract socket has no file to own, so no keys for
-/// that.
-fn of_socket(s: &mut Socket) -> Vec<Table> {
-    let places = &Places::system();
-    let name = s.name.clone();
-    let meaning = "NAME is for logs, and FileDescriptorName= where systemd passes it";
-    let mut table = Table::new("socket.NAME", &name, meaning);
-    socket(s, places, &mut table);
-    if let Address::Abstract(_) = s.address {
-        table.keys.retain(|(key, _)| !key.is_of_file);
-    }
-    let mut out = vec![table];
-    if let Some(r) = &mut s.record {
-        let meaning = "of `collect`, or an audit trail beside `echo` and `relay`";
-        let mut table = Table::new("socket.NAME.record", &name, meaning);
-        record(r, places, &mut table);
+    let mut out = vec![
+        DAEMON.table("", &config.daemon),
+        LIMITS.table("", &config.limits),
+    ];
+    for socket in &config.sockets {
+        let mut table = SOCKET.table(&socket.name, socket);
+        if let Address::Abstract(_) = socket.address {
+            table.keys.retain(|(key, _)| !key.is_of_file());
+        }
         out.push(table);
+        let record = socket.record.as_ref();
+        out.extend(record.map(|record| RECORD.table(&socket.name, record)));
     }
     out
-}
-
-/// The value of a key of `socket` itself; `None` where it has no such key.
-pub(super) fn value_of(socket: &Socket, name: &str) -> Option<Value> {
-    let table = of_socket(&mut socket.clone()).into_iter().next()?;
-    table.get(name).map(|(_, value)| value.clone())
 }
 
 /// All tables that there can be, with their defaults.
@@ -484,17 +270,15 @@ pub(super) fn defaults() -> Vec<Table> {
     tables(&Config::of(vec![socket]))
 }
 
-/// The keys of `[socket.NAME]`, without its record.
-pub fn of_sockets() -> impl Iterator<Item = Key> {
-    let tables = defaults().into_iter();
-    let mut tables = tables.filter(|table| table.kind == "socket.NAME");
-    let keys = tables.next().map(|table| table.keys);
-    keys.into_iter().flatten().map(|(key, _)| key)
+/// The value of a key of `[socket.NAME]`; `None` where there is no such key.
+pub(super) fn value_of(socket: &Socket, name: &str) -> Option<Value> {
+    let row = SOCKET.rows.iter().find(|row| row.key.name == name)?;
+    Some((row.show)(socket))
 }
 
 /// The keys whose values differ, by their whole names, in tables that both have.
 #[must_use]
-pub fn changes(before: &Config, after: &Config) -> Vec<(String, Key)> {
+pub fn changes(before: &Config, after: &Config) -> Vec<(String, &'static Key)> {
     let before = tables(before);
     let mut out = Vec::new();
     for table in tables(after) {
@@ -502,7 +286,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<(String, Key)> {
             continue;
         };
         for (key, value) in table.keys {
-            if old.get(key.name).is_some_and(|(_, old)| *old != value) {
+            if old.get(key.name).is_some_and(|old| *old != value) {
                 out.push((format!("{}.{}", table.name, key.name), key));
             }
         }

@@ -5,15 +5,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use toml::{
-    Value,
-    de::{DeTable, DeValue, Error},
-};
+use toml::de::{DeTable, DeValue, Error};
 
 use super::{
-    Address, Config, Draft, Places, Record, ServiceKind, Socket, check, defaults,
+    Address, Config, Draft, Places, Record, ServiceKind, Socket, bounds, check,
     faults::Faults,
-    keys::{self, Key, Visitor},
+    keys::{self, Keys},
     source::{Source, join},
     value,
     words::{either, nearest},
@@ -103,7 +100,7 @@ fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Faul
 /// Whether a socket can have this name.
 pub(crate) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    (1..=defaults::NAME).contains(&name.len()) && name.bytes().all(plain)
+    (1..=bounds::NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
 fn config(
@@ -119,14 +116,8 @@ fn config(
         known: Vec::new(),
         faults,
     };
-    root.inner("daemon", |section| {
-        keys::daemon(&mut config.daemon, places, section);
-        section.refuse_unknown();
-    });
-    root.inner("limits", |section| {
-        keys::limits(&mut config.limits, section);
-        section.refuse_unknown();
-    });
+    root.read_table("daemon", &keys::DAEMON, &mut config.daemon, places);
+    root.read_table("limits", &keys::LIMITS, &mut config.limits, places);
     if root.table.contains_key("socket") {
         let sockets = root.inner("socket", |section| sockets(section, places));
         config.sockets = sockets.unwrap_or_default();
@@ -145,7 +136,7 @@ fn config(
 const AT_LEAST_ONE: &str = "write at least one table [socket.NAME] with a path";
 
 fn sockets(section: &mut Section<'_>, places: &Places) -> Vec<Socket> {
-    const MOST: usize = defaults::SOCKETS;
+    const MOST: usize = bounds::SOCKETS;
     let table = section.table;
     match table.len() {
         0 => {
@@ -176,15 +167,11 @@ fn socket(name: &str, section: &mut Section<'_>, places: &Places) -> Socket {
             .invalid(&join(&section.name, "path"), message);
     }
     let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
-    keys::socket(&mut socket, places, section);
-    let record = section.inner("record", |section| {
-        let mut record = Record::default();
-        keys::record(&mut record, places, section);
-        section.refuse_unknown();
-        record
-    });
-    let collect = socket.service == ServiceKind::Collect;
-    socket.record = record.or_else(|| collect.then(Record::default));
+    section.read(&keys::SOCKET, &mut socket, places);
+    let mut record = Record::default();
+    let has_table = section.read_table("record", &keys::RECORD, &mut record, places);
+    let is_needed = has_table || socket.service == ServiceKind::Collect;
+    socket.record = is_needed.then_some(record);
     section.known.push("record");
     section.refuse_unknown();
     socket
@@ -200,26 +187,35 @@ struct Section<'a> {
     faults: &'a mut Faults,
 }
 
-impl Visitor for Section<'_> {
-    /// Without a value, or with a faulty one, the default stays in its place.
-    fn key<T>(
-        &mut self,
-        key: Key,
-        place: &mut T,
-        read: impl Fn(&DeValue<'_>) -> Result<T, String>,
-        _: impl Fn(&T) -> Value,
-    ) {
-        let key = key.name;
-        self.known.push(key);
-        match self.table.get(key).map(|value| read(value.get_ref())) {
-            Some(Ok(value)) => *place = value,
-            Some(Err(message)) => self.faults.invalid(&join(&self.name, key), &message),
-            None => {}
+impl Section<'_> {
+    /// Reads the values of `keys`. Where there is none, or a faulty one, the default stays.
+    fn read<T>(&mut self, keys: &Keys<T>, values: &mut T, places: &Places) {
+        for row in keys.rows {
+            let name = row.key.name;
+            self.known.push(name);
+            if let Some(value) = self.table.get(name)
+                && let Err(message) = (row.read)(values, value.get_ref(), places)
+            {
+                self.faults.invalid(&join(&self.name, name), &message);
+            }
         }
     }
-}
 
-impl Section<'_> {
+    /// Reads the table `key` of this one, which has these keys alone. Returns whether it is there.
+    fn read_table<T>(
+        &mut self,
+        key: &str,
+        keys: &Keys<T>,
+        values: &mut T,
+        places: &Places,
+    ) -> bool {
+        let read = |section: &mut Section<'_>| {
+            section.read(keys, values, places);
+            section.refuse_unknown();
+        };
+        self.inner(key, read).is_some()
+    }
+
     /// Reads the table `key` of this one.
     fn inner<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
         let name = join(&self.name, key);

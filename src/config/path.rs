@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use toml::de::DeValue;
 
 use super::{
-    Address, Places, defaults,
+    Address, Places, bounds,
     value::{quote, text},
 };
 
@@ -61,12 +61,12 @@ fn read_address(text: &str, places: &Places) -> Result<Address, String> {
     if name.is_empty() {
         return Err(least.into());
     }
-    if name.len() > defaults::PATH {
+    if name.len() > bounds::PATH {
         return Err(format!(
             "{} is {} bytes long, and a socket's path at most {}: write a shorter one",
             quote(&path),
             name.len(),
-            defaults::PATH
+            bounds::PATH
         ));
     }
     if name.len() < path.len() {
@@ -80,7 +80,7 @@ fn read_address(text: &str, places: &Places) -> Result<Address, String> {
 
 /// The control socket; `None` for "".
 pub(super) fn control(value: &DeValue<'_>, places: &Places) -> Result<Option<PathBuf>, String> {
-    let path = file(value, places, "%t/udsd/control.sock")?;
+    let path = read_file(value, places, "%t/udsd/control.sock")?;
     if let DeValue::String(text) = value
         && path.is_some()
     {
@@ -89,8 +89,12 @@ pub(super) fn control(value: &DeValue<'_>, places: &Places) -> Result<Option<Pat
     Ok(path)
 }
 
-/// A file; `None` for "".
-pub(super) fn file(
+/// The file of a record; `None` for "".
+pub(super) fn file(value: &DeValue<'_>, places: &Places) -> Result<Option<PathBuf>, String> {
+    read_file(value, places, "%L/udsd/udsd.json")
+}
+
+fn read_file(
     value: &DeValue<'_>,
     places: &Places,
     example: &str,

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Uid, geteuid};
 
-use super::defaults;
+use super::bounds;
 
 /// What %t, %S and %L mean, and where config files are looked for. `None`: nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub(super) fn absolute(path: &Path) -> Option<PathBuf> {
         }
     }
     out.to_str()
-        .is_some_and(|text| text.len() <= defaults::PATH && !text.contains(char::is_control))
+        .is_some_and(|text| text.len() <= bounds::PATH && !text.contains(char::is_control))
         .then_some(out)
 }
 

@@ -1,4 +1,4 @@
-//! One value as TOML that reads again to the same.
+//! One value as TOML that reads again to the same: a function for each of `value` and `path` that reads one.
 
 use std::{
     fmt::Display,
@@ -13,11 +13,13 @@ use super::{
     value::{show_size, show_span},
 };
 
+pub(super) use self::{file as control, word as account, word as log};
+
 pub(super) fn word(value: &impl Display) -> Value {
     value.to_string().into()
 }
 
-pub(super) fn list(values: &impl AsRef<[String]>) -> Value {
+pub(super) fn users(values: &impl AsRef<[String]>) -> Value {
     values.as_ref().to_owned().into()
 }
 
@@ -41,7 +43,7 @@ pub(super) fn span(value: &Duration) -> Value {
     show_span(*value).into()
 }
 
-pub(super) fn or_never(value: &Option<Duration>) -> Value {
+pub(super) fn span_or_never(value: &Option<Duration>) -> Value {
     value.as_ref().map_or("never".into(), span)
 }
 

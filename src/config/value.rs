@@ -6,7 +6,7 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use toml::de::{DeInteger, DeValue};
 
-use super::defaults;
+use super::bounds;
 
 /// Units of sizes, the largest first.
 const SIZES: [(&str, u128); 4] = [
@@ -201,7 +201,7 @@ fn span_text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
 
 fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, String> {
     let out_of_range = || {
-        let (least, most) = (show_span(shortest), show_span(defaults::LONGEST));
+        let (least, most) = (show_span(shortest), show_span(bounds::LONGEST));
         format!(
             "{} is out of range: write a span from {least} to {most}{or}",
             quote(text)
@@ -236,7 +236,7 @@ fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, Strin
             quote(text)
         ),
     })?;
-    if (shortest..=defaults::LONGEST).contains(&span) {
+    if (shortest..=bounds::LONGEST).contains(&span) {
         Ok(span)
     } else {
         Err(out_of_range())

@@ -47,7 +47,7 @@ fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::super::{Address, DEFAULT, Effect, Places, Record, Socket};
+    use super::super::{Address, DEFAULT, Places, Record, Socket, keys::Effect};
     use super::*;
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Every table, with the defaults.
+    /// Every table, with the defaults, as the shipped file names them.
     fn defaults() -> Config {
         let address = Address::Path("/run/udsd.sock".into());
         let mut socket = Socket::new("udsd".into(), address);
@@ -116,7 +116,11 @@ mod tests {
         let mut table = "| key | default | on reload | meaning |\n|---|---|---|---|\n".to_owned();
         for found in keys::defaults() {
             let _ = writeln!(table, "| **`[{}]`** | | | {} |", found.kind, found.meaning);
-            for (key, value) in found.keys.iter().filter(|(key, _)| !key.is_not_yet) {
+            for (key, value) in found
+                .keys
+                .iter()
+                .filter(|(key, _)| key.effect != Effect::NotYet)
+            {
                 let default = match key.name {
                     "path" => String::new(),
                     _ => format!("`{value}` "),
@@ -140,6 +144,7 @@ mod tests {
             Effect::EndsClients => "ends clients",
             Effect::Units => "unit",
             Effect::UnitsLater => "unit later",
+            Effect::NotYet => "not yet",
         };
         let directives = key.directives.iter().map(|name| format!("`{name}=`"));
         let directives = directives.collect::<Vec<_>>().join(", ");

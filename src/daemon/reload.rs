@@ -9,7 +9,10 @@ use super::{
     sockets::{is_managed, named, note_abstract, units_remedy},
 };
 use crate::{
-    config::{self, Config, Effect},
+    config::{
+        Config,
+        keys::{self, Effect},
+    },
     endpoint,
     error::{Fatal, Fault},
     server::Server,
@@ -100,7 +103,7 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
         }
     }
     let mut notes = Vec::new();
-    for (key, row) in config::changes(serving, config) {
+    for (key, row) in keys::changes(serving, config) {
         match row.effect {
             Effect::Units => refuse(key, "has changed"),
             Effect::UnitsLater => notes.push(format!(

@@ -14,7 +14,7 @@ use std::{
 
 use super::Scope;
 use crate::{
-    config::{self, Address, Config, Places, ServiceKind, Socket, SocketType},
+    config::{Address, Config, Places, ServiceKind, Socket, SocketType, keys},
     datagram_socket,
     error::Fault,
 };
@@ -296,7 +296,7 @@ fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
 fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<String, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut keys = String::new();
-    for key in config::of_sockets() {
+    for key in keys::SOCKET.keys() {
         for directive in key.directives {
             match directive_value(directive, socket, maker) {
                 Ok(Some(value)) => line(&mut keys, directive, &value),

@@ -653,13 +653,13 @@ fn contradictions() -> Vec<Wrong> {
             "[socket.a]\npath = \"@a\"\nmode = \"0660\"\n",
             3,
             "socket.a.mode",
-            &["mode contradicts path", "no file"],
+            &["mode = \"0660\" contradicts path = \"@a\"", "no file"],
         ),
         wrong(
             "[socket.a]\npath = \"@a\"\ngroup = \"adm\"\n",
             3,
             "socket.a.group",
-            &["group contradicts path"],
+            &["group = \"adm\" contradicts path"],
         ),
         wrong(
             &twice("%t//a.sock"),
