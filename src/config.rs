@@ -273,7 +273,7 @@ impl Config {
     /// # Errors
     /// All faults found.
     pub fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Self, Vec<Fault>> {
-        let draft = parse::parse(text, file, places).map_err(|fault| vec![fault])?;
+        let draft = Draft::parse(text.as_bytes(), file, places).map_err(|fault| vec![fault])?;
         draft.verdict()
     }
 

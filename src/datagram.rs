@@ -22,6 +22,9 @@ use crate::{
 use numbers::Numbers;
 pub use replies::{Blame, Lost, Replies, Reply, Why};
 
+/// Receivers of one socket that something may wait for.
+const RECEIVERS: usize = 1024;
+
 /// What a waiting datagram costs beside its bytes: an empty one is not free.
 const OVERHEAD: usize = 64;
 

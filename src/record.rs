@@ -29,9 +29,9 @@ use std::{
 
 use rustix::io::Errno;
 
-pub use check::look;
+pub use check::{Unopened, look};
 pub use closed::{Closed, Opening};
-pub use file::{FileId, Target, Unopened};
+pub use file::{FileId, Target};
 pub use line::{Encoder, Format, Line};
 pub use queue::{Mark, Record};
 

@@ -1,9 +1,12 @@
 //! Keeps the floors of the architecture: a module imports only modules that stand lower than itself,
-//! and unsafe code stands in `src/sys.rs` alone.
+//! the files of one folder import each other in no circle, and unsafe code stands in `src/sys.rs` alone.
 //!
 //! The source is read as tokens, without comments, strings and `#[cfg(test)]` items. An import is
-//! whatever begins with `crate::`, in a `use` or in the middle of a line, or with as many `super::`
-//! as lead there. Submodules of one folder are one module here: among themselves they are free.
+//! whatever begins with `crate::`, `self::` or `super::`, in a `use` or in the middle of a line. For the
+//! floors, all files of one folder are one module. Inside a folder, the file that the folder is named after
+//! (`hub.rs` of `hub/`) is the parent: it may use its files and they may use what it defines, that is no
+//! circle. A name that the parent only passes on (`pub use file::Name`) is an import of the file that
+//! defines it. A folder in a folder counts as one file there.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -13,7 +16,7 @@
 mod source;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -54,117 +57,271 @@ fn place(module: &str) -> Option<(usize, usize)> {
     })
 }
 
-/// What a file takes from the crate's root, with the line: `depth` is how many `super::` lead there.
-fn imports<'a>(tokens: &[Token<'a>], root: &str, depth: usize) -> Vec<Token<'a>> {
-    let path_goes_on = |at: usize| {
-        tokens.get(at).is_some_and(|t| t.text == ":")
-            && tokens.get(at + 1).is_some_and(|t| t.text == ":")
-    };
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < tokens.len() {
-        let start = at;
-        at += 1;
-        let within = start > 1 && path_goes_on(start - 2) && tokens[start].text == root;
-        if tokens[start].text == "super" && depth > 0 {
-            let mut supers = 1;
-            while path_goes_on(at) && tokens.get(at + 2).is_some_and(|t| t.text == "super") {
-                supers += 1;
-                at += 3;
-            }
-            if supers < depth {
-                continue;
-            }
-        } else if tokens[start].text != root || within {
-            continue;
-        }
-        if !path_goes_on(at) {
-            // `pub(crate)` is no import; `use crate as other` would hide some.
-            if tokens.get(at).is_some_and(|t| t.text == "as") {
-                found.push(tokens[start]);
-            }
-            continue;
-        }
-        at += 2;
-        match tokens.get(at).map(|t| t.text) {
-            Some("{") => {
-                let mut depth = 0;
-                let mut begins = false;
-                while let Some(token) = tokens.get(at) {
-                    match token.text {
-                        "{" => (depth, begins) = (depth + 1, true),
-                        "}" => depth -= 1,
-                        "," => begins = true,
-                        _ => {
-                            if depth == 1 && begins {
-                                found.push(*token);
-                            }
-                            begins = false;
-                        }
-                    }
-                    at += 1;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-            }
-            Some(_) => {
-                found.push(tokens[at]);
-                at += 1;
-            }
-            None => {}
-        }
-    }
-    found
+/// Circles that are known, by folder and import. The list only shrinks: one that is no more must leave it.
+const KNOWN: &[&str] = &["hub/: log imports socket", "hub/: socket imports log"];
+
+/// A path from the crate's root, and the name by which it is known where it is imported.
+struct Import<'a> {
+    path: Vec<Token<'a>>,
+    name: &'a str,
 }
 
-/// The module that a file below `src` belongs to, and its depth below the root; `None` for `lib.rs`.
-fn module_of(file: &Path) -> Option<(String, usize)> {
+impl<'a> Import<'a> {
+    fn texts(&self) -> Vec<&'a str> {
+        self.path.iter().map(|token| token.text).collect()
+    }
+}
+
+/// Reads the paths of a file.
+struct Paths<'a> {
+    tokens: Vec<Token<'a>>,
+    at: usize,
+    found: Vec<Import<'a>>,
+}
+
+impl<'a> Paths<'a> {
+    fn text(&self, at: usize) -> &'a str {
+        self.tokens.get(at).map_or("", |token| token.text)
+    }
+
+    fn goes_on(&self, at: usize) -> bool {
+        self.text(at) == ":" && self.text(at + 1) == ":"
+    }
+
+    /// Reads what follows `path` and its "::": a name, or a tree of names in braces.
+    fn tree(&mut self, mut path: Vec<Token<'a>>) {
+        if self.text(self.at) == "{" {
+            self.at += 1;
+            while !["}", ""].contains(&self.text(self.at)) {
+                self.tree(path.clone());
+                if self.text(self.at) == "," {
+                    self.at += 1;
+                }
+            }
+            self.at += 1;
+            return;
+        }
+        let Some(token) = self.tokens.get(self.at).copied() else {
+            return;
+        };
+        self.at += 1;
+        if token.text != "self" {
+            path.push(token);
+        }
+        if self.goes_on(self.at) && self.text(self.at + 2) != "<" {
+            self.at += 2;
+            return self.tree(path);
+        }
+        let mut name = path.last().map_or("", |last| last.text);
+        if self.text(self.at) == "as" {
+            name = self.text(self.at + 1);
+            self.at += 2;
+        }
+        self.found.push(Import { path, name });
+    }
+}
+
+/// What a file names of the crate `root`. `own`: the module that the file is; `children`: those below it,
+/// which it may name without a prefix.
+fn imports<'a>(
+    tokens: Vec<Token<'a>>,
+    root: &'a str,
+    own: &'a [String],
+    children: &BTreeSet<&str>,
+) -> Vec<Import<'a>> {
+    let mut paths = Paths {
+        tokens,
+        at: 0,
+        found: Vec::new(),
+    };
+    while let Some(start) = paths.tokens.get(paths.at).copied() {
+        let before = paths.at;
+        paths.at += 1;
+        let is_first = before < 2 || !paths.goes_on(before - 2);
+        let is_use = before > 0 && paths.text(before - 1) == "use";
+        let above = match start.text {
+            _ if !is_first => continue,
+            text if text == root => own.len(),
+            "self" => 0,
+            "super" => {
+                let mut supers = 1;
+                while paths.goes_on(paths.at) && paths.text(paths.at + 2) == "super" {
+                    supers += 1;
+                    paths.at += 3;
+                }
+                supers
+            }
+            text if is_use && children.contains(text) => {
+                paths.at = before;
+                let line = start.line;
+                paths.tree(own.iter().map(|text| Token { text, line }).collect());
+                continue;
+            }
+            _ => continue,
+        };
+        if paths.goes_on(paths.at) && above <= own.len() {
+            paths.at += 2;
+            let line = start.line;
+            let prefix = own[..own.len() - above].iter();
+            paths.tree(prefix.map(|text| Token { text, line }).collect());
+        } else if start.text == root && paths.text(paths.at) == "as" {
+            // It would hide some.
+            let path = vec![start];
+            paths.found.push(Import { path, name: root });
+        }
+    }
+    paths.found
+}
+
+/// The module that a file below `src` is, from the root; nothing for `lib.rs`.
+fn module_of(file: &Path) -> Vec<String> {
     let name = |part: &std::ffi::OsStr| part.to_str().unwrap().to_owned();
     let mut parts: Vec<String> = file.iter().map(name).collect();
     let last = parts.pop().unwrap();
-    let stem = last.strip_suffix(".rs").unwrap().to_owned();
-    match stem.as_str() {
-        "lib" if parts.is_empty() => return None,
-        "mod" => {}
-        _ => parts.push(stem),
+    let stem = last.strip_suffix(".rs").unwrap();
+    let is_root = parts.is_empty() && stem == "lib";
+    if stem != "mod" && !is_root {
+        parts.push(stem.to_owned());
     }
-    Some((parts[0].clone(), parts.len()))
+    parts
 }
 
 /// What is wrong with the imports of one file.
 fn faults(file: &Path, source: &str) -> Vec<String> {
-    let Some((module, depth)) = module_of(file) else {
+    let own = module_of(file);
+    let Some(module) = own.first() else {
         return Vec::new();
     };
     let shown = file.display();
-    let Some(own) = place(&module) else {
+    let Some(place_of_own) = place(module) else {
         return vec![format!("src/{shown}: {module} stands on no floor")];
     };
     let all = tokens(source);
     // A binary is a crate of its own, above the library.
-    let (root, depth) = if module == "bin" {
-        ("udsd", 0)
-    } else {
-        ("crate", depth)
-    };
+    let root = if module == "bin" { "udsd" } else { "crate" };
     let mut wrong = Vec::new();
-    for Token { text, line } in imports(&outside_tests(&all), root, depth) {
-        if text == module {
+    for import in imports(outside_tests(&all), root, &own, &BTreeSet::new()) {
+        let Some(Token { text, line }) = import.path.first() else {
             continue;
-        }
-        match place(text) {
-            None => wrong.push(format!(
-                "src/{shown}:{line}: imports {text}, which stands on no floor"
-            )),
-            Some(other) if other >= own => wrong.push(format!(
+        };
+        let message = match place(text) {
+            _ if text == module => continue,
+            None => format!("src/{shown}:{line}: imports {text}, which stands on no floor"),
+            Some(other) if other >= place_of_own => format!(
                 "src/{shown}:{line}: {module} (floor {}) imports {text} (floor {})",
-                own.0, other.0
-            )),
-            Some(_) => {}
+                place_of_own.0, other.0
+            ),
+            Some(_) => continue,
+        };
+        if !wrong.contains(&message) {
+            wrong.push(message);
         }
     }
     wrong
+}
+
+/// All modules, by their paths, with the tokens of their files.
+type Modules<'a> = BTreeMap<Vec<String>, Vec<Token<'a>>>;
+/// A folder and two of its files, of which the first imports the second.
+type Edge = (Vec<String>, String, String);
+
+/// The imports among files of one folder, each with the module and the line where it first stands.
+fn edges(modules: &Modules<'_>) -> BTreeMap<Edge, String> {
+    let mut all = BTreeMap::new();
+    for (own, tokens) in modules {
+        let below = modules.keys().filter(|path| path.starts_with(own));
+        let children = below.filter_map(|path| path.get(own.len()));
+        let children = children.map(String::as_str).collect();
+        all.insert(own, imports(tokens.clone(), "crate", own, &children));
+    }
+    let module = |path: &[&str]| {
+        let longest = (0..=path.len()).rev().map(|length| &path[..length]);
+        let mut known = longest.filter_map(|path| {
+            let path: Vec<String> = path.iter().map(|part| (*part).to_owned()).collect();
+            modules.contains_key(&path).then_some(path)
+        });
+        known.next().unwrap_or_default()
+    };
+    // Where a name comes from that a module passes on.
+    let passed_on = |through: &Vec<String>, name: &str| {
+        let mut imports = all.get(through)?.iter();
+        let same = imports.find(|import| import.name == name)?;
+        Some(module(&same.texts())).filter(|from| from.starts_with(through) && from != through)
+    };
+    let mut edges = BTreeMap::new();
+    for (own, imports) in &all {
+        for import in imports {
+            let path = import.texts();
+            let mut target = module(&path);
+            while let Some(name) = path.get(target.len())
+                && let Some(from) = passed_on(&target, name)
+            {
+                target = from;
+            }
+            let same = own.iter().zip(&target).take_while(|(a, b)| a == b).count();
+            if let (Some(from), Some(to)) = (own.get(same), target.get(same))
+                && same > 0
+            {
+                let line = import.path.last().map_or(0, |token| token.line);
+                let edge = (own[..same].to_vec(), from.clone(), to.clone());
+                edges
+                    .entry(edge)
+                    .or_insert(format!("{}:{line}", own.join("::")));
+            }
+        }
+    }
+    edges
+}
+
+/// The imports by which files of one folder depend on themselves, each with where it stands.
+fn circles(modules: &Modules<'_>) -> BTreeMap<String, String> {
+    let edges = edges(modules);
+    let leads_back = |(folder, start, first): &Edge| {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![first.clone()]);
+        while let Some(file) = next.pop() {
+            let of_file = edges
+                .keys()
+                .filter(|edge| edge.0 == *folder && edge.1 == file);
+            next.extend(
+                of_file
+                    .map(|edge| edge.2.clone())
+                    .filter(|to| !reached.contains(to)),
+            );
+            reached.insert(file);
+        }
+        reached.contains(start)
+    };
+    let in_circle = edges.iter().filter(|(edge, _)| leads_back(edge));
+    let shown = in_circle.map(|((folder, from, to), at)| {
+        (
+            format!("{}/: {from} imports {to}", folder.join("/")),
+            at.clone(),
+        )
+    });
+    shown.collect()
+}
+
+#[test]
+fn files_of_one_folder_import_each_other_in_no_circle() {
+    let src = package().join("src");
+    let files = rust_files(&src);
+    let texts: Vec<String> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let all: Vec<Vec<Token<'_>>> = texts.iter().map(|text| tokens(text)).collect();
+    let modules = files.iter().zip(&all).map(|(file, tokens)| {
+        let own = module_of(file.strip_prefix(&src).unwrap());
+        (own, outside_tests(tokens))
+    });
+    let found = circles(&modules.collect());
+    let new = found
+        .iter()
+        .filter(|(circle, _)| !KNOWN.contains(&circle.as_str()));
+    let mut wrong: Vec<String> = new.map(|(circle, at)| format!("{circle} ({at})")).collect();
+    let gone = KNOWN.iter().filter(|known| !found.contains_key(**known));
+    wrong.extend(gone.map(|known| format!("{known}: no circle any more, take it off the list")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -341,5 +498,59 @@ mod checker {
         assert!(!has(
             "// unsafe\n#![allow(unsafe_code, reason = \"unsafe\")]"
         ));
+    }
+
+    fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+        let all = files
+            .iter()
+            .map(|(file, source)| (module_of(Path::new(file)), tokens(source)));
+        circles(&all.collect()).into_keys().collect()
+    }
+
+    #[test]
+    fn circles_in_a_folder_are_found() {
+        let both = ["hub/: a imports b", "hub/: b imports a"];
+        for (a, b) in [
+            ("use super::b;", "use super::a::A;"),
+            (
+                "use super::{X, b::{B, C}};",
+                "use crate::{hub::a::A, peer::Peer};",
+            ),
+            ("fn f() { super::b::f() }", "fn f() { crate::hub::a::f() }"),
+            ("use super::B;", "use super::a;"),
+            ("use crate::hub::Other;", "use super::a;"),
+        ] {
+            let parent = "mod a; mod b; pub use b::{B, C as Other}; use a::A; struct X;";
+            let files = [("hub.rs", parent), ("hub/a.rs", a), ("hub/b.rs", b)];
+            assert_eq!(circles_of(&files), both, "{a} {b}");
+        }
+        let three = [
+            ("hub/mod.rs", ""),
+            ("hub/a.rs", "use super::b;"),
+            ("hub/b/mod.rs", ""),
+            ("hub/b/c.rs", "use super::super::d;"),
+            ("hub/d.rs", "use super::a;"),
+            ("hub/e.rs", "use super::a;"),
+        ];
+        let found = [
+            "hub/: a imports b",
+            "hub/: b imports d",
+            "hub/: d imports a",
+        ];
+        assert_eq!(circles_of(&three), found);
+    }
+
+    #[test]
+    fn a_parent_and_its_files_are_no_circle() {
+        let files = [
+            (
+                "hub.rs",
+                "mod a; mod b; use a::{A, f}; use self::b::B; struct X; fn g() { f(b::h()) }",
+            ),
+            ("hub/a.rs", "use super::{X, B, b}; use crate::hub::X as Y;"),
+            ("hub/b.rs", "use super::X; fn f() { self::g() }"),
+            ("peer.rs", "use crate::hub::a;"),
+        ];
+        assert_eq!(circles_of(&files), [""; 0]);
     }
 }

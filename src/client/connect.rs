@@ -12,18 +12,15 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT, datagrams,
+    LINGER, datagrams,
     delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
     link::Link,
-    messages::{Messages, read},
+    messages::read,
     ready::until_ready,
-    standard::{print_messages, standard_input, standard_output},
+    standard::{CHUNK, print_messages, send_lines, standard_input, standard_output},
 };
 use crate::frame::Framing;
-
-/// Bytes passed on at once.
-const CHUNK: usize = 64 * 1024;
 
 /// How sending ended.
 struct Sent {
@@ -137,7 +134,7 @@ fn is_passed_through(link: &Link) -> bool {
 /// Sends `input`; `sent` is as in `Sent`.
 fn put_all(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
     if !is_passed_through(link) {
-        return put(input, link, sent);
+        return send_lines(input, link, sent);
     }
     let unread = |source| Failure::Standard("input", source);
     pass(input, &link.transport, sent, unread, |e| link.broke(e))
@@ -179,40 +176,6 @@ fn pass(
             .and_then(|()| to.flush())
             .map_err(&unwritten)?;
         *passed += n as u64;
-    }
-}
-
-/// Sends each line of `input` as one message, and counts them in `sent`. A line that fails takes none
-/// of those before it along.
-pub(super) fn put(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
-    let mut server = &link.transport;
-    let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
-    let mut wire = Vec::new();
-    let mut ended = false;
-    loop {
-        let place = || format!("line {} of standard input", *sent + 1);
-        let line = if ended { lines.last() } else { lines.at_hand() };
-        let put = match line {
-            Ok(None) => Ok(false),
-            Ok(Some(line)) => {
-                let line = line.strip_suffix(b"\n").unwrap_or(line);
-                link.put(line, &mut wire, place).map(|()| true)
-            }
-            Err(broken) => Err(broken.at(&place(), Framing::Lines)),
-        };
-        // What one read brought goes out in one write, if it is not too much.
-        if !matches!(put, Ok(true)) || wire.len() >= CHUNK {
-            server.write_all(&wire).map_err(|e| link.broke(e))?;
-            wire.clear();
-        }
-        if put? {
-            *sent += 1;
-        } else if ended {
-            return Ok(());
-        } else {
-            let more = lines.fill();
-            ended = more.map_err(|source| Failure::Standard("input", source))? == 0;
-        }
     }
 }
 

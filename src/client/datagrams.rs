@@ -11,8 +11,12 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    LINGER, MESSAGE_LIMIT, connect, failure::Failure, link::Link, messages::Messages,
-    ready::until_any, standard::print,
+    LINGER, MESSAGE_LIMIT,
+    failure::Failure,
+    link::Link,
+    messages::Messages,
+    ready::until_any,
+    standard::{print, send_lines},
 };
 use crate::config::ServiceKind;
 
@@ -55,7 +59,7 @@ pub(super) fn converse(
     // Never joined: it may wait for a terminal when the receiver has failed.
     thread::spawn(move || {
         let mut count = 0;
-        let result = connect::put(input, &sending, &mut count);
+        let result = send_lines(input, &sending, &mut count);
         let _ = tell.send(Sent { count, result });
         // Wakes the receiver, who then finds it told.
         drop(end_of_input);

@@ -3,12 +3,15 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Read, Write},
     os::fd::AsFd,
 };
 
 use super::{MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages};
 use crate::frame::Framing;
+
+/// Bytes passed on at once.
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Standard input.
 pub(crate) fn standard_input() -> Result<File, Failure> {
@@ -24,6 +27,40 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
     let fd = fd.as_fd().try_clone_to_owned();
     fd.map(File::from)
         .map_err(|source| Failure::Standard(which, source))
+}
+
+/// Sends each line of `input` as one message, and counts them in `sent`. A line that fails takes none
+/// of those before it along.
+pub(crate) fn send_lines(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
+    let mut server = &link.transport;
+    let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
+    let mut wire = Vec::new();
+    let mut ended = false;
+    loop {
+        let place = || format!("line {} of standard input", *sent + 1);
+        let line = if ended { lines.last() } else { lines.at_hand() };
+        let put = match line {
+            Ok(None) => Ok(false),
+            Ok(Some(line)) => {
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                link.put(line, &mut wire, place).map(|()| true)
+            }
+            Err(broken) => Err(broken.at(&place(), Framing::Lines)),
+        };
+        // What one read brought goes out in one write, if it is not too much.
+        if !matches!(put, Ok(true)) || wire.len() >= CHUNK {
+            server.write_all(&wire).map_err(|e| link.broke(e))?;
+            wire.clear();
+        }
+        if put? {
+            *sent += 1;
+        } else if ended {
+            return Ok(());
+        } else {
+            let more = lines.fill();
+            ended = more.map_err(|source| Failure::Standard("input", source))? == 0;
+        }
+    }
 }
 
 /// Prints the messages of the server, up to `count` of them: each as its body and LF, under `none`

@@ -49,7 +49,7 @@ impl Draft {
                 Err(error) => return Err(unreadable(file, &error, "")),
             }
         }
-        parse::parse(DEFAULT, None, places)
+        Self::parse(DEFAULT.as_bytes(), None, places)
     }
 
     /// Makes sense of `text` as if it stood in `file`.
@@ -66,7 +66,8 @@ impl Draft {
                 message: "is not UTF-8, which TOML has to be: save the file as UTF-8".into(),
             }
         })?;
-        parse::parse(text, file, places)
+        let (config, faults) = parse::parse(text, file, places)?;
+        Ok(Self { config, faults })
     }
 
     /// Whether the table of `socket` has no fault.

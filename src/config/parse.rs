@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use toml::de::{DeTable, DeValue, Error};
 
 use super::{
-    Address, Config, Draft, Places, Record, ServiceKind, Socket, bounds, check,
+    Address, Config, Places, Record, ServiceKind, Socket, bounds, check,
     faults::Faults,
     keys::{self, Keys},
     source::{Source, join},
@@ -32,8 +32,13 @@ const REMEDIES: [(&str, &str); 8] = [
     ("unclosed", "close it"),
 ];
 
-/// Reads and checks the whole file. The error is that of a text that is not TOML.
-pub(super) fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Draft, Fault> {
+/// Reads and checks the whole file, and returns what is wrong with it too, in the order of the file. The error
+/// is that of a text that is not TOML.
+pub(super) fn parse(
+    text: &str,
+    file: Option<&Path>,
+    places: &Places,
+) -> Result<(Config, Vec<Fault>), Fault> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let (root, source) = (root.get_ref(), Source::new(text));
     let (repeats, errors): (Vec<_>, Vec<_>) = errors
@@ -73,14 +78,12 @@ pub(super) fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<
     }
     let config = config(root, places, &lines, &mut faults);
     check::check(&config, &mut faults);
-    Ok(Draft {
-        config: Config {
-            file: file.map(Into::into),
-            lines,
-            ..config
-        },
-        faults: faults.found(),
-    })
+    let config = Config {
+        file: file.map(Into::into),
+        lines,
+        ..config
+    };
+    Ok((config, faults.found()))
 }
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {

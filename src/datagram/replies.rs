@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::{
-    Datagrams, Sender, cost,
+    Datagrams, RECEIVERS, Sender, cost,
     numbers::Key,
     shares::{Refusal, Shares},
 };
@@ -24,8 +24,7 @@ use crate::{
     serde_base64,
 };
 
-/// Receivers of one socket that something may wait for, and those of one user among them.
-pub(super) const RECEIVERS: usize = 1024;
+/// Receivers of one user that something may wait for.
 const RECEIVERS_PER_USER: usize = RECEIVERS / 2;
 /// The first wait before a full receiver is tried again; each further one is twice as long,
 const FIRST_WAIT: Duration = Duration::from_millis(1);

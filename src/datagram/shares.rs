@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Datagrams, numbers::Key, replies::RECEIVERS};
+use super::{Datagrams, RECEIVERS, numbers::Key};
 
 /// How long a round or a trial may take: a reader on a busy machine needs some milliseconds to be run,
 /// and all the others wait for it. A round takes in more in the first half of it.

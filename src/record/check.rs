@@ -2,6 +2,7 @@
 //! told with its remedy. `file` opens what passes.
 
 use std::{
+    fmt,
     fs::{self, File, FileType, OpenOptions},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -15,8 +16,25 @@ use rustix::{
     process::geteuid,
 };
 
-use super::Unopened;
 use crate::lock::{self, IsOwn, Lock, Unlocked};
+
+/// Why a record cannot be written.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The config or the file system must change first: what is wrong, and the remedy.
+    Refused(String),
+    /// A later attempt may succeed.
+    Failed(io::Error),
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unopened::Refused(fault) => f.write_str(fault),
+            Unopened::Failed(error) => write!(f, "{error}"),
+        }
+    }
+}
 
 /// Whether `Target::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
 /// `tried`: also whether this process may write there.

@@ -2,7 +2,6 @@
 //! `check` says which files may be a record, `tail` reads where the last process ended.
 
 use std::{
-    fmt,
     fs::{self, File},
     io,
     os::{
@@ -16,7 +15,7 @@ use std::{
 use log::warn;
 
 use super::{
-    check::{check_kind, check_owner, judge, lock_of, open_file, refusal},
+    check::{Unopened, check_kind, check_owner, judge, lock_of, open_file, refusal},
     tail::{ends_torn, last_number},
 };
 use crate::lock::Lock;
@@ -55,24 +54,6 @@ pub(super) enum Whereabouts {
     Nowhere,
     /// That cannot be told, or it is no regular file.
     Unknown,
-}
-
-/// Why a record cannot be written.
-#[derive(Debug)]
-pub enum Unopened {
-    /// The config or the file system must change first: what is wrong, and the remedy.
-    Refused(String),
-    /// A later attempt may succeed.
-    Failed(io::Error),
-}
-
-impl fmt::Display for Unopened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unopened::Refused(fault) => f.write_str(fault),
-            Unopened::Failed(error) => write!(f, "{error}"),
-        }
-    }
 }
 
 impl From<io::Error> for Unopened {
