@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Close,
     input::Input,
+    limits::{Charge, Limits},
     peer::{ClientId, Peer},
     queue::Queue,
     turns::NOBODY,
@@ -139,8 +140,8 @@ pub struct Connection<S> {
     pub queue: Queue,
     /// What was dropped for it and not yet told.
     pub gap: Option<Box<Gap>>,
-    /// Bytes that are counted as held for it.
-    pub held: usize,
+    /// What is held for it: input that waits, and output unsent.
+    pub charge: Charge,
     /// The stream itself.
     pub stream: S,
 }
@@ -191,7 +192,7 @@ impl<S: Stream> Connection<S> {
             input: None,
             queue: Queue::default(),
             gap: None,
-            held: 0,
+            charge: Charge::new(peer.uid),
             stream,
         }
     }
@@ -265,18 +266,52 @@ impl<S: Stream> Connection<S> {
         Ok(written)
     }
 
-    /// Writes what waits, in one call.
+    /// Writes what waits, in one call, and after the last of it what `tell` says of messages that were
+    /// dropped meanwhile. Returns whether another call may write more.
     ///
     /// # Errors
     /// As `write`.
-    pub fn flush(&mut self, now: Instant) -> Result<(), Close> {
-        if self.queue.is_empty() {
-            return Ok(());
+    pub fn flush(
+        &mut self,
+        limits: &mut Limits,
+        now: Instant,
+        tell: impl FnOnce(&Gap) -> Vec<u8>,
+    ) -> Result<bool, Close> {
+        if !self.queue.is_empty() {
+            let written = accept_write(self.stream.write(&self.queue.parts(WRITE)))?;
+            self.note_written(written, now);
+            self.change_queue(limits, |queue| queue.consume(written));
+            if !self.queue.is_empty() {
+                return Ok(written > 0);
+            }
         }
-        let written = accept_write(self.stream.write(&self.queue.parts(WRITE)))?;
-        self.queue.consume(written);
-        self.note_written(written, now);
-        Ok(())
+        if let Some(gap) = &self.gap {
+            let told = tell(gap);
+            let written = self.write(&[IoSlice::new(&told)], now)?;
+            if written > 0 {
+                self.gap = None;
+                self.change_queue(limits, |queue| queue.push(&told[written..], 0));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts what `tell` says of messages that were dropped behind what waits. Returns whether there were
+    /// any.
+    pub fn queue_gap(&mut self, limits: &mut Limits, tell: impl FnOnce(&Gap) -> Vec<u8>) -> bool {
+        let told = self.gap.take().map(|gap| tell(&gap));
+        self.change_queue(limits, |queue| {
+            queue.push(told.as_deref().unwrap_or_default(), 0);
+        });
+        told.is_some()
+    }
+
+    /// Changes what waits to be written, and settles what is held for it.
+    pub fn change_queue(&mut self, limits: &mut Limits, change: impl FnOnce(&mut Queue)) {
+        let before = self.queue.held();
+        change(&mut self.queue);
+        let held = self.charge.held() + self.queue.held() - before;
+        self.charge.settle(limits, held);
     }
 
     fn note_written(&mut self, written: usize, now: Instant) {

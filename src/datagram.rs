@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     header::{Address, Header},
-    limits::Limits,
+    limits::{Charge, Limits},
     peer::{ClientId, Peer},
     serde_base64,
 };
@@ -31,6 +31,13 @@ const OVERHEAD: usize = 64;
 /// What a datagram costs while it waits, in bytes.
 fn cost(datagram: &[u8]) -> usize {
     datagram.len() + OVERHEAD
+}
+
+/// Counts a datagram that waits for its sender's user.
+fn charge(datagram: &HeldDatagram, limits: &mut Limits) -> Charge {
+    let mut charge = Charge::new(datagram.from.peer.uid);
+    charge.settle(limits, cost(&datagram.bytes));
+    charge
 }
 
 /// A socket of datagrams that never waits: a Unix socket, or a script in memory.
@@ -137,7 +144,7 @@ pub struct Exchange {
     /// What its senders are owed.
     pub replies: Replies,
     /// The rest of a batch that the record had no room for: while there is one, nothing is received.
-    held: VecDeque<HeldDatagram>,
+    held: VecDeque<(HeldDatagram, Charge)>,
     /// The record has room again.
     pub called: bool,
     /// It waits for its turn to receive.
@@ -169,7 +176,11 @@ impl Exchange {
     #[must_use]
     pub fn park(self, now: Instant) -> Parked {
         Parked {
-            held: self.held.into(),
+            held: self
+                .held
+                .into_iter()
+                .map(|(datagram, _)| datagram)
+                .collect(),
             owed: self.replies.park(now),
             numbers: self.numbers.park(),
         }
@@ -207,21 +218,21 @@ impl Exchange {
     /// Holds what the record had no room for. Its bytes count for its sender's user, though nothing
     /// refuses them: they were read, and are one batch.
     pub fn hold(&mut self, datagram: HeldDatagram, limits: &mut Limits) {
-        limits.hold(datagram.from.peer.uid, 0, cost(&datagram.bytes));
-        self.held.push_back(datagram);
+        let charge = charge(&datagram, limits);
+        self.held.push_back((datagram, charge));
     }
 
     /// The next of what is held, which counts no more; to be put back where it is not taken.
     pub fn next_held(&mut self, limits: &mut Limits) -> Option<HeldDatagram> {
-        let datagram = self.held.pop_front()?;
-        limits.hold(datagram.from.peer.uid, cost(&datagram.bytes), 0);
+        let (datagram, mut charge) = self.held.pop_front()?;
+        charge.settle(limits, 0);
         Some(datagram)
     }
 
     /// Puts back what `next_held` gave.
     pub fn put_back(&mut self, datagram: HeldDatagram, limits: &mut Limits) {
-        limits.hold(datagram.from.peer.uid, 0, cost(&datagram.bytes));
-        self.held.push_front(datagram);
+        let charge = charge(&datagram, limits);
+        self.held.push_front((datagram, charge));
     }
 
     /// Datagrams that are held.

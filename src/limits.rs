@@ -73,6 +73,36 @@ struct User {
     held: usize,
 }
 
+/// The bytes that are held for one of a user's clients, or for a datagram of it: they count for the user
+/// until they are settled to be 0.
+#[derive(Debug)]
+pub struct Charge {
+    uid: u32,
+    held: usize,
+}
+
+impl Charge {
+    /// Nothing is held yet for user `uid`.
+    #[must_use]
+    pub fn new(uid: u32) -> Self {
+        Charge { uid, held: 0 }
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// `held` bytes are held from now on.
+    pub fn settle(&mut self, limits: &mut Limits, held: usize) {
+        if held != self.held {
+            limits.hold(self.uid, self.held, held);
+            self.held = held;
+        }
+    }
+}
+
 /// As the log tells of them.
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,12 +200,10 @@ impl Limits {
     }
 
     /// What is held for a client of user `uid` goes from `before` to `after` bytes.
-    pub fn hold(&mut self, uid: u32, before: usize, after: usize) {
-        if before != after {
-            self.held = self.held - before + after;
-            self.released |= after < before;
-            self.user(uid, |user| user.held = user.held - before + after);
-        }
+    fn hold(&mut self, uid: u32, before: usize, after: usize) {
+        self.held = self.held - before + after;
+        self.released |= after < before;
+        self.user(uid, |user| user.held = user.held - before + after);
     }
 
     fn user(&mut self, uid: u32, change: impl FnOnce(&mut User)) {

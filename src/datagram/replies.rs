@@ -20,7 +20,7 @@ use super::{
     shares::{Refusal, Shares},
 };
 use crate::{
-    limits::{Limits, Over},
+    limits::{Charge, Limits, Over},
     serde_base64,
 };
 
@@ -100,13 +100,22 @@ struct Owed {
     to: Sender,
     replies: VecDeque<Box<[u8]>>,
     /// What `replies` cost.
-    bytes: usize,
+    charge: Charge,
     /// When it last took something, or began to owe.
     since: Instant,
     /// How long it waits for the next try; nothing after it took something.
     wait: Duration,
     due: Instant,
     blame: Blame,
+}
+
+impl Owed {
+    /// One more waits.
+    fn push(&mut self, reply: Box<[u8]>, limits: &mut Limits) {
+        let held = self.charge.held() + cost(&reply);
+        self.charge.settle(limits, held);
+        self.replies.push_back(reply);
+    }
 }
 
 /// What one receiver is owed, as one process hands it to the next.
@@ -170,9 +179,7 @@ impl Replies {
             let place = place.unwrap_or_else(|| self.owe(&to, Blame::Receiver, now));
             self.owed[place].since = now.checked_sub(since).unwrap_or(now);
             for Datagram(reply) in replies {
-                let cost = cost(&reply);
-                self.owed[place].replies.push_back(reply);
-                self.grow(place, cost, limits);
+                self.owed[place].push(reply, limits);
             }
         }
     }
@@ -205,7 +212,9 @@ impl Replies {
         };
         let cost = cost(bytes);
         let why = match place {
-            Some(place) if self.owed[place].bytes + cost > queue_size => Some(Why::Full(blame)),
+            Some(place) if self.owed[place].charge.held() + cost > queue_size => {
+                Some(Why::Full(blame))
+            }
             None if self.owed.len() == RECEIVERS => Some(Why::Receivers(RECEIVERS)),
             None if self.users.get(&uid) == Some(&RECEIVERS_PER_USER) => {
                 Some(Why::Receivers(RECEIVERS_PER_USER))
@@ -217,8 +226,7 @@ impl Replies {
             return Reply::Dropped(why);
         }
         let place = place.unwrap_or_else(|| self.owe(to, blame, now));
-        self.owed[place].replies.push_back(bytes.into());
-        self.grow(place, cost, limits);
+        self.owed[place].push(bytes.into(), limits);
         Reply::Waits
     }
 
@@ -228,7 +236,7 @@ impl Replies {
         let place = self.owed.insert(Owed {
             to: *to,
             replies: VecDeque::new(),
-            bytes: 0,
+            charge: Charge::new(to.peer.uid),
             since: now,
             wait: FIRST_WAIT,
             due,
@@ -313,12 +321,12 @@ impl Replies {
             let key = (owed.to.address, owed.to.peer.uid);
             match self.shares.send(&key, reply, datagram_socket, now) {
                 Ok(()) => {
-                    let cost = cost(reply);
+                    let held = owed.charge.held() - cost(reply);
+                    owed.charge.settle(limits, held);
                     owed.replies.pop_front();
                     sent += 1;
                     owed.since = now;
                     owed.wait = Duration::ZERO;
-                    self.shrink(place, cost, limits);
                 }
                 Err(refusal) if is_passing(&refusal) => {
                     let last = match refusal {
@@ -337,8 +345,8 @@ impl Replies {
 
     /// Takes out what one receiver is owed.
     fn forget(&mut self, place: usize, limits: &mut Limits) -> Owed {
-        self.shrink(place, self.owed[place].bytes, limits);
-        let owed = self.owed.remove(place);
+        let mut owed = self.owed.remove(place);
+        owed.charge.settle(limits, 0);
         let uid = owed.to.peer.uid;
         self.places.remove(&(owed.to.address, uid));
         if let Some(places) = self.users.get_mut(&uid) {
@@ -349,20 +357,6 @@ impl Replies {
         }
         self.timers.remove(&(owed.due, place));
         owed
-    }
-
-    /// More waits for this receiver.
-    fn grow(&mut self, place: usize, cost: usize, limits: &mut Limits) {
-        let owed = &mut self.owed[place];
-        owed.bytes += cost;
-        limits.hold(owed.to.peer.uid, 0, cost);
-    }
-
-    /// Less waits for this receiver.
-    fn shrink(&mut self, place: usize, cost: usize, limits: &mut Limits) {
-        let owed = &mut self.owed[place];
-        owed.bytes -= cost;
-        limits.hold(owed.to.peer.uid, cost, 0);
     }
 }
 

@@ -24,7 +24,7 @@ impl<S: Stream> Hub<S> {
         self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
-            if let Err(reason) = self.flush(key, now) {
+            if let Err(reason) = self.write_owed(key, now) {
                 self.close(key, &reason, now);
             }
         }
@@ -146,8 +146,7 @@ impl<S: Stream> Hub<S> {
         socket.present += 1;
         self.limits.keep(uid);
         client.user = self.users.enter(uid);
-        client.held = client.weight();
-        self.limits.hold(uid, 0, client.held);
+        client.charge.settle(&mut self.limits, client.weight());
         if let Some(timeout) = socket.idle_timeout {
             let due = client.active + timeout;
             set(&mut self.timers, &mut client, key, Timer::Idle, due);

@@ -297,10 +297,7 @@ impl<S: Stream> Hub<S> {
         for &key in &keys {
             let client = &mut self.clients[key];
             client.socket = to as u32;
-            if let (Some(gap), Some(relay)) = (&client.gap, self.sockets[to].service.relay()) {
-                client.queue.push(&relay.tell(gap), 0);
-                client.gap = None;
-            }
+            client.queue_gap(&mut self.limits, |gap| self.sockets[to].service.tell(gap));
             self.end(key, why);
         }
         if !keys.is_empty() {
@@ -341,12 +338,8 @@ impl<S: Stream> Hub<S> {
         let all = self.clients.iter_mut();
         let mut failed = Vec::new();
         for (key, client) in all.filter(|(_, client)| client.socket as usize == place) {
-            if are_gaps_over && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
-            {
-                // In place of what was lost, and before what comes.
-                let told = relay.tell(gap);
-                client.queue.push(&told, 0);
-                client.gap = None;
+            // In place of what was lost, and before what comes.
+            if are_gaps_over && client.queue_gap(&mut self.limits, |gap| socket.service.tell(gap)) {
                 self.effects.touched.push(key);
             }
             if is_resized

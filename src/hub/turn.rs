@@ -12,6 +12,7 @@ use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
     input::{Announced, Input},
+    queue::Queue,
     record::Record,
     service::{Outbox, Sender, Service},
     turns::MESSAGES,
@@ -69,7 +70,7 @@ impl<S: Stream> Hub<S> {
     fn serve_client(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
         if event.write {
             let owed = self.clients[key].queue.len();
-            self.flush(key, now)?;
+            self.write_owed(key, now)?;
             self.effects.work += owed.saturating_sub(self.clients[key].queue.len());
         }
         let client = &mut self.clients[key];
@@ -122,31 +123,14 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Writes what waits for the client, and what it is to be told at the end of that.
-    pub(super) fn flush(&mut self, key: usize, now: Now) -> Result<(), Close> {
+    pub(super) fn write_owed(&mut self, key: usize, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
-        let mut flushed = client.flush(now.instant);
-        let socket = &mut self.sockets[client.socket as usize];
-        if flushed.is_ok()
-            && client.queue.is_empty()
-            && let (Some(gap), Some(relay)) = (&client.gap, socket.service.relay())
-        {
-            let told = relay.tell(gap);
-            flushed = client
-                .write(&[io::IoSlice::new(&told)], now.instant)
-                .map(|written| {
-                    if written > 0 {
-                        client.gap = None;
-                        client.queue.push(&told[written..], 0);
-                    }
-                });
+        let service = &self.sockets[client.socket as usize].service;
+        match client.flush(&mut self.limits, now.instant, |gap| service.tell(gap)) {
+            Err(Close::HangUp) if client.receiver => self.deafen(key, now),
+            flushed => _ = flushed?,
         }
-        match flushed {
-            Err(Close::HangUp) if self.clients[key].receiver => {
-                self.deafen(key, now);
-                Ok(())
-            }
-            other => other,
-        }
+        Ok(())
     }
 
     /// A receiver takes nothing more; what it sent is still read, and delivered.
@@ -157,7 +141,7 @@ impl<S: Stream> Hub<S> {
         if client.is_owed() {
             socket.deaf(client, now.instant);
         }
-        client.queue = Default::default();
+        client.change_queue(&mut self.limits, |queue| *queue = Queue::default());
         client.gap = None;
         client.receiver = false;
         client.is_deaf = true;
@@ -180,8 +164,7 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         let weight = client.weight();
-        self.limits.hold(client.peer.uid, client.held, weight);
-        client.held = weight;
+        client.charge.settle(&mut self.limits, weight);
         if client.holds_up
             && let Some(relay) = socket.service.relay()
         {
@@ -313,9 +296,8 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         if let (Step::Feed(bytes), Service::Relay(_)) = (step, &socket.service) {
             // In hand while the receivers' queues may grow.
-            let held = client.held + bytes;
-            self.limits.hold(client.peer.uid, client.held, held);
-            client.held = held;
+            let held = client.charge.held() + bytes;
+            client.charge.settle(&mut self.limits, held);
         }
         let from = Sender {
             key,
@@ -325,8 +307,7 @@ impl<S: Stream> Hub<S> {
         // Taken out, so that the service may reach every client while this one's bytes are read.
         let input = client.input.take();
         let mut input = input.map_or_else(Input::default, |input| *input);
-        // What a gap was told in just now is not counted yet.
-        let credit = client.held.saturating_sub(client.queue.held());
+        let credit = client.charge.held() - client.queue.held();
         let mut out = Outbox::new(
             &mut self.clients,
             &mut self.limits,
@@ -412,7 +393,7 @@ impl<S: Stream> Hub<S> {
                 self.timers.remove(&(at, key, timer));
             }
         }
-        self.limits.hold(client.peer.uid, client.held, 0);
+        client.charge.settle(&mut self.limits, 0);
         self.limits.leave(client.peer.uid);
         self.users.leave(client.peer.uid);
         if client.awaits == Some(Awaits::Quota) {

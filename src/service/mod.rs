@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::{
     batch::Batch,
-    connection::{Connection, Now, Stream},
+    connection::{Connection, Gap, Now, Stream},
     error::Close,
     limits::{Limits, Over},
     peer::{ClientId, Peer},
@@ -79,6 +79,15 @@ impl Service {
         match self {
             Service::Relay(relay) => Some(relay),
             Service::Echo | Service::Collect => None,
+        }
+    }
+
+    /// A gap as its receiver is told of it; nothing where messages are not stamped.
+    #[must_use]
+    pub fn tell(&self, gap: &Gap) -> Vec<u8> {
+        match self {
+            Service::Relay(relay) => relay.tell(gap),
+            Service::Echo | Service::Collect => Vec::new(),
         }
     }
 
@@ -196,10 +205,8 @@ impl<'a, S: Stream> Outbox<'a, S> {
         let drawn = bytes.min(self.credit);
         if drawn > 0 {
             self.credit -= drawn;
-            let client = &mut self.clients[from.key];
-            self.limits
-                .hold(from.peer.uid, client.held, client.held - drawn);
-            client.held -= drawn;
+            let charge = &mut self.clients[from.key].charge;
+            charge.settle(self.limits, charge.held() - drawn);
         }
     }
 
@@ -246,38 +253,17 @@ impl<'a, S: Stream> Outbox<'a, S> {
             };
         }
         let client = &mut self.clients[to];
-        let before = client.queue.held();
         let spare = self.limits.spare();
-        for slice in slices {
-            let skipped = written.min(slice.len());
-            written -= skipped;
-            client.queue.push(&slice[skipped..], spare);
-        }
-        let held = client.held + client.queue.held() - before;
-        self.limits.hold(client.peer.uid, client.held, held);
-        client.held = held;
+        client.change_queue(self.limits, |queue| {
+            for slice in slices {
+                let skipped = written.min(slice.len());
+                written -= skipped;
+                queue.push(&slice[skipped..], spare);
+            }
+        });
         if !client.watched.write {
             self.effects.touched.push(to);
         }
         Ok(true)
-    }
-
-    /// Writes what waits for client `to`, as far as the kernel takes it now.
-    ///
-    /// # Errors
-    /// Where writing fails for good.
-    pub fn flush(&mut self, to: usize) -> Result<(), Close> {
-        let client = &mut self.clients[to];
-        loop {
-            let (before, held) = (client.queue.len(), client.queue.held());
-            client.flush(self.now.instant)?;
-            let given_back = held - client.queue.held();
-            let held = client.held.saturating_sub(given_back);
-            self.limits.hold(client.peer.uid, client.held, held);
-            client.held = held;
-            if client.queue.len() == before || client.queue.is_empty() {
-                return Ok(());
-            }
-        }
     }
 }

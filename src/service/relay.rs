@@ -408,7 +408,7 @@ impl Relay {
             if member.key == from || out.fits(member.key, needed) {
                 return true;
             }
-            let reason = match out.flush(member.key) {
+            let reason = match self.write_again(member.key, out) {
                 Ok(()) if out.fits(member.key, needed) => return true,
                 Ok(()) => {
                     let waiting = out.clients[member.key].queue.len();
@@ -478,13 +478,20 @@ impl Relay {
             let is_behind =
                 |out: &Outbox<'_, S>| out.clients[key].gap.is_some() || out.room(key) < bytes;
             if is_behind(out) {
-                out.flush(key)?;
+                self.write_again(key, out)?;
             }
             if is_behind(out) {
                 return self.give_what_fits(key, &slices, out);
             }
         }
         out.give(key, &slices)
+    }
+
+    /// Writes what waits for client `key`, as far as the kernel takes it now.
+    fn write_again<S: Stream>(&self, key: usize, out: &mut Outbox<'_, S>) -> Result<(), Close> {
+        let client = &mut out.clients[key];
+        while client.flush(out.limits, out.now.instant, |gap| self.tell(gap))? {}
+        Ok(())
     }
 
     /// Message by message; counts what does not fit.
