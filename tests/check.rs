@@ -355,7 +355,7 @@ fn the_text_alone_can_be_judged() {
     };
     let there = collect("{dir}/none/record") + &socket("other", "user = \"nobody-of-that-name\"");
     write(&folder, &there.replace("{dir}/other", "{dir}/none/other"));
-    assert_eq!(check(&folder).status().unwrap().code(), Some(78));
+    assert_eq!(check(&folder).output().unwrap().status.code(), Some(78));
     passes(&mut text(&folder));
     let shown = String::from_utf8(text(&folder).output().unwrap().stdout).unwrap();
     assert!(shown.contains("/none/record"), "{shown}");

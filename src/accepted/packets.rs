@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_sent_the_error_is_told() {
+    fn where_nothing_was_sent_the_reason_is_told() {
         let bytes = prefixed(&[b"abc"]);
         let full = || Err(io::ErrorKind::WouldBlock.into());
         let parts = [IoSlice::new(&bytes[..5]), IoSlice::new(&bytes[5..])];
