@@ -41,7 +41,7 @@ use crate::{
     error::Close,
     limits::{Limits, Over, OverKey},
     peer::{ClientId, Peer},
-    record::Record,
+    record::{Position, Record},
     service::{Effects, Outbox},
     turns::{ALONE, CLIENT, SHARED, Turns, Users},
 };
@@ -381,10 +381,10 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Record of socket number `socket`: its writer has written `bytes` more.
-    pub fn recorded(&mut self, socket: usize, bytes: usize, now: Now) {
+    /// Record of socket number `socket`: its writer has written up to `position`.
+    pub fn recorded(&mut self, socket: usize, position: Position, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
-            record.written(bytes);
+            record.note_written(position);
             self.sockets[socket].call_datagrams();
             self.call(socket, now);
         }

@@ -6,6 +6,9 @@
 //! output that nobody reads any more ends the thread. A record may move to another target: what was
 //! handed over before still goes to the old one, and first. `file` opens, `check` says which files may be
 //! a record, `tail` reads where numbers stand, and `closed` tries again what could not be opened.
+//!
+//! How far each of them is, is a `Position` on one scale: lines are handed over, then written. What is
+//! between two positions is what waits between the two.
 
 mod check;
 mod closed;
@@ -44,10 +47,15 @@ const TARGETS: usize = 8;
 /// Memory that the thread, or whoever hands over, may keep for the next lines.
 const KEPT: usize = 256 * 1024;
 
+/// A place between lines, or within one: the bytes that stand before it, of all that this process has
+/// handed over to the record. It only grows, whatever file the lines go to.
+pub type Position = u64;
+
 #[derive(Debug, Default)]
 struct Shared {
     inbox: Mutex<Inbox>,
     work: Condvar,
+    /// The `Position` up to which all is written.
     written: AtomicU64,
     /// The event loop asks to be woken by the next progress.
     wanted: AtomicBool,
@@ -126,10 +134,8 @@ pub struct Writer {
     shared: Arc<Shared>,
     /// As the log names the record.
     pub name: String,
-    /// Bytes that were handed over.
-    handed: u64,
-    /// Bytes of `written` that the event loop has heard of.
-    heard: u64,
+    /// The end of what was handed over.
+    handed_over: Position,
     /// The event loop has heard that it is open.
     is_open: bool,
     thread: Option<JoinHandle<()>>,
@@ -162,8 +168,7 @@ impl Writer {
         Ok(Writer {
             shared,
             name,
-            handed: 0,
-            heard: 0,
+            handed_over: 0,
             is_open,
             thread: Some(thread),
         })
@@ -171,7 +176,7 @@ impl Writer {
 
     /// Hands over whole lines; `lines` is empty afterwards.
     pub fn append(&mut self, lines: &mut Vec<u8>) {
-        self.handed += lines.len() as u64;
+        self.handed_over += lines.len() as u64;
         let mut guard = self.shared.inbox();
         let inbox = &mut *guard;
         let waiting = match inbox.next.back_mut() {
@@ -271,19 +276,19 @@ impl Writer {
     /// Bytes that were handed over and are not written.
     #[must_use]
     pub fn unwritten(&self) -> usize {
-        (self.handed - self.shared.written.load(Ordering::SeqCst)) as usize
+        (self.handed_over - self.written()) as usize
     }
 
-    /// Bytes written since the last call.
-    pub fn progress(&mut self) -> usize {
+    /// Up to where all is written.
+    #[must_use]
+    pub fn written(&self) -> Position {
         // SeqCst, like all of `written` and `wanted`: after `want_progress`, either this sees what
         // the thread has written, or the thread sees that it is to wake.
-        let written = self.shared.written.load(Ordering::SeqCst);
-        (written - mem::replace(&mut self.heard, written)) as usize
+        self.shared.written.load(Ordering::SeqCst)
     }
 
     /// Asks for a wake-up at the next progress. What was written before this call is told by
-    /// `progress`, which is to be asked once more.
+    /// `written`, which is to be asked once more.
     pub fn want_progress(&self) {
         self.shared.wanted.store(true, Ordering::SeqCst);
     }

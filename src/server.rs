@@ -300,7 +300,7 @@ impl Server {
                 if let Some(record) = self.hub.record(*socket) {
                     record.open(seq);
                 }
-                self.hub.recorded(*socket, 0, now);
+                self.hub.recorded(*socket, writer.written(), now);
                 self.stale = true;
             }
             let awaited = self.hub.awaits_record(*socket) || to_be_idle;
@@ -311,15 +311,15 @@ impl Server {
             if !lines.is_empty() {
                 writer.append(lines);
             }
-            if record.waiting() == 0 {
+            if record.unwritten() == 0 {
                 continue;
             }
             if awaited || stops {
                 writer.want_progress();
             }
-            match writer.progress() {
-                0 => {}
-                written => self.hub.recorded(*socket, written, now),
+            let written = writer.written();
+            if written > record.written() {
+                self.hub.recorded(*socket, written, now);
             }
             outcome = outcome.and(writer.check());
         }

@@ -243,7 +243,7 @@ mod tests {
         writer.want_progress();
         writer.append(&mut text.as_bytes().to_vec());
         told.recv().unwrap();
-        assert_eq!(writer.progress(), text.len());
+        assert_eq!(writer.written(), text.len() as u64);
         writer.finish();
         last_seq
     }

@@ -1,13 +1,13 @@
 //! The record of a socket: every message becomes one line. Under collect that is all; beside echo it
 //! is the trail of what was said.
 //!
-//! Lines gather in `pending` until the end of the turn, when the event loop hands them to the
-//! record's writer. What the writer has not yet written is `waiting`; both together are bounded by
-//! the record's `queue-size`. Where they reach it the senders wait.
+//! Lines gather in `lines` until the end of the turn, when the event loop hands them to the record's
+//! writer. What is not written, there and here, is bounded by the record's `queue-size`. Where it
+//! reaches that the senders wait.
 
 use std::time::SystemTime;
 
-use super::{Encoder, Line};
+use super::{Encoder, Line, Position};
 use crate::{
     batch::Batch,
     peer::{ClientId, Peer},
@@ -20,10 +20,12 @@ pub struct Record {
     queue_size: usize,
     /// The number of the last line.
     seq: u64,
-    /// Lines of this turn.
-    pending: Vec<u8>,
-    /// Bytes that the writer has and has not written.
-    waiting: usize,
+    /// The lines that are not handed over: those of this turn.
+    lines: Vec<u8>,
+    /// Where they begin (see `Position`).
+    handed_over: Position,
+    /// As far as the event loop has heard.
+    written: Position,
     /// A line did not fit, and nothing has been written since.
     full: bool,
     /// Its file cannot be had: it takes nothing, and senders wait.
@@ -39,8 +41,9 @@ impl Record {
             encoder,
             queue_size,
             seq,
-            pending: Vec::new(),
-            waiting: 0,
+            lines: Vec::new(),
+            handed_over: 0,
+            written: 0,
             full: false,
             closed: false,
         }
@@ -85,7 +88,7 @@ impl Record {
     /// Takes whole lines that an earlier process had taken and not written, however many they are; they
     /// stand before those of this one.
     pub fn take_lines(&mut self, lines: &[u8]) {
-        self.pending.splice(..0, lines.iter().copied());
+        self.lines.splice(..0, lines.iter().copied());
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
@@ -120,7 +123,7 @@ impl Record {
             return false;
         }
         self.encoder.set_time(now);
-        let before = self.pending.len();
+        let before = self.lines.len();
         let seq = self.seq.saturating_add(1);
         let line = Line {
             seq,
@@ -129,10 +132,10 @@ impl Record {
             message,
             truncated,
         };
-        self.encoder.put(&mut self.pending, &line);
-        let first = self.waiting == 0 && before == 0;
-        if !first && self.waiting + self.pending.len() > self.queue_size {
-            self.pending.truncate(before);
+        self.encoder.put(&mut self.lines, &line);
+        let ahead = (self.handed_over - self.written) as usize + before;
+        if ahead > 0 && self.unwritten() > self.queue_size {
+            self.lines.truncate(before);
             self.full = true;
             return false;
         }
@@ -142,25 +145,25 @@ impl Record {
 
     /// The lines of this turn, which the caller takes out for the writer.
     pub fn hand_over(&mut self) -> &mut Vec<u8> {
-        self.waiting += self.pending.len();
-        &mut self.pending
-    }
-
-    /// Bytes that the writer has and has not written.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting
+        self.handed_over += self.lines.len() as u64;
+        &mut self.lines
     }
 
     /// Bytes that are not written, with those of this turn, or of all turns where there is no writer.
     #[must_use]
     pub fn unwritten(&self) -> usize {
-        self.waiting + self.pending.len()
+        (self.handed_over - self.written) as usize + self.lines.len()
     }
 
-    /// The writer has written `bytes` more.
-    pub fn written(&mut self, bytes: usize) {
-        self.waiting -= bytes;
+    /// Up to where the event loop has heard that lines are written.
+    #[must_use]
+    pub fn written(&self) -> Position {
+        self.written
+    }
+
+    /// The writer has written up to `position`.
+    pub fn note_written(&mut self, position: Position) {
+        self.written = position;
         self.full = false;
     }
 
@@ -180,14 +183,14 @@ impl Record {
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark {
-            pending: self.pending.len(),
+            lines: self.lines.len(),
             seq: self.seq,
         }
     }
 
     /// Forgets what came since `mark`, which is of this turn.
     pub fn back_to(&mut self, mark: Mark) {
-        self.pending.truncate(mark.pending);
+        self.lines.truncate(mark.lines);
         self.seq = mark.seq;
         self.full = false;
     }
@@ -196,6 +199,6 @@ impl Record {
 /// A state of a record within a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    pending: usize,
+    lines: usize,
     seq: u64,
 }

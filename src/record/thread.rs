@@ -20,7 +20,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{KEPT, Shared, Target, Unwritten, closed::wait_open, file::Whereabouts};
+use super::{KEPT, Position, Shared, Target, Unwritten, closed::wait_open, file::Whereabouts};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -38,10 +38,10 @@ pub(super) struct Thread<W> {
     target: Target,
     /// What is to be written.
     lines: Vec<u8>,
-    /// Bytes of it that are.
+    /// Where they end.
+    end: Position,
+    /// Bytes of them that are written to this file.
     written: usize,
-    /// Bytes of it that were counted as written: they went to an earlier file.
-    counted: usize,
     /// A write failed, which was said.
     failing: bool,
     /// The file was looked at,
@@ -69,8 +69,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 wake,
                 target,
                 lines: Vec::new(),
+                end: 0,
                 written: 0,
-                counted: 0,
                 failing: false,
                 looked: Instant::now(),
                 unseen: false,
@@ -95,7 +95,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             if self.lines.capacity() > KEPT {
                 self.lines = Vec::new();
             }
-            (self.written, self.counted) = (0, 0);
+            self.written = 0;
         }
         Ok(())
     }
@@ -106,6 +106,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         loop {
             if !inbox.lines.is_empty() {
                 mem::swap(&mut inbox.lines, &mut self.lines);
+                self.end += self.lines.len() as u64;
                 return true;
             } else if let Some((target, waiting)) = inbox.next.pop_front() {
                 inbox.lines = waiting;
@@ -211,9 +212,12 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             return;
         }
         self.written += n;
-        if self.written > self.counted {
-            let new = self.written - mem::replace(&mut self.counted, self.written);
-            self.shared.written.fetch_add(new as u64, Ordering::SeqCst);
+        let left = (self.lines.len() - self.written) as u64;
+        // Lines that an earlier process had begun, and that are written anew, begin before all positions.
+        let written = self.end.saturating_sub(left);
+        // What is written anew is no progress. Nobody else stores it.
+        if written > self.shared.written.load(Ordering::Relaxed) {
+            self.shared.written.store(written, Ordering::SeqCst);
             if self.shared.wanted.swap(false, Ordering::SeqCst) {
                 (self.wake)();
             }
@@ -227,12 +231,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         let start = end.map_or(0, |at| at + 1);
         self.lines.drain(..start);
         let mut begun = self.written - start;
-        self.counted -= start;
         self.written = 0;
         let before = mem::take(&mut self.target.begun);
         if end.is_none() && !before.is_empty() {
             begun += before.len();
-            self.counted += before.len();
             self.lines.splice(..0, before);
         }
         begun

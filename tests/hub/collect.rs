@@ -54,13 +54,11 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
         assert_eq!(client.unread(), 500, "read on while the record is full");
     }
     assert_eq!(world.hub.sockets()[0].wait_queue().waiting().count(), 2);
-    while let collect = world.hub.record(0).unwrap()
-        && collect.waiting() > 0
+    while let waiting = world.unwritten(0)
+        && waiting > 0
     {
-        assert!(collect.waiting() <= 65, "{} bytes wait", collect.waiting());
-        let some = collect.waiting().div_ceil(2);
-        let now = world.now();
-        world.hub.recorded(0, some, now);
+        assert!(waiting <= 65, "{waiting} bytes wait");
+        world.write(0, waiting.div_ceil(2));
         world.settle();
     }
     // Each sender's lines are whole and in order: two sequences, merged.
@@ -194,7 +192,7 @@ fn beside_echo_each_message_is_recorded_once_whoever_waits() {
         client.finish();
         while !client.is_closed() {
             world.settle();
-            assert!(world.hub.record(0).unwrap().waiting() <= record_size);
+            assert!(world.unwritten(0) <= record_size);
             assert!(world.hub.sockets()[0].wait_queue().waiting().count() <= 1);
             // Both go on by turns, so that each is at times the one that is waited for.
             if client.take(7) == 0 {
@@ -234,10 +232,9 @@ fn a_record_with_little_room_goes_on_with_few_who_wait_and_in_their_order() {
         client.send(&lines(10_000 + 100 * i..10_000 + 100 * i + 20));
     }
     world.settle();
-    while world.hub.record(0).unwrap().waiting() > 0 {
+    while world.unwritten(0) > 0 {
         let before = world.hub.sockets()[0].wait_queue().waiting().count();
-        let now = world.now();
-        world.hub.recorded(0, 6, now);
+        world.write(0, 6);
         let after = world.hub.sockets()[0].wait_queue().waiting().count();
         assert!(before - after <= 2, "{} woken for one line", before - after);
         world.settle();
@@ -278,9 +275,7 @@ fn who_was_called_and_goes_holds_up_nobody() {
     second.send(&lines(2000..2003));
     second.finish();
     world.settle();
-    let waiting = world.hub.record(0).unwrap().waiting();
-    let now = world.now();
-    world.hub.recorded(0, waiting, now);
+    world.written(0);
     first.vanish();
     world.settle();
     while world.written(0) > 0 {
@@ -335,9 +330,8 @@ fn a_long_line_has_its_turn_among_many_short_ones() {
     long.send(&line);
     world.settle();
     for round in 0..100 {
-        let now = world.now();
-        if world.hub.record(0).unwrap().waiting() >= 6 {
-            world.hub.recorded(0, 6, now);
+        if world.unwritten(0) >= 6 {
+            world.write(0, 6);
         }
         let sender = if round % 2 == 0 { &short } else { &other };
         sender.send(&lines(20_000..20_001));

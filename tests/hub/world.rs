@@ -443,7 +443,7 @@ impl World {
         for (i, written) in self.records.iter_mut().enumerate() {
             let record = hub.record(i).map(|record| {
                 written.append(record.hand_over());
-                record.waiting()
+                record.unwritten()
             });
             unwritten.push(record.unwrap_or(0));
         }
@@ -600,13 +600,23 @@ impl World {
     }
 
     pub fn written(&mut self, socket: usize) -> usize {
-        let waiting = self.hub.record(socket).unwrap().waiting();
-        // As the event loop: nothing is heard of a record of which nothing waits.
-        if waiting > 0 {
-            let now = self.now();
-            self.hub.recorded(socket, waiting, now);
-        }
+        let waiting = self.unwritten(socket);
+        self.write(socket, waiting);
         waiting
+    }
+
+    /// So many bytes of a record are written.
+    pub fn write(&mut self, socket: usize, bytes: usize) {
+        // As the event loop: nothing is heard of a record of which nothing waits.
+        if bytes > 0 {
+            let now = self.now();
+            let written = self.hub.record(socket).unwrap().written();
+            self.hub.recorded(socket, written + bytes as u64, now);
+        }
+    }
+
+    pub fn unwritten(&mut self, socket: usize) -> usize {
+        self.hub.record(socket).unwrap().unwritten()
     }
 
     pub fn counters(&self) -> Counters {

@@ -170,12 +170,9 @@ impl Schedule {
     fn write(&mut self, room: usize) {
         let place = self.rooms[room].place;
         if let Some(record) = self.world.hub.record(place) {
-            let waiting = record.waiting() as u64;
+            let waiting = record.unwritten() as u64;
             let written = self.random.below(waiting + 1) as usize;
-            if written > 0 {
-                let now = self.world.now();
-                self.world.hub.recorded(place, written, now);
-            }
+            self.world.write(place, written);
         }
     }
 
@@ -221,7 +218,7 @@ impl Schedule {
                 .world
                 .hub
                 .record(room.place)
-                .is_some_and(|record| record.waiting() > 0);
+                .is_some_and(|record| record.unwritten() > 0);
             assert!(
                 waits || room.held.is_empty(),
                 "{} are held for nothing",

@@ -173,7 +173,7 @@ impl Room {
             return;
         }
         if let Some(record) = world.hub.record(self.place) {
-            self.unwritten = record.waiting();
+            self.unwritten = record.unwritten();
         }
         self.line.clear();
         self.line

@@ -277,14 +277,11 @@ impl Schedule {
     }
 
     fn write_records(&mut self) {
-        let now = self.world.now();
         for room in self.rooms.iter().filter(|room| !room.dismissed) {
             if let Some(record) = self.world.hub.record(room.place) {
-                let waiting = record.waiting() as u64;
+                let waiting = record.unwritten() as u64;
                 let written = self.random.below(waiting + 1) as usize;
-                if written > 0 {
-                    self.world.hub.recorded(room.place, written, now);
-                }
+                self.world.write(room.place, written);
             }
         }
     }
