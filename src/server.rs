@@ -31,7 +31,10 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook_mio::v1_0::Signals;
 
-pub use reload::{Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Prepared};
+pub use reload::{
+    Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Prepared, REFUSED_AT_RESTART,
+    RELOAD_FAILED,
+};
 pub use signals::signals;
 
 use datagrams::DatagramSockets;
@@ -365,7 +368,7 @@ impl Server {
             None => counts,
         };
         match &self.unchanged {
-            Some(fault) => format!("reload failed: {fault}; serving as before: {counts}"),
+            Some(why) => format!("{why}; serving as before: {counts}"),
             None => counts,
         }
     }

@@ -696,11 +696,10 @@ fn a_file_that_is_wrong_costs_nobody() {
     daemon.wait_log(&["ERROR", "frming"]);
     daemon.wait_log(&["ERROR", "serving as before the restart"]);
     daemon.wait_note("STATUS=");
-    assert!(
-        daemon.notes().iter().any(|note| note.contains("frming")),
-        "{:?}",
-        daemon.notes()
-    );
+    let says = |note: &String| {
+        note.contains("STATUS=restart: new udsd.toml refused: ") && note.contains("frming")
+    };
+    assert!(daemon.notes().iter().any(says), "{:?}", daemon.notes());
     round_trip(&client, b"after\n");
     round_trip(&daemon.connect("b"), b"new\n");
     // What the file said before is not forgotten.

@@ -30,7 +30,9 @@ use super::{Options, failure::Failure};
 use crate::{
     config::{Config, Places, Socket, last_good},
     error::Fatal,
-    generator, sys, sysctl, users,
+    generator,
+    server::{REFUSED_AT_RESTART, RELOAD_FAILED},
+    sys, sysctl, users,
 };
 use kernel::Bound;
 use socket::{Present, Rights, Wanted};
@@ -42,9 +44,6 @@ const FIRST: &str = "udsd.socket";
 /// The units of all further sockets.
 const FURTHER: &str = "udsd-*.socket";
 const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer";
-
-/// What the daemon's status begins with where the file is not in force.
-const UNCHANGED: &str = "reload failed";
 
 /// How long the old sockets of a daemon that goes on are waited for, or its status where a reload failed,
 /// and how often that is looked at.
@@ -326,13 +325,13 @@ impl Apply {
             let state = self.state_of(SERVICE)?;
             let is_up = ["active", "reloading"].contains(&state.get("ActiveState"));
             let status = state.get("StatusText");
-            if !is_up || status.starts_with(UNCHANGED) == done.is_err() || Instant::now() > end {
+            if !is_up || is_refused(status) == done.is_err() || Instant::now() > end {
                 break status.to_owned();
             }
             thread::sleep(LOOK_AGAIN);
         };
         let outcome = match done {
-            _ if status.starts_with(UNCHANGED) => Err(status),
+            _ if is_refused(&status) => Err(status),
             Err(said) => Err(said),
             Ok(()) => Ok(became.into()),
         };
@@ -412,6 +411,13 @@ impl Apply {
         };
         kept.map_err(|error| Failure::System("the last good file", error))
     }
+}
+
+/// Whether the daemon says by this status that the file is not in force.
+fn is_refused(status: &str) -> bool {
+    [RELOAD_FAILED, REFUSED_AT_RESTART]
+        .iter()
+        .any(|when| status.starts_with(when))
 }
 
 /// What the unit made of the file says. Nobody, for the system, is who runs the service.

@@ -15,7 +15,7 @@ use crate::{
     },
     endpoint,
     error::{Fatal, Fault},
-    server::Server,
+    server::{RELOAD_FAILED, Server},
     users,
 };
 
@@ -62,24 +62,28 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             *serving = config;
         }
         Err(fatal) => {
-            note_unchanged(server, &fatal, "reload failed, serving as before");
+            note_unchanged(
+                server,
+                RELOAD_FAILED,
+                &fatal,
+                "reload failed, serving as before",
+            );
         }
     }
 }
 
-/// Says why the file is not in force.
-pub(super) fn note_unchanged(server: &mut Server, fatal: &Fatal, so: &str) {
+/// Says in the log and in the status why the file is not in force; `when` is as in `Server::unchanged`.
+pub(super) fn note_unchanged(server: &mut Server, when: &str, fatal: &Fatal, so: &str) {
     // The exit code is that of a start.
     let _ = report(fatal);
     error!("{so}");
-    tell_unchanged(server, fatal);
+    tell_unchanged(server, when, fatal);
 }
 
-/// The same for the status.
-pub(super) fn tell_unchanged(server: &mut Server, fatal: &Fatal) {
+/// Says it in the status alone.
+pub(super) fn tell_unchanged(server: &mut Server, when: &str, fatal: &Fatal) {
     let text = fatal.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    server.unchanged(first.to_owned());
+    server.unchanged(when, text.lines().next().unwrap_or_default());
 }
 
 /// Refuses what only the socket units can do: which sockets there are, where they are, and whose. Returns

@@ -29,7 +29,7 @@ use crate::{
     handover::Handover,
     hub::{Hub, Now, Socket},
     record::{Closed, Record, Target},
-    server::Server,
+    server::{REFUSED_AT_RESTART, Server},
     state::{self, State},
     systemd::Inherited,
     users,
@@ -252,7 +252,7 @@ fn adopt(
         Ok((step, config)) => (Ok(step), config, None),
         Err(fatal) => {
             let step = plan_anew(before, serving, spare);
-            reload::tell_unchanged(&mut server, &fatal);
+            reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fatal);
             (step, serving.clone(), Some(fatal))
         }
     };
@@ -330,5 +330,5 @@ fn note_refused(server: &mut Server, fatal: &Fatal, is_managed: bool) {
     if is_managed && matches!(fatal, Fatal::Socket { .. }) {
         so = format!("{so} until the units follow the file: {}", units_remedy());
     }
-    reload::note_unchanged(server, fatal, &so);
+    reload::note_unchanged(server, REFUSED_AT_RESTART, fatal, &so);
 }

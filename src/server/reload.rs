@@ -102,6 +102,12 @@ pub struct Prepared {
     places: Vec<usize>,
 }
 
+/// What the status begins with where a reload has changed nothing, and where a restart goes on by the file of
+/// before.
+pub const RELOAD_FAILED: &str = "reload failed";
+/// See `RELOAD_FAILED`.
+pub const REFUSED_AT_RESTART: &str = "restart: new udsd.toml refused";
+
 fn setting_up(source: io::Error) -> Fatal {
     Fatal::System {
         doing: "setting up what the file says",
@@ -125,9 +131,10 @@ impl Server {
         }
     }
 
-    /// The reload changed nothing, for this reason: the status says so until one succeeds.
-    pub fn unchanged(&mut self, fault: String) {
-        self.unchanged = Some(fault);
+    /// The file is not in force, for this reason: the status says so until a reload succeeds. `when` is
+    /// `RELOAD_FAILED` or `REFUSED_AT_RESTART`.
+    pub fn unchanged(&mut self, when: &str, fault: &str) {
+        self.unchanged = Some(format!("{when}: {fault}"));
     }
 
     /// Lines that an earlier process took into the record of the socket `name`: they are written first.

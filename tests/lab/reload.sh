@@ -182,7 +182,7 @@ EOF
   # A restart goes on as before, and says so; a start has nothing to go on with.
   in_vm systemctl restart udsd.service
   answers
-  wait_until "the status names the key" status_has 'reload failed: .*socket.log.record.file'
+  wait_until "the status names the key" status_has 'restart: new udsd.toml refused: .*socket.log.record.file'
   in_vm systemctl stop udsd.service
   ! in_vm systemctl start udsd.service 2>/dev/null || fail "it starts"
   is 78 ExecMainStatus || fail "it ended with $(property ExecMainStatus)"
