@@ -1,10 +1,10 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
-//! This file holds the types and the entry points. `keys` has a row for every key, with its default and
-//! all else that holds for it, `bounds` says how far values may go, `parse` reads the tables (`source` knows their lines),
-//! `value` and `path` one value each, `show` is their reverse, `check` says which values contradict each
-//! other, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the
-//! copy that is kept for that.
+//! This file holds the types and the entry points. `keys` has a row for every key, with its default and all
+//! else that holds for it, `bounds` says how far values may go. `parse` reads the tables (`source` knows their
+//! lines), `value` and `path` one value each, `show` is their reverse, `check` says which values contradict each
+//! other, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the copy
+//! that is kept for that.
 
 mod bounds;
 mod check;
@@ -45,11 +45,11 @@ pub const DEFAULT: &str = include_str!("../config/udsd.toml");
 /// Everything that the file says, checked, with defaults filled in and paths expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `[daemon]`
+    /// What holds for the process.
     pub daemon: Daemon,
-    /// `[limits]`
+    /// What holds for all sockets together.
     pub limits: Limits,
-    /// `[socket.NAME]`, in the order of the file.
+    /// In the order of the file.
     pub sockets: Vec<Socket>,
     /// Where it was read from; `None` for the embedded file and the command line.
     pub file: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Config {
     pub lines: BTreeMap<String, usize>,
 }
 
-/// `[daemon]`
+/// What holds for the process (`[daemon]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Daemon {
     /// Log filter as env_logger reads it; RUST_LOG wins over it.
@@ -66,11 +66,11 @@ pub struct Daemon {
     pub control: Option<PathBuf>,
     /// How long a stop waits for queues to empty.
     pub drain_timeout: Duration,
-    /// `None` = never.
+    /// How long the daemon is idle until it ends; `None` = never.
     pub exit_on_idle: Option<Duration>,
 }
 
-/// `[limits]`, for the whole daemon.
+/// What holds for all sockets together (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Clients at once; 0 = derived from RLIMIT_NOFILE.
@@ -116,29 +116,29 @@ impl fmt::Display for Address {
     }
 }
 
-/// `type`
+/// How the kernel carries messages (`type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketType {
-    /// SOCK_STREAM
+    /// SOCK_STREAM: clients connect and send bytes, which `framing` cuts into messages.
     Stream,
-    /// SOCK_SEQPACKET
+    /// SOCK_SEQPACKET: clients connect, and a packet is a message.
     Seqpacket,
-    /// SOCK_DGRAM
+    /// SOCK_DGRAM: nobody connects, and a packet is a message.
     Datagram,
 }
 
-/// `service`
+/// What is done with the messages of a socket (`service`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// Back to the sender.
+    /// They go back to the sender.
     Echo,
-    /// To all other clients of the socket.
+    /// They go to all other clients of the socket.
     Relay,
-    /// Into a record.
+    /// They go into a record.
     Collect,
 }
 
-/// `slow-client`: what happens when a client's queue is full.
+/// What happens when a client's queue is full (`slow-client`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowClient {
     /// Reading from the senders stops.
@@ -149,82 +149,82 @@ pub enum SlowClient {
     Drop,
 }
 
-/// `[socket.NAME]`
+/// One socket of the file (`[socket.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// NAME
+    /// Names its table, and the descriptor that systemd passes for it.
     pub name: String,
-    /// `path`
+    /// Where it listens (`path`).
     pub address: Address,
-    /// `type`
+    /// How the kernel carries its messages.
     pub kind: SocketType,
-    /// `mode`, permission bits of the socket file.
+    /// Permission bits of the socket file.
     pub mode: u32,
-    /// `user`, name or number; empty = as the daemon runs.
+    /// Owner of the socket file, name or number; empty = as the daemon runs.
     pub user: String,
-    /// `group`, likewise.
+    /// Group of the socket file, name or number; empty = as the daemon runs.
     pub group: String,
-    /// `backlog`: connections waiting to be accepted.
+    /// Connections that may wait to be accepted.
     pub backlog: u32,
-    /// `allow-users`
+    /// Users who may connect, names or numbers. Where `allow_groups` is empty too, anyone may.
     pub allow_users: Vec<String>,
-    /// `allow-groups`
+    /// Groups whose members may connect, names or numbers.
     pub allow_groups: Vec<String>,
-    /// `service`
+    /// What is done with the messages.
     pub service: ServiceKind,
-    /// `framing`
+    /// How a stream is cut into messages; `None` for packets.
     pub framing: Framing,
-    /// `message-size`, bytes of a message without its terminator or prefix.
+    /// Longest message, in bytes without terminator or prefix.
     pub message_size: usize,
-    /// `queue-size`, bytes waiting for one client.
+    /// Bytes that may wait for one client.
     pub queue_size: usize,
-    /// `slow-client`
+    /// What happens when they are that many.
     pub slow_client: SlowClient,
-    /// `slow-timeout`
+    /// Under `Wait`: who takes less than half of a full queue in this time is closed.
     pub slow_timeout: Duration,
-    /// `idle-timeout`; `None` = never.
+    /// Who is silent for this time is closed; `None` = nobody.
     pub idle_timeout: Option<Duration>,
-    /// `clients`; 0 = the daemon's.
+    /// Clients of this socket at once; 0 = no limit of its own.
     pub clients: usize,
-    /// `answer-abstract`
+    /// An echo of datagrams answers abstract addresses that any user chose.
     pub answer_abstract: bool,
-    /// `stamp`
+    /// A relay delivers each message as a JSON record with its sender.
     pub stamp: bool,
-    /// `ack`
+    /// Stored messages are acknowledged to their senders.
     pub ack: bool,
-    /// `[socket.NAME.record]`; always there under collect.
+    /// Where the messages are written; always there under collect.
     pub record: Option<Record>,
 }
 
-/// `[socket.NAME.record]`
+/// Where the messages of a socket are written (`[socket.NAME.record]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// `file`; `None` = standard output.
+    /// Path of the file; `None` = standard output.
     pub file: Option<PathBuf>,
-    /// `mode` of the file.
+    /// Permission bits of a new file.
     pub mode: u32,
-    /// `queue-size`, bytes waiting for the disk.
+    /// Bytes that may wait for the disk.
     pub queue_size: usize,
-    /// `format`
+    /// How a message is written.
     pub format: Format,
-    /// `sync`
+    /// The disk has what is acknowledged.
     pub sync: bool,
-    /// `rotate-size`, bytes; 0 = never.
+    /// Bytes of a file until the next is begun; 0 = never.
     pub rotate_size: u64,
-    /// `keep`, rotated files.
+    /// Older files that are kept.
     pub keep: u32,
 }
 
 /// `--socket PATH [--type T] [--service S] [--framing F]`: one socket in place of the file's.
 #[derive(Clone, Debug, Default)]
 pub struct AdHoc {
-    /// `--socket`
+    /// The address, as it was given.
     pub path: String,
-    /// `--type`
+    /// The word for the type, where there is one.
     pub kind: Option<String>,
-    /// `--service`
+    /// The word for the service, where there is one.
     pub service: Option<String>,
-    /// `--framing`
+    /// The word for the framing, where there is one.
     pub framing: Option<String>,
 }
 
@@ -297,8 +297,8 @@ impl Config {
         write::commented(self)
     }
 
-    /// A fault of `key`, with file and line, for what only the running system can tell (a user that
-    /// does not exist). Where the file does not have the key, the line is that of its table.
+    /// A fault of `key` that only the running system can tell, as a user that does not exist; with file and
+    /// line. Where the file does not have the key, the line is that of its table.
     #[must_use]
     pub fn fault(&self, key: &str, message: String) -> Fault {
         Fault {

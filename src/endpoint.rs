@@ -52,7 +52,7 @@ pub struct Endpoint {
     listens: bool,
 }
 
-/// What another config file changes of a socket that stays.
+/// What a reload changes on a socket that stays.
 #[derive(Debug)]
 pub struct Adjustment {
     packets: Option<Sizes>,
@@ -79,8 +79,8 @@ impl Endpoint {
         Self::bind_over(None, socket, config)
     }
 
-    /// As `bind`; where `old`, a socket of this process, stands at the path, it makes way. It comes back
-    /// if this one is dropped before `settle`.
+    /// As `bind`, but in place of `old`, a socket of this process at the same path: that one gets the path back
+    /// if the new one is dropped before `settle`.
     ///
     /// # Errors
     /// As `bind`.
@@ -106,7 +106,7 @@ impl Endpoint {
         sys::refuse_descriptors(&fd).map_err(system)?;
         let listens = socket.kind != config::SocketType::Datagram;
         if !listens {
-            // Before anyone can send: what came earlier would come from nobody.
+            // Set before anyone can send: earlier datagrams would have no sender.
             sockopt::set_socket_passcred(&fd, true).map_err(|error| system(error.into()))?;
         }
         let backlog = i32::try_from(socket.backlog).unwrap_or(i32::MAX);
@@ -115,7 +115,7 @@ impl Endpoint {
                 let address = SocketAddrUnix::new_abstract_name(name)
                     .map_err(|error| system(error.into()))?;
                 net::bind(&fd, &address).map_err(|error| match error {
-                    // A name cannot stand aside.
+                    // A file can be moved aside, a name cannot.
                     Errno::ADDRINUSE if old.is_some() => fault(
                         "another socket of this daemon has the name: restart udsd to pass it on"
                             .into(),
@@ -211,7 +211,7 @@ impl Endpoint {
         })
     }
 
-    /// Leaves the socket to the next process, with its file and lock, whose descriptors it is to have.
+    /// Hands the socket, its file and its lock over to the next process; `descriptors` go with it.
     ///
     /// # Errors
     /// Those of `getsockopt(2)` and `fstat(2)`.
@@ -226,9 +226,9 @@ impl Endpoint {
         })
     }
 
-    /// The descriptors that the next process is to have: of the socket and, where there is one, its
-    /// lock. None of an abstract socket that the manager keeps: while anybody else has it, its name is
-    /// taken, and the manager could not make it anew (`unix(7)`).
+    /// The descriptors for the next process: the socket's and, where it has a file, the lock's. An abstract
+    /// socket of the manager's is not among them: while another process has it open, its name is taken, and
+    /// the manager could not make it anew (`unix(7)`).
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let lock = match &self.origin {
             Origin::Bound(Some(bound)) => Some(bound.lock().as_fd()),
@@ -240,14 +240,14 @@ impl Endpoint {
         own.into_iter().chain(lock)
     }
 
-    /// Says once more in its lock file whose it is: the disk may have been full.
+    /// Writes this process' pid into the lock file again: the disk may have been full before.
     pub fn fill_lock(&self) {
         if let Origin::Bound(Some(bound)) = &self.origin {
             bound.lock().fill();
         }
     }
 
-    /// Goes on with a socket that an earlier process served for `socket`. `lock`: of its file.
+    /// Goes on with a socket that an earlier process served for `socket`. `lock`: that of its file.
     ///
     /// # Errors
     /// `Fatal::Socket` where it is not of the type that the file says, `Fatal::Config` as `inherit`.
@@ -291,15 +291,15 @@ impl Endpoint {
         })
     }
 
-    /// Listens no more. The file of a bound socket goes, and who had connected and was not accepted
-    /// sees end of file; an inherited one stays with the manager, with all who wait there.
+    /// Stops listening. The file of a bound socket is removed, and clients that wait to be accepted see end of
+    /// file. An inherited socket stays with the manager, and so do the clients that wait there.
     pub fn close(self) {
         let Origin::Bound(file) = self.origin else {
             return;
         };
         drop(file);
-        // Somebody else may hold it open: nobody is to wait there any more. By a datagram socket
-        // answers still go out.
+        // Another process may hold it open, and nobody is to wait there any more. A datagram socket still
+        // sends answers.
         let ended = match self.listens {
             true => Shutdown::Both,
             false => Shutdown::Read,
@@ -308,7 +308,7 @@ impl Endpoint {
         if !self.listens {
             return;
         }
-        // Not until nobody waits: clients that hold the address may come faster than this.
+        // At most as many as could wait: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
             let Ok((client, _)) = Accepted::accept(&self.fd, self.packets) else {
                 break;
@@ -338,7 +338,7 @@ impl Endpoint {
         self.is_at(socket) && sockopt::socket_type(&self.fd) == Ok(kind(socket.kind))
     }
 
-    /// The same once more, to be that of `socket`.
+    /// A duplicate, to serve as `socket`.
     ///
     /// # Errors
     /// `Fatal::Socket` where there is no descriptor left, `Fatal::Config` as `inherit`.
@@ -357,21 +357,21 @@ impl Endpoint {
         })
     }
 
-    /// From now on it is this process that removes its file.
+    /// From now on this process removes the file.
     pub fn own(&mut self) {
         if let Origin::Bound(Some(file)) = &mut self.origin {
             file.own();
         }
     }
 
-    /// The manager has it no longer, or for nothing: it goes when it is closed.
+    /// The manager has dropped it, or the file has no use for it: closing it ends it.
     pub fn disown(&mut self) {
         if self.is_inherited() {
             self.origin = Origin::Bound(None);
         }
     }
 
-    /// SO_COOKIE (`socket(7)`), by which it is known.
+    /// SO_COOKIE (`socket(7)`), which tells the socket from all others.
     ///
     /// # Errors
     /// Those of `getsockopt(2)`.
@@ -401,8 +401,8 @@ impl Endpoint {
         self.file().is_none_or(Bound::is_there)
     }
 
-    /// Makes ready for what `new` says otherwise than `old`, of the same address and type: the file has
-    /// its mode and owner from here on, and gets the old ones back if this is dropped before `adjust`.
+    /// Prepares what `new` changes against `old`, which has the same address and type. The socket file gets its
+    /// new mode and owner now, and the old ones back if the result is dropped before `adjust`.
     ///
     /// # Errors
     /// As `bind`.
@@ -421,7 +421,7 @@ impl Endpoint {
         let mut permissions = None;
         let is_changed = (old.mode, &old.user, &old.group) != (new.mode, &new.user, &new.group);
         if is_changed && let Some(file) = self.file() {
-            // "" is as the daemon runs.
+            // "" means the daemon's own.
             let user = (old.user != new.user).then(|| user.unwrap_or(geteuid().as_raw()));
             let group = (old.group != new.group).then(|| group.unwrap_or(getegid().as_raw()));
             let changed = Permissions::change(&self.fd, file, new.mode, (user, group));
@@ -434,7 +434,7 @@ impl Endpoint {
         })
     }
 
-    /// Does what `prepare` made ready.
+    /// Applies what `prepare` returned.
     pub fn adjust(&mut self, adjustment: Adjustment) {
         let Adjustment {
             packets,
@@ -445,7 +445,7 @@ impl Endpoint {
         if let Some(permissions) = permissions {
             permissions.settle();
         }
-        // Of one that the manager keeps, its unit says how many may wait.
+        // The backlog of an inherited socket is its unit's.
         if self.backlog != backlog && self.listens && !self.is_inherited() {
             let most = i32::try_from(backlog).unwrap_or(i32::MAX);
             if let Err(error) = net::listen(&self.fd, most) {
@@ -458,14 +458,14 @@ impl Endpoint {
         self.backlog = backlog;
     }
 
-    /// It stays: the socket that made way for it is gone for good.
+    /// The socket stays: the file that was moved aside for it is removed.
     pub fn settle(&mut self) {
         if let Origin::Bound(Some(file)) = &mut self.origin {
             file.settle();
         }
     }
 
-    /// The file of a bound socket goes; who waits can still be accepted.
+    /// Removes the file of a bound socket. Clients that wait can still be accepted.
     pub fn unlink(&mut self) {
         if let Origin::Bound(file) = &mut self.origin {
             *file = None;
@@ -527,9 +527,9 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
     })
 }
 
-/// Looks at the path of `socket`, without a trace. True if a process serves there: that may be the service
-/// manager, which will pass the socket. False if the socket could be bound. `is_own`: the process of this pid
-/// may have it. A name in the abstract namespace can only be tried by taking it.
+/// Looks at the path of `socket` and changes nothing. True if a process serves there: that may be the service
+/// manager, which will pass the socket. False if the socket could be bound, or if the process that has it
+/// `is_own`. A name in the abstract namespace could only be tried by taking it, so it counts as free.
 ///
 /// # Errors
 /// As `Endpoint::bind`.

@@ -1,9 +1,9 @@
 //! The systemd generator: makes the units follow the config file (`systemd.generator(7)`).
 //!
 //! The manager runs it at boot and at each `daemon-reload`, before it loads units. It reads the file
-//! as the daemon does and writes into the first folder that it is given; `units` has the texts. What is
-//! faulty, or cannot be expressed by units, is reported; `follow` says what serves in its place, and the
-//! rest is written. It talks to no other process, and looks no user up: at boot nothing can answer.
+//! as the daemon does and writes into the first folder that it is given; `units` has the texts. It reports what
+//! is faulty or cannot be expressed by units, and writes the rest; `follow` says what serves in place of that.
+//! It talks to no other process and looks no user up: at boot nothing can answer.
 
 mod follow;
 mod manager;
@@ -72,7 +72,7 @@ impl Scope {
         }
     }
 
-    /// The one whose places these are.
+    /// The manager that these places belong to.
     fn of(places: &Places) -> Self {
         match *places == Places::system() {
             true => Self::System,
@@ -110,8 +110,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Reads the file and writes the units. What is returned is for the log: the faults of the file, or why
-/// nothing was written.
+/// Reads the file and writes the units. Returns lines for the log: the faults of the file, or why nothing was
+/// written.
 fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     let places = match scope {
         Scope::System => Places::system(),
@@ -134,8 +134,8 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     Ok(faults.chain(instead).collect::<Vec<_>>().join("\n"))
 }
 
-/// Whether the units of these places are made for what this says: the embedded file, or the one that the
-/// generator reads.
+/// Whether units are made for this config: it is that of the embedded file, or of the file that the generator
+/// reads.
 #[must_use]
 pub fn is_followed(config: &Config, places: &Places) -> bool {
     let file = config.file.as_ref();
@@ -154,7 +154,7 @@ pub fn user(places: &Places) -> Option<&'static str> {
     (Scope::of(places) == Scope::System).then_some(units::OWNER)
 }
 
-/// What the units cannot do as the file says; nothing where they do not follow it.
+/// What the file says and units cannot do; nothing where units do not follow the file.
 #[must_use]
 pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
     // The static units are made for the embedded file.
@@ -179,7 +179,7 @@ pub fn has_own_unit(places: &Places) -> bool {
     has_own_socket_unit(places, Scope::of(places))
 }
 
-/// Whether a manager runs whose units of udsd follow a file of these places.
+/// Whether systemd runs here and has udsd's units for a file of these places.
 #[must_use]
 pub fn is_installed(places: &Places) -> bool {
     let unit = Path::new("systemd").join(Scope::of(places).folder());
@@ -215,8 +215,8 @@ fn has_own_socket_unit(places: &Places, scope: Scope) -> bool {
     is_there(Path::new("/etc")) || folders.any(is_there)
 }
 
-/// Writes all entries or, where one cannot be written, takes those before it away again: half of the
-/// units would be neither the old state nor the new.
+/// Writes all entries. Where one cannot be written, those before it are removed again: half of the units would
+/// be neither the old state nor the new.
 fn write(folder: &Path, entries: &[Entry]) -> Result<(), String> {
     for (i, entry) in entries.iter().enumerate() {
         let path = folder.join(&entry.path);
@@ -244,8 +244,8 @@ fn write_entry(path: &Path, content: &Content) -> io::Result<()> {
     }
 }
 
-/// Says each line on standard error or, where nobody can see that, to the kernel's log, from where
-/// the journal has it.
+/// Writes each line to standard error or, where that leads nowhere, to the kernel's log, which the journal
+/// reads.
 fn report(priority: u8, lines: &str) {
     let mut kernel = if is_null(io::stderr()) {
         OpenOptions::new().write(true).open("/dev/kmsg").ok()

@@ -1,13 +1,12 @@
-//! `udsc apply`: makes the sockets, the units and the daemon follow udsd.toml, and tells the truth about
-//! it. The steps stand in `run`; `systemctl` and `udsd --check` are run as anybody would run them, `kernel`
-//! knows the sockets that there are, `socket` compares one with the file, `old` clears up behind those that
-//! were moved or removed, `table` tells what became of each.
+//! `udsc apply`: makes the sockets, the units and the daemon follow udsd.toml, and says what became of each.
+//! The steps are in `run`. `systemctl` runs that, `kernel` knows the sockets that there are, `socket` compares
+//! one with the file, `dead_files` removes what moved or removed sockets leave, `table` prints the outcome.
 //!
-//! Nothing is touched before the file is found good. Then only what differs from it is made anew: who is
-//! connected to a datagram socket would be cut off for good.
+//! Nothing is touched before the file is found good. Then only what differs from it is made anew: a new datagram
+//! socket cuts off for good who was connected to the old one.
 
+mod dead_files;
 mod kernel;
-mod old;
 mod socket;
 mod systemctl;
 mod table;
@@ -50,7 +49,7 @@ const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A change for one manager.
+/// The sockets of one manager, and the file that they are to follow.
 struct Apply {
     systemctl: Systemctl,
     places: Places,
@@ -59,8 +58,7 @@ struct Apply {
     wanted: Vec<Wanted>,
 }
 
-/// A socket of the file that is not as it should be: its number, what of it differs, and whether its unit
-/// was up.
+/// A socket that is not as the file says: its number in the file, what differs, and whether its unit was up.
 struct Stale {
     number: usize,
     why: Vec<String>,
@@ -121,7 +119,7 @@ fn manager(options: &Options) -> Result<(Systemctl, Places), Failure> {
     Err(Failure::Asked(wrong.into()))
 }
 
-/// What `udsd --check` prints of a good file; it says itself what is wrong with another.
+/// What `udsd --check` prints of a good file. It says itself what is wrong with a faulty one.
 fn check() -> Result<String, Failure> {
     // The one that was installed with this program.
     let beside = env::current_exe()
@@ -200,7 +198,7 @@ impl Apply {
         Ok(stale.collect())
     }
 
-    /// Of each socket of the file its unit's ActiveState, and how what is there differs.
+    /// For each socket of the file: the ActiveState of its unit, and how the socket that is there differs.
     fn look(&self) -> Result<Vec<(String, Vec<String>)>, Failure> {
         let present = self.present()?;
         let units = self.wanted.iter().map(|wanted| wanted.unit.as_str());
@@ -226,12 +224,12 @@ impl Apply {
         Ok(looks)
     }
 
-    /// The units of sockets that the file no longer has, and that systemd has not forgotten.
+    /// The units that systemd still has of sockets that the file no longer has.
     fn gone(&self) -> Result<Vec<String>, Failure> {
         let mut gone = self.systemctl.list(FURTHER)?;
         gone.retain(|unit| self.wanted.iter().all(|wanted| wanted.unit != *unit));
         let states = self.systemctl.show(PROPERTIES, &gone)?;
-        // One that is found is somebody else's of such a name.
+        // A unit that has a file is somebody else's of such a name.
         let is_gone = states
             .iter()
             .map(|state| state.get("LoadState") == "not-found");
@@ -267,11 +265,11 @@ impl Apply {
         Ok(pid.and_then(kernel::held_by))
     }
 
-    /// Stops what is gone, and makes anew what is stale. What did not come of it, `verify` sees.
+    /// Stops what is gone, and makes anew what is stale. `verify` sees what failed.
     fn make(&self, stale: &[Stale], gone: &[String]) -> Result<(), Failure> {
         if !gone.is_empty() {
             let _ = self.systemctl.try_to("stop", gone)?;
-            // One that had failed would stay in the list.
+            // A unit that had failed would stay in the list.
             let _ = self.systemctl.try_to("reset-failed", gone)?;
         }
         if !stale.is_empty() {
@@ -284,9 +282,9 @@ impl Apply {
         Ok(())
     }
 
-    /// Brings the file to a daemon that runs: `service` is its state before anything was touched. A socket
-    /// that was made anew has restarted it (PartOf=), which reads the file; a reload does where nothing
-    /// but the file differs.
+    /// Has a daemon that runs read the file; `service` is its state before anything was touched. A socket that was
+    /// made anew has restarted it already (PartOf=). Else it is restarted where something can only be had anew,
+    /// and reloaded otherwise.
     fn tell_daemon(&self, service: &Properties, any_gone: bool) -> Result<Row, Failure> {
         if ["inactive", "failed"].contains(&service.get("ActiveState")) {
             let now = "not running: the next client starts it";
@@ -300,7 +298,7 @@ impl Apply {
         let now = self.state_of(SERVICE)?;
         let verb = if now.get("MainPID") != service.get("MainPID") {
             None
-        } else if any_gone || self.needs_rooms(now.get("MainPID")) {
+        } else if any_gone || self.needs_new_mounts(now.get("MainPID")) {
             Some("restart")
         } else {
             Some("reload")
@@ -316,10 +314,10 @@ impl Apply {
         self.row_of_daemon(done, became)
     }
 
-    /// What systemctl has `done` made the daemon `became`; where that failed, what the daemon says of it,
-    /// else what systemctl said.
+    /// The row of the daemon. `done` is systemctl's outcome and `became` the word for its success; a failure is
+    /// told by the daemon's status, or else by systemctl's message.
     fn row_of_daemon(&self, done: Result<(), String>, became: &str) -> Result<Row, Failure> {
-        // A reload tells the daemon by a signal, which may come to it later than systemctl ends.
+        // A reload is a signal to the daemon, which may see it only after systemctl has ended.
         let end = Instant::now() + PATIENCE;
         let status = loop {
             let state = self.state_of(SERVICE)?;
@@ -339,14 +337,14 @@ impl Apply {
         Ok(Row::of_unit(SERVICE, outcome))
     }
 
-    /// Where a unit's log stands.
+    /// Says which command shows a unit's log.
     fn see(&self, unit: &str) -> String {
         let user = if self.systemctl.user { "--user " } else { "" };
         format!("journalctl {user}--unit={unit} says why")
     }
 
-    /// Whether a folder of a record is one that only a new process can write to (ReadWritePaths=).
-    fn needs_rooms(&self, pid: &str) -> bool {
+    /// Whether the process cannot write to a record's folder, but a new one can (ReadWritePaths=).
+    fn needs_new_mounts(&self, pid: &str) -> bool {
         let files = self.config.sockets.iter();
         let files = files.filter_map(|socket| socket.record.as_ref()?.file.as_deref());
         let mut folders = files.filter_map(Path::parent);
@@ -398,7 +396,7 @@ impl Apply {
             .collect())
     }
 
-    /// Keeps the file for the day when an edit of it cannot be read.
+    /// Keeps the file as the last good one.
     fn remember(&self, checked: &str) -> Result<(), Failure> {
         let kept = match &self.config.file {
             Some(file) => last_good::write(file, checked),
@@ -420,7 +418,8 @@ fn is_refused(status: &str) -> bool {
         .any(|when| status.starts_with(when))
 }
 
-/// What the unit made of the file says. Nobody, for the system, is who runs the service.
+/// Mode and owner that the unit of a socket gives it. Where the file names nobody, the system's units name the
+/// service's user.
 fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Fatal> {
     let (mut user, mut group) = users::owner(socket, config)?;
     if !systemctl.user {
@@ -432,12 +431,12 @@ fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Righ
     Ok(Rights { mode, user, group })
 }
 
-/// What an own udsd.socket of the administrator's says.
+/// Mode and owner in the administrator's own udsd.socket.
 fn own_rights(systemctl: Systemctl) -> Result<Rights, Failure> {
     let own = systemctl.show("SocketMode,SocketUser,SocketGroup", &[FIRST])?;
     let own = own.into_iter().next().unwrap_or_default();
     let number = |key: &str, look_up: fn(&str) -> io::Result<Option<u32>>| match own.get(key) {
-        // Whose manager makes it.
+        // The manager itself: root, or the user.
         "" => (!systemctl.user).then_some(0),
         name => name.parse().ok().or_else(|| look_up(name).ok()?),
     };

@@ -44,7 +44,7 @@ fn converse(
         return datagrams::converse(link, input, output);
     }
     let (tell, told) = mpsc::channel::<Sent>();
-    // Closed with the first bytes that come, or with their end.
+    // Closed when the first bytes come, or the end.
     let (unanswered, answered) = mpsc::channel::<()>();
     let sending = link.duplicate()?;
     // Never joined: it may wait for a terminal when the server has long gone.
@@ -58,7 +58,7 @@ fn converse(
         // A socket that can no longer be shut down is gone anyway.
         let _ = sending.transport.shutdown(Shutdown::Write);
         if is_ours {
-            // Time for what is owed for the messages before; a relay would go on for ever.
+            // Gives the server time to answer the messages before. A relay would go on for ever.
             let end = Instant::now() + LINGER;
             let _ = until_ready(&sending.transport, PollFlags::empty(), Some(end));
         }
@@ -68,7 +68,7 @@ fn converse(
     });
     let mut came = 0;
     let received = receive(link, output, unanswered, &mut came).and_then(|()| await_hang_up(link));
-    // An input that ends together with the server is told of a moment later.
+    // Where the input ends together with the server, the thread that sends says so a moment later.
     let Ok(Sent { result, amount }) = told.recv_timeout(SIGN) else {
         received?;
         let text = format!(
@@ -102,7 +102,7 @@ fn settle(link: &Link, answered: &Receiver<()>) -> Result<Delivery, Failure> {
         return Ok(delivery);
     }
     if link.ends_after_us() {
-        // Of an answer that came, the end is no sign.
+        // A server that has answered may end: it has refused nothing.
         let _ = answered.recv_timeout(SIGN);
         return until_read(link, None, wait);
     }
@@ -121,8 +121,7 @@ fn await_hang_up(link: &Link) -> Result<(), Failure> {
         .map_err(|source| link.broke(source))
 }
 
-/// Whether udsc's own lines are the messages, or there are none, so that bytes need no change. How
-/// long a line is matters only where the file says how long it may be.
+/// Whether bytes pass unchanged: there are no messages, or each line is one and no file says how long it may be.
 fn is_passed_through(link: &Link) -> bool {
     match link.framing {
         Framing::None => true,
@@ -140,7 +139,7 @@ fn put_all(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure>
     pass(input, &link.transport, sent, unread, |e| link.broke(e))
 }
 
-/// Prints what comes; `came` is as the amount in `Sent`. `unanswered` is dropped with the first of it.
+/// Prints what comes; `came` counts as the amount in `Sent`. `unanswered` is dropped when the first bytes come.
 fn receive(
     link: &Link,
     output: impl Write,

@@ -28,10 +28,10 @@ struct Sent {
 }
 
 impl Sent {
-    /// How long nothing must come until it counts as the end.
+    /// How long a silence is the end.
     fn quiet(&self, link: &Link) -> Duration {
-        // Who is gone answers no more: with its refusal the kernel has even thrown away the answers
-        // that were not read yet (`unix_dgram_disconnected` in net/unix/af_unix.c).
+        // A server that is gone answers no more, and the kernel has thrown away the answers that were not
+        // read yet (`unix_dgram_disconnected` in net/unix/af_unix.c).
         let is_gone = matches!(self.result, Err(Failure::Link(..)));
         if is_gone || link.service == Some(ServiceKind::Collect) {
             return Duration::ZERO;
@@ -39,8 +39,8 @@ impl Sent {
         LINGER
     }
 
-    /// Whether an echo still owes something, after `came` messages. What others owe nobody knows.
-    fn is_owed(&self, link: &Link, came: u64) -> bool {
+    /// Whether more may come after `came` messages. Only of an echo is it known when all is back.
+    fn may_come(&self, link: &Link, came: u64) -> bool {
         link.service != Some(ServiceKind::Echo) || came < self.count
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn converse(
     let mut came = 0;
     let mut sent: Option<Sent> = None;
     let mut deadline = None;
-    while sent.as_ref().is_none_or(|sent| sent.is_owed(link, came)) {
+    while sent.as_ref().is_none_or(|sent| sent.may_come(link, came)) {
         let mut fds = vec![PollFd::new(&link.transport, PollFlags::IN)];
         if sent.is_none() {
             fds.push(PollFd::new(&end, PollFlags::IN));

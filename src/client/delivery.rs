@@ -1,9 +1,9 @@
 //! What became of what was sent on a connection, as far as it can be known without an answer: the
 //! server has read it all and is still there, or it ended before that.
 //!
-//! End of file alone tells nothing: udsd ends a stop with it, also where it throws something away. So
-//! our own end is passed on only once everything was read, and an end that comes before it is none
-//! that was waited for.
+//! End of file alone tells nothing: a server that stops sends it too, and may throw away what it has not read.
+//! So udsc ends its own side only once the server has read everything, and an end of the server's before that
+//! is a failure.
 
 use std::{
     io,
@@ -15,23 +15,23 @@ use rustix::event::PollFlags;
 use super::{failure::Failure, link::Link};
 use crate::config::ServiceKind;
 
-/// How long a server is watched that gives no sign of having taken what it read: one that refuses a
-/// message closes within this time.
+/// How long udsc watches a server that gives no sign that it took what it read: one that refuses a message
+/// closes within this time.
 pub(super) const SIGN: Duration = Duration::from_millis(100);
 
-/// No event tells of what the server reads, so it is asked for again: after the first span, then
-/// after twice as long, up to the last.
+/// No event tells what the server has read, so udsc asks again and again: after the first span, then after twice
+/// as long, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 
-/// What became of it.
+/// What became of what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// The server has read it all, and is there.
+    /// The server has read it all, and the connection stands.
     Read,
-    /// It ended both directions.
+    /// The server ended both directions.
     Ended,
-    /// Time ran out.
+    /// Time ran out before the server had read it all.
     Unread,
 }
 
@@ -48,7 +48,8 @@ pub(super) fn until_read(
         let unread = unread.map_err(|source| link.broke(source))?;
         let now = Instant::now();
         let until = if unread == 0 { now } else { now + pause };
-        // After the count: a server that reads away what it ends with has ended before it reads.
+        // After the count, not before: a server that closes discards what it has not read, and then nothing
+        // counts as unread.
         let ready = wait(deadline.map_or(until, |deadline| until.min(deadline)))?;
         if is_end(ready) {
             return Ok(Delivery::Ended);
@@ -69,20 +70,19 @@ pub(super) fn is_end(ready: PollFlags) -> bool {
 }
 
 impl Link {
-    /// Whether the end that the server gives after ours is what tells that it is done. A relay keeps
-    /// its receivers.
+    /// Whether the server ends its side once udsc has ended its own and everything is done. A relay does not: it
+    /// keeps its receivers.
     pub(super) fn ends_after_us(&self) -> bool {
         self.service != Some(ServiceKind::Relay)
     }
 
-    /// Whether nothing that comes can show that a message was taken: a relay is silent, and of another
-    /// server nobody knows. An echo answers, and a record refuses no message that it has read.
+    /// Whether the server gives no sign that it took a message: a relay is silent, and a server that no file knows
+    /// may be. An echo answers, and collect refuses no message that it has read.
     pub(super) fn is_silent(&self) -> bool {
         !matches!(self.service, Some(ServiceKind::Echo | ServiceKind::Collect))
     }
 
-    /// The failure that it is when the server ends before we do, after it sent something or not. A
-    /// server that no file knows may end as it likes once it has answered.
+    /// The server has ended before udsc: a failure, except of a server that no file knows and that has `answered`.
     pub(super) fn ended(&self, answered: bool) -> Result<(), Failure> {
         match self.service {
             None if answered => Ok(()),
@@ -90,7 +90,7 @@ impl Link {
         }
     }
 
-    /// Whether all came back that an echo owes, `came` of `sent`; `what` they are.
+    /// Fails where `came` of `sent` came back from an echo and that is not all. `what`: messages or bytes.
     pub(super) fn check_echo(&self, came: u64, sent: u64, what: &str) -> Result<(), Failure> {
         if self.service == Some(ServiceKind::Echo) && came < sent {
             return Err(Failure::Amount(format!(

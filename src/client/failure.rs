@@ -8,15 +8,15 @@ use crate::{
     frame::{Framing, Unfit},
 };
 
-/// What only the server knows of its closing.
+/// Said where only the server knows why it closed.
 pub(super) const WHY: &str = "(udsd's log says why: a list or a limit refused it, or it stopped)";
 
-/// Ends udsc. What nothing but the reader tells apart is one variant with its text.
+/// Why udsc ends. Failures that only a person has to tell apart share a variant, with their text.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// What was asked for cannot be done.
     Asked(String),
-    /// No server was reached: why, for each file that was asked or address that was tried, in order.
+    /// No server was reached: why, for each file and address that was tried, in order.
     Unreached(Vec<String>),
     /// The connection to the server at this address broke.
     Link(String, io::Error),
@@ -24,9 +24,9 @@ pub(crate) enum Failure {
     Unfit {
         /// Where it stood, as "line 3 of standard input".
         place: String,
-        /// The framing.
+        /// That of the connection.
         framing: Framing,
-        /// What is wrong.
+        /// What of the message does not fit it.
         why: Unfit,
     },
     /// A message is longer than the server takes.
@@ -35,9 +35,9 @@ pub(crate) enum Failure {
         place: String,
         /// Its bytes.
         length: usize,
-        /// `message-size`
+        /// Bytes that the server takes (`message-size`).
         limit: usize,
-        /// Of which socket.
+        /// The name of the server's socket.
         socket: String,
     },
     /// A message is longer than a packet can be.
@@ -49,7 +49,7 @@ pub(crate) enum Failure {
         /// Bytes that a packet can have.
         largest: usize,
     },
-    /// Less came, or less was taken, than should have been; or more than udsc holds.
+    /// Fewer messages came or were read than should have been, or one is longer than udsc holds.
     Amount(String),
     /// Standard input or output failed.
     Standard(&'static str, io::Error),
@@ -58,7 +58,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A config file of no use.
+    /// A config file that cannot be used.
     pub(crate) fn of_file(fatal: &Fatal) -> Self {
         Failure::Asked(fatal.to_string())
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Asked(text) | Failure::Amount(text) => f.write_str(text),
             Failure::Unreached(reasons) => f.write_str(&reasons.join("\nudsc: ")),
-            // A peer that closes with input unread shows so.
+            // What the kernel says where a peer closes with input unread.
             Failure::Link(address, source)
                 if matches!(
                     source.kind(),
@@ -102,7 +102,7 @@ impl fmt::Display for Failure {
                     "{address}: the server closed before it had read everything that was sent {WHY}"
                 )
             }
-            // Only who is no longer connected to it can be told so: of datagrams.
+            // What the kernel says where a datagram socket is gone.
             Failure::Link(address, source)
                 if matches!(
                     source.kind(),

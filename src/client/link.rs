@@ -62,17 +62,17 @@ impl Link {
             })
     }
 
-    /// What an error on the connection is.
+    /// The failure that an error on the connection is.
     pub(crate) fn broke(&self, source: io::Error) -> Failure {
         Failure::Link(self.name.clone(), source)
     }
 
-    /// What it is that the server's messages cannot be told apart.
+    /// The failure that no further message of the server's can be cut.
     pub(crate) fn garbled(&self, broken: Broken) -> Failure {
         broken.at(&self.name, self.framing)
     }
 
-    /// Time ran out with everything sent.
+    /// The failure that time ran out, after everything was sent.
     pub(crate) fn late(&self) -> Failure {
         Failure::Amount(format!(
             "{}: time ran out before the server had read everything that was sent",
@@ -80,7 +80,7 @@ impl Link {
         ))
     }
 
-    /// The server left `wire` unread until time ran out.
+    /// The failure that time ran out while `wire` was unsent.
     pub(crate) fn unread(&self, wire: &[u8]) -> Failure {
         let amount = if self.transport.is_packets() {
             format!("{} packets", packets::count(wire))
@@ -106,7 +106,7 @@ impl Link {
         })
     }
 
-    /// One to a server that is the other end.
+    /// One whose other end is the server.
     #[cfg(test)]
     pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
         Self::to(SocketType::Stream, framing)

@@ -33,7 +33,7 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    /// The failure that this is, of what comes from `place`.
+    /// The failure that this is, of messages from `place`.
     pub(crate) fn at(self, place: &str, framing: Framing) -> Failure {
         Failure::Amount(match self {
             Broken::TooLong(limit) => {
@@ -145,7 +145,7 @@ impl<R: Read> Messages<R> {
 }
 
 impl Messages<Reader<'_>> {
-    /// As `fill`, but takes a packet whole: that its rest is here no wait for the socket would tell.
+    /// As `fill`, but reads a packet to its end: no wait for the socket would tell that its rest is here.
     pub(crate) fn receive(&mut self) -> io::Result<usize> {
         let mut bytes = self.fill()?;
         while self.source.is_amid_packet() {

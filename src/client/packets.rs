@@ -22,14 +22,14 @@ const PREFIX: usize = 4;
 /// Incoming packets.
 pub(crate) struct Packets<'a> {
     socket: &'a UnixStream,
-    /// Connected for both sides, so that the other can end it. Otherwise datagrams.
+    /// A connection, which the server can end; else datagrams.
     has_end: bool,
-    /// The packet at hand with its length before it, and bytes beyond it from longer ones before.
+    /// The packet at hand with its length before it. Bytes behind it are left from longer packets.
     packet: Vec<u8>,
-    /// Up to here it was given away, and up to here it reaches.
+    /// Up to here it was read, and up to here it reaches.
     given: usize,
     filled: usize,
-    /// What the server's close did, told behind the last packet.
+    /// The reset that the server's close caused; returned after the last packet.
     reset: Option<io::Error>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Packets<'a> {
         }
     }
 
-    /// Whether the rest of one was received, but not read.
+    /// Whether the rest of a packet was received, but not read.
     pub(crate) fn is_amid(&self) -> bool {
         self.given < self.filled
     }

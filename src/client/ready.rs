@@ -33,7 +33,7 @@ pub(crate) fn until_any(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io
     }
 }
 
-/// Whether a call is only to be made again.
+/// Whether the call may succeed when it is made again.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -118,7 +118,7 @@ impl<W: Write> Exchange<'_, W> {
         if ready.is_empty() {
             return Ok(false);
         }
-        // Received first: what the server said before it closed is not lost to a failing write.
+        // Receives first: where the server has closed, a failing write must not hide what it said before.
         if !self.ended {
             self.receive()?;
         }
@@ -169,7 +169,7 @@ impl<W: Write> Exchange<'_, W> {
         self.output.flush().map_err(unprinted)
     }
 
-    /// Reads away more than was waited for.
+    /// Reads and discards what comes beyond the messages that are waited for.
     fn discard(&mut self) -> Result<(), Failure> {
         match self.messages.discard() {
             Ok(bytes) => {
@@ -182,10 +182,10 @@ impl<W: Write> Exchange<'_, W> {
         }
     }
 
-    /// Waits until the server has read everything, half-closes and reads to the end: closing with input
-    /// unread would tell the server of a reset and could cost it what it has not read. A relay keeps its
-    /// receivers, and another server that no file knows may take its time, so they are left when they
-    /// stay. Datagrams that were taken stay with the server, whoever goes.
+    /// Waits until the server has read everything, half-closes and reads to the end: closing with input unread
+    /// would reset the connection, and the server could lose what it has not read. A relay keeps its receivers
+    /// and a server that no file knows may take its time, so udsc does not wait for their end. Datagrams that
+    /// the kernel has taken stay with the server.
     fn leave(mut self, deadline: Option<Instant>) -> Result<(), Failure> {
         let link = self.link;
         if !link.transport.has_end() {
@@ -193,7 +193,7 @@ impl<W: Write> Exchange<'_, W> {
         }
         let mut delivery = until_read(link, deadline, |until| self.wait(until))?;
         let sign = Instant::now() + SIGN;
-        // Of an answer that came, the end is no sign.
+        // A server that has answered may end: it has refused nothing.
         while delivery == Delivery::Read
             && link.is_silent()
             && !(link.ends_after_us() && self.received > 0)

@@ -29,8 +29,7 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
         .map_err(|source| Failure::Standard(which, source))
 }
 
-/// Sends each line of `input` as one message, and counts them in `sent`. A line that fails takes none
-/// of those before it along.
+/// Sends each line of `input` as one message, and counts them in `sent`. Lines before one that fails are sent.
 pub(crate) fn send_lines(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
     let mut server = &link.transport;
     let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);

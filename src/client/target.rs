@@ -32,7 +32,7 @@ pub(crate) struct Target {
 struct Listed {
     name: String,
     service: ServiceKind,
-    /// `None` where an option cuts messages otherwise than the server does, or there are none.
+    /// `None` where an option cuts messages in another way than the server, or where there are no messages.
     message_size: Option<usize>,
     owner: Owner,
 }
@@ -63,8 +63,7 @@ impl Owner {
     }
 }
 
-/// Connects to the server that `options` ask for. `unanswered` says why one that answers nothing is
-/// of no use.
+/// Connects to the server that `options` ask for. `unanswered`: why a server that answers nothing is of no use.
 pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Link, Failure> {
     let mut reasons = Vec::new();
     for target in targets(options)? {
@@ -76,7 +75,7 @@ pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Lin
     Err(Failure::Unreached(reasons))
 }
 
-/// The servers to try, in order, and why there is none in a file.
+/// The servers to try, in order; an error says why a file has none.
 fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
     let wanted = options.socket.as_deref().map(Wanted::of).transpose()?;
     let mut targets = match wanted {
@@ -108,8 +107,8 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
     Ok(targets)
 }
 
-/// The sockets of that name in the files of the daemons that `options` allow, the user's before the
-/// system's; for a file that lacks it, that.
+/// The socket of that name in the file of each daemon that `options` allow, the user's before the system's. An
+/// error says that a file lacks it.
 fn configured(
     options: &Options,
     name: Option<&str>,
@@ -121,7 +120,7 @@ fn configured(
             .config()
             .map_err(|fatal| Failure::Asked(fatal.to_string()))?;
         match select(&config, name) {
-            // Both may read the same file. And whoever has it in the first does not miss it here.
+            // Both daemons may read the same file, and one that has the socket is enough.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
             Err(_) if targets.iter().any(Result::is_ok) => {}
             found => targets.push(found.map(|socket| Target::of(socket, owner))),
@@ -130,8 +129,8 @@ fn configured(
     Ok(targets)
 }
 
-/// What a file says of the socket at `address`, beside its type and framing: a path is not asked for in
-/// vain because of a faulty file.
+/// What a file says of the socket at `address`, beside its type and framing. A faulty file says nothing: a path
+/// needs none.
 fn of_path(options: &Options, address: &Address) -> Option<Listed> {
     daemons(options).ok()?.into_iter().find_map(|daemon| {
         let config = daemon.config().ok()?;

@@ -42,7 +42,7 @@ impl Transport {
         Self::of(socket.into(), kind)
     }
 
-    /// One of a connected `socket`.
+    /// Prepares a connected `socket`.
     fn of(socket: UnixStream, kind: SocketType) -> io::Result<Self> {
         match kind {
             SocketType::Stream => {}
@@ -61,7 +61,7 @@ impl Transport {
         self.kind != SocketType::Stream
     }
 
-    /// Whether the server can end it, and be told of our end. Datagrams go to an address.
+    /// Whether either side can end it and the other is told. Datagrams have no connection.
     pub(crate) fn has_end(&self) -> bool {
         self.kind != SocketType::Datagram
     }
@@ -74,8 +74,8 @@ impl Transport {
         }
     }
 
-    /// Makes it take messages of `length` bytes, where the system lets it; `Some` is how long they
-    /// can at most be where they cannot be that long.
+    /// Raises the send buffer so that packets of `length` bytes pass. Where the system does not allow that:
+    /// `Some`, with the longest that pass.
     ///
     /// # Errors
     /// Those of `getsockopt(2)`.
@@ -138,7 +138,7 @@ impl AsFd for Transport {
     }
 }
 
-/// Of packets, each call sends one, and is given whole ones.
+/// On packets each call sends one; `wire` holds whole ones.
 impl Write for &Transport {
     fn write(&mut self, wire: &[u8]) -> io::Result<usize> {
         match self.kind {

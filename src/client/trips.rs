@@ -4,14 +4,14 @@ use std::{fmt, io, time::Duration};
 
 use hdrhistogram::Histogram;
 
-/// The longest time that is told from a longer one: a day, in nanoseconds.
+/// The longest time that is measured, in nanoseconds: a day. A longer one counts as that.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// Counts of pings and the times of those that came back.
 pub(crate) struct Trips {
-    /// Sent.
+    /// Pings that were sent.
     pub sent: u64,
-    /// Answers that were none to what was sent.
+    /// Answers that differ from every ping.
     pub wrong: u64,
     received: u64,
     /// Nanoseconds.

@@ -5,11 +5,11 @@ use std::{ops::RangeInclusive, time::Duration};
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// `message-size`
+/// Bytes of `message-size`.
 pub(super) const MESSAGE_SIZE: RangeInclusive<u64> = 1..=GIB;
-/// `queue-size` of sockets and records, `queue-per-user`, `queue-total`
+/// Bytes of `queue-size`, of sockets and records, of `queue-per-user` and `queue-total`.
 pub(super) const QUEUE_SIZE: RangeInclusive<u64> = 1..=TIB;
-/// `rotate-size`; 0 = never.
+/// Bytes of `rotate-size`; 0 = never.
 pub(super) const ROTATE_SIZE: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `keep`: without one, rotating would throw the record away.
 pub(super) const KEEP: RangeInclusive<u64> = 1..=1000;

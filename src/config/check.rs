@@ -1,6 +1,6 @@
-//! Values that can be read: which of them make no sense, which contradict each other, and which the
-//! daemon does not have yet. What it refuses stays in the `Config` as it was given: an earlier version may
-//! have served by it.
+//! Judges values that could be read: which of them make no sense, which contradict each other, and which are
+//! not available yet. What is refused stays in the `Config` as it was given: an earlier version may have served
+//! by it.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -54,7 +54,8 @@ fn modes(socket: &Socket, faults: &mut Faults) {
     }
 }
 
-/// What others may, and writing, the owner must be able to: anything else is a slip, as "0066" for "0660".
+/// The owner must have all rights that others have, and the right to write: anything else is a slip, as "0066"
+/// for "0660".
 fn owner(key: &str, mode: u32, faults: &mut Faults) {
     let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
     let needed = group | others | 2;
@@ -129,7 +130,7 @@ fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Faults) {
     faults.clash(&keys.each_ref().map(String::as_str), message);
 }
 
-/// A key and its value as they are given, or as they would be.
+/// A key and its value, as the file or the command line writes them.
 fn setting(socket: &Socket, key: &str, faults: &Faults) -> String {
     match keys::value_of(socket, key) {
         Some(value) => faults.setting(&whole(socket, key), &value),
@@ -213,8 +214,8 @@ fn largest(socket: &Socket) -> usize {
 }
 
 impl Config {
-    /// Bytes without which a message could not pass under `queue-per-user` or `queue-total`: it waits as
-    /// it comes and as it goes.
+    /// The least of `queue-per-user` and `queue-total` with which the longest message can pass, in bytes: it waits
+    /// once as it comes and once as it goes.
     #[must_use]
     pub fn least_queue(&self) -> usize {
         2 * self.sockets.iter().map(largest).max().unwrap_or(0)
@@ -325,7 +326,7 @@ fn limits(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// Of what is not available yet the daemon has the default.
+/// A key that is not available yet must have its default.
 fn not_available_yet(config: &Config, faults: &mut Faults) {
     let defaults = keys::defaults();
     for table in keys::tables(config) {
@@ -349,7 +350,7 @@ mod tests {
 
     use super::*;
 
-    /// Of what is not available yet, `check` does not come as far as its contradictions.
+    /// `check` refuses what is not available yet before it comes to contradictions.
     #[test]
     fn what_is_not_available_yet_has_its_contradictions() {
         for (kind, service, framing, stamp, ack, words) in [

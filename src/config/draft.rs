@@ -19,7 +19,7 @@ const FILE_SIZE: usize = 1 << 20;
 /// A file whose text is TOML.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// All sockets that have a table; a value that cannot be read has left its default in place.
+    /// All sockets that have a table. A value that cannot be read has its default here.
     pub config: Config,
     /// In the order of the file.
     pub faults: Vec<Fault>,

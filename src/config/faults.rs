@@ -22,7 +22,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Those of a file that gives these keys.
+    /// For a file that gives these keys.
     pub(super) fn of_file(file: Option<&Path>, lines: BTreeMap<String, usize>) -> Self {
         Self {
             file: file.map(Into::into),
@@ -33,7 +33,7 @@ impl Faults {
         }
     }
 
-    /// Those of a command line: each key, its option, and whether it is given.
+    /// For a command line: each key, its option, and whether it is given.
     pub(super) fn of_options(options: impl Iterator<Item = (String, &'static str, bool)>) -> Self {
         let mut faults = Self::of_file(None, BTreeMap::new());
         for (key, option, given) in options {
@@ -61,8 +61,8 @@ impl Faults {
         self.add(key, message);
     }
 
-    /// Values that contradict each other: reported for the first of `keys` that was given. Where one
-    /// could not be used, nothing is known.
+    /// Values that contradict each other: reported for the first of `keys` that was given. Where one of them
+    /// could not be used, that fault is enough.
     pub(super) fn clash(&mut self, keys: &[&str], message: &str) {
         if keys.iter().any(|key| self.is_invalid(key)) {
             return;
@@ -71,14 +71,14 @@ impl Faults {
         self.add(key.copied().unwrap_or_default(), message);
     }
 
-    /// A value that is right but not available yet; a fault of its own goes before it.
+    /// A value that is right but not available yet. Where it could not be used, that fault is enough.
     pub(super) fn not_yet(&mut self, key: &str, message: &str) {
         if !self.is_invalid(key) {
             self.invalid(key, message);
         }
     }
 
-    /// A fault at a line known only by itself.
+    /// A fault at `line`, whether the file gives `key` or not.
     pub(super) fn at(&mut self, line: Option<usize>, key: &str, message: &str) {
         self.found.push(Fault {
             file: self.file.clone(),

@@ -18,7 +18,7 @@ use super::{
     },
     path::{address, control, file},
     show,
-    value::{account, count, flag, log, mode, size, span, span_or_never, users, word},
+    value::{count, flag, log, mode, name_or_number, size, span, span_or_never, users, word},
 };
 use crate::frame::Framing;
 
@@ -155,9 +155,9 @@ keys! {
         "`stream`, `seqpacket` or `datagram`";
     "mode"             mode: 0o660,                               mode(),                          Units "SocketMode",
         "of the socket file; not of `\"@name\"`, as `user` and `group`";
-    "user"             user: String::new(),                       account(),                       Units "SocketUser",
+    "user"             user: String::new(),                       name_or_number(),                Units "SocketUser",
         "its owner, name or number; `\"\"`: as the daemon runs";
-    "group"            group: String::new(),                      account(),                       Units "SocketGroup",
+    "group"            group: String::new(),                      name_or_number(),                Units "SocketGroup",
         "its group, likewise";
     "backlog"          backlog: 4096,                             count(&BACKLOG),                 UnitsLater "Backlog",
         "connections that wait to be accepted";

@@ -1,7 +1,7 @@
 //! The last good file: what `udsd --check` printed of udsd.toml when it was last applied, kept beside it
 //! as `.last-good.toml`. The units follow it where udsd.toml itself cannot be followed. `udsc apply` and
-//! an installation write it, never the daemon or the generator: what directs the manager is the
-//! administrator's word alone.
+//! an installation write it, never the daemon or the generator: only the administrator's word may direct the
+//! manager.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -25,11 +25,11 @@ pub fn path(file: &Path) -> PathBuf {
     file.with_file_name(NAME)
 }
 
-/// That of `file`; `None` where there is none. It is believed only where nobody but root, or whose
-/// manager this is, can have written it.
+/// Reads that of `file`; `None` where there is none. It is believed only where nobody but root and the user of
+/// this manager can have written it.
 ///
 /// # Errors
-/// Why the one that is there is of no use.
+/// Why the one that is there cannot be used.
 pub fn load(file: &Path, places: &Places) -> Result<Option<Config>, Fault> {
     let path = path(file);
     let fault = |message: String| Fault {
@@ -67,7 +67,7 @@ pub fn load(file: &Path, places: &Places) -> Result<Option<Config>, Fault> {
 pub fn write(file: &Path, text: &str) -> io::Result<()> {
     let path = path(file);
     let new = path.with_extension("toml.new");
-    // One that a crash has left, or somebody's link.
+    // A crash may have left one, and it may be a link of somebody's.
     remove(&new)?;
     let mut options = OpenOptions::new();
     let mut out = options.write(true).create_new(true).open(&new)?;
@@ -77,7 +77,7 @@ pub fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, &path)
 }
 
-/// Takes away that of `file`, if there is one.
+/// Removes that of `file`, if there is one.
 ///
 /// # Errors
 /// The kernel's.

@@ -131,8 +131,8 @@ fn check_file(text: &str, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts the places for %t, %S and %L, and one % for two. A control character is refused because
-/// paths go into unit files and logs, where a line break would begin a new line.
+/// Replaces %t, %S and %L by their folders, and %% by %. A control character is refused because paths go into
+/// unit files and logs, where a line break would begin a new line.
 fn expand(text: &str, places: &Places) -> Result<String, String> {
     if text.contains(char::is_control) {
         return Err(format!(
@@ -174,7 +174,7 @@ fn expand(text: &str, places: &Places) -> Result<String, String> {
     Ok(out)
 }
 
-/// `text` begins with a place that nobody knows.
+/// `text` needs a folder that `variable` would name, and it is not set.
 fn unknown(text: &str, variable: &str) -> String {
     let user = rustix::process::geteuid();
     let text = quote(text);

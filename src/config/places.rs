@@ -1,5 +1,5 @@
-//! What %t, %S and %L mean here, and where config files are looked for. The only part of the config
-//! that reads the environment and knows the current folder.
+//! Which folders %t, %S and %L stand for, and where config files are looked for. No other part of the config
+//! reads the environment or the current folder.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use rustix::process::{Uid, geteuid};
 
 use super::bounds;
 
-/// What %t, %S and %L mean, and where config files are looked for. `None`: nobody knows.
+/// The folders that %t, %S and %L stand for, and the places of config files. `None`: nobody says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     /// %t
@@ -38,7 +38,7 @@ impl Places {
         }
     }
 
-    /// Those of the process: the system's for root and for the system's service, else the user's.
+    /// Those of this process: the system's for root and for the system's service, else the user's.
     #[must_use]
     pub fn current() -> Self {
         let variable = |name: &str| env::var_os(name);
@@ -49,9 +49,9 @@ impl Places {
         Self::of_user(variable, env::home_dir(), own_runtime(user))
     }
 
-    /// Those of a user; `runtime` is what serves where the environment does not say. The system's files
-    /// are not among them: their sockets are the system's. As the XDG base directory specification has
-    /// it, a path that is not absolute counts as unset.
+    /// Those of a user; `runtime` serves where the environment does not name a runtime folder. The system's
+    /// files are not among them: their sockets are the system's. A path that is not absolute counts as unset, as
+    /// the XDG base directory specification says.
     fn of_user(
         variable: impl Fn(&str) -> Option<OsString>,
         home: Option<PathBuf>,
@@ -93,9 +93,8 @@ fn own_runtime(user: Uid) -> Option<PathBuf> {
     (found.is_dir() && found.uid() == user.as_raw()).then_some(folder)
 }
 
-/// `path` from the root, to be written where another process may stand in another folder; `None`
-/// where no file could name it. The current folder is known without links, so each ".." that `path`
-/// begins with takes one name away.
+/// `path` from the root, for a reader that may be in another folder; `None` where no file could name it. The
+/// kernel names the current folder without links, so each ".." that `path` begins with takes one name away.
 pub(super) fn absolute(path: &Path) -> Option<PathBuf> {
     if path.is_absolute() {
         return Some(path.into());

@@ -13,7 +13,7 @@ use super::{
     value::{show_size, show_span},
 };
 
-pub(super) use self::{file as control, word as account, word as log};
+pub(super) use self::{file as control, word as log, word as name_or_number};
 
 pub(super) fn word(value: &impl Display) -> Value {
     value.to_string().into()

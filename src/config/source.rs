@@ -1,4 +1,4 @@
-//! The text of the file: which line a key is on, and where one stands that is given twice.
+//! The text of the file: on which line a key is, and where a key that is given twice was first given.
 
 use std::{collections::BTreeMap, ops::Range};
 

@@ -26,7 +26,7 @@ const SPANS: [(&str, u128); 6] = [
     ("ns", 1),
 ];
 
-/// Units that humantime knows and nobody means here; "M" is meant to be minutes.
+/// Units that humantime knows and that are refused: whoever writes "M" means minutes.
 const CALENDAR: [&str; 8] = ["M", "month", "months", "y", "yr", "yrs", "year", "years"];
 
 /// Most digits of a span: keeps the sums inside humantime far from the end of `Duration`, where it
@@ -159,7 +159,7 @@ pub(super) fn show_span(span: Duration) -> String {
     show(span.as_nanos(), &SPANS, "s")
 }
 
-/// `number` in the largest unit that is exact, zero in `of_zero`.
+/// `number` in the largest unit that is exact; zero in the unit `of_zero`.
 fn show(number: u128, units: &[(&str, u128)], of_zero: &str) -> String {
     let exact = |(_, unit): &(&str, u128)| number > 0 && number.is_multiple_of(*unit);
     let (name, unit) = units.iter().copied().find(exact).unwrap_or((of_zero, 1));
@@ -282,7 +282,7 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
 }
 
 /// A user or group, by name or number; "" where nobody is named.
-pub(super) fn account(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn name_or_number(value: &DeValue<'_>) -> Result<String, String> {
     let text = match value {
         DeValue::String(text) => text.to_string(),
         DeValue::Integer(number) => {
@@ -323,14 +323,14 @@ pub(super) fn users(value: &DeValue<'_>) -> Result<Vec<String>, String> {
             kind(value)
         ));
     };
-    let named = |value: &DeValue<'_>| match account(value)? {
+    let named = |value: &DeValue<'_>| match name_or_number(value)? {
         name if name.is_empty() => Err("\"\" names nobody: leave it out".into()),
         name => Ok(name),
     };
     list.iter().map(|entry| named(entry.get_ref())).collect()
 }
 
-/// What env_logger takes, except a bare name: there it would be a module, here it is a slip.
+/// What env_logger takes, except a bare name: env_logger takes it for a module, but here it is a slip.
 pub(super) fn log(value: &DeValue<'_>) -> Result<String, String> {
     let text = text(value, "info")?;
     let level = |word: &str| word.parse::<log::LevelFilter>().is_ok();

@@ -33,8 +33,7 @@ fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
                     .as_str()
                     .is_some_and(|path| !path.starts_with(['/', '@']))
             {
-                out +=
-                    "# No file can say this: the absolute path is no text of at most 107 bytes.\n";
+                out += "# No file can say this: the absolute path is not UTF-8, or longer than 107 bytes.\n";
             }
             let setting = line(format!("{} = {value}", key.name), key.meaning);
             let _ = writeln!(out, "{setting}");

@@ -1,4 +1,4 @@
-//! The path that a socket is bound to: what stands there before, the socket file itself and its end.
+//! The path that a socket is bound to: clears it of a dead socket, makes the socket file and removes it again.
 
 use std::{
     env,
@@ -37,16 +37,16 @@ pub(super) struct Bound {
     pub(super) path: PathBuf,
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// What stood there before, until this one is to stay.
+    /// The file that was moved aside for this one, until `settle`.
     aside: Option<Aside>,
     /// Held for as long as a socket lives there; removed last.
     lock: Rc<Lock>,
-    /// Another process has it, and removes it.
+    /// Another process owns the file and removes it.
     parked: bool,
 }
 
 impl Bound {
-    /// Leaves the file to the next process, which is to have the lock's descriptor too.
+    /// Hands the file over to the next process. The lock's descriptor goes with it.
     pub(super) fn park(&mut self) -> io::Result<BoundFile> {
         let lock = self.lock.park()?;
         self.parked = true;
@@ -57,7 +57,8 @@ impl Bound {
         })
     }
 
-    /// Takes over from an earlier process; until `own` both files stay whatever becomes of this one.
+    /// Takes over from an earlier process. Until `own`, the socket file and the lock file stay even if this
+    /// process ends.
     pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
         let path = PathBuf::from(OsStr::from_bytes(&parked.path));
         let lock = Lock::resume(lock::of_socket(&path), lock);
@@ -72,7 +73,7 @@ impl Bound {
         }
     }
 
-    /// From now on it is this process that removes them.
+    /// From now on this process removes both files.
     pub(super) fn own(&mut self) {
         self.parked = false;
         self.lock.own();
@@ -87,9 +88,9 @@ impl Bound {
         is_at(&self.path, (self.device, self.inode))
     }
 
-    /// Makes way for another socket of this process at the same path, which is that of `address`: its
-    /// lock is shared, and its file stands aside, where one that was killed may have left it. What is
-    /// at the path then is treated as at a start.
+    /// Makes way for another socket of this process at the same path, which is that of `address`: shares the
+    /// lock and moves the file aside. Where the file is gone, a process that was killed may have moved it
+    /// aside already, and what is at the path now is treated as at a start.
     pub(super) fn make_way(
         &self,
         address: &SocketAddrUnix,
@@ -108,7 +109,7 @@ impl Bound {
         Ok((Rc::clone(&self.lock), aside))
     }
 
-    /// It stays.
+    /// The socket stays: what was moved aside for it is removed.
     pub(super) fn settle(&mut self) {
         if let Some(aside) = self.aside.take() {
             aside.settle();
@@ -116,10 +117,10 @@ impl Bound {
     }
 }
 
-/// The file of a socket that made way for another: it goes back unless that one stays, or something
-/// else is at its path by then. Where the process is killed before either, it stays aside until one
-/// that goes on with its socket makes way again; once nobody has the socket it is dead, and is removed
-/// when it is in the way of another.
+/// The file of a socket that made way for another. Dropped before `settle`, it goes back, unless something else
+/// is at its path by then. If the process is killed before that, the file stays aside until the next process
+/// makes the same socket make way again. Once nobody has the socket open, the file is dead, and is removed when
+/// it is in the way.
 #[derive(Debug)]
 pub(super) struct Aside {
     path: PathBuf,
@@ -150,7 +151,7 @@ impl Aside {
         })
     }
 
-    /// That of `bound`, where a process that was killed has left it.
+    /// The file of `bound`, if a process that was killed has moved it aside.
     fn left(bound: &Bound) -> Option<Self> {
         let aside = beside(&bound.path, ".replaced");
         let file = (bound.device, bound.inode);
@@ -194,7 +195,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
     rfs::renameat_with(rfs::CWD, from, rfs::CWD, to, RenameFlags::NOREPLACE)
 }
 
-/// What udsd keeps beside a path.
+/// The name of a file that udsd keeps beside `path`.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -217,7 +218,7 @@ pub(super) fn take_lock(path: &Path) -> Result<Lock, String> {
     Lock::take(&lock::of_socket(path)).map_err(not_locked)
 }
 
-/// Whether a process has the lock of `path` that `is_own`; of no other it may be. Leaves no trace.
+/// Whether a process that `is_own` has the lock of `path`; fails where another has it. Changes nothing.
 pub(super) fn look_at_lock(path: &Path, is_own: IsOwn<'_>) -> Result<bool, String> {
     lock::look(&lock::of_socket(path), is_own).map_err(not_locked)
 }
@@ -230,7 +231,7 @@ pub(super) fn look_at_folder(path: &Path) -> Result<(), String> {
 fn not_locked(why: Unlocked) -> String {
     match why {
         Unlocked::Held(pid) => in_use(pid),
-        // The one folder that is its own goes with it, with all sockets.
+        // The only folder that it may write to is its own, and that is removed when it stops.
         Unlocked::Failed(error, _) if may_not_write(&error) && is_service() => format!(
             "no file can be made there: {error}; a service may not make sockets there, its socket units do: make them follow the file"
         ),
@@ -250,7 +251,7 @@ fn is_service() -> bool {
     env::var_os("RUNTIME_DIRECTORY").is_some()
 }
 
-/// Makes way for a new socket at `path`: removes a dead one, and refuses whatever else is there.
+/// Clears `path` for a new socket: removes a dead one, and refuses whatever else is there.
 pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String> {
     if !has_socket(path)? {
         return Ok(());
@@ -264,8 +265,8 @@ pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String>
     }
 }
 
-/// Whether somebody has the socket at `path`; fails where something else is there. Nobody notices a datagram
-/// socket that connects, and it learns of every type.
+/// Whether a process has the socket at `path`; fails where something else is there. Asked by connecting a
+/// datagram socket: no server notices that, of whatever type its socket is.
 ///
 /// # Errors
 /// What else is there, or why it cannot be told.
@@ -343,7 +344,7 @@ fn probe(address: &SocketAddrUnix) -> Probe {
                 let pid = sys::peer_of(&socket).ok().map(|peer| peer.pid);
                 return Probe::Alive(pid.filter(|&pid| pid > 0));
             }
-            // A full backlog is a live server's.
+            // Its backlog is full, so it is alive.
             Err(Errno::AGAIN) => return Probe::Alive(None),
             Err(Errno::CONNREFUSED | Errno::NOENT) => return Probe::Dead,
             // Another type of socket is there.
@@ -364,7 +365,7 @@ pub(super) fn owner_of(address: &SocketAddrUnix) -> Option<i32> {
 pub(super) fn in_use(pid: Option<i32>) -> String {
     match pid {
         Some(pid) => format!("in use by pid {pid}; stop it, or choose another path"),
-        // Of datagrams, and of one too busy to answer, the kernel does not tell.
+        // The kernel does not tell who has a datagram socket, or one whose backlog is full.
         None => {
             "in use by another process (`ss -xap` names it); stop it, or choose another path".into()
         }
@@ -380,9 +381,9 @@ pub(super) struct Free<'a> {
 
 /// Binds `fd` to a file that has its owner and mode before anyone can connect.
 ///
-/// Whoever may rename in its folder can put something else at the path at any time, which must not get
-/// that owner and mode in its place. A file that is to belong to whom this process makes it for has its
-/// mode from its birth on, and is not touched; else it is had by `file_of`.
+/// Whoever may rename in the folder can put another file at the path at any time, and that one must not get the
+/// owner and mode. So a file that stays this process' own is created with its mode and not touched again. Any
+/// other is changed through a descriptor of the file itself, from `file_of`.
 pub(super) fn bind_file(
     fd: &OwnedFd,
     free: Free<'_>,
@@ -397,7 +398,7 @@ pub(super) fn bind_file(
     let result = net::bind(fd, address);
     umask(before);
     result.map_err(|error| format!("cannot bind: {}", io::Error::from(error)))?;
-    // From here on a failure removes it, also for want of a descriptor, and what stands aside goes back.
+    // From here on a failure removes the file, and what was moved aside goes back.
     let file = file_of(fd, path);
     let there = match &file {
         Ok(file) => rfs::fstat(file),
@@ -415,7 +416,7 @@ pub(super) fn bind_file(
         lock,
         parked: false,
     };
-    // An access list of the folder may have made it another one.
+    // A default access list of the folder may have changed the mode.
     if !stays || there.st_mode & 0o777 != socket.mode {
         give(&file?, socket, (user, group))?;
     }
@@ -450,9 +451,9 @@ fn give(
 /// Something else is where the file was.
 const TAKEN: &str = "something else took its place and was left untouched";
 
-/// The file that `fd`, a socket of this process, is bound to; held by its inode, whatever becomes of
-/// `path`. The kernel tells it to who has CAP_NET_ADMIN. Others have what is at the path, where nobody
-/// else could have put it there.
+/// Opens the file that `fd`, a socket of this process, is bound to: the inode itself, whatever is at `path`. The
+/// kernel does that for a process with CAP_NET_ADMIN. Any other opens `path`, and is refused where somebody
+/// else could have put another file there.
 pub(super) fn file_of(fd: impl AsFd, path: &Path) -> Result<OwnedFd, String> {
     if let Ok(file) = sys::file_of_socket(fd) {
         return Ok(file);
@@ -483,7 +484,8 @@ fn loose_folder(path: &Path) -> io::Result<Option<PathBuf>> {
     }
     Ok(None)
 }
-/// chmod(2) knows no descriptor of this kind, but follows its name in /proc.
+
+/// fchmod(2) refuses a descriptor of this kind (O_PATH), but chmod(2) follows its name in /proc.
 pub(super) fn chmod(file: &OwnedFd, mode: u32) -> io::Result<()> {
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rfs::chmod(name, Mode::from_raw_mode(mode))?)

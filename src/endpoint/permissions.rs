@@ -1,4 +1,4 @@
-//! The mode and owner of a socket's file: changed in place, and taken back where they are not to stay.
+//! Changes the mode and owner of a socket's file in place, and takes the change back unless it is to stay.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use rustix::fs::{self as rfs, AtFlags};
 
 use super::bound_path::{Bound, chmod, file_of};
 
-/// A mode and owner that a socket's file has got: it gets the old ones back unless they are to stay.
+/// A change of a socket's file. Dropped before `settle`, it gives the file its old mode and owner back.
 #[derive(Debug)]
 pub(super) struct Permissions {
     /// Holds the file by its inode, whatever becomes of the path.
@@ -65,8 +65,8 @@ impl Permissions {
         Ok(changed)
     }
 
-    /// No moment in which somebody may enter whom neither the old nor the new rights let in: while the
-    /// owner changes, the file has only the bits that both give.
+    /// While the owner changes, the file has only the permission bits that both the old and the new mode have:
+    /// there is no moment in which somebody gets in whom neither lets in.
     fn set(&self, now: u32, to: Rights) -> io::Result<()> {
         chmod(&self.file, now & to.mode)?;
         let uid = rustix::process::Uid::from_raw(to.user);
@@ -78,7 +78,7 @@ impl Permissions {
         chmod(&self.file, to.mode)
     }
 
-    /// They stay.
+    /// The change stays.
     pub(super) fn settle(mut self) {
         self.before = None;
     }

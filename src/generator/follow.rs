@@ -1,5 +1,5 @@
-//! What the units follow: the file, and where that has faults, the last good one. A faulty table costs
-//! at most its own socket; a text that is not TOML says nothing at all.
+//! What the units follow: the file, and where that has faults, the last good one. A faulty table costs at most
+//! its own socket; of a text that is not TOML nothing can be used.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
     let mut faults = draft.faults.clone();
     let mut units = Vec::new();
     for (i, socket) in config.sockets.iter().enumerate() {
-        // A unit of the administrator's stands whatever the table says.
+        // A unit of the administrator's is there whatever the table says.
         let unit = if draft.is_sound(socket) || maker.is_own(i) {
             let (unit, found) = maker.express(i, socket, config);
             faults.extend(found);
@@ -47,8 +47,8 @@ fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
     }
 }
 
-/// Puts what the last good file has in the places of faulty sockets, and says so. An address that a
-/// sound one has now is not taken twice.
+/// Puts units of the last good file in place of those of faulty sockets, and says so. Not where a sound socket
+/// has the address by now.
 fn replace(
     units: &mut [Option<SocketUnit>],
     sockets: &[Socket],
@@ -95,7 +95,7 @@ fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
     }
 }
 
-/// A fault of that file is one more to be told.
+/// The last good one of `file`. A fault of it is added to `faults`.
 fn last_good(file: Option<&Path>, maker: &Maker<'_>, faults: &mut Vec<Fault>) -> Option<Config> {
     last_good::load(file?, maker.places).unwrap_or_else(|fault| {
         faults.push(fault);

@@ -11,7 +11,7 @@ const OLDEST: u32 = 244;
 const TELLS_SCOPE: u32 = 251;
 const LIBRARY: &str = "libsystemd-shared-";
 
-/// Its version, or one that it has at least.
+/// Its version or, where that cannot be seen, the oldest that it can be.
 pub(super) fn version() -> u32 {
     let parent = Pid::as_raw(getppid());
     let maps = fs::read(format!("/proc/{parent}/maps")).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! The texts of the units: a checked `Config` in, files and links out. Reads and writes nothing.
 //!
 //! The static udsd.socket is always the file's first socket and gets a drop-in; each further socket
-//! has a unit of its own, since a unit has one FileDescriptorName=. Addresses are written with the
-//! places of %t, %S and %L filled in: what udsd compares with is the address that the kernel tells,
-//! and older user managers take %S for another folder.
+//! has a unit of its own, since a unit has one FileDescriptorName=. Addresses are written with %t, %S and %L
+//! replaced by their folders: udsd compares them with the address that the kernel tells, and older user
+//! managers take %S for another folder.
 
 use std::{
     collections::BTreeSet,
@@ -80,7 +80,6 @@ impl Entry {
         }
     }
 
-    /// Of a file.
     #[cfg(test)]
     pub(super) fn as_text(&self) -> Option<&str> {
         match &self.content {
@@ -94,22 +93,22 @@ impl Entry {
 pub(super) struct SocketUnit {
     pub(super) name: String,
     pub(super) socket: Socket,
-    /// Of the section [Socket]; `None` where the unit is the administrator's own.
+    /// Lines of its section [Socket]; `None` where the unit is the administrator's own.
     keys: Option<String>,
-    /// The folder of its record, where the service has no right of its own, for ReadWritePaths=.
+    /// The folder of its record, for ReadWritePaths=; `None` where the service may write there anyway.
     record_folder: Option<String>,
 }
 
 /// What the units are made of.
 pub(super) struct Followed {
-    /// `None`: there is none, and the embedded one serves.
+    /// The file that was read; `None`: there is none, and the embedded one serves.
     pub(super) file: Option<PathBuf>,
-    /// `drain-timeout`
+    /// How long a stop waits for queues to empty (`drain-timeout`).
     pub(super) drain: Duration,
     /// Empty where the static units have to do.
     pub(super) sockets: Vec<SocketUnit>,
     pub(super) faults: Vec<Fault>,
-    /// What stands in for what is faulty.
+    /// For the log: what serves in place of what is faulty.
     pub(super) instead: String,
 }
 
@@ -119,7 +118,7 @@ pub(super) struct Maker<'a> {
     pub(super) scope: Scope,
     /// udsd.socket is the administrator's own.
     pub(super) own_first: bool,
-    /// That of systemd.
+    /// The version of systemd.
     pub(super) version: u32,
 }
 
@@ -129,8 +128,8 @@ impl Maker<'_> {
         self.own_first && i == 0
     }
 
-    /// The unit of the file's socket number `i`, and each value that a unit cannot express. With such a
-    /// value there is none, but for one of the administrator's own, which stands whatever the file says.
+    /// The unit of the file's socket number `i`, from 0, and each value that a unit cannot express. With such a
+    /// value there is no unit, except the administrator's own, which is there whatever the file says.
     pub(super) fn express(
         &self,
         i: usize,
@@ -160,8 +159,8 @@ impl Maker<'_> {
         (unit, faults)
     }
 
-    /// Those of `units` that there are, in their order. udsd.socket is the first one's, unless it is the
-    /// administrator's own: what enables udsd enables that.
+    /// The units that could be made, in the order of the file. The first is udsd.socket, which enables udsd,
+    /// unless that is the administrator's own.
     pub(super) fn in_order(
         &self,
         units: impl IntoIterator<Item = Option<SocketUnit>>,
@@ -186,7 +185,10 @@ impl Maker<'_> {
         for unit in sockets.iter().filter(|unit| unit.name != FIRST) {
             if let Some(keys) = &unit.keys {
                 let after = after(&unit.socket, sockets);
-                let head = format!("{source}{}={FIRST}\nBefore={FIRST}\n{after}", self.tie());
+                let head = format!(
+                    "{source}{}={FIRST}\nBefore={FIRST}\n{after}",
+                    self.stops_with()
+                );
                 entries.extend(further_socket(unit, &head, keys));
             }
         }
@@ -197,9 +199,9 @@ impl Maker<'_> {
         entries
     }
 
-    /// What makes a further socket stop with the first. PartOf= would also make it anew with the first, and
-    /// cut off who is connected to a datagram socket.
-    fn tie(&self) -> &'static str {
+    /// The directive that makes a further socket stop with the first. PartOf= restarts it with the first, too,
+    /// which cuts off who is connected to a datagram socket; older versions know no other.
+    fn stops_with(&self) -> &'static str {
         if self.version >= PROPAGATES_STOPS {
             "StopPropagatedFrom"
         } else {
@@ -248,9 +250,9 @@ fn source(file: Option<&Path>) -> String {
     file.map_or_else(String::new, |file| format!("SourcePath={file}\n"))
 }
 
-/// After=, of an abstract socket, all others that have files. A name is free once nobody has the socket
-/// open, and while the manager gives files their owners it has processes that have all its sockets open:
-/// at a restart this one is to be closed before that begins, and bound again after it.
+/// After=: an abstract socket comes after all further ones that have files. Its name is free only when no process
+/// has it open, and while the manager gives files their owners, helper processes have all its sockets open. So
+/// a restart closes it before that begins, and binds it when that is done.
 fn after(socket: &Socket, all: &[SocketUnit]) -> String {
     let mut after = String::new();
     if matches!(socket.address, Address::Abstract(_)) {
@@ -264,9 +266,8 @@ fn after(socket: &Socket, all: &[SocketUnit]) -> String {
     after
 }
 
-/// A unit like the static one, and the link by which udsd.socket brings it up.
-/// `head`: what else stands in [Unit]. Of that, Before=: who waits for udsd.socket, as `systemctl start`
-/// does, has waited for all.
+/// A unit like the static one, and the link by which udsd.socket brings it up. `head`: more lines of [Unit]. By
+/// its Before=, whoever waits for udsd.socket, as `systemctl start` does, waits for all sockets.
 fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
     let SocketUnit { name, socket, .. } = unit;
     // The same start limit as udsd.socket has, for the same reason.
@@ -291,8 +292,8 @@ fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
     [Entry::text(name, text), link]
 }
 
-/// What stands in the section [Socket]: the directives that the keys of the socket's table name, each with
-/// its value, and what no key changes.
+/// The lines of the section [Socket]: the directives that the rows of the table of keys name, each with its value,
+/// and those that no key changes.
 fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<String, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut keys = String::new();
@@ -319,7 +320,7 @@ fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<St
     }
 }
 
-/// `None` where the unit of `socket` does without.
+/// The value of a directive; `None` where the unit of `socket` needs none.
 fn directive_value(
     directive: &str,
     socket: &Socket,
@@ -327,9 +328,9 @@ fn directive_value(
 ) -> Result<Option<String>, String> {
     let is_datagram = socket.kind == SocketType::Datagram;
     let has_file = matches!(socket.address, Address::Path(_));
-    // An abstract socket has no owner; empty, so that nobody is looked up either.
-    let owner = |account| {
-        owner(account, maker.scope).map(|owner| match has_file {
+    // An abstract socket has no owner; an empty value makes systemd look nobody up.
+    let owner = |name| {
+        owner(name, maker.scope).map(|owner| match has_file {
             true => Some(owner),
             false => Some(String::new()),
         })
@@ -358,7 +359,7 @@ fn line(out: &mut String, key: &str, value: &impl Display) {
     let _ = writeln!(out, "{key}={value}");
 }
 
-/// The key that has the address.
+/// The directive that has the address.
 fn listen_key(kind: SocketType) -> &'static str {
     match kind {
         SocketType::Stream => "ListenStream",
@@ -367,7 +368,7 @@ fn listen_key(kind: SocketType) -> &'static str {
     }
 }
 
-/// Value of that key.
+/// The value of that directive.
 fn address(address: &Address, places: &Places) -> Result<String, String> {
     match address {
         Address::Path(path) => {
@@ -390,31 +391,31 @@ fn address(address: &Address, places: &Places) -> Result<String, String> {
     }
 }
 
-/// Value of SocketUser= or SocketGroup=. Names go in as they are: whether they exist, only the start
-/// of the unit can tell.
-fn owner(account: &str, scope: Scope) -> Result<String, String> {
-    if account.is_empty() {
-        // A user's sockets are their own without a word.
+/// The value of SocketUser= or SocketGroup=. A name is not looked up: whether it exists, the start of the unit
+/// tells.
+fn owner(name: &str, scope: Scope) -> Result<String, String> {
+    if name.is_empty() {
+        // The sockets of a user's manager belong to that user anyway.
         let owner = if scope == Scope::System { OWNER } else { "" };
         return Ok(owner.into());
     }
-    match account.parse::<u32>() {
+    match name.parse::<u32>() {
         // What systemd reads as "no change" where numbers have 16 bits.
         Ok(65535) => Err("systemd refuses 65535 in a socket unit: write another number".into()),
         // Without zeros in front, which systemd refuses.
         Ok(number) => Ok(number.to_string()),
         // `valid_user_group_name` in systemd's src/basic/user-util.c.
         Err(_)
-            if [".", ".."].contains(&account)
-                || account.starts_with('-')
-                || account.contains('/')
-                || account.trim() != account =>
+            if [".", ".."].contains(&name)
+                || name.starts_with('-')
+                || name.contains('/')
+                || name.trim() != name =>
         {
             Err(format!(
-                "systemd refuses \"{account}\" in a socket unit: write its number, as `getent` tells it"
+                "systemd refuses \"{name}\" in a socket unit: write its number, as `getent` tells it"
             ))
         }
-        Err(_) => value(account),
+        Err(_) => value(name),
     }
 }
 
@@ -444,10 +445,10 @@ fn service(followed: &Followed) -> String {
     text
 }
 
-/// The folder of a record file that the service may not write to by itself (ProtectSystem=strict), as a
-/// value of ReadWritePaths=. With "-": one that is missing must not keep the service from starting with
-/// an error of systemd's, where udsd names file and key. Not RequiresMountsFor=: while the mount failed,
-/// a waiting client would make the sockets run into their trigger limit.
+/// The value of ReadWritePaths= for a record: its folder, unless the service may write there anyway
+/// (ProtectSystem=strict). It begins with "-": systemd ignores a folder that is missing, and udsd says then which
+/// file and key are at fault. Not RequiresMountsFor=: while a mount fails, clients that wait would make the
+/// sockets reach their trigger limit.
 fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Option<String>, String> {
     let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
         return Ok(None);
@@ -478,7 +479,7 @@ pub(super) fn own_folders(places: &Places) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Text as the whole value of a key that is not split into words.
+/// `text` as the whole value of a directive that is not split into words.
 fn value(text: &str) -> Result<String, String> {
     let mut out = plain(text)?;
     // Blanks at the end are cut off and a backslash there joins lines. %i, the name of an instance,
@@ -489,14 +490,14 @@ fn value(text: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Text as one word of a list.
+/// `text` as one word of a list.
 fn word(text: &str) -> Result<String, String> {
     let text = plain(text)?.replace('\\', "\\\\").replace('"', "\\\"");
     Ok(format!("\"{text}\""))
 }
 
-/// A plain % is doubled. What a unit file cannot hold is refused: control characters, and the code
-/// points that are no characters, which systemd does not take for UTF-8.
+/// `text` with each % doubled. What a unit file cannot hold is refused: control characters, and code points that
+/// are no characters, which systemd does not accept as UTF-8.
 fn plain(text: &str) -> Result<String, String> {
     let unfit = |c: &char| {
         let code = u32::from(*c);

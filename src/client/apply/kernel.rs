@@ -1,4 +1,5 @@
-//! The Unix domain sockets that somebody may reach, as the kernel tells them (`sock_diag(7)`).
+//! Asks the kernel which Unix domain sockets clients can reach (`sock_diag(7)`), and which of them a process has
+//! open (/proc/PID/fd).
 
 use std::{
     collections::BTreeSet,
@@ -74,7 +75,7 @@ impl Bound {
     }
 }
 
-/// All of them.
+/// All sockets that listen or are bound for datagrams.
 pub(super) fn bound() -> io::Result<Vec<Bound>> {
     let kind = rustix::net::SocketType::DGRAM;
     let protocol = Some(netlink::SOCK_DIAG);
@@ -127,7 +128,7 @@ fn request() -> Vec<u8> {
     out
 }
 
-/// Reads the messages of one answer; whether they were the last.
+/// Reads the messages of one answer; true if they were the last.
 fn read_answer(mut answer: &[u8], found: &mut Vec<Bound>) -> io::Result<bool> {
     while answer.len() >= HEADER {
         let length = number(answer, 0) as usize;

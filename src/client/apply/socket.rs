@@ -1,5 +1,5 @@
-//! One socket of the file beside the one that is there: what it should be, and how the two differ. The
-//! socket itself is looked at, not the text of its unit: that may have been read anew by anybody since.
+//! Compares a socket of the file with the one that is there. Compares the socket itself, not the text of its
+//! unit: systemd may have read that anew since the socket was made.
 
 use std::{
     collections::BTreeSet,
@@ -52,8 +52,8 @@ impl Wanted {
         }
     }
 
-    /// How the socket that is there differs; nothing where it is as it should be. `send_buffer`: what its
-    /// unit gives it at least.
+    /// How the socket that is there differs; empty where it does not. `send_buffer`: the least that its unit gives
+    /// it, in bytes.
     pub(super) fn differences(&self, present: &Present, send_buffer: usize) -> Vec<String> {
         let mut file = None;
         if let Address::Path(path) = &self.address {

@@ -1,4 +1,4 @@
-//! `systemctl`, by which apply speaks to the system's manager or the user's.
+//! Runs `systemctl`, for the system's manager or the user's.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ pub(super) struct Systemctl {
 }
 
 impl Systemctl {
-    /// As it is written.
+    /// The command, as messages write it.
     pub(super) fn name(self) -> &'static str {
         if self.user {
             "systemctl --user"
@@ -35,7 +35,7 @@ impl Systemctl {
         }
     }
 
-    /// What it did not do, if anything: its own words.
+    /// Runs a command. The inner error is systemctl's own message.
     pub(super) fn try_to<S: AsRef<str>>(
         self,
         verb: &str,
@@ -51,7 +51,7 @@ impl Systemctl {
         Ok(Err(said))
     }
 
-    /// A command without which nothing goes on.
+    /// Runs a command whose failure ends udsc.
     pub(super) fn must<S: AsRef<str>>(self, verb: &str, units: &[S]) -> Result<(), Failure> {
         self.try_to(verb, units)?
             .map_err(|said| Failure::Asked(format!("{} {verb}: {said}", self.name())))
@@ -113,7 +113,7 @@ impl Systemctl {
         }
         command.args(options).arg("--");
         command.args(units.iter().map(AsRef::as_ref));
-        // Its words are read.
+        // What it prints is parsed.
         command
             .env("LC_ALL", "C.UTF-8")
             .env_remove("SYSTEMD_COLORS");

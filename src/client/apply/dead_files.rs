@@ -1,5 +1,5 @@
-//! The files of sockets that were moved or removed: those that nobody has any more are removed, of the others
-//! it is told who has them.
+//! The files of sockets that were moved or removed. One that no process has open is removed; of any other it is
+//! said who has it.
 
 use std::{
     collections::BTreeSet,
@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl Apply {
-    /// The files of sockets that were moved or removed, as the last good file had them: systemd leaves
-    /// them, dead. One that somebody has a socket at stays.
+    /// Removes the dead files of sockets that were moved or removed since the last good file: systemd leaves
+    /// them. A file whose socket a process has open stays.
     pub(super) fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
         let last = self.config.file.as_deref();
         let last = last.map(|file| last_good::load(file, &self.places));
@@ -39,7 +39,7 @@ impl Apply {
                 left.push((old.name, path));
             }
         }
-        // A new process closes the old sockets once it serves: whoever waits there comes in first.
+        // A new process accepts the clients that wait at the old sockets before it closes them.
         let end = Instant::now() + PATIENCE;
         loop {
             left.retain(|(name, path)| match file(path) {
@@ -60,7 +60,7 @@ impl Apply {
         }
     }
 
-    /// Says who has the sockets at the places of these old ones.
+    /// Says who has the sockets of these files open.
     fn tell_bound(&self, left: &[(String, PathBuf)], rows: &mut Vec<Row>) -> Result<(), Failure> {
         let daemon = self.state_of(SERVICE)?.get("MainPID").parse().ok();
         let ours = [
@@ -72,7 +72,7 @@ impl Apply {
         for (name, path) in left {
             let unit = self.systemctl.listening_at(&path.to_string_lossy())?;
             let became = match unit {
-                // One of these would have been stopped.
+                // A unit of udsd would have been stopped.
                 Some(unit) if !unit.starts_with("udsd") => {
                     Ok(format!("{} is {unit}'s now", path.display()))
                 }
@@ -95,18 +95,18 @@ fn remove(path: &Path) -> Result<String, String> {
     }
 }
 
-/// What is there in place of a socket that the file no longer has.
+/// What is at the path of a socket that the file no longer has.
 enum File {
-    /// A socket's, that nobody has any more.
+    /// A socket file whose socket no process has open.
     Dead,
-    /// A socket's, that somebody has, or of which that cannot be told.
+    /// A socket file whose socket a process has open, or of which that cannot be told.
     Bound,
     /// Nothing, or no socket.
     None,
 }
 
-/// The file at `path`. Asked by connecting: the kernel lists the sockets of this network namespace alone,
-/// and those of others are reached as well.
+/// Looks at the file at `path`, by connecting: the kernel lists the sockets of this network namespace alone, but
+/// a file leads to those of others too.
 fn file(path: &Path) -> File {
     match fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => match is_served(path) {
@@ -117,8 +117,8 @@ fn file(path: &Path) -> File {
     }
 }
 
-/// What is told of the file of an old socket that somebody has: the error where that is one of `ours`, each
-/// with the inodes of its sockets.
+/// What is said of an old socket that a process has open: an error where that is one of `ours`, each with the
+/// inodes of its sockets.
 fn tell_bound(
     path: &Path,
     bound: &[Bound],
