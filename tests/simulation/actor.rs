@@ -53,6 +53,8 @@ pub struct Actor {
     pub read: usize,
     /// Bytes that it may be owed beyond `queue-size`: they were before that was lowered.
     pub before: usize,
+    /// Bytes of gaps that may wait for it beyond `queue-size`: a reload told them.
+    pub gaps: usize,
     /// The hub had begun to stop, or its socket was gone, when this was last looked at.
     pub stopped: bool,
     /// Something was read of it in this step.
@@ -130,6 +132,7 @@ impl Actor {
             written: vec![(now, 0)],
             read: 0,
             before: 0,
+            gaps: 0,
             stopped: false,
             was_read: false,
             held: None,

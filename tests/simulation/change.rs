@@ -10,7 +10,7 @@ use udsd::{
 
 use crate::{
     actor::Actor,
-    plan::{Plan, Witness},
+    plan::{Plan, Witness, record},
     room::Room,
     schedule::{Schedule, base, limits},
     world::SECOND,
@@ -19,6 +19,8 @@ use crate::{
 /// What a socket has that is no more, after a restart: all defaults.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HALF: usize = 512 * 1024;
+/// More bytes than a gap has.
+const LONGEST_GAP: usize = 64;
 /// Most sockets of one file.
 const SOCKETS: u64 = 4;
 
@@ -141,7 +143,7 @@ impl Schedule {
         let seen = self.world.records[place].len();
         let mut room = Room::new(plan, index, place, seen);
         if let Some(before) = without {
-            let numbered = self.rooms[before].last_number();
+            let numbered = self.rooms[before].numbered;
             if self.rooms[before].plan.socket.name == room.plan.socket.name {
                 room = room.follows(numbered, &self.world);
             } else if from.is_some() && room.plan.socket.record.is_some() {
@@ -159,7 +161,7 @@ impl Schedule {
         let sockets = self.file(Some(i), Some(other));
         self.world.reload_as(sockets, &limits(self.quotas));
         self.dismiss(i, taken);
-        let numbered = self.rooms[i].last_number();
+        let numbered = self.rooms[i].numbered;
         let sockets = self.file(Some(i), Some(&after));
         self.world.reload_as(sockets, &limits(self.quotas));
         let place = self.world.hub.place(&after.socket.name).unwrap();
@@ -186,7 +188,7 @@ impl Schedule {
         let is_known =
             socket.slow_client == SlowClient::Wait && self.quotas.is_none() && self.restarts == 0;
         for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
-            let room = if is_known && actor.before == 0 {
+            let room = if is_known && actor.before == 0 && !actor.receiver.is_unsure() {
                 socket.queue_size
             } else {
                 0
@@ -197,6 +199,9 @@ impl Schedule {
 
     /// More or less may wait, for a longer or shorter time.
     fn resize(&mut self, i: usize) {
+        // As the event loop: at the end of a turn, when all that was taken is given out.
+        self.world.turn();
+        self.look();
         // Who was closed is judged by the rules of then.
         let mut actors = self.actors.iter().filter(|actor| actor.room == i);
         if actors.any(|actor| !actor.over && !actor.is_open()) {
@@ -205,6 +210,9 @@ impl Schedule {
         let before = self.rooms[i].plan.socket.queue_size;
         let now = self.now();
         self.rescale(i);
+        if self.random.one_in(2) {
+            self.rework(i);
+        }
         let room = &mut self.rooms[i];
         let plan = &mut room.plan;
         let longest = plan.longest();
@@ -212,6 +220,10 @@ impl Schedule {
         if let Some(record) = &mut plan.socket.record {
             record.queue_size = 65 + self.random.below(400) as usize;
         }
+        if self.told {
+            println!("room {i}: {:?} {:?}", plan.witness, plan.socket);
+        }
+        room.ever_dropped |= plan.drops();
         plan.socket.slow_timeout =
             self.random
                 .pick(&[2 * SECOND, 8 * SECOND, Duration::from_secs(3600)]);
@@ -230,6 +242,79 @@ impl Schedule {
             actor.before = actor.before.max(before);
         }
         self.apply(None, None);
+    }
+
+    /// Those who stay may be treated otherwise when they are slow, or get messages with a stamp, or without;
+    /// their record may have another format, or come, or go. What was taken before is passed on as it was
+    /// then.
+    fn rework(&mut self, i: usize) {
+        let room = &self.rooms[i];
+        let mut plan = room.plan.clone();
+        let is_echo = plan.is(ServiceKind::Echo);
+        if self.random.one_in(2) {
+            plan.socket.slow_client =
+                self.random
+                    .pick(&[SlowClient::Wait, SlowClient::Disconnect, SlowClient::Drop]);
+        }
+        let is_framed = matches!(
+            plan.socket.framing,
+            Framing::Lines | Framing::Nul | Framing::LengthPrefixed
+        );
+        if plan.is(ServiceKind::Relay) && is_framed && self.random.one_in(2) {
+            plan.socket.stamp = !plan.socket.stamp;
+        }
+        // What is missing must be found by what came.
+        let is_silent = plan.drops() && !plan.socket.stamp;
+        let was_silent = room.plan.drops() && !room.plan.socket.stamp;
+        if (is_silent && !plan.tagged) || (plan.bytewise() && is_silent != was_silent) {
+            return;
+        }
+        if self.quotas.is_some() && plan.longest() > self.longest {
+            return;
+        }
+        if plan.socket.record.is_some() || !plan.bytewise() {
+            plan.socket.record = match self.random.below(3) {
+                0 => Some(record(&mut self.random)),
+                1 => plan.socket.record,
+                _ => None,
+            };
+        }
+        let has_record = plan.socket.record.is_some();
+        let of_room = self.actors.iter_mut().filter(|actor| actor.room == i);
+        match plan.witness {
+            Witness::Record if has_record => {}
+            Witness::Record if is_echo => {
+                plan.witness = Witness::Nobody;
+                of_room.for_each(|actor| actor.echoed = actor.taken);
+            }
+            Witness::Record => plan.socket.record.clone_from(&room.plan.socket.record),
+            Witness::Nobody if has_record => {
+                let whole: usize = self
+                    .actors
+                    .iter()
+                    .filter(|actor| actor.room == i)
+                    .map(Actor::whole)
+                    .sum();
+                if !plan.tagged || room.taken(&self.world) != whole {
+                    return;
+                }
+                plan.witness = Witness::Record;
+                let of_room = self.actors.iter_mut().filter(|actor| actor.room == i);
+                for actor in of_room {
+                    actor.taken = actor.whole();
+                }
+            }
+            Witness::Nobody if plan.drops() && !room.plan.drops() => {
+                of_room.for_each(|actor| actor.receiver.may_drop_the_rest());
+            }
+            Witness::Nobody | Witness::Listener | Witness::Talker => {}
+        }
+        for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
+            if actor.receiver.to_be_told() > 0 {
+                actor.gaps += LONGEST_GAP;
+            }
+        }
+        self.rooms[i].plan = plan;
     }
 
     /// Messages may be longer, or no longer so long: those that were begun are passed on.

@@ -1,9 +1,6 @@
 //! What must hold after every step, whenever the hub is at rest, and in the end.
 
-use udsd::{
-    config::{ServiceKind, SlowClient},
-    connection::Watch,
-};
+use udsd::{config::ServiceKind, connection::Watch};
 
 use crate::{plan::Witness, room::Room, schedule::Schedule, world::READ_BUFFER};
 
@@ -70,7 +67,7 @@ impl Schedule {
     fn check_bounds(&mut self, i: usize) {
         let room = self.room(i);
         let actor = &self.actors[i];
-        let owed = actor.receiver.owed();
+        let owed = actor.receiver.surely_owed();
         let size = room.plan.socket.queue_size.max(actor.before);
         if room.is_relay() && room.waits() && !actor.is_cut_off() && !actor.gone {
             assert!(
@@ -86,6 +83,7 @@ impl Schedule {
                 "collect wrote to a client"
             );
         }
+        let owed = actor.receiver.owed();
         assert!(owed <= size + READ_BUFFER, "{owed} bytes are held");
         if room.dismissed {
             return;
@@ -159,12 +157,7 @@ impl Schedule {
         let actor = &self.actors[i];
         let all_taken = plan.witness == Witness::Nobody || actor.taken == actor.whole();
         let owed = actor.receiver.owed();
-        let served = match (socket.slow_client, socket.stamp) {
-            // Without a stamp a gap is not told.
-            (SlowClient::Drop, false) => true,
-            (SlowClient::Drop, true) => actor.receiver.open() == 0,
-            _ => actor.receiver.is_served(),
-        };
+        let served = actor.receiver.is_served();
         if actor.killed || actor.gone || self.abandoned {
             return;
         }
@@ -204,7 +197,8 @@ impl Schedule {
         {
             return;
         }
-        if room.disconnects() && owed > socket.queue_size {
+        // A gap may wait with what it is owed.
+        if room.disconnects() && (owed > socket.queue_size || actor.receiver.is_unsure()) {
             return;
         }
         if let Some(timeout) = socket.idle_timeout
@@ -330,22 +324,21 @@ impl Schedule {
                 "client {number} was forgotten by the stop"
             );
         }
-        if room.plan.socket.slow_client == SlowClient::Drop {
-            if !for_room && !lined_up && !held_up {
-                let open = actor.receiver.open();
-                assert!(
-                    !room.plan.socket.stamp || open == 0,
-                    "client {number} has room and was not told of {open} messages"
-                );
-                self.actors[i].receiver.rest_is_dropped();
-            }
-            return;
+        if !for_room && !lined_up && !held_up {
+            let untold = actor.receiver.to_be_told();
+            assert!(
+                untold == 0,
+                "client {number} has room and was not told of {untold} messages"
+            );
+            self.actors[i].receiver.what_waits_is_dropped();
         }
-        let owed = actor.receiver.owed();
+        let actor = &self.actors[i];
+        let owed = actor.receiver.surely_owed();
         assert!(
             owed == 0 || for_room || lined_up,
             "client {number} is owed {owed} bytes and nothing brings it back"
         );
+        let room = &self.rooms[actor.room];
         if room.disconnects() && is_relay {
             assert!(
                 owed <= room.plan.socket.queue_size.max(actor.before),

@@ -273,9 +273,16 @@ impl Schedule {
         self.world.apply(sockets, renewals, &limits());
     }
 
+    /// More or less may wait for the record, which may have another format; beside echo it may come or go.
     fn resize(&mut self, room: usize) {
-        if let Some(record) = &mut self.rooms[room].socket.record {
-            record.queue_size = 65 + self.random.below(200) as usize;
+        self.look();
+        let socket = &mut self.rooms[room].socket;
+        match (&mut socket.record, socket.service) {
+            (record, ServiceKind::Echo) if self.random.one_in(2) => {
+                *record = record.is_none().then(|| self::record(&mut self.random));
+            }
+            (Some(record), _) => *record = self::record(&mut self.random),
+            (None, _) => {}
         }
         self.apply(None, None);
     }
@@ -382,7 +389,12 @@ impl Room {
     fn look(&mut self, world: &World) {
         self.held.append(&mut self.queue.borrow_mut().received);
         let Some(format) = self.socket.record.as_ref().map(|record| record.format) else {
-            while let Some((from, bytes)) = self.held.pop_front() {
+            let recorded = world.records[self.place].len();
+            assert_eq!(recorded, self.seen, "lines of a record that is not there");
+            // After a record has gone, what waited for it is taken in the next turn.
+            let taken = world.hub.sockets()[self.place].counters().messages as usize;
+            while self.taken < taken {
+                let (from, bytes) = self.held.pop_front().expect("nobody's was taken");
                 self.take(from, bytes);
             }
             return;
@@ -424,11 +436,15 @@ fn rules(random: &mut Random, number: usize) -> config::Socket {
         service,
         message_size: 100,
         slow_timeout: HOUR,
-        record: has_record.then(|| Record {
-            format: random.pick(&[Format::Raw, Format::Json]),
-            queue_size: 65 + random.below(200) as usize,
-            ..Record::default()
-        }),
+        record: has_record.then(|| record(random)),
         ..base()
+    }
+}
+
+fn record(random: &mut Random) -> Record {
+    Record {
+        format: random.pick(&[Format::Raw, Format::Json]),
+        queue_size: 65 + random.below(200) as usize,
+        ..Record::default()
     }
 }

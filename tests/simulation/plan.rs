@@ -64,7 +64,9 @@ impl Plan {
         let tagged = match witness {
             Witness::Record | Witness::Listener => true,
             // What is missing must be found by what came.
-            Witness::Talker | Witness::Nobody => slow_client == SlowClient::Drop && !stamp,
+            Witness::Talker | Witness::Nobody => {
+                (slow_client == SlowClient::Drop && !stamp) || random.one_in(2)
+            }
         };
         let message_size = if tagged {
             random.pick(&[10, 16, 40, 100])
@@ -86,11 +88,9 @@ impl Plan {
         };
         let queue_size =
             longest(message_size, stamp) + random.below(3) as usize * random.below(60) as usize;
-        let record = (witness == Witness::Record).then(|| Record {
-            format: random.pick(&[Format::Raw, Format::Json]),
-            queue_size: 65 + random.below(400) as usize,
-            ..Record::default()
-        });
+        let may_come = service == ServiceKind::Relay && framing != Framing::None;
+        let has_record = witness == Witness::Record || (may_come && random.one_in(4));
+        let record = has_record.then(|| record(random));
         let idle_timeout = random.pick(&[None, None, Some(HOUR), Some(3 * SECOND)]);
         // The kernel's packets are to the hub a stream of which each message is whole.
         let kind = match framing {
@@ -122,6 +122,11 @@ impl Plan {
     /// The most bytes that one message can have on its way to a client.
     pub fn longest(&self) -> usize {
         longest(self.socket.message_size, self.socket.stamp)
+    }
+
+    /// What finds no room is dropped.
+    pub fn drops(&self) -> bool {
+        self.socket.slow_client == SlowClient::Drop && !self.is(ServiceKind::Collect)
     }
 
     pub fn is(&self, service: ServiceKind) -> bool {
@@ -269,6 +274,14 @@ impl Plan {
             Framing::Fixed(size) | Framing::CString(size) => whole(size),
             Framing::None | Framing::Syslog => whole(1),
         }
+    }
+}
+
+pub fn record(random: &mut Random) -> Record {
+    Record {
+        format: random.pick(&[Format::Raw, Format::Json]),
+        queue_size: 65 + random.below(400) as usize,
+        ..Record::default()
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Room {
     pub came_after: bool,
     /// What the socket's counter said when this began.
     base: usize,
-    /// The number of the last message before.
+    /// The number of the last message that had one.
     pub numbered: usize,
     /// How much its clients have to read in `slow-timeout`, bytes.
     pub half: usize,
@@ -46,15 +46,22 @@ pub struct Room {
     pub unwritten: usize,
     /// Clients that wait for room in that, by their keys.
     pub line: Vec<usize>,
-    /// Bytes of the record or of the listener's stream that were looked at.
+    /// Bytes of the listener's stream that were looked at.
     seen: usize,
+    /// Bytes of the record that were looked at.
+    recorded: usize,
+    /// What the record is to have behind them, where its messages are known from elsewhere.
+    lines: Vec<u8>,
+    /// Its `slow-client` has been "drop".
+    pub ever_dropped: bool,
 }
 
 impl Room {
-    /// `seen`: bytes of its record that were there before.
-    pub fn new(plan: Plan, index: usize, place: usize, seen: usize) -> Self {
+    /// `recorded`: bytes of its record that were there before.
+    pub fn new(plan: Plan, index: usize, place: usize, recorded: usize) -> Self {
         Room {
             half: plan.socket.queue_size / 2,
+            ever_dropped: plan.drops(),
             idle_since: Duration::ZERO,
             plan,
             index,
@@ -70,17 +77,10 @@ impl Room {
             times: Vec::new(),
             unwritten: 0,
             line: Vec::new(),
-            seen,
+            seen: 0,
+            recorded,
+            lines: Vec::new(),
         }
-        .at_its_start()
-    }
-
-    /// A listener's stream begins with it.
-    fn at_its_start(mut self) -> Self {
-        if self.plan.witness == Witness::Listener {
-            self.seen = 0;
-        }
-        self
     }
 
     /// It is in place of another one of the same name, whose last message had this number.
@@ -90,15 +90,6 @@ impl Room {
         self.base = self.taken(world);
         self.numbered = numbered;
         self
-    }
-
-    /// The number of its last message.
-    pub fn last_number(&self) -> usize {
-        if self.is_numbered() {
-            self.numbered + self.position
-        } else {
-            self.numbered
-        }
     }
 
     pub fn is_numbered(&self) -> bool {
@@ -148,7 +139,7 @@ impl Room {
     }
 
     pub fn drops(&self) -> bool {
-        self.plan.socket.slow_client == SlowClient::Drop && !self.plan.is(ServiceKind::Collect)
+        self.plan.drops()
     }
 
     pub fn disconnects(&self) -> bool {
@@ -208,9 +199,9 @@ impl Room {
         match self.plan.witness {
             Witness::Record => {
                 let record = &world.records[self.place];
-                while let Some(length) = record[self.seen..].iter().position(|&b| b == b'\n') {
-                    let line = &record[self.seen..self.seen + length];
-                    self.seen += length + 1;
+                while let Some(length) = record[self.recorded..].iter().position(|&b| b == b'\n') {
+                    let line = &record[self.recorded..self.recorded + length];
+                    self.recorded += length + 1;
                     self.follow_record(line, actors, now);
                 }
             }
@@ -227,19 +218,40 @@ impl Room {
             Witness::Nobody => {
                 for actor in actors.iter_mut().filter(|actor| actor.room == self.index) {
                     while actor.echoed < actor.whole() {
-                        actor.receiver.push(&actor.messages[actor.echoed]);
+                        let message = &actor.messages[actor.echoed];
+                        actor.receiver.push(&self.plan, message);
                         actor.echoed += 1;
                     }
                 }
+                self.compare_record(world);
                 return;
             }
         }
+        self.compare_record(world);
         let (known, counted) = (self.position, self.taken(world));
         // A record beside echo has also what found no room on its way back.
         assert!(
             self.plan.is(ServiceKind::Echo) || known <= counted,
             "{known} messages came, {counted} are counted"
         );
+    }
+
+    /// Its record has what was taken while there was one, and nothing else.
+    fn compare_record(&mut self, world: &World) {
+        if self.plan.witness == Witness::Record {
+            return;
+        }
+        let new = &world.records[self.place][self.recorded..];
+        let length = new.len().min(self.lines.len());
+        assert!(
+            new[..length] == self.lines[..length]
+                && (self.lags(world) || new.len() == self.lines.len()),
+            "the record has {:?} where {:?} is next",
+            new.escape_ascii().to_string(),
+            self.lines.escape_ascii().to_string()
+        );
+        self.recorded += length;
+        self.lines.drain(..length);
     }
 
     fn follow_record(&mut self, line: &[u8], actors: &mut [Actor], now: Duration) {
@@ -249,20 +261,7 @@ impl Room {
             _ => tag(line),
         };
         let from = find(actors, self.index, number);
-        let body = self.next_body(&actors[from]);
-        let expected = match format {
-            Format::Json => self
-                .plan
-                .json(
-                    self.numbered + self.position + 1,
-                    number,
-                    actors[from].uid,
-                    now,
-                    body,
-                )
-                .into_bytes(),
-            _ => body.to_vec(),
-        };
+        let expected = self.line_of(format, &actors[from], now);
         assert!(
             line == expected,
             "the record has {:?} where {:?} is next of client {number}",
@@ -299,6 +298,22 @@ impl Room {
         self.take(from, actors, now);
     }
 
+    /// The next message of `from`, as the record has it.
+    fn line_of(&self, format: Format, from: &Actor, at: Duration) -> Vec<u8> {
+        let body = self.next_body(from);
+        match format {
+            Format::Json => self.json(from, at, body),
+            _ => body.to_vec(),
+        }
+    }
+
+    fn json(&self, from: &Actor, at: Duration, body: &[u8]) -> Vec<u8> {
+        let json = self
+            .plan
+            .json(self.numbered + 1, from.number, from.uid, at, body);
+        json.into_bytes()
+    }
+
     fn next_body<'a>(&self, from: &'a Actor) -> &'a [u8] {
         match from.messages.get(from.taken) {
             Some(message) => self.plan.body_of(message),
@@ -311,14 +326,7 @@ impl Room {
         let body = self.next_body(from);
         if self.plan.socket.stamp {
             let at = self.time_of(self.position, now);
-            let json = self.plan.json(
-                self.numbered + self.position + 1,
-                from.number,
-                from.uid,
-                at,
-                body,
-            );
-            self.plan.framed(json.into_bytes())
+            self.plan.framed(self.json(from, at, body))
         } else {
             from.messages[from.taken].clone()
         }
@@ -328,7 +336,16 @@ impl Room {
     fn take(&mut self, from: usize, actors: &mut [Actor], now: Duration) {
         let (index, position) = (self.index, self.position);
         let passed = self.passed_on(&actors[from], now);
+        if let Some(record) = &self.plan.socket.record
+            && self.plan.witness != Witness::Record
+        {
+            let at = self.time_of(position, now);
+            let mut line = self.line_of(record.format, &actors[from], at);
+            self.lines.append(&mut line);
+            self.lines.push(b'\n');
+        }
         self.position += 1;
+        self.numbered += usize::from(self.is_numbered());
         let sender = &mut actors[from];
         sender.taken += 1;
         assert!(
@@ -342,18 +359,19 @@ impl Room {
                     *i != from && actor.room == index && !actor.over && actor.joined <= position
                 });
                 for (_, other) in others {
-                    other.receiver.push(&passed);
+                    other.receiver.push(&self.plan, &passed);
                 }
             }
-            ServiceKind::Echo => sender.receiver.push(&passed),
+            ServiceKind::Echo => sender.receiver.push(&self.plan, &passed),
             ServiceKind::Collect => {}
         }
     }
 
     /// Whether what `actor` is owed shows that something waits behind it: not of an echo without a
-    /// record that had more room before.
+    /// record that had more room before, nor while it may be owed what was dropped.
     pub fn knows(&self, actor: &Actor) -> bool {
-        self.plan.witness != Witness::Nobody || actor.before == 0 || self.dismissed
+        let is_sure = self.plan.witness != Witness::Nobody || actor.before == 0;
+        self.dismissed || (is_sure && !actor.receiver.is_unsure())
     }
 
     /// Whether there is no room for what waits to be passed on to this client.
@@ -366,6 +384,9 @@ impl Room {
         }
         if !self.waits() {
             return false;
+        }
+        if receiver.receiver.is_unsure() {
+            return receiver.awaits_room();
         }
         let (owed, size) = (receiver.receiver.owed(), self.plan.socket.queue_size);
         if !self.is_relay() {

@@ -310,7 +310,7 @@ impl Schedule {
         self.world.hub.fail(key, reason, now);
         let queued = undelivered(&self.world) - before;
         let queue_size = self.rooms[room].plan.socket.queue_size;
-        let queue_size = queue_size.max(self.actors[i].before);
+        let queue_size = queue_size.max(self.actors[i].before) + self.actors[i].gaps;
         assert!(
             queued <= queue_size,
             "{queued} bytes in a queue of {queue_size}"
