@@ -198,10 +198,16 @@ impl<S: Stream> Hub<S> {
         let mut client = Connection::new(id, peer, socket as u32, stream, now.instant);
         client.user = self.users.enter(peer.uid);
         let key = self.clients.insert(client);
-        if let Some(relay) = rules.service.relay() {
-            relay.join(key, peer.uid);
-            self.clients[key].receiver = true;
-        }
+        rules.service.join(
+            key,
+            &mut Outbox::new(
+                &mut self.clients,
+                &mut self.limits,
+                &mut self.effects,
+                rules.queue_size,
+                now,
+            ),
+        );
         if let Some(timeout) = rules.idle_timeout {
             let due = now.instant + timeout;
             set(
@@ -308,10 +314,8 @@ impl<S: Stream> Hub<S> {
     fn give_out(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         for i in 0..self.sockets.len() {
             let socket = &mut self.sockets[i];
-            if let Some(relay) = socket.service.relay()
-                && relay.is_due()
-            {
-                relay.end_turn(&mut Outbox::new(
+            if socket.service.is_due() {
+                socket.service.end_turn(&mut Outbox::new(
                     &mut self.clients,
                     &mut self.limits,
                     &mut self.effects,
@@ -399,7 +403,11 @@ impl<S: Stream> Hub<S> {
             socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
         };
         let left = self.stopping && self.left;
-        !self.ready.0.is_empty() || starved || left || self.sockets.iter().any(is_due)
+        !self.ready.0.is_empty()
+            || !self.effects.is_empty()
+            || starved
+            || left
+            || self.sockets.iter().any(is_due)
     }
 
     /// When `expire` is next due.

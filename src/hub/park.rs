@@ -11,6 +11,7 @@ use crate::{
     counters::UNCOUNTABLE,
     error::Close,
     limits::Limits,
+    service::Standing,
     state::{self, Ending, State},
 };
 
@@ -134,15 +135,7 @@ impl<S: Stream> Hub<S> {
         let mut client = Connection::resume(parked, stream, now);
         let uid = client.peer.uid;
         let key = self.clients.vacant_key();
-        match socket.service.relay() {
-            Some(relay) if client.receiver && client.holds_up => relay.join_holding_up(key, uid),
-            Some(relay) if client.receiver => relay.join(key, uid),
-            _ => (client.receiver, client.holds_up) = (false, false),
-        }
-        if !(client.receiver && socket.service.stamps()) {
-            // There is nothing to tell it by.
-            client.gap = None;
-        }
+        socket.service.rejoin(key, &mut client);
         socket.present += 1;
         self.limits.keep(uid);
         client.user = self.users.enter(uid);
@@ -243,7 +236,7 @@ impl Socket {
     }
 
     fn park(&mut self, now: Now) -> state::Socket {
-        let (stamped, enough) = self.service.relay().map_or((0, 0), |relay| relay.park());
+        let Standing { stamped, enough } = self.service.park();
         state::Socket {
             name: self.name.clone(),
             retired: self.is_retired(),
@@ -262,9 +255,10 @@ impl Socket {
 
     fn resume(&mut self, parked: &state::Socket) {
         self.counters = parked.counters;
-        if let Some(relay) = self.service.relay() {
-            relay.resume((parked.stamped, parked.enough));
-        }
+        self.service.resume(Standing {
+            stamped: parked.stamped,
+            enough: parked.enough,
+        });
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.resume(parked.seq);
             record.take_lines(&parked.lines);

@@ -19,7 +19,6 @@ use crate::{
     error::{Changed, Close},
     limits::Limits,
     record::{Encoder, Record},
-    service::Service,
 };
 
 /// What a config file has of one socket.
@@ -361,11 +360,11 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.effects.failed.append(&mut failed);
-        if is_policy_changed
-            && let (Some(relay), Service::Relay(new)) = (socket.service.relay(), new.service)
-        {
+        if is_policy_changed {
             let touched = &mut self.effects.touched;
-            relay.renew(*new, &mut self.clients, touched);
+            socket
+                .service
+                .renew(new.service, &mut self.clients, touched);
         }
         if !socket.lines_up {
             // There is nothing to wait for any more, and nobody to be called by.
@@ -424,15 +423,13 @@ impl Socket {
     /// Notes the number of its last message, where messages are numbered.
     fn note_number(&mut self) {
         let recorded = self.record.as_ref().map_or(0, Record::seq);
-        let stamped = self.service.relay().map_or(0, |relay| relay.seq());
+        let stamped = self.service.park().stamped;
         self.numbered = self.numbered.max(recorded).max(stamped);
     }
 
     /// Numbers go on from `seq`.
     fn start_at(&mut self, seq: u64) {
         self.numbered = seq;
-        if let Some(relay) = self.service.relay() {
-            relay.go_on_from(seq);
-        }
+        self.service.go_on_from(seq);
     }
 }

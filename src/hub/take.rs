@@ -10,7 +10,7 @@ use crate::{
     frame::Framing,
     input::Batches,
     record::Record,
-    service::{Outbox, Sender, Service},
+    service::{Outbox, Sender},
 };
 
 /// What became of one client's messages in its turn.
@@ -98,9 +98,7 @@ impl Socket {
         };
         let messages = offered.count(served);
         so_far.messages += messages;
-        if let Some(relay) = self.service.relay() {
-            out.effects.work += messages as usize * relay.message_work();
-        }
+        out.effects.work += messages as usize * self.service.message_work();
         self.counters.messages += messages;
         self.counters.bytes += served as u64;
         if batch.truncated {
@@ -140,21 +138,23 @@ impl Socket {
     }
 
     fn policy(&self) -> SlowClient {
-        match self.service {
+        if self.service.has_receivers() {
             // It has seen to those who do not read; the sender may have to wait all the same.
-            Service::Relay(_) => SlowClient::Wait,
-            _ => self.slow_client,
+            SlowClient::Wait
+        } else {
+            self.slow_client
         }
     }
 
     /// What the messages wait for that the service has not taken.
     fn awaits<S: Stream>(&self, out: &Outbox<'_, S>) -> Option<Awaits> {
-        match (out.over, &self.service) {
-            (_, _) if out.is_turn_over => Some(Awaits::Turn),
-            (Some(_), _) => Some(Awaits::Quota),
-            (None, Service::Relay(_)) => Some(Awaits::Room),
-            // Its own queue: it goes on when it reads.
-            (None, _) => None,
+        if out.is_turn_over {
+            Some(Awaits::Turn)
+        } else if out.over.is_some() {
+            Some(Awaits::Quota)
+        } else {
+            // Else it is its own queue: it goes on when it reads.
+            self.service.has_receivers().then_some(Awaits::Room)
         }
     }
 }

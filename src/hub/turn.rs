@@ -14,7 +14,7 @@ use crate::{
     input::{Announced, Input},
     queue::Queue,
     record::Record,
-    service::{Outbox, Sender, Service},
+    service::{Outbox, Sender},
     turns::MESSAGES,
 };
 
@@ -143,12 +143,8 @@ impl<S: Stream> Hub<S> {
         }
         client.change_queue(&mut self.limits, |queue| *queue = Queue::default());
         client.gap = None;
-        client.receiver = false;
         client.is_deaf = true;
-        let held_up = mem::take(&mut client.holds_up);
-        if let Some(relay) = socket.service.relay() {
-            relay.leave(key, held_up);
-        }
+        socket.service.leave(key, client);
     }
 
     /// After a turn, or when another client's turn has changed something for this one: closes the
@@ -165,10 +161,8 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[client.socket as usize];
         let weight = client.weight();
         client.charge.settle(&mut self.limits, weight);
-        if client.holds_up
-            && let Some(relay) = socket.service.relay()
-        {
-            relay.relieve(client, socket.queue_size);
+        if client.holds_up {
+            socket.service.relieve(client, socket.queue_size);
         }
         let held_up = client.is_blocked() || client.awaits.is_some();
         if !held_up && !client.is_owed() {
@@ -269,10 +263,7 @@ impl<S: Stream> Hub<S> {
             ..
         } = &mut self.sockets[socket];
         let touched = &mut self.effects.touched;
-        let free = service
-            .relay()
-            .is_none_or(|relay| relay.frees(wait_queue, &mut self.clients, touched));
-        if free
+        if service.frees(wait_queue, &mut self.clients, touched)
             && record.as_ref().is_none_or(Record::has_room)
             && let Some(key) = wait_queue.call()
         {
@@ -294,7 +285,9 @@ impl<S: Stream> Hub<S> {
     fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
-        if let (Step::Feed(bytes), Service::Relay(_)) = (step, &socket.service) {
+        if let Step::Feed(bytes) = step
+            && socket.service.has_receivers()
+        {
             // In hand while the receivers' queues may grow.
             let held = client.charge.held() + bytes;
             client.charge.settle(&mut self.limits, held);
@@ -406,9 +399,7 @@ impl<S: Stream> Hub<S> {
         } else {
             socket.wait_queue.served(key);
         }
-        if let Some(relay) = socket.service.relay() {
-            relay.leave(key, client.holds_up);
-        }
+        socket.service.leave(key, &mut client);
         let unread = match reason {
             // After an end of file there is nothing left to read away.
             Close::Done => 0,

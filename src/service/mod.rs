@@ -1,5 +1,9 @@
 //! What udsd does with the messages of one socket. A service owns no descriptor and reads no clock:
 //! batches come in, and what it wants written goes to the `Outbox`.
+//!
+//! Its life: clients join, or come back from an earlier process; their messages are received; at the end
+//! of a turn it gives out what it gathered; clients leave; a reload renews it; it is parked. echo and
+//! collect have nothing to do but to receive.
 
 mod echo;
 mod relay;
@@ -32,6 +36,15 @@ pub enum Service {
     Collect,
 }
 
+/// Where a service stands between two turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// The number of the last message that was stamped; 0 where messages are not.
+    pub stamped: u64,
+    /// The room in its queue at which a receiver that held up senders no longer does, bytes.
+    pub enough: usize,
+}
+
 /// The sender of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender {
@@ -44,6 +57,32 @@ pub struct Sender {
 }
 
 impl Service {
+    /// Client `to` has come. It may be written to at once.
+    pub fn join<S: Stream>(&mut self, to: usize, out: &mut Outbox<'_, S>) {
+        if let Service::Relay(relay) = self {
+            relay.join(to, &mut out.clients[to]);
+        }
+    }
+
+    /// Client `key` of an earlier process goes on as it was there, as far as this service has a use for that.
+    pub fn rejoin<S: Stream>(&mut self, key: usize, client: &mut Connection<S>) {
+        match self {
+            Service::Relay(relay) if client.receiver => relay.rejoin(key, client),
+            _ => (client.receiver, client.holds_up) = (false, false),
+        }
+        if !(client.receiver && self.stamps()) {
+            // There is nothing to tell it by.
+            client.gap = None;
+        }
+    }
+
+    /// Client `key` gets no more from others.
+    pub fn leave<S: Stream>(&mut self, key: usize, client: &mut Connection<S>) {
+        if let Service::Relay(relay) = self {
+            relay.leave(key, client);
+        }
+    }
+
     /// Takes messages from the start of `batch`; returns the bytes that it took. The rest waits
     /// with its sender.
     ///
@@ -74,11 +113,76 @@ impl Service {
         }
     }
 
-    /// The relay, if it is one.
-    pub fn relay(&mut self) -> Option<&mut Relay> {
+    /// What each message costs beside its bytes, for all receivers together: where it is not part of one
+    /// write.
+    #[must_use]
+    pub fn message_work(&self) -> usize {
         match self {
-            Service::Relay(relay) => Some(relay),
-            Service::Echo | Service::Collect => None,
+            Service::Relay(relay) => relay.message_work(),
+            Service::Echo | Service::Collect => 0,
+        }
+    }
+
+    /// Gives out what it gathered in this turn.
+    pub fn end_turn<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
+        if let Service::Relay(relay) = self {
+            relay.end_turn(out);
+        }
+    }
+
+    /// `client`, which holds up senders, no longer does once it has read enough.
+    pub fn relieve<S: Stream>(&mut self, client: &mut Connection<S>, queue_size: usize) {
+        if let Service::Relay(relay) = self {
+            relay.relieve(client, queue_size);
+        }
+    }
+
+    /// Whether nobody holds up the first of `wait_queue`. Those whom nobody waits for any more hold up
+    /// nobody: they are added to `touched`.
+    pub fn frees<S: Stream>(
+        &mut self,
+        wait_queue: &WaitQueue,
+        clients: &mut Slab<Connection<S>>,
+        touched: &mut Vec<usize>,
+    ) -> bool {
+        match self {
+            Service::Relay(relay) => relay.frees(wait_queue, clients, touched),
+            Service::Echo | Service::Collect => true,
+        }
+    }
+
+    /// Takes over what a changed file says of it: `new` is of the same kind and has no clients.
+    pub fn renew<S: Stream>(
+        &mut self,
+        new: Service,
+        clients: &mut Slab<Connection<S>>,
+        touched: &mut Vec<usize>,
+    ) {
+        if let (Service::Relay(relay), Service::Relay(new)) = (self, new) {
+            relay.renew(*new, clients, touched);
+        }
+    }
+
+    /// What a later process goes on from.
+    #[must_use]
+    pub fn park(&self) -> Standing {
+        match self {
+            Service::Relay(relay) => relay.park(),
+            Service::Echo | Service::Collect => Standing::default(),
+        }
+    }
+
+    /// Goes on from where an earlier process stood.
+    pub fn resume(&mut self, standing: Standing) {
+        if let Service::Relay(relay) = self {
+            relay.resume(standing);
+        }
+    }
+
+    /// The numbers of messages go on from `seq`, or from where they stand if that is further.
+    pub fn go_on_from(&mut self, seq: u64) {
+        if let Service::Relay(relay) = self {
+            relay.go_on_from(seq);
         }
     }
 
@@ -89,6 +193,12 @@ impl Service {
             Service::Relay(relay) => relay.tell(gap),
             Service::Echo | Service::Collect => Vec::new(),
         }
+    }
+
+    /// Whether messages go to others than their sender, who may then have to wait for these.
+    #[must_use]
+    pub fn has_receivers(&self) -> bool {
+        matches!(self, Service::Relay(_))
     }
 
     /// Whether it has something to do at the end of the turn.
@@ -149,6 +259,7 @@ pub struct Outbox<'a, S> {
 
 impl<'a, S: Stream> Outbox<'a, S> {
     /// An outbox of a socket with this `queue-size`.
+    #[inline]
     pub fn new(
         clients: &'a mut Slab<Connection<S>>,
         limits: &'a mut Limits,

@@ -19,7 +19,7 @@ use slab::Slab;
 use log::Log;
 use stamp::Stamp;
 
-use super::{Outbox, Sender, WaitQueue};
+use super::{Outbox, Sender, Standing, WaitQueue};
 use crate::{
     batch::Batch,
     config::SlowClient,
@@ -109,12 +109,6 @@ impl Relay {
         self.holding_up = 0;
     }
 
-    /// The number of the last message that was stamped; 0 where messages are not.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        self.stamp.as_ref().map_or(0, Stamp::seq)
-    }
-
     /// Numbers of messages go on from `seq`, or from where they stand if that is further.
     pub fn go_on_from(&mut self, seq: u64) {
         if let Some(stamp) = &mut self.stamp {
@@ -128,30 +122,25 @@ impl Relay {
         self.stamp.is_some()
     }
 
-    /// The number of the last stamped message, and the room in its queue at which a receiver that held
-    /// up senders no longer does: what a later process goes on from.
+    /// What a later process goes on from.
     #[must_use]
-    pub fn park(&self) -> (u64, usize) {
-        let stamped = self.stamp.as_ref().map_or(0, Stamp::seq);
-        (stamped, self.enough)
+    pub fn park(&self) -> Standing {
+        Standing {
+            stamped: self.stamp.as_ref().map_or(0, Stamp::seq),
+            enough: self.enough,
+        }
     }
 
     /// Goes on from where an earlier process stood.
-    pub fn resume(&mut self, (stamped, enough): (u64, usize)) {
-        if let Some(stamp) = &mut self.stamp {
-            stamp.pass(stamped.saturating_sub(stamp.seq()));
-        }
-        self.enough = enough;
+    pub fn resume(&mut self, standing: Standing) {
+        self.go_on_from(standing.stamped);
+        self.enough = standing.enough;
     }
 
-    /// As `join`, of one for whom senders wait.
-    pub fn join_holding_up(&mut self, key: usize, uid: u32) {
-        self.join(key, uid);
-        self.holding_up += 1;
-    }
-
-    /// Client `key` of user `uid` gets what comes from now on.
-    pub fn join(&mut self, key: usize, uid: u32) {
+    /// Client `key` gets what comes from now on.
+    pub fn join<S>(&mut self, key: usize, client: &mut Connection<S>) {
+        client.receiver = true;
+        let uid = client.peer.uid;
         self.members.push(Member {
             key,
             uid,
@@ -160,15 +149,22 @@ impl Relay {
         *self.users.entry(uid).or_default() += 1;
     }
 
-    /// Client `key` gets no more. `held_up`: senders waited for it.
-    pub fn leave(&mut self, key: usize, held_up: bool) {
+    /// As `join`, of a client of an earlier process, for whom senders may wait.
+    pub fn rejoin<S>(&mut self, key: usize, client: &mut Connection<S>) {
+        self.join(key, client);
+        self.holding_up += usize::from(client.holds_up);
+    }
+
+    /// Client `key` gets no more.
+    pub fn leave<S>(&mut self, key: usize, client: &mut Connection<S>) {
         if let Some(place) = self.members.iter().position(|member| member.key == key) {
             let member = self.members.swap_remove(place);
             self.forget(member.uid);
         }
-        if held_up {
+        if mem::take(&mut client.holds_up) {
             self.holding_up -= 1;
         }
+        client.receiver = false;
     }
 
     fn forget(&mut self, uid: u32) {
