@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType,
     faults::Faults,
-    keys::{self, Effect},
+    keys::{self, Effect, Setting},
     value::show_size,
 };
 use crate::{frame::Framing, lock};
@@ -328,15 +328,16 @@ fn limits(config: &Config, faults: &mut Faults) {
 
 /// A key that is not available yet must have its default.
 fn not_available_yet(config: &Config, faults: &mut Faults) {
-    let defaults = keys::defaults();
     for table in keys::tables(config) {
-        let same = defaults.iter().find(|same| same.kind == table.kind);
-        let not_yet = |(key, _): &&(&keys::Key, _)| key.effect == Effect::NotYet;
-        for (key, value) in table.keys.iter().filter(not_yet) {
-            let default = same.and_then(|same| same.get(key.name));
-            if let Some(default) = default.filter(|default| *default != value) {
+        for Setting {
+            key,
+            value,
+            default,
+        } in table.settings
+        {
+            if key.effect == Effect::NotYet && value != default {
                 let key = format!("{}.{}", table.name, key.name);
-                let setting = faults.setting(&key, value);
+                let setting = faults.setting(&key, &value);
                 let message = format!("{setting} is not available yet: leave it at {default}");
                 faults.not_yet(&key, &message);
             }

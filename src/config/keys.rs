@@ -209,19 +209,24 @@ keys! {
         "not available yet";
 }
 
-impl<T> Keys<T> {
+impl<T: Default> Keys<T> {
     /// All of them, in the order of the manual.
     pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
         self.rows.iter().map(|row| &row.key)
     }
 
     fn table(&self, of_socket: &str, values: &T) -> Table {
-        let rows = self.rows.iter();
+        let (rows, defaults) = (self.rows.iter(), T::default());
+        let setting = |row: &'static Row<T>| Setting {
+            key: &row.key,
+            value: (row.show)(values),
+            default: (row.show)(&defaults),
+        };
         Table {
             name: self.kind.replace("NAME", of_socket),
             kind: self.kind,
             meaning: self.meaning,
-            keys: rows.map(|row| (&row.key, (row.show)(values))).collect(),
+            settings: rows.map(setting).collect(),
         }
     }
 }
@@ -233,15 +238,22 @@ pub(super) struct Table {
     /// The name of all tables of its kind, as "socket.NAME.record".
     pub(super) kind: &'static str,
     pub(super) meaning: &'static str,
-    pub(super) keys: Vec<(&'static Key, Value)>,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// A key with its value.
+pub(super) struct Setting {
+    pub(super) key: &'static Key,
+    pub(super) value: Value,
+    /// What it would be where the file does not say.
+    pub(super) default: Value,
 }
 
 impl Table {
     /// The value of a key.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        let mut keys = self.keys.iter();
-        keys.find(|(key, _)| key.name == name)
-            .map(|(_, value)| value)
+        let mut all = self.settings.iter();
+        all.find(|of| of.key.name == name).map(|of| &of.value)
     }
 }
 
@@ -254,7 +266,7 @@ pub(super) fn tables(config: &Config) -> Vec<Table> {
     for socket in &config.sockets {
         let mut table = SOCKET.table(&socket.name, socket);
         if let Address::Abstract(_) = socket.address {
-            table.keys.retain(|(key, _)| !key.is_of_file());
+            table.settings.retain(|of| !of.key.is_of_file());
         }
         out.push(table);
         let record = socket.record.as_ref();
@@ -285,7 +297,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<(String, &'static Key)> {
         let Some(old) = before.iter().find(|old| old.name == table.name) else {
             continue;
         };
-        for (key, value) in table.keys {
+        for Setting { key, value, .. } in table.settings {
             if old.get(key.name).is_some_and(|old| *old != value) {
                 out.push((format!("{}.{}", table.name, key.name), key));
             }

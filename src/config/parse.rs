@@ -318,8 +318,8 @@ mod tests {
         let lines = config(&shipped()).lines;
         for table in keys::defaults() {
             let name = table.kind.replace("NAME", "udsd");
-            for (key, _) in table.keys {
-                let key = join(&name, key.name);
+            for setting in table.settings {
+                let key = join(&name, setting.key.name);
                 assert!(lines.contains_key(&key), "{key}");
             }
         }

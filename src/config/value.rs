@@ -52,15 +52,15 @@ pub(super) fn kind(value: &DeValue<'_>) -> String {
     format!("{article} {kind}")
 }
 
+/// The fault of a value of the wrong type.
+fn must_be(value: &DeValue<'_>, what: &str) -> String {
+    format!("is {} and must be {what}", kind(value))
+}
+
 /// A string; `example` is one.
 pub(super) fn text<'a>(value: &'a DeValue<'_>, example: &str) -> Result<&'a str, String> {
-    value.as_str().ok_or_else(|| {
-        format!(
-            "is {} and must be a string, as {}",
-            kind(value),
-            quote(example)
-        )
-    })
+    let text = value.as_str();
+    text.ok_or_else(|| must_be(value, &format!("a string, as {}", quote(example))))
 }
 
 /// One of the words of `T`, or what else its `FromStr` reads.
@@ -72,9 +72,8 @@ pub(super) fn word<T: FromStr<Err = String>>(
 }
 
 pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| format!("is {} and must be true or false", kind(value)))
+    let flag = value.as_bool();
+    flag.ok_or_else(|| must_be(value, "true or false"))
 }
 
 fn integer(number: &DeInteger<'_>) -> Option<i128> {
@@ -88,10 +87,8 @@ pub(super) fn count<T: TryFrom<u64>>(
 ) -> Result<T, String> {
     let (least, most) = (range.start(), range.end());
     let Some(number) = value.as_integer() else {
-        return Err(format!(
-            "is {} and must be a whole number from {least} to {most}",
-            kind(value)
-        ));
+        let what = format!("a whole number from {least} to {most}");
+        return Err(must_be(value, &what));
     };
     integer(number)
         .and_then(|n| u64::try_from(n).ok())
@@ -115,12 +112,7 @@ pub(super) fn size<T: TryFrom<u64>>(
             (number.to_string(), bytes)
         }
         DeValue::String(text) => (quote(text), read_size(text)?),
-        _ => {
-            return Err(format!(
-                "is {} and must be a size, as \"64KiB\"",
-                kind(value)
-            ));
-        }
+        _ => return Err(must_be(value, "a size, as \"64KiB\"")),
     };
     bytes
         .filter(|bytes| range.contains(bytes))
@@ -192,20 +184,15 @@ fn span_text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
         DeValue::Integer(number) => Err(format!(
             "{number} lacks its unit: write a span of time as a string, as \"{number}s\" or \"{number}ms\""
         )),
-        _ => Err(format!(
-            "is {} and must be a span of time, as \"5s\"",
-            kind(value)
-        )),
+        _ => Err(must_be(value, "a span of time, as \"5s\"")),
     }
 }
 
 fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, String> {
+    let given = quote(text);
     let out_of_range = || {
         let (least, most) = (show_span(shortest), show_span(bounds::LONGEST));
-        format!(
-            "{} is out of range: write a span from {least} to {most}{or}",
-            quote(text)
-        )
+        format!("{given} is out of range: write a span from {least} to {most}{or}")
     };
     if text.bytes().filter(u8::is_ascii_digit).count() > SPAN_DIGITS {
         return Err(out_of_range());
@@ -220,26 +207,17 @@ fn read_span(text: &str, shortest: Duration, or: &str) -> Result<Duration, Strin
     let span = humantime::parse_duration(text).map_err(|error| match error {
         humantime::DurationError::NumberOverflow => out_of_range(),
         humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
-            format!(
-                "{} lacks its unit: write ms, s, min, h or days behind it{or}",
-                quote(text)
-            )
+            format!("{given} lacks its unit: write ms, s, min, h or days behind it{or}")
         }
         humantime::DurationError::UnknownUnit { unit, .. } => {
-            format!(
-                "{} is no unit of time: write ms, s, min, h or days{or}",
-                quote(&unit)
-            )
+            let unit = quote(&unit);
+            format!("{unit} is no unit of time: write ms, s, min, h or days{or}")
         }
-        _ => format!(
-            "{} is no span of time: write one as \"250ms\" or \"5min\"{or}",
-            quote(text)
-        ),
+        _ => format!("{given} is no span of time: write one as \"250ms\" or \"5min\"{or}"),
     })?;
-    if (shortest..=bounds::LONGEST).contains(&span) {
-        Ok(span)
-    } else {
-        Err(out_of_range())
+    match (shortest..=bounds::LONGEST).contains(&span) {
+        true => Ok(span),
+        false => Err(out_of_range()),
     }
 }
 
@@ -255,30 +233,20 @@ pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
                 "{number} is an integer and a mode is an octal string: write \"{right:0>4}\""
             ));
         }
-        _ => {
-            return Err(format!(
-                "is {} and must be an octal string, as \"0660\"",
-                kind(value)
-            ));
-        }
+        _ => return Err(must_be(value, "an octal string, as \"0660\"")),
     };
-    let octal = (1..=5).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    let mode = u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|_| octal)
-        .ok_or_else(|| {
-            format!(
-                "{} is no mode: write up to four octal digits, as \"0660\"",
-                quote(text)
-            )
-        })?;
-    if mode > 0o777 {
-        return Err(format!(
-            "{} is over \"0777\": permission bits alone can be set",
-            quote(text)
-        ));
+    let given = quote(text);
+    // Not a sign, which the standard library would take.
+    let is_octal = text.len() <= 5 && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(mode),
+        Ok(_) if is_octal => Err(format!(
+            "{given} is over \"0777\": permission bits alone can be set"
+        )),
+        _ => Err(format!(
+            "{given} is no mode: write up to four octal digits, as \"0660\""
+        )),
     }
-    Ok(mode)
 }
 
 /// A user or group, by name or number; "" where nobody is named.
@@ -288,12 +256,7 @@ pub(super) fn name_or_number(value: &DeValue<'_>) -> Result<String, String> {
         DeValue::Integer(number) => {
             integer(number).map_or_else(|| number.to_string(), |n| n.to_string())
         }
-        _ => {
-            return Err(format!(
-                "is {} and must be a name or a number, as \"www-data\"",
-                kind(value)
-            ));
-        }
+        _ => return Err(must_be(value, "a name or a number, as \"www-data\"")),
     };
     // The last number stands for "no change" in chown(2).
     if text.bytes().all(|b| b.is_ascii_digit()) {
@@ -318,10 +281,7 @@ pub(super) fn name_or_number(value: &DeValue<'_>) -> Result<String, String> {
 /// Users or groups, by names or numbers.
 pub(super) fn users(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let Some(list) = value.as_array() else {
-        return Err(format!(
-            "is {} and must be an array of names, as [\"www-data\"]",
-            kind(value)
-        ));
+        return Err(must_be(value, "an array of names, as [\"www-data\"]"));
     };
     let named = |value: &DeValue<'_>| match name_or_number(value)? {
         name if name.is_empty() => Err("\"\" names nobody: leave it out".into()),

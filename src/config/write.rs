@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Config, keys};
+use super::{
+    Config,
+    keys::{self, Setting},
+};
 
 /// Width of a setting, before its comment.
 const SETTING: usize = 35;
@@ -27,7 +30,7 @@ fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
         let gap = if out.is_empty() { "" } else { "\n" };
         let head = line(format!("[{}]", table.name), table.meaning);
         let _ = writeln!(out, "{gap}{head}");
-        for (key, value) in table.keys {
+        for Setting { key, value, .. } in table.settings {
             if key.name == "path"
                 && value
                     .as_str()
@@ -115,11 +118,8 @@ mod tests {
         let mut table = "| key | default | on reload | meaning |\n|---|---|---|---|\n".to_owned();
         for found in keys::defaults() {
             let _ = writeln!(table, "| **`[{}]`** | | | {} |", found.kind, found.meaning);
-            for (key, value) in found
-                .keys
-                .iter()
-                .filter(|(key, _)| key.effect != Effect::NotYet)
-            {
+            let there = |of: &&Setting| of.key.effect != Effect::NotYet;
+            for Setting { key, value, .. } in found.settings.iter().filter(there) {
                 let default = match key.name {
                     "path" => String::new(),
                     _ => format!("`{value}` "),
