@@ -23,6 +23,7 @@ use std::{
 
 use harness::{Folder, has_program};
 use rustix::process::geteuid;
+use udsd::config::keys::{self, Effect};
 
 const GENERATOR: &str = env!("CARGO_BIN_EXE_udsd-generator");
 const HEADER: &str =
@@ -292,36 +293,26 @@ fn each_directive_follows_the_keys_that_name_it() {
     ];
     // What `type` is says which directives there are; what is not available yet has no other value.
     let apart = ["type", "ack"];
-    let unit = |kind: &str, other: &str| {
+    let text = |kind: &str, other: &str| {
         let path = if other.starts_with("path") {
             ""
         } else {
             "path = \"/b\"\n"
         };
         let first = "[socket.udsd]\npath = \"%t/udsd.sock\"\n[socket.b]\n";
-        let text = format!("{first}{path}type = \"{kind}\"\n{other}\n");
-        generate(&text)["udsd-b.socket"].clone()
+        format!("{first}{path}type = \"{kind}\"\n{other}\n")
     };
-    for key in udsd::config::keys::SOCKET
-        .keys()
-        .filter(|key| !apart.contains(&key.name))
-    {
+    for key in keys::SOCKET.keys().filter(|key| !apart.contains(&key.name)) {
         let (_, other) = others.iter().find(|(name, _)| *name == key.name).unwrap();
-        let mut changed = BTreeSet::new();
         let kinds: &[&str] = match key.name {
             "framing" | "stamp" => &["stream"],
             "service" | "answer-abstract" => &["datagram"],
             _ => &["stream", "datagram"],
         };
-        for kind in kinds {
-            let (before, after) = (unit(kind, ""), unit(kind, other));
-            let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
-            let differ = &lines(&before) ^ &lines(&after);
-            changed.extend(differ.iter().filter_map(|line| {
-                let (name, _) = line.split_once('=')?;
-                (name != "SourcePath").then(|| name.to_owned())
-            }));
-        }
+        let changed = kinds.iter().map(|kind| (text(kind, ""), text(kind, other)));
+        let changed: BTreeSet<_> = changed
+            .flat_map(|(a, b)| changed_directives(&a, &b))
+            .collect();
         let named = key.directives.iter().copied();
         let named: BTreeSet<_> = named
             .filter(|name| *name != "ListenSequentialPacket")
@@ -332,6 +323,61 @@ fn each_directive_follows_the_keys_that_name_it() {
             "{}",
             key.name
         );
+    }
+}
+
+/// The names of the directives that differ in the units of two files.
+fn changed_directives(before: &str, after: &str) -> BTreeSet<String> {
+    let lines = |text: &str| -> BTreeSet<(String, String)> {
+        let units = generate(text).into_iter();
+        let lines = |(name, text): (String, String)| {
+            let lines: Vec<_> = text
+                .lines()
+                .map(|line| (name.clone(), line.to_owned()))
+                .collect();
+            lines
+        };
+        units.flat_map(lines).collect()
+    };
+    let differ = &lines(before) ^ &lines(after);
+    let names = differ.iter().filter_map(|(_, line)| line.split_once('='));
+    let names = names.map(|(name, _)| name.to_owned());
+    names.filter(|name| name != "SourcePath").collect()
+}
+
+#[test]
+fn each_directive_of_the_service_follows_the_keys_that_name_it() {
+    let others = [
+        ("daemon", "log", "\"warn\""),
+        ("daemon", "drain-timeout", "\"5min\""),
+        ("daemon", "exit-on-idle", "\"9s\""),
+        ("limits", "clients", "9"),
+        ("limits", "clients-per-user", "9"),
+        ("limits", "queue-per-user", "\"9MiB\""),
+        ("limits", "queue-total", "\"99MiB\""),
+        ("socket.udsd.record", "file", "\"/srv/a/b.json\""),
+        ("socket.udsd.record", "mode", "\"0600\""),
+        ("socket.udsd.record", "queue-size", "\"9MiB\""),
+        ("socket.udsd.record", "format", "\"text\""),
+    ];
+    let tables = [
+        ("daemon", keys::DAEMON.keys().collect::<Vec<_>>()),
+        ("limits", keys::LIMITS.keys().collect()),
+        ("socket.udsd.record", keys::RECORD.keys().collect()),
+    ];
+    let text = |table: &str, line: &str| {
+        let socket = "[socket.udsd]\npath = \"/a\"\nservice = \"collect\"\nframing = \"lines\"\n";
+        format!("{socket}[{table}]\n{line}\n")
+    };
+    for (table, keys) in tables {
+        for key in keys.into_iter().filter(|key| key.effect != Effect::NotYet) {
+            let other = others
+                .iter()
+                .find(|other| (other.0, other.1) == (table, key.name));
+            let line = format!("{} = {}", key.name, other.unwrap().2);
+            let changed = changed_directives(&text(table, ""), &text(table, &line));
+            assert!(changed.iter().eq(key.directives), "{line}: {changed:?}");
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use harness::{
     AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, close_reader, connect, is_root,
     manager::passing, packets::Packets, read_all, read_n, round_trip, write_until_full,
 };
+use rustix::process::{getegid, geteuid};
+use udsd::config::keys::{self, Effect};
 
 /// A socket of this name at its path in the folder.
 fn socket(name: &str, keys: &str) -> String {
@@ -74,6 +76,50 @@ fn limits_and_access_hold_for_newcomers_and_who_is_here_stays() {
     daemon.reload_with(&socket("a", "idle-timeout = \"1ms\""));
     here.iter()
         .for_each(|client| assert_eq!(read_all(client), b""));
+}
+
+#[test]
+fn only_the_keys_that_say_so_end_clients() {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let others: [(&str, &str, String); 16] = [
+        ("path", "path = \"{dir}/a\"", "path = \"{dir}/b\"".into()),
+        ("type", "", "type = \"seqpacket\"".into()),
+        ("mode", "", "mode = \"0600\"".into()),
+        ("user", "", format!("user = {uid}")),
+        ("group", "", format!("group = {gid}")),
+        ("backlog", "", "backlog = 9".into()),
+        ("allow-users", "", format!("allow-users = [{uid}]")),
+        ("allow-groups", "", format!("allow-groups = [{gid}]")),
+        ("service", "", "service = \"relay\"".into()),
+        ("framing", "framing = \"nul\"", "framing = \"lines\"".into()),
+        ("message-size", "", "message-size = 9".into()),
+        ("queue-size", "", "queue-size = \"9MiB\"".into()),
+        ("slow-client", "", "slow-client = \"drop\"".into()),
+        ("slow-timeout", "", "slow-timeout = \"9s\"".into()),
+        ("idle-timeout", "", "idle-timeout = \"9min\"".into()),
+        ("clients", "", "clients = 9".into()),
+    ];
+    // Of datagrams or relays alone, or not available yet.
+    let apart = ["answer-abstract", "stamp", "ack"];
+    let daemon = Daemon::start(&socket("a", ""));
+    for key in keys::SOCKET.keys().filter(|key| !apart.contains(&key.name)) {
+        let (name, before, after) = others.iter().find(|other| other.0 == key.name).unwrap();
+        let path = if *name == "path" {
+            ""
+        } else {
+            "path = \"{dir}/a\"\n"
+        };
+        daemon.reload_with(&format!("[socket.a]\n{path}{before}\n"));
+        let client = daemon.connect("a");
+        round_trip(&client, b"before\0");
+        daemon.reload_with(&format!("[socket.a]\n{path}{after}\n"));
+        // Without units, a socket of another type is made in its place.
+        if key.effect == Effect::EndsClients || *name == "type" {
+            assert_eq!(read_all(&client), b"", "{name}");
+        } else {
+            round_trip(&client, b"after\0");
+        }
+    }
 }
 
 #[test]
