@@ -12,10 +12,11 @@ use std::{
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, datagrams,
+    LINGER,
+    connection::Connection,
+    datagrams,
     delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
-    link::Link,
     messages::read,
     ready::until_ready,
     standard::{CHUNK, print_messages, send_lines, standard_input, standard_output},
@@ -31,28 +32,29 @@ struct Sent {
 }
 
 /// Runs until both directions are done, or the server has closed.
-pub(crate) fn run(link: &Link) -> Result<(), Failure> {
-    converse(link, standard_input()?, standard_output()?)
+pub(crate) fn run(conn: &Connection) -> Result<(), Failure> {
+    converse(conn, standard_input()?, standard_output()?)
 }
 
 fn converse(
-    link: &Link,
+    conn: &Connection,
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
-    if !link.transport.has_end() {
-        return datagrams::converse(link, input, output);
+    if !conn.transport.has_end() {
+        return datagrams::converse(conn, input, output);
     }
     let (tell, told) = mpsc::channel::<Sent>();
     // Closed when the first bytes come, or the end.
     let (unanswered, answered) = mpsc::channel::<()>();
-    let sending = link.duplicate()?;
+    let sending = conn.duplicate()?;
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
         let mut amount = 0;
         let result =
             put_all(input, &sending, &mut amount).and_then(|()| settle(&sending, &answered));
-        let is_ours = matches!(&result, Err(failure) if !matches!(failure, Failure::Link(..)));
+        let is_ours =
+            matches!(&result, Err(failure) if !matches!(failure, Failure::Connection(..)));
         // Told before the socket is shut down, so that the receiver, once woken, knows.
         let _ = tell.send(Sent { result, amount });
         // A socket that can no longer be shut down is gone anyway.
@@ -67,13 +69,13 @@ fn converse(
         }
     });
     let mut came = 0;
-    let received = receive(link, output, unanswered, &mut came).and_then(|()| await_hang_up(link));
+    let received = receive(conn, output, unanswered, &mut came).and_then(|()| await_hang_up(conn));
     // Where the input ends together with the server, the thread that sends says so a moment later.
     let Ok(Sent { result, amount }) = told.recv_timeout(SIGN) else {
         received?;
         let text = format!(
             "{}: the server closed before standard input ended",
-            link.name
+            conn.name
         );
         return Err(Failure::Amount(text));
     };
@@ -81,30 +83,30 @@ fn converse(
     let delivery = result?;
     received?;
     if delivery == Delivery::Ended {
-        link.ended(came > 0)?;
+        conn.ended(came > 0)?;
     }
-    let what = if is_passed_through(link) {
+    let what = if is_passed_through(conn) {
         "bytes"
     } else {
         "messages"
     };
-    link.check_echo(came, amount, what)
+    conn.check_echo(came, amount, what)
 }
 
 /// Once all is sent: waits until the server has read it, and for a sign that it stays.
-fn settle(link: &Link, answered: &Receiver<()>) -> Result<Delivery, Failure> {
+fn settle(conn: &Connection, answered: &Receiver<()>) -> Result<Delivery, Failure> {
     let wait = |until| {
-        until_ready(&link.transport, PollFlags::empty(), Some(until))
-            .map_err(|source| link.broke(source))
+        until_ready(&conn.transport, PollFlags::empty(), Some(until))
+            .map_err(|source| conn.broke(source))
     };
-    let delivery = until_read(link, None, wait)?;
-    if delivery != Delivery::Read || !link.is_silent() {
+    let delivery = until_read(conn, None, wait)?;
+    if delivery != Delivery::Read || !conn.is_silent() {
         return Ok(delivery);
     }
-    if link.ends_after_us() {
+    if conn.ends_after_us() {
         // A server that has answered may end: it has refused nothing.
         let _ = answered.recv_timeout(SIGN);
-        return until_read(link, None, wait);
+        return until_read(conn, None, wait);
     }
     match is_end(wait(Instant::now() + SIGN)?) {
         true => Ok(Delivery::Ended),
@@ -114,47 +116,47 @@ fn settle(link: &Link, answered: &Receiver<()>) -> Result<Delivery, Failure> {
 
 /// End of stream may mean that the server reads on: it shut down its writing side alone. It has hung
 /// up when it has closed, or when our side has ended as well.
-fn await_hang_up(link: &Link) -> Result<(), Failure> {
-    until_ready(&link.transport, PollFlags::empty(), None)
-        .and_then(|_| link.transport.take_error())
+fn await_hang_up(conn: &Connection) -> Result<(), Failure> {
+    until_ready(&conn.transport, PollFlags::empty(), None)
+        .and_then(|_| conn.transport.take_error())
         .and_then(|error| error.map_or(Ok(()), Err))
-        .map_err(|source| link.broke(source))
+        .map_err(|source| conn.broke(source))
 }
 
 /// Whether bytes pass unchanged: there are no messages, or each line is one and no file says how long it may be.
-fn is_passed_through(link: &Link) -> bool {
-    match link.framing {
+fn is_passed_through(conn: &Connection) -> bool {
+    match conn.framing {
         Framing::None => true,
-        Framing::Lines => link.limit.is_none(),
+        Framing::Lines => conn.limit.is_none(),
         _ => false,
     }
 }
 
 /// Sends `input`; `sent` is as in `Sent`.
-fn put_all(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
-    if !is_passed_through(link) {
-        return send_lines(input, link, sent);
+fn put_all(input: impl Read, conn: &Connection, sent: &mut u64) -> Result<(), Failure> {
+    if !is_passed_through(conn) {
+        return send_lines(input, conn, sent);
     }
     let unread = |source| Failure::Standard("input", source);
-    pass(input, &link.transport, sent, unread, |e| link.broke(e))
+    pass(input, &conn.transport, sent, unread, |e| conn.broke(e))
 }
 
 /// Prints what comes; `came` counts as the amount in `Sent`. `unanswered` is dropped when the first bytes come.
 fn receive(
-    link: &Link,
+    conn: &Connection,
     output: impl Write,
     unanswered: Sender<()>,
     came: &mut u64,
 ) -> Result<(), Failure> {
     let unprinted = |source| Failure::Standard("output", source);
     // Looks only, whatever it finds.
-    let _ = until_ready(&link.transport, PollFlags::IN, None);
+    let _ = until_ready(&conn.transport, PollFlags::IN, None);
     drop(unanswered);
-    if is_passed_through(link) {
-        let reader = link.transport.reader();
-        return pass(reader, output, came, |e| link.broke(e), unprinted);
+    if is_passed_through(conn) {
+        let reader = conn.transport.reader();
+        return pass(reader, output, came, |e| conn.broke(e), unprinted);
     }
-    print_messages(link, u64::MAX, output, came)
+    print_messages(conn, u64::MAX, output, came)
 }
 
 /// Passes bytes on as they come, and counts them.
@@ -188,7 +190,7 @@ mod tests {
 
     /// Converses with a server that sends `answer`, closes its writing side and reads to the end.
     fn exchange(framing: Framing, input: &'static [u8], answer: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (link, mut server) = Link::pair(framing);
+        let (conn, mut server) = Connection::pair(framing);
         server.write_all(answer).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
         let reader = thread::spawn(move || {
@@ -197,7 +199,7 @@ mod tests {
             sent
         });
         let mut printed = Vec::new();
-        converse(&link, input, &mut printed).unwrap();
+        converse(&conn, input, &mut printed).unwrap();
         (reader.join().unwrap(), printed)
     }
 
@@ -226,9 +228,9 @@ mod tests {
 
     #[test]
     fn a_line_that_does_not_fit_is_named_and_those_before_it_are_sent() {
-        let (link, mut server) = Link::pair(Framing::Fixed(2));
+        let (conn, mut server) = Connection::pair(Framing::Fixed(2));
         let conversation =
-            thread::spawn(move || converse(&link, &b"ab\ncde\nfg\n"[..], Vec::new()));
+            thread::spawn(move || converse(&conn, &b"ab\ncde\nfg\n"[..], Vec::new()));
         let mut sent = Vec::new();
         server.read_to_end(&mut sent).unwrap();
         drop(server);
@@ -243,11 +245,11 @@ mod tests {
     #[test]
     fn a_server_that_closes_before_the_input_ends_is_told() {
         let (input, _open) = UnixStream::pair().unwrap();
-        let (link, mut server) = Link::pair(Framing::Lines);
+        let (conn, mut server) = Connection::pair(Framing::Lines);
         server.write_all(b"bye\n").unwrap();
         drop(server);
         let mut printed = Vec::new();
-        let failure = converse(&link, input, &mut printed).unwrap_err();
+        let failure = converse(&conn, input, &mut printed).unwrap_err();
         assert_eq!(printed, b"bye\n");
         assert_eq!(
             failure.to_string(),
@@ -257,10 +259,10 @@ mod tests {
 
     #[test]
     fn a_server_that_closes_with_input_unread_is_told() {
-        let (link, server) = Link::pair(Framing::Lines);
-        (&link.transport).write_all(b"unread\n").unwrap();
+        let (conn, server) = Connection::pair(Framing::Lines);
+        (&conn.transport).write_all(b"unread\n").unwrap();
         drop(server);
-        let failure = converse(&link, io::empty(), Vec::new()).unwrap_err();
+        let failure = converse(&conn, io::empty(), Vec::new()).unwrap_err();
         let text = failure.to_string();
         assert!(
             text.starts_with("/x: the server closed before it had read everything that was sent"),
@@ -270,12 +272,12 @@ mod tests {
 
     #[test]
     fn output_that_nobody_reads_is_a_closed_output() {
-        let (link, mut server) = Link::pair(Framing::Nul);
+        let (conn, mut server) = Connection::pair(Framing::Nul);
         let (output, reader) = UnixStream::pair().unwrap();
         drop(reader);
         server.write_all(b"a\0").unwrap();
         let (input, _open) = UnixStream::pair().unwrap();
-        let failure = converse(&link, input, output).unwrap_err();
+        let failure = converse(&conn, input, output).unwrap_err();
         assert!(failure.is_closed_output(), "{failure}");
     }
 }

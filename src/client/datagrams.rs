@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     LINGER, MESSAGE_LIMIT,
+    connection::Connection,
     failure::Failure,
-    link::Link,
     messages::Messages,
     ready::until_any,
     standard::{print, send_lines},
@@ -29,33 +29,33 @@ struct Sent {
 
 impl Sent {
     /// How long a silence is the end.
-    fn quiet(&self, link: &Link) -> Duration {
+    fn quiet(&self, conn: &Connection) -> Duration {
         // A server that is gone answers no more, and the kernel has thrown away the answers that were not
         // read yet (`unix_dgram_disconnected` in net/unix/af_unix.c).
-        let is_gone = matches!(self.result, Err(Failure::Link(..)));
-        if is_gone || link.service == Some(ServiceKind::Collect) {
+        let is_gone = matches!(self.result, Err(Failure::Connection(..)));
+        if is_gone || conn.service == Some(ServiceKind::Collect) {
             return Duration::ZERO;
         }
         LINGER
     }
 
     /// Whether more may come after `came` messages. Only of an echo is it known when all is back.
-    fn may_come(&self, link: &Link, came: u64) -> bool {
-        link.service != Some(ServiceKind::Echo) || came < self.count
+    fn may_come(&self, conn: &Connection, came: u64) -> bool {
+        conn.service != Some(ServiceKind::Echo) || came < self.count
     }
 }
 
 /// Sends the lines of `input` and prints what comes, until the input has ended and an echo has
 /// answered, or nothing came for a while.
 pub(super) fn converse(
-    link: &Link,
+    conn: &Connection,
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
     let (tell, told) = mpsc::channel();
     let (end, end_of_input) =
         io::pipe().map_err(|source| Failure::System("making a pipe", source))?;
-    let sending = link.duplicate()?;
+    let sending = conn.duplicate()?;
     // Never joined: it may wait for a terminal when the receiver has failed.
     thread::spawn(move || {
         let mut count = 0;
@@ -64,14 +64,14 @@ pub(super) fn converse(
         // Wakes the receiver, who then finds it told.
         drop(end_of_input);
     });
-    let mut messages = Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT);
+    let mut messages = Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT);
     let mut output = BufWriter::new(output);
     let unprinted = |source| Failure::Standard("output", source);
     let mut came = 0;
     let mut sent: Option<Sent> = None;
     let mut deadline = None;
-    while sent.as_ref().is_none_or(|sent| sent.may_come(link, came)) {
-        let mut fds = vec![PollFd::new(&link.transport, PollFlags::IN)];
+    while sent.as_ref().is_none_or(|sent| sent.may_come(conn, came)) {
+        let mut fds = vec![PollFd::new(&conn.transport, PollFlags::IN)];
         if sent.is_none() {
             fds.push(PollFd::new(&end, PollFlags::IN));
         }
@@ -85,11 +85,11 @@ pub(super) fn converse(
                 // The sender was told of the error that woke us.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => {
-                    done.map_err(|source| link.broke(source))?;
+                    done.map_err(|source| conn.broke(source))?;
                 }
             }
-            while let Some(wire) = messages.at_hand().map_err(|broken| link.garbled(broken))? {
-                print(link.framing, wire, &mut output).map_err(unprinted)?;
+            while let Some(wire) = messages.at_hand().map_err(|broken| conn.garbled(broken))? {
+                print(conn.framing, wire, &mut output).map_err(unprinted)?;
                 came += 1;
             }
             output.flush().map_err(unprinted)?;
@@ -98,14 +98,14 @@ pub(super) fn converse(
             sent = told.try_recv().ok();
         }
         if let Some(sent) = &sent {
-            deadline = Some(Instant::now() + sent.quiet(link));
+            deadline = Some(Instant::now() + sent.quiet(conn));
         }
     }
     let Some(Sent { count, result }) = sent else {
         return Ok(());
     };
     result?;
-    link.check_echo(came, count, "messages")
+    conn.check_echo(came, count, "messages")
 }
 
 #[cfg(test)]
@@ -125,8 +125,8 @@ mod tests {
         input: &[u8],
         answers: usize,
     ) -> (Result<(), Failure>, String, Duration) {
-        let (mut link, mut server) = Link::packets(SocketType::Datagram);
-        link.service = service;
+        let (mut conn, mut server) = Connection::packets(SocketType::Datagram);
+        conn.service = service;
         let lines = input.iter().filter(|&&byte| byte == b'\n').count();
         let serving = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 17];
@@ -141,7 +141,7 @@ mod tests {
         let input = io::Cursor::new(input.to_vec());
         let mut printed = Vec::new();
         let start = Instant::now();
-        let result = converse(&link, input, &mut printed);
+        let result = converse(&conn, input, &mut printed);
         let took = start.elapsed();
         serving.join().unwrap();
         (result, String::from_utf8(printed).unwrap(), took)
@@ -174,23 +174,23 @@ mod tests {
 
     #[test]
     fn nothing_is_waited_for_that_cannot_come() {
-        let (mut link, _server) = Link::packets(SocketType::Datagram);
+        let (mut conn, _server) = Connection::packets(SocketType::Datagram);
         let sent = |result| Sent { count: 1, result };
-        assert_eq!(sent(Ok(())).quiet(&link), LINGER);
-        let gone = link.broke(io::ErrorKind::ConnectionRefused.into());
-        assert_eq!(sent(Err(gone)).quiet(&link), Duration::ZERO);
-        link.service = Some(ServiceKind::Collect);
-        assert_eq!(sent(Ok(())).quiet(&link), Duration::ZERO);
+        assert_eq!(sent(Ok(())).quiet(&conn), LINGER);
+        let gone = conn.broke(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(sent(Err(gone)).quiet(&conn), Duration::ZERO);
+        conn.service = Some(ServiceKind::Collect);
+        assert_eq!(sent(Ok(())).quiet(&conn), Duration::ZERO);
     }
 
     #[test]
     fn what_comes_is_printed_while_the_input_is_open() {
-        let (link, mut server) = Link::packets(SocketType::Datagram);
+        let (conn, mut server) = Connection::packets(SocketType::Datagram);
         let (input, mut typed) = UnixStream::pair().unwrap();
         let (mut shown, output) = io::pipe().unwrap();
         thread::scope(|scope| {
-            let link = &link;
-            let conversation = scope.spawn(move || converse(link, input, output));
+            let conn = &conn;
+            let conversation = scope.spawn(move || converse(conn, input, output));
             server.write_all(b"first").unwrap();
             let mut text = [0; 6];
             shown.read_exact(&mut text).unwrap();

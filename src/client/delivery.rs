@@ -12,7 +12,7 @@ use std::{
 
 use rustix::event::PollFlags;
 
-use super::{failure::Failure, link::Link};
+use super::{connection::Connection, failure::Failure};
 use crate::config::ServiceKind;
 
 /// How long udsc watches a server that gives no sign that it took what it read: one that refuses a message
@@ -38,14 +38,14 @@ pub(super) enum Delivery {
 /// Waits until the server has read all that was sent, or `deadline`. `wait` waits for the connection
 /// up to an instant and says what there is; it may read what comes.
 pub(super) fn until_read(
-    link: &Link,
+    conn: &Connection,
     deadline: Option<Instant>,
     mut wait: impl FnMut(Instant) -> Result<PollFlags, Failure>,
 ) -> Result<Delivery, Failure> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let unread = link.transport.unread();
-        let unread = unread.map_err(|source| link.broke(source))?;
+        let unread = conn.transport.unread();
+        let unread = unread.map_err(|source| conn.broke(source))?;
         let now = Instant::now();
         let until = if unread == 0 { now } else { now + pause };
         // After the count, not before: a server that closes discards what it has not read, and then nothing
@@ -69,7 +69,7 @@ pub(super) fn is_end(ready: PollFlags) -> bool {
     ready.intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-impl Link {
+impl Connection {
     /// Whether the server ends its side once udsc has ended its own and everything is done. A relay does not: it
     /// keeps its receivers.
     pub(super) fn ends_after_us(&self) -> bool {

@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     /// No server was reached: why, for each file and address that was tried, in order.
     Unreached(Vec<String>),
     /// The connection to the server at this address broke.
-    Link(String, io::Error),
+    Connection(String, io::Error),
     /// A message cannot be put on the wire.
     Unfit {
         /// Where it stood, as "line 3 of standard input".
@@ -91,7 +91,7 @@ impl fmt::Display for Failure {
             Failure::Asked(text) | Failure::Amount(text) => f.write_str(text),
             Failure::Unreached(reasons) => f.write_str(&reasons.join("\nudsc: ")),
             // What the kernel says where a peer closes with input unread.
-            Failure::Link(address, source)
+            Failure::Connection(address, source)
                 if matches!(
                     source.kind(),
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
@@ -103,7 +103,7 @@ impl fmt::Display for Failure {
                 )
             }
             // What the kernel says where a datagram socket is gone.
-            Failure::Link(address, source)
+            Failure::Connection(address, source)
                 if matches!(
                     source.kind(),
                     io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected
@@ -111,7 +111,7 @@ impl fmt::Display for Failure {
             {
                 write!(f, "{address}: the server is gone")
             }
-            Failure::Link(address, source) => write!(f, "{address}: {}", reason(source)),
+            Failure::Connection(address, source) => write!(f, "{address}: {}", reason(source)),
             Failure::Unfit {
                 place,
                 framing,

@@ -1,12 +1,12 @@
-//! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a
-//! connected `Link`; how that is found is `target`'s.
+//! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a `Connection` to a
+//! server; `target` finds that.
 
 mod apply;
 mod connect;
+mod connection;
 mod datagrams;
 mod delivery;
 mod failure;
-mod link;
 mod listen;
 mod messages;
 mod packets;
@@ -202,10 +202,10 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let command = arguments.command.as_ref().unwrap_or(&Command::Connect);
-    let link = || target::connect(&arguments.options, command.unanswered());
+    let conn = || target::connect(&arguments.options, command.unanswered());
     match command {
         Command::Apply => apply::run(&arguments.options),
-        Command::Connect => connect::run(&link()?),
+        Command::Connect => connect::run(&conn()?),
         Command::Send {
             messages,
             wait,
@@ -215,9 +215,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 messages: *wait,
                 timeout: *timeout,
             };
-            send::run(&link()?, messages, wait)
+            send::run(&conn()?, messages, wait)
         }
-        Command::Listen { count } => listen::run(&link()?, *count),
+        Command::Listen { count } => listen::run(&conn()?, *count),
         Command::Ping {
             count,
             interval,
@@ -230,7 +230,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 timeout: *timeout,
                 size: *size,
             };
-            ping::run(&link()?, plan)
+            ping::run(&conn()?, plan)
         }
     }
 }

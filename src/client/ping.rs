@@ -13,8 +13,8 @@ use signal_hook::{consts::SIGINT, low_level::pipe};
 
 use super::{
     MESSAGE_LIMIT,
+    connection::Connection,
     failure::Failure,
-    link::Link,
     messages::Messages,
     ready::{is_passing, until_any},
     standard::standard_output,
@@ -40,37 +40,42 @@ pub(crate) struct Plan {
 }
 
 /// Pings, prints each answer and the summary.
-pub(crate) fn run(link: &Link, plan: Plan) -> Result<(), Failure> {
+pub(crate) fn run(conn: &Connection, plan: Plan) -> Result<(), Failure> {
     let system = |source| Failure::System("catching SIGINT", source);
     let (stop, signal) = UnixStream::pair().map_err(system)?;
     pipe::register(SIGINT, signal).map_err(system)?;
-    ping(link, plan, &stop, standard_output()?)
+    ping(conn, plan, &stop, standard_output()?)
 }
 
 /// As `run`, until `stop` is readable.
-fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Result<(), Failure> {
+fn ping(
+    conn: &Connection,
+    plan: Plan,
+    stop: &UnixStream,
+    output: impl Write,
+) -> Result<(), Failure> {
     // Bytes have no ends under `none`; as many as were sent are the answer.
-    let (framing, size) = match link.framing {
+    let (framing, size) = match conn.framing {
         Framing::None => (Framing::Fixed(plan.size.unwrap_or(SIZE)), plan.size),
-        Framing::Fixed(n) => (link.framing, Some(n)),
-        Framing::CString(n) => (link.framing, plan.size.or(Some(n.min(SIZE)))),
+        Framing::Fixed(n) => (conn.framing, Some(n)),
+        Framing::CString(n) => (conn.framing, plan.size.or(Some(n.min(SIZE)))),
         framing => (framing, plan.size),
     };
     let mut ping = Ping {
-        link,
+        conn,
         framing,
         size: size.unwrap_or(SIZE),
         timeout: plan.timeout,
         stop,
-        messages: Messages::new(link.transport.reader(), framing, MESSAGE_LIMIT),
+        messages: Messages::new(conn.transport.reader(), framing, MESSAGE_LIMIT),
         output,
         trips: Trips::new().map_err(|source| Failure::System("making the histogram", source))?,
     };
-    link.transport
+    conn.transport
         .set_nonblocking(true)
         .map_err(|source| Failure::System("making the connection non-blocking", source))?;
     let outcome = ping.rounds(plan.count, plan.interval);
-    let _ = link.transport.shutdown(Shutdown::Both);
+    let _ = conn.transport.shutdown(Shutdown::Both);
     if !matches!(
         outcome,
         Err(Failure::Standard(..) | Failure::Unfit { .. } | Failure::Packet { .. })
@@ -86,8 +91,8 @@ fn ping(link: &Link, plan: Plan, stop: &UnixStream, output: impl Write) -> Resul
 }
 
 struct Ping<'a, W: Write> {
-    link: &'a Link,
-    /// That of the link, or fixed under `none`.
+    conn: &'a Connection,
+    /// That of the connection, or fixed under `none`.
     framing: Framing,
     size: usize,
     timeout: Duration,
@@ -131,7 +136,7 @@ impl<W: Write> Ping<'_, W> {
         let message = body(seq, self.size);
         let mut wire = Vec::new();
         let place = || format!("a ping of {} bytes", self.size);
-        self.link.put(&message, &mut wire, place)?;
+        self.conn.put(&message, &mut wire, place)?;
         let start = Instant::now();
         self.trips.sent += 1;
         let mut unsent = &wire[..];
@@ -139,9 +144,9 @@ impl<W: Write> Ping<'_, W> {
             match self.answer(&mut unsent, start + self.timeout)? {
                 Event::Stop => return Ok(false),
                 // The next one cannot begin in the middle of this.
-                Event::Timeout if !unsent.is_empty() => return Err(self.link.unread(unsent)),
+                Event::Timeout if !unsent.is_empty() => return Err(self.conn.unread(unsent)),
                 Event::Timeout => {
-                    self.say(&format!("no answer from {}: seq={seq}", self.link.name))?;
+                    self.say(&format!("no answer from {}: seq={seq}", self.conn.name))?;
                     return Ok(true);
                 }
                 Event::Answer(echo) if echo == message => {
@@ -156,7 +161,7 @@ impl<W: Write> Ping<'_, W> {
     /// Waits for the next answer, and sends meanwhile what is unsent: the answer to a long message may
     /// have to be read before its end can be sent.
     fn answer(&mut self, unsent: &mut &[u8], deadline: Instant) -> Result<Event, Failure> {
-        let name = &self.link.name;
+        let name = &self.conn.name;
         loop {
             let wire = self.messages.at_hand();
             if let Some(wire) = wire.map_err(|broken| broken.at(name, self.framing))? {
@@ -165,7 +170,7 @@ impl<W: Write> Ping<'_, W> {
             let mut wanted = PollFlags::IN;
             wanted.set(PollFlags::OUT, !unsent.is_empty());
             let mut fds = [
-                PollFd::new(&self.link.transport, wanted),
+                PollFd::new(&self.conn.transport, wanted),
                 PollFd::new(self.stop, PollFlags::IN),
             ];
             let ready = until_any(&mut fds, Some(deadline))
@@ -177,10 +182,10 @@ impl<W: Write> Ping<'_, W> {
                 return Ok(Event::Stop);
             }
             if !unsent.is_empty() {
-                match (&self.link.transport).write(unsent) {
+                match (&self.conn.transport).write(unsent) {
                     Ok(bytes) => *unsent = &unsent[bytes..],
                     Err(error) if is_passing(&error) => {}
-                    Err(error) => return Err(self.link.broke(error)),
+                    Err(error) => return Err(self.conn.broke(error)),
                 }
             }
             match self.messages.receive() {
@@ -190,7 +195,7 @@ impl<W: Write> Ping<'_, W> {
                 }
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => {}
-                Err(error) => return Err(self.link.broke(error)),
+                Err(error) => return Err(self.conn.broke(error)),
             }
         }
     }
@@ -200,14 +205,14 @@ impl<W: Write> Ping<'_, W> {
         self.say(&format!(
             "{} bytes from {}: seq={seq} time={} ms",
             self.size,
-            self.link.name,
+            self.conn.name,
             millis(time)
         ))
     }
 
     /// An answer that is not the one to `seq`: one given up, or none of ours.
     fn stray(&mut self, seq: u64, echo: &[u8]) -> Result<(), Failure> {
-        let name = &self.link.name;
+        let name = &self.conn.name;
         let text = match number(echo).filter(|n| (1..seq).contains(n)) {
             Some(earlier) => format!("late answer from {name}: seq={earlier}"),
             None => {
@@ -224,7 +229,7 @@ impl<W: Write> Ping<'_, W> {
     }
 
     fn summary(&mut self) -> Result<(), Failure> {
-        self.say(&format!("\n--- {} ---\n{}", self.link.name, self.trips))
+        self.say(&format!("\n--- {} ---\n{}", self.conn.name, self.trips))
     }
 
     fn say(&mut self, text: &str) -> Result<(), Failure> {
@@ -257,7 +262,7 @@ mod tests {
 
     /// Pings a server that answers the n-th ping with `answers[n - 1]`, then hangs up.
     fn scripted(answers: &[&str], size: usize, timeout: Duration) -> (Result<(), Failure>, String) {
-        let (link, mut server) = Link::pair(Framing::Lines);
+        let (conn, mut server) = Connection::pair(Framing::Lines);
         let plan = Plan {
             count: Some(answers.len() as u64),
             interval: Duration::ZERO,
@@ -275,7 +280,7 @@ mod tests {
         });
         let (stop, _signal) = UnixStream::pair().unwrap();
         let mut printed = Vec::new();
-        let result = ping(&link, plan, &stop, &mut printed);
+        let result = ping(&conn, plan, &stop, &mut printed);
         server.join().unwrap();
         (result, String::from_utf8(printed).unwrap())
     }
@@ -316,7 +321,7 @@ mod tests {
 
     #[test]
     fn stopping_prints_the_summary() {
-        let (link, _server) = Link::pair(Framing::None);
+        let (conn, _server) = Connection::pair(Framing::None);
         let plan = Plan {
             count: None,
             interval: LONG,
@@ -326,7 +331,7 @@ mod tests {
         let (stop, mut signal) = UnixStream::pair().unwrap();
         signal.write_all(b"!").unwrap();
         let mut printed = Vec::new();
-        ping(&link, plan, &stop, &mut printed).unwrap();
+        ping(&conn, plan, &stop, &mut printed).unwrap();
         assert_eq!(printed, b"\n--- /x ---\n0 sent, 0 received, 0 lost\n");
     }
 

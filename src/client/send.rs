@@ -13,9 +13,9 @@ use rustix::event::PollFlags;
 
 use super::{
     LINGER, MESSAGE_LIMIT,
+    connection::Connection,
     delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
-    link::Link,
     messages::Messages,
     ready::{is_passing, until_ready},
     standard::standard_output,
@@ -32,32 +32,32 @@ pub(crate) struct Wait {
 }
 
 /// Sends `messages`, prints what is waited for, and leaves without a reset.
-pub(crate) fn run(link: &Link, messages: &[OsString], wait: Wait) -> Result<(), Failure> {
-    let wire = wire(messages, link)?;
-    exchange(link, &wire, wait, standard_output()?)
+pub(crate) fn run(conn: &Connection, messages: &[OsString], wait: Wait) -> Result<(), Failure> {
+    let wire = wire(messages, conn)?;
+    exchange(conn, &wire, wait, standard_output()?)
 }
 
-fn wire(messages: &[OsString], link: &Link) -> Result<Vec<u8>, Failure> {
+fn wire(messages: &[OsString], conn: &Connection) -> Result<Vec<u8>, Failure> {
     let mut wire = Vec::new();
     for (i, message) in messages.iter().enumerate() {
-        link.put(message.as_bytes(), &mut wire, || {
+        conn.put(message.as_bytes(), &mut wire, || {
             format!("message {}", i + 1)
         })?;
     }
     Ok(wire)
 }
 
-fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<(), Failure> {
-    link.transport
+fn exchange(conn: &Connection, wire: &[u8], wait: Wait, output: impl Write) -> Result<(), Failure> {
+    conn.transport
         .set_nonblocking(true)
         .map_err(|source| Failure::System("making the connection non-blocking", source))?;
     let deadline = wait
         .timeout
         .and_then(|span| Instant::now().checked_add(span));
     let mut exchange = Exchange {
-        link,
+        conn,
         unsent: wire,
-        messages: Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT),
+        messages: Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT),
         came: 0,
         wait,
         wire: wire.len() as u64,
@@ -78,7 +78,7 @@ fn exchange(link: &Link, wire: &[u8], wait: Wait, output: impl Write) -> Result<
 
 /// Messages on their way out, answers on their way in.
 struct Exchange<'a, W: Write> {
-    link: &'a Link,
+    conn: &'a Connection,
     unsent: &'a [u8],
     messages: Messages<Reader<'a>>,
     came: u64,
@@ -99,7 +99,7 @@ impl<W: Write> Exchange<'_, W> {
     fn ran_out(&self) -> Failure {
         let Wait { messages, timeout } = self.wait;
         if self.came == messages {
-            return self.link.unread(self.unsent);
+            return self.conn.unread(self.unsent);
         }
         let timeout = humantime::format_duration(timeout.unwrap_or_default());
         Failure::Amount(format!(
@@ -113,7 +113,7 @@ impl<W: Write> Exchange<'_, W> {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::IN, !self.ended);
         wanted.set(PollFlags::OUT, !self.unsent.is_empty());
-        let ready = until_ready(&self.link.transport, wanted, deadline)
+        let ready = until_ready(&self.conn.transport, wanted, deadline)
             .map_err(|source| Failure::System("waiting for the server", source))?;
         if ready.is_empty() {
             return Ok(false);
@@ -129,10 +129,10 @@ impl<W: Write> Exchange<'_, W> {
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        match (&self.link.transport).write(self.unsent) {
+        match (&self.conn.transport).write(self.unsent) {
             Ok(n) => self.unsent = &self.unsent[n..],
             Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(self.link.broke(error)),
+            Err(error) => return Err(self.conn.broke(error)),
         }
         Ok(())
     }
@@ -141,14 +141,14 @@ impl<W: Write> Exchange<'_, W> {
         if self.came >= self.wait.messages {
             return self.discard();
         }
-        let framing = self.link.framing;
+        let framing = self.conn.framing;
         match self.messages.receive() {
             Ok(bytes) => {
                 self.received += bytes as u64;
                 self.ended = bytes == 0;
             }
             Err(error) if is_passing(&error) => return Ok(()),
-            Err(error) => return Err(self.link.broke(error)),
+            Err(error) => return Err(self.conn.broke(error)),
         }
         let unprinted = |source| Failure::Standard("output", source);
         while self.came < self.wait.messages {
@@ -157,7 +157,7 @@ impl<W: Write> Exchange<'_, W> {
             } else {
                 self.messages.at_hand()
             };
-            let Some(wire) = wire.map_err(|broken| self.link.garbled(broken))? else {
+            let Some(wire) = wire.map_err(|broken| self.conn.garbled(broken))? else {
                 break;
             };
             self.output
@@ -178,7 +178,7 @@ impl<W: Write> Exchange<'_, W> {
                 Ok(())
             }
             Err(error) if is_passing(&error) => Ok(()),
-            Err(error) => Err(self.link.broke(error)),
+            Err(error) => Err(self.conn.broke(error)),
         }
     }
 
@@ -187,16 +187,16 @@ impl<W: Write> Exchange<'_, W> {
     /// and a server that no file knows may take its time, so udsc does not wait for their end. Datagrams that
     /// the kernel has taken stay with the server.
     fn leave(mut self, deadline: Option<Instant>) -> Result<(), Failure> {
-        let link = self.link;
-        if !link.transport.has_end() {
+        let conn = self.conn;
+        if !conn.transport.has_end() {
             return Ok(());
         }
-        let mut delivery = until_read(link, deadline, |until| self.wait(until))?;
+        let mut delivery = until_read(conn, deadline, |until| self.wait(until))?;
         let sign = Instant::now() + SIGN;
         // A server that has answered may end: it has refused nothing.
         while delivery == Delivery::Read
-            && link.is_silent()
-            && !(link.ends_after_us() && self.received > 0)
+            && conn.is_silent()
+            && !(conn.ends_after_us() && self.received > 0)
             && Instant::now() < sign
         {
             if is_end(self.wait(sign)?) {
@@ -205,15 +205,15 @@ impl<W: Write> Exchange<'_, W> {
         }
         match delivery {
             Delivery::Read => {}
-            Delivery::Ended => return link.ended(self.received > 0),
-            Delivery::Unread => return Err(link.late()),
+            Delivery::Ended => return conn.ended(self.received > 0),
+            Delivery::Unread => return Err(conn.late()),
         }
         // A server that has gone needs no telling.
-        let _ = link.transport.shutdown(Shutdown::Write);
-        if !link.ends_after_us() {
+        let _ = conn.transport.shutdown(Shutdown::Write);
+        if !conn.ends_after_us() {
             return Ok(());
         }
-        let known = link.service.is_some();
+        let known = conn.service.is_some();
         let latest = match deadline {
             Some(deadline) => Some(deadline),
             None => (!known).then(|| Instant::now() + LINGER),
@@ -221,10 +221,10 @@ impl<W: Write> Exchange<'_, W> {
         while !self.ended {
             let ready = self.wait_for(PollFlags::IN, latest)?;
             if ready.is_empty() {
-                return if known { Err(link.late()) } else { Ok(()) };
+                return if known { Err(conn.late()) } else { Ok(()) };
             }
         }
-        link.check_echo(self.received, self.wire, "bytes")
+        conn.check_echo(self.received, self.wire, "bytes")
     }
 
     /// Waits for the connection up to `until`, and reads away what comes.
@@ -239,7 +239,7 @@ impl<W: Write> Exchange<'_, W> {
         wanted: PollFlags,
         until: Option<Instant>,
     ) -> Result<PollFlags, Failure> {
-        let ready = until_ready(&self.link.transport, wanted, until)
+        let ready = until_ready(&self.conn.transport, wanted, until)
             .map_err(|source| Failure::System("waiting for the server", source))?;
         if !ready.is_empty() && !self.ended {
             self.discard()?;
@@ -265,10 +265,10 @@ mod tests {
         Wait { messages, timeout }
     }
 
-    fn sent(link: &Link, message: &str, wait: Wait) -> (Result<(), Failure>, String) {
+    fn sent(conn: &Connection, message: &str, wait: Wait) -> (Result<(), Failure>, String) {
         let mut printed = Vec::new();
-        let wire = wire(&[message.into()], link).unwrap();
-        let result = exchange(link, &wire, wait, &mut printed);
+        let wire = wire(&[message.into()], conn).unwrap();
+        let result = exchange(conn, &wire, wait, &mut printed);
         (result, String::from_utf8(printed).unwrap())
     }
 
@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn a_large_message_is_sent_while_its_echo_is_received() {
-        let (link, server) = Link::pair(Framing::LengthPrefixed);
+        let (conn, server) = Connection::pair(Framing::LengthPrefixed);
         let server = echo(server);
         let message = "x".repeat(8 << 20);
-        let (result, printed) = sent(&link, &message, wait(1, None));
+        let (result, printed) = sent(&conn, &message, wait(1, None));
         result.unwrap();
         assert_eq!(printed.len(), message.len() + 1);
         assert_eq!(server.join().unwrap(), (8 << 20) + 4);
@@ -295,9 +295,9 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_is_read_away_so_that_the_server_is_not_reset() {
-        let (link, server) = Link::pair(Framing::Lines);
+        let (conn, server) = Connection::pair(Framing::Lines);
         let server = echo(server);
-        let (result, printed) = sent(&link, &"x".repeat(4 << 20), wait(0, None));
+        let (result, printed) = sent(&conn, &"x".repeat(4 << 20), wait(0, None));
         result.unwrap();
         assert_eq!(printed, "");
         assert_eq!(server.join().unwrap(), (4 << 20) + 1);
@@ -305,9 +305,9 @@ mod tests {
 
     #[test]
     fn a_timeout_says_how_many_came() {
-        let (link, mut server) = Link::pair(Framing::Nul);
+        let (conn, mut server) = Connection::pair(Framing::Nul);
         server.write_all(b"one\0two").unwrap();
-        let (result, printed) = sent(&link, "x", wait(2, Some(Duration::from_millis(20))));
+        let (result, printed) = sent(&conn, "x", wait(2, Some(Duration::from_millis(20))));
         assert_eq!(printed, "one\n");
         assert_eq!(
             result.unwrap_err().to_string(),
@@ -317,19 +317,19 @@ mod tests {
 
     #[test]
     fn a_timeout_bounds_a_server_that_does_not_read() {
-        let (link, _server) = Link::pair(Framing::Lines);
+        let (conn, _server) = Connection::pair(Framing::Lines);
         let timeout = Some(Duration::from_millis(20));
-        let (result, _) = sent(&link, &"x".repeat(4 << 20), wait(0, timeout));
+        let (result, _) = sent(&conn, &"x".repeat(4 << 20), wait(0, timeout));
         let text = result.unwrap_err().to_string();
         assert!(text.starts_with("/x: time ran out with "), "{text}");
     }
 
     #[test]
     fn a_server_that_closes_too_early_is_told() {
-        let (link, mut server) = Link::pair(Framing::Lines);
+        let (conn, mut server) = Connection::pair(Framing::Lines);
         server.write_all(b"one\ntwo").unwrap();
         server.shutdown(Shutdown::Write).unwrap();
-        let (result, printed) = sent(&link, "x", wait(3, None));
+        let (result, printed) = sent(&conn, "x", wait(3, None));
         assert_eq!(printed, "one\ntwo\n");
         assert_eq!(
             result.unwrap_err().to_string(),
@@ -339,23 +339,23 @@ mod tests {
 
     #[test]
     fn a_relay_is_not_waited_for() {
-        let (mut link, mut server) = Link::pair(Framing::Lines);
-        link.service = Some(ServiceKind::Relay);
+        let (mut conn, mut server) = Connection::pair(Framing::Lines);
+        conn.service = Some(ServiceKind::Relay);
         let reading = thread::spawn(move || {
             let mut all = String::new();
             server.read_to_string(&mut all).unwrap();
             all
         });
-        let (result, _) = sent(&link, "x", wait(0, None));
+        let (result, _) = sent(&conn, "x", wait(0, None));
         result.unwrap();
-        drop(link);
+        drop(conn);
         assert_eq!(reading.join().unwrap(), "x\n");
     }
 
     #[test]
     fn a_message_without_a_form_is_named() {
-        let (link, _server) = Link::pair(Framing::Lines);
-        let failure = wire(&["ab".into(), "a\nb".into()], &link).unwrap_err();
+        let (conn, _server) = Connection::pair(Framing::Lines);
+        let failure = wire(&["ab".into(), "a\nb".into()], &conn).unwrap_err();
         assert!(failure.to_string().starts_with("message 2 has no form"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use super::{MESSAGE_LIMIT, failure::Failure, link::Link, messages::Messages};
+use super::{MESSAGE_LIMIT, connection::Connection, failure::Failure, messages::Messages};
 use crate::frame::Framing;
 
 /// Bytes passed on at once.
@@ -30,8 +30,12 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
 }
 
 /// Sends each line of `input` as one message, and counts them in `sent`. Lines before one that fails are sent.
-pub(crate) fn send_lines(input: impl Read, link: &Link, sent: &mut u64) -> Result<(), Failure> {
-    let mut server = &link.transport;
+pub(crate) fn send_lines(
+    input: impl Read,
+    conn: &Connection,
+    sent: &mut u64,
+) -> Result<(), Failure> {
+    let mut server = &conn.transport;
     let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
     let mut wire = Vec::new();
     let mut ended = false;
@@ -42,13 +46,13 @@ pub(crate) fn send_lines(input: impl Read, link: &Link, sent: &mut u64) -> Resul
             Ok(None) => Ok(false),
             Ok(Some(line)) => {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
-                link.put(line, &mut wire, place).map(|()| true)
+                conn.put(line, &mut wire, place).map(|()| true)
             }
             Err(broken) => Err(broken.at(&place(), Framing::Lines)),
         };
         // What one read brought goes out in one write, if it is not too much.
         if !matches!(put, Ok(true)) || wire.len() >= CHUNK {
-            server.write_all(&wire).map_err(|e| link.broke(e))?;
+            server.write_all(&wire).map_err(|e| conn.broke(e))?;
             wire.clear();
         }
         if put? {
@@ -65,12 +69,12 @@ pub(crate) fn send_lines(input: impl Read, link: &Link, sent: &mut u64) -> Resul
 /// Prints the messages of the server, up to `count` of them: each as its body and LF, under `none`
 /// the bytes as they are. What was printed never waits for the next message. `printed` counts them.
 pub(crate) fn print_messages(
-    link: &Link,
+    conn: &Connection,
     count: u64,
     out: impl Write,
     printed: &mut u64,
 ) -> Result<(), Failure> {
-    let mut messages = Messages::new(link.transport.reader(), link.framing, MESSAGE_LIMIT);
+    let mut messages = Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT);
     let mut out = BufWriter::new(out);
     let unprinted = |source| Failure::Standard("output", source);
     let mut ended = false;
@@ -81,17 +85,17 @@ pub(crate) fn print_messages(
             } else {
                 messages.at_hand()
             };
-            let Some(wire) = wire.map_err(|broken| link.garbled(broken))? else {
+            let Some(wire) = wire.map_err(|broken| conn.garbled(broken))? else {
                 break;
             };
-            print(link.framing, wire, &mut out).map_err(unprinted)?;
+            print(conn.framing, wire, &mut out).map_err(unprinted)?;
             *printed += 1;
         }
         out.flush().map_err(unprinted)?;
         if ended || *printed == count {
             return Ok(());
         }
-        ended = messages.receive().map_err(|source| link.broke(source))? == 0;
+        ended = messages.receive().map_err(|source| conn.broke(source))? == 0;
     }
 }
 
@@ -112,12 +116,12 @@ mod tests {
 
     /// What is printed of a server that sends `stream` and goes.
     fn printed(framing: Framing, stream: &[u8], count: u64) -> (Result<u64, Failure>, String) {
-        let (link, mut server) = Link::pair(framing);
+        let (conn, mut server) = Connection::pair(framing);
         server.write_all(stream).unwrap();
         drop(server);
         let mut out = Vec::new();
         let mut printed = 0;
-        let result = print_messages(&link, count, &mut out, &mut printed).map(|()| printed);
+        let result = print_messages(&conn, count, &mut out, &mut printed).map(|()| printed);
         (result, String::from_utf8(out).unwrap())
     }
 

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::{
     MESSAGE_LIMIT, Options,
+    connection::Connection,
     failure::{Failure, reason},
-    link::Link,
     packets,
     transport::Transport,
 };
@@ -64,11 +64,11 @@ impl Owner {
 }
 
 /// Connects to the server that `options` ask for. `unanswered`: why a server that answers nothing is of no use.
-pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Link, Failure> {
+pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Connection, Failure> {
     let mut reasons = Vec::new();
     for target in targets(options)? {
         match target.and_then(|target| Ok((target.connect()?, target))) {
-            Ok((link, target)) => return target.check_use(unanswered).map(|()| link),
+            Ok((conn, target)) => return target.check_use(unanswered).map(|()| conn),
             Err(reason) => reasons.push(reason),
         }
     }
@@ -268,7 +268,7 @@ impl Target {
         Err(Failure::Asked(wrong))
     }
 
-    fn connect(&self) -> Result<Link, String> {
+    fn connect(&self) -> Result<Connection, String> {
         let transport =
             Transport::connect(&self.address, self.kind).map_err(|error| self.refusal(&error))?;
         let framing = if transport.is_packets() {
@@ -276,7 +276,7 @@ impl Target {
         } else {
             self.framing
         };
-        Ok(Link {
+        Ok(Connection {
             transport,
             framing,
             service: self.listed.as_ref().map(|listed| listed.service),
@@ -423,9 +423,9 @@ mod tests {
         let name = format!("udsc-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let _listener = UnixListener::bind_addr(&address).unwrap();
-        let link = connect(&options(&["-s", &format!("@{name}")]), None).unwrap();
-        assert_eq!(link.name, format!("@{name}"));
-        assert_eq!(link.service, None);
+        let conn = connect(&options(&["-s", &format!("@{name}")]), None).unwrap();
+        assert_eq!(conn.name, format!("@{name}"));
+        assert_eq!(conn.service, None);
     }
 
     #[test]

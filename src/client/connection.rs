@@ -1,4 +1,4 @@
-//! A server that udsc is connected to, and what its faults are called.
+//! The connection to a server: puts messages on it, and names what goes wrong on it.
 
 use std::io;
 #[cfg(test)]
@@ -9,21 +9,22 @@ use super::{failure::Failure, messages::Broken, packets, transport::Transport};
 use crate::config::SocketType;
 use crate::{config::ServiceKind, frame::Framing};
 
-/// A connected server.
-pub(crate) struct Link {
-    /// The connection.
+/// A connection, and what is known of the server.
+pub(crate) struct Connection {
+    /// udsc's own socket.
     pub transport: Transport,
     /// How messages are told apart in what `transport` reads and writes.
     pub framing: Framing,
     /// What the server does, where the config file says so.
     pub service: Option<ServiceKind>,
-    /// `message-size` where the config file has the socket, with its name.
+    /// Bytes of the longest message that the server takes, and the name of its socket, where the config file says
+    /// so.
     pub limit: Option<(usize, String)>,
     /// The server's address, as errors and replies show it.
     pub name: String,
 }
 
-impl Link {
+impl Connection {
     /// Puts one message on the wire, at the end of `wire`; `place` is where it stood, as "line 3 of
     /// standard input".
     pub(crate) fn put(
@@ -64,7 +65,7 @@ impl Link {
 
     /// The failure that an error on the connection is.
     pub(crate) fn broke(&self, source: io::Error) -> Failure {
-        Failure::Link(self.name.clone(), source)
+        Failure::Connection(self.name.clone(), source)
     }
 
     /// The failure that no further message of the server's can be cut.
@@ -121,13 +122,13 @@ impl Link {
     #[cfg(test)]
     fn to(kind: SocketType, framing: Framing) -> (Self, UnixStream) {
         let (transport, server) = Transport::pair(kind).expect("a pair of sockets");
-        let link = Self {
+        let conn = Self {
             transport,
             framing,
             service: None,
             limit: None,
             name: "/x".into(),
         };
-        (link, server)
+        (conn, server)
     }
 }
