@@ -187,7 +187,7 @@ impl Endpoint {
         let listens = socket.kind != config::SocketType::Datagram;
         if !listens && !sockopt::socket_passcred(&passed.fd).map_err(system)? {
             warn!(
-                "{}: what was sent to it until now comes from nobody and will be refused: its unit needs PassCredentials=yes",
+                "{}: datagrams that were sent to it until now have no sender and will be refused: its unit needs PassCredentials=yes",
                 describe(socket)
             );
         }

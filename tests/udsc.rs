@@ -89,7 +89,7 @@ fn connect_speaks_every_framing_to_the_daemon() {
     }
     let ended = user.udsc("-s fixed-5").given(b"<1>ab\nlong line\n");
     ended.code(1).printed("<1>ab\n").complained(
-        "line 2 of standard input has no form under framing fixed:5: the message does not fit the 5 bytes of this framing",
+        "line 2 of standard input cannot be sent under framing fixed:5: the message does not fit the 5 bytes of this framing",
     );
 }
 
@@ -280,7 +280,7 @@ fn connect_names_the_line_that_does_not_fit() {
     let server = Server::echo();
     let ended = server.udsc("--framing fixed:3").given(b"abc\nlong line\n");
     ended.code(1).printed("abc\n").complained(
-        "line 2 of standard input has no form under framing fixed:3: the message does not fit the 3 bytes of this framing",
+        "line 2 of standard input cannot be sent under framing fixed:3: the message does not fit the 3 bytes of this framing",
     );
 }
 
@@ -350,7 +350,7 @@ fn send_names_the_message_that_does_not_fit() {
     let server = Server::echo();
     let udsc = server.udsc("--framing fixed:3 send abc ab");
     udsc.given(b"").code(1).complained(
-        "message 2 has no form under framing fixed:3: the message does not fit the 3 bytes of this framing",
+        "message 2 cannot be sent under framing fixed:3: the message does not fit the 3 bytes of this framing",
     );
 }
 

@@ -19,7 +19,7 @@ const ONE: u32 = 4_000_000_001;
 /// How often what depends on who comes first is tried.
 const ROUNDS: usize = 20;
 
-const TOO_EARLY: &str = "the server closed before it had read everything that was sent (udsd's log says why: a list or a limit refused it, or it stopped)";
+const TOO_EARLY: &str = "the server closed before it had read everything that was sent (udsd's log says why: access rules or a limit refused it, or it stopped)";
 
 /// Exit code 1 with one of the reasons that udsc can see: the end may come before the line that was to be
 /// sent.
@@ -67,7 +67,7 @@ fn who_is_refused_by_a_list_is_never_told_that_it_was_done() {
             }
         }
         user.udsc("-s relay listen").end().code(1).complained(&format!(
-            "{}: the server closed before a message came (udsd's log says why: a list or a limit refused it, or it stopped)",
+            "{}: the server closed before a message came (udsd's log says why: access rules or a limit refused it, or it stopped)",
             user.path("relay")
         ));
         user.udsc("-s echo ping -c 1").given(b"").code(1);

@@ -324,7 +324,7 @@ fn what_a_server_sent_before_it_closed_with_packets_unread_is_printed() {
         });
         let ended = server.udsc(command).given(b"x\n");
         let reset = format!(
-            "{}: the server closed before it had read everything that was sent (udsd's log says why: a list or a limit refused it, or it stopped)",
+            "{}: the server closed before it had read everything that was sent (udsd's log says why: access rules or a limit refused it, or it stopped)",
             server.name()
         );
         if command == "listen" {

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(sent, b"ab");
         assert_eq!(
             failure.to_string(),
-            "line 2 of standard input has no form under framing fixed:2: the message does not fit the 2 bytes of this framing"
+            "line 2 of standard input cannot be sent under framing fixed:2: the message does not fit the 2 bytes of this framing"
         );
     }
 

@@ -46,7 +46,7 @@ impl Connection {
         let largest = self
             .transport
             .make_room(message.len())
-            .map_err(|source| Failure::System("asking for the room in a packet", source))?;
+            .map_err(|source| Failure::System("raising the send buffer", source))?;
         if let Some(largest) = largest {
             return Err(Failure::Packet {
                 place: place(),

@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Said where only the server knows why it closed.
-pub(super) const WHY: &str = "(udsd's log says why: a list or a limit refused it, or it stopped)";
+pub(super) const WHY: &str =
+    "(udsd's log says why: access rules or a limit refused it, or it stopped)";
 
 /// Why udsc ends. Failures that only a person has to tell apart share a variant, with their text.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl fmt::Display for Failure {
                 place,
                 framing,
                 why,
-            } => write!(f, "{place} has no form under framing {framing}: {why}"),
+            } => write!(f, "{place} cannot be sent under framing {framing}: {why}"),
             Failure::TooLong {
                 place,
                 length,

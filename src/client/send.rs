@@ -356,6 +356,6 @@ mod tests {
     fn a_message_without_a_form_is_named() {
         let (conn, _server) = Connection::pair(Framing::Lines);
         let failure = wire(&["ab".into(), "a\nb".into()], &conn).unwrap_err();
-        assert!(failure.to_string().starts_with("message 2 has no form"));
+        assert!(failure.to_string().starts_with("message 2 cannot be sent"));
     }
 }

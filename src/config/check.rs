@@ -31,7 +31,8 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
 const WHOLE: &str = "a record needs whole messages; use another framing, as lines";
 const PACKETS: &str = "packets need no framing; leave it at none";
 const CONNECTED: &str = "a relay needs connected clients; use stream or seqpacket";
-const FORM: &str = "what udsd writes has no form there; use lines, nul, length-prefixed or syslog";
+const FORM: &str =
+    "what udsd writes does not fit this framing; use lines, nul, length-prefixed or syslog";
 const ANSWER: &str = "an answer needs a connection; use stream or seqpacket";
 const ADDRESS: &str = "only an echo of datagrams answers addresses";
 const RELAY: &str = "relay alone stamps messages";
@@ -42,7 +43,7 @@ const FILE: &str = "an abstract socket has no file; leave it out";
 fn modes(socket: &Socket, faults: &mut Faults) {
     if socket.mode & 0o222 == 0 {
         let message = format!(
-            "\"{:04o}\" lets nobody connect, which takes the right to write: write \"0600\", or wider for others",
+            "\"{:04o}\" lets nobody connect, since that needs the right to write: write \"0600\", or wider for others",
             socket.mode
         );
         faults.invalid(&whole(socket, "mode"), &message);

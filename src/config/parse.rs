@@ -261,10 +261,9 @@ impl Section<'_> {
                 (None, Some(table)) => {
                     format!("stands in the wrong table: it belongs in [{table}]")
                 }
-                (None, None) => format!(
-                    "is not known here: what may stand here is {}",
-                    either(&self.known)
-                ),
+                (None, None) => {
+                    format!("is not known here: write {}", either(&self.known))
+                }
             };
             self.faults.invalid(&join(&self.name, key), &hint);
         }

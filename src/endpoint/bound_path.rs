@@ -257,9 +257,8 @@ pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String>
         return Ok(());
     }
     match probe(address) {
-        Probe::Dead => {
-            fs::remove_file(path).map_err(|error| format!("a dead socket is there: {error}"))
-        }
+        Probe::Dead => fs::remove_file(path)
+            .map_err(|error| format!("the dead socket there cannot be removed: {error}")),
         Probe::Alive(pid) => Err(in_use(pid)),
         Probe::Unknown(error) => Err(not_told(error)),
     }
@@ -460,7 +459,7 @@ pub(super) fn file_of(fd: impl AsFd, path: &Path) -> Result<OwnedFd, String> {
     }
     if let Some(folder) = loose_folder(path).map_err(|error| error.to_string())? {
         return Err(format!(
-            "its owner and mode cannot be set: others can put something else there, since {} is theirs, or they may write to it and it is not sticky: choose another folder, give udsd CAP_NET_ADMIN, or let a socket unit create it",
+            "its owner and mode cannot be set: others can put something else there, since they may rename files in {}: choose another folder, give udsd CAP_NET_ADMIN, or let a socket unit create it",
             folder.display()
         ));
     }
