@@ -95,7 +95,7 @@ impl Endpoint {
         };
         let system = |error: io::Error| fault(error.to_string());
         let owner = users::owner(socket, config)?;
-        let packets = packets(socket, config)?;
+        let packets = packet_sizes(socket, config)?;
         let fd = net::socket_with(
             AddressFamily::UNIX,
             kind(socket.kind),
@@ -206,7 +206,7 @@ impl Endpoint {
             fd: Rc::new(passed.fd),
             origin: Origin::Inherited,
             backlog: socket.backlog,
-            packets: packets(socket, config)?,
+            packets: packet_sizes(socket, config)?,
             listens,
         })
     }
@@ -258,7 +258,7 @@ impl Endpoint {
         socket: &config::Socket,
         config: &Config,
     ) -> Result<Self, Fatal> {
-        let packets = packets(socket, config)?;
+        let packets = packet_sizes(socket, config)?;
         let there = sockopt::socket_type(&fd);
         if there != Ok(kind(socket.kind)) {
             return Err(Fatal::Socket {
@@ -342,8 +342,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// `Fatal::Socket` where there is no descriptor left, `Fatal::Config` as `inherit`.
-    pub fn again(&self, socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
-        let packets = packets(socket, config)?;
+    pub fn duplicate(&self, socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
+        let packets = packet_sizes(socket, config)?;
         let fd = self.fd.try_clone().map_err(|error| Fatal::Socket {
             socket: describe(socket),
             fault: error.to_string(),
@@ -416,7 +416,7 @@ impl Endpoint {
             socket: describe(new),
             fault,
         };
-        let packets = packets(new, config)?;
+        let packets = packet_sizes(new, config)?;
         let (user, group) = users::owner(new, config)?;
         let mut permissions = None;
         let is_changed = (old.mode, &old.user, &old.group) != (new.mode, &new.user, &new.group);
@@ -659,8 +659,8 @@ fn listen_key(kind: SocketType) -> &'static str {
 /// How long the packets of a seqpacket socket may be, if it is one.
 ///
 /// # Errors
-/// `Fatal::Config` where the kernel does not take as long ones.
-pub fn packets(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
+/// `Fatal::Config` where the kernel does not carry as long ones.
+pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
     if socket.kind != config::SocketType::Seqpacket {
         return Ok(None);
     }

@@ -87,7 +87,7 @@ pub(super) fn parse(
 }
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
-    let (line, column) = source.place(error.span().map_or(0, |span| span.start));
+    let (line, column) = source.position(error.span().map_or(0, |span| span.start));
     let wrong = error.message();
     let remedy = REMEDIES.iter().find(|(word, _)| wrong.contains(word));
     let remedy = remedy.map_or("udsd.toml(5) shows the form", |(_, remedy)| remedy);

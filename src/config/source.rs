@@ -25,7 +25,7 @@ impl<'a> Source<'a> {
     }
 
     /// Line and column, from 1, of the byte at `offset`, or of the end.
-    pub(super) fn place(&self, offset: usize) -> (usize, usize) {
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.line(offset);
         let before = self.text.get(self.starts[line - 1]..offset);
         (line, 1 + before.map_or(0, |text| text.chars().count()))
@@ -92,7 +92,7 @@ mod tests {
             (10, (3, 3)),
             (99, (4, 1)),
         ] {
-            assert_eq!(source.place(offset), place, "{offset}");
+            assert_eq!(source.position(offset), place, "{offset}");
         }
     }
 

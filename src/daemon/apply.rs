@@ -226,7 +226,7 @@ impl<'a> Sockets<'a> {
 
     fn rename(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Fatal> {
         match self.before.renamed(new, self.config) {
-            Some(there) => self.take(there.again(new, self.config)?, new),
+            Some(there) => self.take(there.duplicate(new, self.config)?, new),
             None => Ok(PlannedEndpoint::None),
         }
     }

@@ -114,7 +114,11 @@ impl<'a> Check<'a> {
         }
         for socket in &config.sockets {
             let key = format!("socket.{}.path", socket.name);
-            self.take(endpoint::packets(socket, config).map(|_| ()), config, &key);
+            self.take(
+                endpoint::packet_sizes(socket, config).map(|_| ()),
+                config,
+                &key,
+            );
             // Else the units make it.
             if serving.is_none() && !is_managed {
                 self.look_at_path(socket, config, &key);
