@@ -29,6 +29,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::net;
+
 pub use draft::Draft;
 pub(crate) use parse::is_name;
 pub use places::Places;
@@ -125,6 +127,37 @@ pub enum SocketType {
     Seqpacket,
     /// SOCK_DGRAM: nobody connects, and a packet is a message.
     Datagram,
+}
+
+impl SocketType {
+    /// All types.
+    pub const ALL: [Self; 3] = [Self::Stream, Self::Seqpacket, Self::Datagram];
+
+    /// As `socket(2)` has it.
+    #[must_use]
+    pub fn raw(self) -> net::SocketType {
+        match self {
+            Self::Stream => net::SocketType::STREAM,
+            Self::Seqpacket => net::SocketType::SEQPACKET,
+            Self::Datagram => net::SocketType::DGRAM,
+        }
+    }
+
+    /// The one that `socket(2)` has so; `None` where no key says it.
+    #[must_use]
+    pub fn of_raw(raw: net::SocketType) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.raw() == raw)
+    }
+
+    /// The directive that has the address in a socket unit.
+    #[must_use]
+    pub fn listen_directive(self) -> &'static str {
+        match self {
+            Self::Stream => "ListenStream",
+            Self::Seqpacket => "ListenSequentialPacket",
+            Self::Datagram => "ListenDatagram",
+        }
+    }
 }
 
 /// What is done with the messages of a socket (`service`).

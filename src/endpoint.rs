@@ -98,7 +98,7 @@ impl Endpoint {
         let packets = packet_sizes(socket, config)?;
         let fd = net::socket_with(
             AddressFamily::UNIX,
-            kind(socket.kind),
+            socket.kind.raw(),
             SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             None,
         )
@@ -168,12 +168,11 @@ impl Endpoint {
         };
         let system = |error: Errno| fault(io::Error::from(error).to_string());
         let name = passed.name.as_deref().unwrap_or("unnamed");
-        let wanted = kind(socket.kind);
-        if passed.kind != wanted {
+        if passed.kind != socket.kind.raw() {
             return Err(fault(format!(
                 "the manager passed {name} as a {} socket, the config file says {}: make the unit and the file agree",
                 type_name(passed.kind),
-                type_name(wanted)
+                socket.kind
             )));
         }
         let address = address_of(&passed.fd).map_err(system)?;
@@ -194,7 +193,7 @@ impl Endpoint {
         if listens && !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
             return Err(fault(format!(
                 "{name}, which the manager passed, does not listen: its unit needs {}= and Accept=no",
-                listen_key(wanted)
+                socket.kind.listen_directive()
             )));
         }
         rustix::io::ioctl_fionbio(&passed.fd, true).map_err(system)?;
@@ -260,7 +259,7 @@ impl Endpoint {
     ) -> Result<Self, Fatal> {
         let packets = packet_sizes(socket, config)?;
         let there = sockopt::socket_type(&fd);
-        if there != Ok(kind(socket.kind)) {
+        if there != Ok(socket.kind.raw()) {
             return Err(Fatal::Socket {
                 socket: describe(socket),
                 fault: format!(
@@ -335,7 +334,7 @@ impl Endpoint {
     /// Whether it is at the address of `socket`, and of its type.
     #[must_use]
     pub fn stands_for(&self, socket: &config::Socket) -> bool {
-        self.is_at(socket) && sockopt::socket_type(&self.fd) == Ok(kind(socket.kind))
+        self.is_at(socket) && sockopt::socket_type(&self.fd) == Ok(socket.kind.raw())
     }
 
     /// A duplicate, to serve as `socket`.
@@ -523,7 +522,7 @@ pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize>
         let address = address_of(&passed.fd).ok()??;
         sockets
             .iter()
-            .position(|socket| fits(&address, socket) && kind(socket.kind) == passed.kind)
+            .position(|socket| fits(&address, socket) && socket.kind.raw() == passed.kind)
     })
 }
 
@@ -563,7 +562,7 @@ pub fn look(
 #[must_use]
 pub fn stands_for(passed: &Inherited, socket: &config::Socket) -> bool {
     let address = address_of(&passed.fd).ok().flatten();
-    address.is_some_and(|there| fits(&there, socket)) && kind(socket.kind) == passed.kind
+    address.is_some_and(|there| fits(&there, socket)) && socket.kind.raw() == passed.kind
 }
 
 /// Whether an inherited socket's address is what the config file says.
@@ -631,29 +630,8 @@ fn address_of(fd: &OwnedFd) -> Result<Option<Address>, Errno> {
     }))
 }
 
-fn kind(kind: config::SocketType) -> SocketType {
-    match kind {
-        config::SocketType::Stream => SocketType::STREAM,
-        config::SocketType::Seqpacket => SocketType::SEQPACKET,
-        config::SocketType::Datagram => SocketType::DGRAM,
-    }
-}
-
-fn type_name(kind: SocketType) -> &'static str {
-    match kind {
-        SocketType::STREAM => "stream",
-        SocketType::SEQPACKET => "seqpacket",
-        SocketType::DGRAM => "datagram",
-        _ => "unknown",
-    }
-}
-
-/// The key of `systemd.socket(5)` for a socket that listens.
-fn listen_key(kind: SocketType) -> &'static str {
-    match kind {
-        SocketType::SEQPACKET => "ListenSequentialPacket",
-        _ => "ListenStream",
-    }
+fn type_name(raw: SocketType) -> &'static str {
+    config::SocketType::of_raw(raw).map_or("unknown", config::SocketType::word)
 }
 
 /// How long the packets of a seqpacket socket may be, if it is one.

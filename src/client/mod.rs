@@ -172,11 +172,7 @@ impl Command {
 }
 
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
-    PossibleValuesParser::new(["stream", "seqpacket", "datagram"]).map(|name| match name.as_str() {
-        "seqpacket" => SocketType::Seqpacket,
-        "datagram" => SocketType::Datagram,
-        _ => SocketType::Stream,
-    })
+    PossibleValuesParser::new(SocketType::WORDS).try_map(|word| word.parse::<SocketType>())
 }
 
 fn size(text: &str) -> Result<usize, String> {

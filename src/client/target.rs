@@ -330,16 +330,9 @@ impl Target {
 
 /// The options for the types that this is not.
 fn others(kind: SocketType) -> String {
-    [
-        SocketType::Stream,
-        SocketType::Seqpacket,
-        SocketType::Datagram,
-    ]
-    .iter()
-    .filter(|other| **other != kind)
-    .map(|other| format!("--type {other}"))
-    .collect::<Vec<_>>()
-    .join(" or ")
+    let others = SocketType::ALL.iter().filter(|other| **other != kind);
+    let options = others.map(|other| format!("--type {other}"));
+    options.collect::<Vec<_>>().join(" or ")
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Transport {
             Address::Path(path) => SocketAddrUnix::new(path.as_os_str().as_bytes())?,
             Address::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
         };
-        let socket = net::socket_with(AddressFamily::UNIX, raw(kind), SocketFlags::CLOEXEC, None)?;
+        let socket = net::socket_with(AddressFamily::UNIX, kind.raw(), SocketFlags::CLOEXEC, None)?;
         net::connect(&socket, &address)?;
         Self::of(socket.into(), kind)
     }
@@ -118,17 +118,8 @@ impl Transport {
     #[cfg(test)]
     pub(crate) fn pair(kind: SocketType) -> io::Result<(Self, UnixStream)> {
         let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = net::socketpair(AddressFamily::UNIX, raw(kind), flags, None)?;
+        let (ours, theirs) = net::socketpair(AddressFamily::UNIX, kind.raw(), flags, None)?;
         Ok((Self::of(ours.into(), kind)?, theirs.into()))
-    }
-}
-
-/// The kernel's word for it.
-fn raw(kind: SocketType) -> net::SocketType {
-    match kind {
-        SocketType::Stream => net::SocketType::STREAM,
-        SocketType::Seqpacket => net::SocketType::SEQPACKET,
-        SocketType::Datagram => net::SocketType::DGRAM,
     }
 }
 

@@ -6,11 +6,22 @@ use super::{Format, ServiceKind, SlowClient, SocketType, value::quote};
 
 macro_rules! words {
     ($choice:ident, $key:literal, $($variant:ident = $word:literal),+) => {
+        impl $choice {
+            /// All words that the file knows.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// As the file writes it.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
         impl fmt::Display for $choice {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $(Self::$variant => $word),+
-                })
+                f.write_str(self.word())
             }
         }
 
@@ -21,7 +32,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(format!("{} is no {}: write {}", quote(text), $key, either(&[$($word),+]))),
+                    _ => Err(format!("{} is no {}: write {}", quote(text), $key, either(Self::WORDS))),
                 }
             }
         }

@@ -434,14 +434,8 @@ fn give(
     if user.is_some() || group.is_some() {
         let uid = user.map(rustix::process::Uid::from_raw);
         let gid = group.map(rustix::process::Gid::from_raw);
-        rfs::chownat(file, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|error| {
-            format!(
-                "cannot give it to user \"{}\", group \"{}\": {}; run as root, or let a socket unit create it",
-                socket.user,
-                socket.group,
-                io::Error::from(error)
-            )
-        })?;
+        rfs::chownat(file, "", uid, gid, AtFlags::EMPTY_PATH)
+            .map_err(|error| not_given(socket, error))?;
     }
     chmod(file, socket.mode)
         .map_err(|error| format!("cannot set mode {:04o}: {error}", socket.mode))

@@ -347,7 +347,7 @@ fn directive_value(
             Ok(answers.then(|| datagram_socket::SEND_BUFFER.to_string()))
         }
         "Backlog" => Ok((!is_datagram).then(|| socket.backlog.to_string())),
-        listen if listen == listen_key(socket.kind) => {
+        listen if listen == socket.kind.listen_directive() => {
             address(&socket.address.in_unit(), maker.places).map(Some)
         }
         _ => Ok(None),
@@ -359,16 +359,7 @@ fn line(out: &mut String, key: &str, value: &impl Display) {
     let _ = writeln!(out, "{key}={value}");
 }
 
-/// The directive that has the address.
-fn listen_key(kind: SocketType) -> &'static str {
-    match kind {
-        SocketType::Stream => "ListenStream",
-        SocketType::Seqpacket => "ListenSequentialPacket",
-        SocketType::Datagram => "ListenDatagram",
-    }
-}
-
-/// The value of that directive.
+/// The value of the directive that has the address.
 fn address(address: &Address, places: &Places) -> Result<String, String> {
     match address {
         Address::Path(path) => {

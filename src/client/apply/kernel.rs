@@ -151,12 +151,7 @@ fn read_answer(mut answer: &[u8], found: &mut Vec<Bound>) -> io::Result<bool> {
 /// `unix_diag_msg` and what follows it; `None` for a socket that nobody reaches by its name.
 fn read_socket(body: &[u8]) -> Option<Bound> {
     let mut socket = Bound {
-        kind: match i32::from(body[1]) {
-            libc::SOCK_STREAM => Some(SocketType::Stream),
-            libc::SOCK_SEQPACKET => Some(SocketType::Seqpacket),
-            libc::SOCK_DGRAM => Some(SocketType::Datagram),
-            _ => None,
-        },
+        kind: SocketType::of_raw(rustix::net::SocketType::from_raw(body[1].into())),
         inode: number(body, 4),
         ..Bound::default()
     };
