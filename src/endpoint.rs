@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -492,12 +492,6 @@ impl Endpoint {
         DatagramSocket::new(Rc::clone(&self.fd), inherited)
     }
 
-    /// The socket, for the event loop to watch.
-    #[must_use]
-    pub fn socket(&self) -> Rc<OwnedFd> {
-        Rc::clone(&self.fd)
-    }
-
     /// The next client and its credentials.
     ///
     /// # Errors
@@ -507,9 +501,9 @@ impl Endpoint {
     }
 }
 
-impl AsRawFd for Endpoint {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+impl AsFd for Endpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -59,7 +59,8 @@ enum Timer {
 #[derive(Debug)]
 pub struct Hub<S> {
     clients: Slab<Connection<S>>,
-    sockets: Vec<Socket>,
+    /// Keys of sockets stay theirs for as long as anybody is there.
+    sockets: Slab<Socket>,
     limits: Limits,
     users: Users,
     ready: Ready,
@@ -74,8 +75,8 @@ pub struct Hub<S> {
     /// The stop began since the last turn, or a client left, and those who waited for it may be next.
     left: bool,
     datagrams: Shared,
-    /// Sockets are retired and have clients.
-    retiring: bool,
+    /// There are sockets that the file no longer has.
+    draining: bool,
     /// Somebody may wait to be let in, who may be of any user.
     knocks: bool,
 }
@@ -112,10 +113,10 @@ impl<S: Stream> Hub<S> {
     /// A hub without clients.
     #[must_use]
     pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
-        let buffer = sockets.iter().map(|socket| socket.read_size).max();
+        let buffer = sockets.iter().map(|socket| socket.rules.read_size).max();
         Hub {
             clients: Slab::new(),
-            sockets,
+            sockets: sockets.into_iter().enumerate().collect(),
             limits,
             users: Users::default(),
             ready: Ready::default(),
@@ -127,7 +128,7 @@ impl<S: Stream> Hub<S> {
             stopping: false,
             left: false,
             datagrams: Shared::default(),
-            retiring: false,
+            draining: false,
             knocks: false,
         }
     }
@@ -150,65 +151,67 @@ impl<S: Stream> Hub<S> {
         self.limits.held_for(uid)
     }
 
-    /// The sockets, in the order of `new`; later ones stand where `places` said, and retired ones
-    /// between them.
+    /// The sockets by their keys: those of `new` have them in its order, from 0 on. Among them are some that
+    /// the file no longer has, for as long as somebody is owed something there.
     #[must_use]
-    pub fn sockets(&self) -> &[Socket] {
+    pub fn sockets(&self) -> &Slab<Socket> {
         &self.sockets
     }
 
     /// The records of the sockets that have one.
     pub fn records(&mut self) -> impl Iterator<Item = &mut Record> {
-        self.sockets
-            .iter_mut()
-            .filter_map(|socket| socket.record.as_mut())
+        let sockets = self.sockets.iter_mut();
+        sockets.filter_map(|(_, socket)| socket.record.as_mut())
     }
 
-    /// A client comes by socket number `socket`. Returns its key, for events; the event loop watches
+    /// A client comes by socket `number`. Returns its key, for events; the event loop watches
     /// it for reading from now on. Where an access list or a limit keeps it out, its stream is ended
     /// and `None` returned. `groups`: its supplementary groups, where the socket asks for them.
     pub fn enter(
         &mut self,
-        socket: usize,
+        number: usize,
         stream: S,
         peer: Peer,
         groups: &[u32],
         now: Now,
     ) -> Option<usize> {
-        let rules = &mut self.sockets[socket];
+        let socket = &mut self.sockets[number];
         // Who is refused is closed with all unread, which shows as ECONNRESET and not as an end of file.
         // Before the limits: raising one would not let this client in.
-        if !rules.access.admits(&peer, groups) {
-            rules.counters.refused += 1;
+        if !socket.rules.access.admits(&peer, groups) {
+            socket.counters.refused += 1;
             stream.cut_off();
-            rules.denied("a client", &peer, now.instant);
+            socket.denied("a client", &peer, now.instant);
             return None;
         }
-        if let Err(over) = self.limits.enter(peer.uid, rules.present, rules.clients) {
-            rules.counters.refused += 1;
+        if let Err(over) = self
+            .limits
+            .enter(peer.uid, socket.present, socket.rules.clients)
+        {
+            socket.counters.refused += 1;
             stream.cut_off();
-            rules.refused(&peer, over, now.instant);
+            socket.refused(&peer, over, now.instant);
             return None;
         }
-        rules.present += 1;
-        rules.counters.clients += 1;
+        socket.present += 1;
+        socket.counters.clients += 1;
         self.ids += 1;
         let id = ClientId(self.ids);
-        rules.entered(id, &peer, now.instant);
-        let mut client = Connection::new(id, peer, socket as u32, stream, now.instant);
+        socket.entered(id, &peer, now.instant);
+        let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
         client.user = self.users.enter(peer.uid);
         let key = self.clients.insert(client);
-        rules.service.join(
+        socket.service.join(
             key,
             &mut Outbox::new(
                 &mut self.clients,
                 &mut self.limits,
                 &mut self.effects,
-                rules.queue_size,
+                socket.rules.queue_size,
                 now,
             ),
         );
-        if let Some(timeout) = rules.idle_timeout {
+        if let Some(timeout) = socket.rules.idle_timeout {
             let due = now.instant + timeout;
             set(
                 &mut self.timers,
@@ -221,16 +224,16 @@ impl<S: Stream> Hub<S> {
         Some(key)
     }
 
-    /// A client came by socket number `socket` that cannot be served: `files` descriptors are open,
+    /// A client came by socket `number` that cannot be served: `files` descriptors are open,
     /// and there may be no more.
-    pub fn refuse(&mut self, socket: usize, peer: &Peer, files: usize, now: Now) {
+    pub fn refuse(&mut self, number: usize, peer: &Peer, files: usize, now: Now) {
         let over = Over {
             key: OverKey::Files,
             limit: files,
         };
-        let rules = &mut self.sockets[socket];
-        rules.counters.refused += 1;
-        rules.refused(peer, over, now.instant);
+        let socket = &mut self.sockets[number];
+        socket.counters.refused += 1;
+        socket.refused(peer, over, now.instant);
     }
 
     /// The stream of client `key`.
@@ -246,7 +249,7 @@ impl<S: Stream> Hub<S> {
 
     /// The record of socket number `socket`, where it has one.
     pub fn record(&mut self, socket: usize) -> Option<&mut Record> {
-        self.sockets[socket].record.as_mut()
+        self.sockets.get_mut(socket)?.record.as_mut()
     }
 
     /// Whether somebody may wait to be let in: turns are short then, for nobody knows who that is.
@@ -306,23 +309,24 @@ impl<S: Stream> Hub<S> {
             self.left = false;
             self.quieten();
         }
-        if self.retiring {
-            self.clear_retired();
+        if self.draining {
+            self.clear_drained();
         }
     }
 
     fn give_out(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        for i in 0..self.sockets.len() {
-            let socket = &mut self.sockets[i];
-            if socket.service.is_due() {
+        for number in 0..self.sockets.capacity() {
+            if let Some(socket) = self.sockets.get_mut(number)
+                && socket.service.is_due()
+            {
                 socket.service.end_turn(&mut Outbox::new(
                     &mut self.clients,
                     &mut self.limits,
                     &mut self.effects,
-                    socket.queue_size,
+                    socket.rules.queue_size,
                     now,
                 ));
-                self.call(i, now);
+                self.call(number, now);
             }
         }
         self.follow_up(now, watch);
@@ -366,7 +370,7 @@ impl<S: Stream> Hub<S> {
 
     /// During the stop: the receivers of a relay that has nothing left to give out may go.
     fn quieten(&mut self) {
-        for (i, socket) in self.sockets.iter_mut().enumerate() {
+        for (i, socket) in &mut self.sockets {
             let of_socket = |client: &Connection<S>| client.socket as usize == i;
             if !socket.quiet
                 && !socket.service.is_due()
@@ -398,7 +402,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         let starved = !self.starved.is_empty() && self.limits.released();
-        let is_due = |socket: &Socket| {
+        let is_due = |(_, socket): (usize, &Socket)| {
             let exchange = socket.exchange.as_ref();
             socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
         };
@@ -420,7 +424,7 @@ impl<S: Stream> Hub<S> {
             }
         };
         consider(self.datagrams.due());
-        for socket in &self.sockets {
+        for (_, socket) in &self.sockets {
             consider(socket.lines.due());
             if let Some(exchange) = &socket.exchange {
                 consider(exchange.deadline());
@@ -494,7 +498,7 @@ impl<S: Stream> Hub<S> {
     /// Has the log tell of the lines that were left out, and whose time is over at `now`; of all where
     /// there is none.
     pub fn tell_left_out(&mut self, now: Option<Instant>) {
-        for socket in &mut self.sockets {
+        for (_, socket) in &mut self.sockets {
             socket.tell_left_out(now);
         }
         self.datagrams.tell_left_out(now);
@@ -527,7 +531,7 @@ impl<S: Stream> Hub<S> {
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
         self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
-        for socket in &mut self.sockets {
+        for (_, socket) in &mut self.sockets {
             socket.wait_queue.dismiss();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
@@ -535,7 +539,7 @@ impl<S: Stream> Hub<S> {
             self.close(key, &Close::Stopping, now);
         }
         self.abandon_datagrams(|_| true);
-        self.clear_retired();
+        self.clear_drained();
     }
 }
 

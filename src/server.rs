@@ -9,11 +9,11 @@
 //! that is not read from, or is awaited for nothing, is not registered for it. Datagram sockets are
 //! registered in the same way.
 
-mod datagrams;
+mod accept;
 mod handover;
 mod heap;
 mod idle;
-mod listeners;
+mod places;
 mod records;
 mod reload;
 mod signals;
@@ -37,17 +37,16 @@ pub use reload::{
 };
 pub use signals::signals;
 
-use datagrams::DatagramSockets;
 use heap::Heap;
 use idle::Idle;
-use listeners::Listeners;
+use places::Places;
 
 use crate::{
     accepted::Accepted,
     closer,
     connection::Watch,
     error::Fatal,
-    hub::{Hub, Now},
+    hub::{Hub, Now, Socket},
     parking::Parking,
     record::Writer,
     systemd::{self, Notifier},
@@ -57,10 +56,8 @@ use crate::{
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const TIMER: Token = Token(2);
-/// Tokens of listeners start here, in the order of the hub's sockets.
-const LISTENERS: usize = 3;
-/// Tokens of datagram sockets start here, in the order of the hub's sockets.
-const DATAGRAMS: usize = 1 << 19;
+/// Tokens of sockets start here, by the hub's keys.
+const SOCKETS: usize = 3;
 /// Tokens of clients start here.
 const CLIENTS: usize = 1 << 20;
 
@@ -87,11 +84,8 @@ pub struct Server {
     poll: Poll,
     timer: Timer,
     hub: Hub<Accepted>,
-    listeners: Listeners,
-    datagrams: DatagramSockets,
-    /// The records' threads, with their sockets' places.
-    writers: Vec<(usize, Writer)>,
-    /// Those of records that are no more, until all is written.
+    places: Places,
+    /// The threads of records that are no more, until all is written.
     parting: Vec<Writer>,
     waker: Arc<Waker>,
     signals: Signals,
@@ -149,9 +143,7 @@ impl Server {
             poll,
             timer,
             hub,
-            listeners: Listeners::default(),
-            datagrams: DatagramSockets::default(),
-            writers: Vec::new(),
+            places: Places::default(),
             parting: Vec::new(),
             waker,
             signals,
@@ -190,7 +182,7 @@ impl Server {
             wall: SystemTime::now(),
         };
         loop {
-            let watched = self.datagrams.watch(&self.hub, self.poll.registry());
+            let watched = self.places.watch(&self.hub, self.poll.registry());
             watched.map_err(|source| Fatal::System {
                 doing: "watching a datagram socket",
                 source,
@@ -221,13 +213,9 @@ impl Server {
                         self.stale = true;
                         self.hub.event(token - CLIENTS, meaning(event));
                     }
-                    Token(token) if token >= DATAGRAMS => {
-                        self.stale = true;
-                        self.datagrams.event(token - DATAGRAMS, &mut self.hub);
-                    }
                     Token(token) => {
                         self.stale = true;
-                        self.listeners.event(token - LISTENERS);
+                        self.places.event(token - SOCKETS, &mut self.hub);
                     }
                 }
             }
@@ -237,11 +225,10 @@ impl Server {
             if is_due {
                 self.hub.expire(now, &mut watch);
             }
-            self.hub.expect(self.listeners.is_pending());
+            self.hub.expect(self.places.is_pending());
             self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
-            self.listeners
-                .accept(&mut self.hub, self.poll.registry(), now);
+            self.places.accept(&mut self.hub, self.poll.registry(), now);
             if let Err(fatal) = self.record(now) {
                 self.hub.abandon(now);
                 self.sum_up();
@@ -274,7 +261,7 @@ impl Server {
             self.hub.deadline(),
             watchdog,
             status,
-            self.listeners.rest(),
+            self.places.rest(),
             self.stop_until(),
             self.heap_due,
             self.idle_until(),
@@ -287,7 +274,7 @@ impl Server {
                     source,
                 })?;
         }
-        let goes_on = self.hub.has_ready() || self.listeners.is_pending();
+        let goes_on = self.hub.has_ready() || self.places.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))
     }
 
@@ -298,16 +285,19 @@ impl Server {
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
         let mut outcome = self.part();
         let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
-        for (socket, writer) in &mut self.writers {
+        for (key, place) in self.places.iter_mut().enumerate() {
+            let Some(writer) = &mut place.writer else {
+                continue;
+            };
             if let Some(seq) = writer.opened() {
-                if let Some(record) = self.hub.record(*socket) {
+                if let Some(record) = self.hub.record(key) {
                     record.open(seq);
                 }
-                self.hub.recorded(*socket, writer.written(), now);
+                self.hub.recorded(key, writer.written(), now);
                 self.stale = true;
             }
-            let awaited = self.hub.awaits_record(*socket) || to_be_idle;
-            let Some(record) = self.hub.record(*socket) else {
+            let awaited = self.hub.awaits_record(key) || to_be_idle;
+            let Some(record) = self.hub.record(key) else {
                 continue;
             };
             let lines = record.hand_over();
@@ -322,7 +312,7 @@ impl Server {
             }
             let written = writer.written();
             if written > record.written() {
-                self.hub.recorded(*socket, written, now);
+                self.hub.recorded(key, written, now);
             }
             outcome = outcome.and(writer.check());
         }
@@ -333,7 +323,7 @@ impl Server {
     fn sum_up(&mut self) {
         self.hub.tell_left_out(None);
         closer::tell_left_out();
-        for socket in self.hub.sockets().iter().filter(|of| !of.is_retired()) {
+        for socket in self.serving() {
             info!("{}: {}", socket.name(), socket.counters());
         }
     }
@@ -353,9 +343,14 @@ impl Server {
         }
     }
 
+    /// The sockets that the file has.
+    fn serving(&self) -> impl Iterator<Item = &Socket> {
+        let all = self.hub.sockets().iter().map(|(_, socket)| socket);
+        all.filter(|socket| !socket.is_draining())
+    }
+
     fn status(&self) -> String {
-        let sockets = self.hub.sockets().iter().filter(|of| !of.is_retired());
-        let counts = sockets.map(|socket| (1, socket.counters().messages));
+        let counts = self.serving().map(|socket| (1, socket.counters().messages));
         let (sockets, messages) = counts.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         let counts = format!(
             "{}, {}, {}",
@@ -385,7 +380,7 @@ impl Server {
             at_once: false,
         };
         self.hub.stop();
-        self.listeners.close(self.poll.registry());
+        self.places.close_listeners(self.poll.registry());
     }
 
     fn stops(&self) -> bool {
@@ -424,7 +419,7 @@ impl Server {
             self.hub.abandon(now);
         }
         if unwritten == 0 {
-            let writers = self.writers.drain(..).map(|(_, writer)| writer);
+            let writers = self.places.take_writers().map(|(_, writer)| writer);
             for writer in writers.chain(self.parting.drain(..)) {
                 writer.finish();
             }

@@ -77,6 +77,17 @@ pub struct Socket {
     pub packets: Option<(usize, usize)>,
 }
 
+impl Socket {
+    /// One that nobody has come to.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Socket {
+            retired: true,
+            ..Socket::default()
+        }
+    }
+}
+
 /// A socket's record.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -49,7 +49,7 @@ pub(super) fn plan(
 ) -> Result<Vec<PlannedRecord>, Fatal> {
     let mut writers = Writers {
         server,
-        taken: vec![false; server.writers().len()],
+        left: server.writers().collect(),
     };
     // First all that stay: the others may not take theirs.
     let kept: Vec<_> = config.sockets.iter().map(|of| writers.keep(of)).collect();
@@ -77,18 +77,16 @@ pub(super) fn plan(
 /// The writers of the records that are in force.
 struct Writers<'a> {
     server: &'a Server,
-    /// Which of them go on.
-    taken: Vec<bool>,
+    /// Those that nobody has taken yet, with the numbers of their sockets.
+    left: Vec<(usize, &'a Writer)>,
 }
 
 impl<'a> Writers<'a> {
     /// The first that fits, with the number of its socket; it is not to be had again.
     fn take(&mut self, fits: &dyn Fn(usize, &Writer) -> bool) -> Option<(usize, &'a Writer)> {
-        let mut all = self.server.writers().iter().enumerate();
-        let (i, (of, writer)) =
-            all.find(|(i, (of, writer))| !self.taken[*i] && fits(*of, writer))?;
-        self.taken[i] = true;
-        Some((*of, writer))
+        let mut all = self.left.iter();
+        let found = all.position(|(of, writer)| fits(*of, writer))?;
+        Some(self.left.remove(found))
     }
 
     /// The one that writes already where the record of `socket` is to go, or tries to.
@@ -114,7 +112,7 @@ impl<'a> Writers<'a> {
         keys: &config::Record,
         tolerate: Tolerate<'_>,
     ) -> Result<PlannedRecord, Fatal> {
-        let all = self.server.writers().iter();
+        let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
         let target = open(config, socket, keys, &held, tolerate)?;

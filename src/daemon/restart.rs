@@ -82,7 +82,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         let of_file = names.position(|socket| socket.name == before.name && !before.retired);
         let Some((i, (rules, mut target))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
         else {
-            sockets.push(Socket::retired(&before.name));
+            sockets.push(Socket::draining(&before.name));
             served.push((None, None));
             continue;
         };

@@ -76,7 +76,7 @@ impl Socket {
     }
 
     /// Its datagram socket receives no more; what its senders are owed is still tried.
-    pub(super) fn retire_datagrams(&mut self, limits: &mut Limits) {
+    pub(super) fn end_datagrams(&mut self, limits: &mut Limits) {
         if let Some(exchange) = &mut self.exchange {
             exchange.ending = true;
             self.counters.unread += exchange.datagram_socket.hang_up() as u64;
@@ -147,14 +147,15 @@ impl<S: Stream> Hub<S> {
     /// Whether the event loop is to watch the datagram socket of socket number `socket` for reading.
     #[must_use]
     pub fn receives(&self, socket: usize) -> bool {
-        let exchange = self.sockets[socket].exchange.as_ref();
+        let socket = self.sockets.get(socket);
+        let exchange = socket.and_then(|socket| socket.exchange.as_ref());
         exchange.is_some_and(|exchange| exchange.receives())
     }
 
     /// Datagrams that were received and are not yet where they belong.
     #[must_use]
     pub fn undelivered(&self) -> usize {
-        self.sockets.iter().map(Socket::undelivered).sum()
+        self.sockets.iter().map(|(_, of)| of.undelivered()).sum()
     }
 
     /// Nobody else receives from the datagram socket of socket number `socket` any more, if it has one: what
@@ -184,7 +185,9 @@ impl<S: Stream> Hub<S> {
 
     /// The turn of the datagram socket of socket number `socket`.
     pub(super) fn receive_next(&mut self, socket: usize, now: Now) {
-        if let Some(exchange) = &mut self.sockets[socket].exchange
+        // It may be gone since.
+        if let Some(of) = self.sockets.get_mut(socket)
+            && let Some(exchange) = &mut of.exchange
             && mem::take(&mut exchange.listed)
         {
             self.effects.work += CLIENT;
@@ -194,7 +197,7 @@ impl<S: Stream> Hub<S> {
 
     /// Whether there are datagram sockets.
     pub(super) fn has_datagrams(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.exchange.is_some())
+        self.sockets.iter().any(|(_, of)| of.exchange.is_some())
     }
 
     /// Receives one batch of socket number `socket`, where that may be. Returns whether anything came.
@@ -202,22 +205,26 @@ impl<S: Stream> Hub<S> {
         self.receives(socket) && self.receive_batch(socket, now)
     }
 
-    /// What waits for the datagram socket of socket number `socket`, and all that still waits in the kernel
-    /// there, is for the one that is opened in its place: no more than the kernel's queue is held beyond
-    /// a batch.
-    pub(super) fn move_datagrams(&mut self, socket: usize, now: Now) {
-        let place = &mut self.sockets[socket];
-        let Some(exchange) = &mut place.exchange else {
+    /// Takes out of the datagram socket of socket `old` what is for the one that is opened at socket `new` in
+    /// its place: what waits there, and all that still waits in the kernel, judged by the rules of `new`. No more
+    /// than the kernel's queue is held beyond a batch.
+    pub(super) fn move_datagrams(&mut self, old: usize, new: usize, now: Now) {
+        let Some(mut exchange) = self.sockets[old].exchange.take() else {
             return;
         };
         // Else those who know only this one could send without end.
-        if exchange.datagram_socket.shut_down() {
-            self.datagrams.make_room(place);
-            while self.receive_batch(socket, now) {}
+        let is_shut = exchange.datagram_socket.shut_down();
+        let socket = &mut self.sockets[new];
+        socket.exchange = Some(exchange);
+        if is_shut {
+            self.datagrams.make_room(socket);
+            while self.receive_batch(new, now) {}
         }
-        let place = &mut self.sockets[socket];
-        let exchange = place.exchange.as_mut();
-        place.parked = exchange.map(|exchange| exchange.move_out(&mut self.limits));
+        let socket = &mut self.sockets[new];
+        let mut exchange = socket.exchange.take();
+        let moved = exchange.as_mut().map(|of| of.move_out(&mut self.limits));
+        socket.parked = moved;
+        self.sockets[old].exchange = exchange;
     }
 
     fn receive_batch(&mut self, socket: usize, now: Now) -> bool {
@@ -261,7 +268,7 @@ impl<S: Stream> Hub<S> {
 
     /// Goes on with what was held, where there is room in the record again.
     pub(super) fn turn_datagrams(&mut self, now: Now) {
-        for socket in &mut self.sockets {
+        for (_, socket) in &mut self.sockets {
             let Some(mut exchange) = socket.exchange.take_if(|exchange| exchange.called) else {
                 continue;
             };
@@ -285,7 +292,7 @@ impl<S: Stream> Hub<S> {
 
     /// Tries again what receivers had no room for.
     pub(super) fn expire_datagrams(&mut self, now: Now) {
-        for socket in &mut self.sockets {
+        for (_, socket) in &mut self.sockets {
             let Some(mut exchange) = socket.exchange.take() else {
                 continue;
             };
@@ -293,7 +300,7 @@ impl<S: Stream> Hub<S> {
             let notes = &mut self.datagrams.notes;
             exchange.replies.retry(
                 &mut *exchange.datagram_socket,
-                socket.slow_timeout,
+                socket.rules.slow_timeout,
                 &mut self.limits,
                 now.instant,
                 |lost| notes.lost(socket, &lost, now.instant),
@@ -304,7 +311,7 @@ impl<S: Stream> Hub<S> {
 
     /// Begins the stop: nothing more is received.
     pub(super) fn stop_datagrams(&mut self) {
-        for socket in &mut self.sockets {
+        for (_, socket) in &mut self.sockets {
             if let Some(exchange) = &mut socket.exchange {
                 exchange.ending = true;
                 socket.counters.unread += exchange.datagram_socket.hang_up() as u64;
@@ -315,7 +322,11 @@ impl<S: Stream> Hub<S> {
 
     /// Gives up what waits at all sockets for which `is_meant` holds.
     pub(super) fn abandon_datagrams(&mut self, is_meant: impl Fn(&Socket) -> bool) {
-        for socket in self.sockets.iter_mut().filter(|socket| is_meant(socket)) {
+        let meant = self
+            .sockets
+            .iter_mut()
+            .filter(|(_, socket)| is_meant(socket));
+        for (_, socket) in meant {
             socket.abandon_datagrams(&mut self.limits);
         }
     }
@@ -333,7 +344,7 @@ fn drain(exchange: &mut Exchange, limits: &mut Limits) -> u64 {
 
 /// Bytes of the buffer that one datagram may fill.
 fn slot(socket: &Socket) -> usize {
-    socket.rule.message_size + BEYOND
+    socket.rules.input.message_size + BEYOND
 }
 
 /// A datagram as its record has it: under `syslog` without one LF, NUL or LF NUL at its end.
@@ -371,7 +382,7 @@ impl Desk<'_> {
             true
         } else if is_own && !takes_own(socket) {
             true
-        } else if !socket.access.admits(&header.peer, &[]) {
+        } else if !socket.rules.access.admits(&header.peer, &[]) {
             if !is_own {
                 socket.denied("a datagram", &header.peer, now);
             }
@@ -383,12 +394,12 @@ impl Desk<'_> {
             socket.counters.refused += 1;
             return;
         }
-        let most = socket.rule.message_size;
+        let most = socket.rules.input.message_size;
         let mut bytes = &slot[..slot.len().min(header.length)];
         let cut = header.length > slot.len();
-        let truncated = cut || body(socket.rule.framing, bytes).len() > most;
+        let truncated = cut || body(socket.rules.input.framing, bytes).len() > most;
         if truncated {
-            if socket.rule.too_long != TooLong::Keep {
+            if socket.rules.input.too_long != TooLong::Keep {
                 socket.counters.oversized += 1;
                 self.notes.oversized(socket, header, now);
                 return;
@@ -420,7 +431,7 @@ impl Desk<'_> {
             let text = match truncated {
                 // Its end is not its own.
                 true => bytes,
-                false => body(socket.rule.framing, bytes),
+                false => body(socket.rules.input.framing, bytes),
             };
             if !record.put(from.id, &from.peer, text, truncated, now.wall) {
                 return false;
@@ -460,7 +471,7 @@ impl Desk<'_> {
             &mut **datagram_socket,
             to,
             bytes,
-            socket.queue_size,
+            socket.rules.queue_size,
             self.limits,
             now,
         ) {

@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use log::{Level, log};
 
-use super::{Socket, socket::Loss};
+use super::{
+    Socket,
+    socket::{Loss, Rules},
+};
 use crate::{
     config::SlowClient,
     connection::Connection,
@@ -257,7 +260,7 @@ impl Socket {
         self.write(Kind::Dropped, messages, now, |socket| {
             let why = match over {
                 None => {
-                    let (name, limit) = (&socket.name, socket.queue_size);
+                    let (name, limit) = (&socket.name, socket.rules.queue_size);
                     format!("its queue is full, socket.{name}.queue-size = {limit} bytes")
                 }
                 Some(Over { key, limit }) => format!("no room for them, {key} = {limit} bytes"),
@@ -270,7 +273,7 @@ impl Socket {
         let Connection { id, peer, .. } = client;
         let waiting = client.queue.len();
         self.write(Kind::Stalled, 1, now, |socket| {
-            let (name, timeout) = (&socket.name, socket.slow_timeout);
+            let (name, timeout) = (&socket.name, socket.rules.slow_timeout);
             format!(
                 "client {id} ({peer}) does not read and holds up the others: {waiting} bytes wait for it; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
@@ -281,7 +284,7 @@ impl Socket {
         let Connection { id, peer, .. } = client;
         let Over { key, limit } = over;
         self.write(Kind::Starved, 1, now, |socket| {
-            let (name, timeout) = (&socket.name, socket.slow_timeout);
+            let (name, timeout) = (&socket.name, socket.rules.slow_timeout);
             format!(
                 "client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
@@ -301,7 +304,7 @@ impl Socket {
 
     pub(super) fn truncated(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
         self.write(Kind::Truncated, messages, now, |socket| {
-            let (name, limit) = (&socket.name, socket.rule.message_size);
+            let (name, limit) = (&socket.name, socket.rules.input.message_size);
             format!(
                 "kept the first part of {messages} messages of client {id} ({peer}): socket.{name}.message-size = {limit} bytes"
             )
@@ -317,15 +320,15 @@ impl Socket {
     ) {
         let Announced { length, prefix } = announced;
         self.write(Kind::Announced, 1, now, |socket| {
-            let (name, limit) = (&socket.name, socket.rule.message_size);
+            let (name, limit) = (&socket.name, socket.rules.input.message_size);
             let bytes: Vec<String> = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
             let hint = match <[u8; 4]>::try_from(prefix.as_slice()).map(u32::from_le_bytes) {
-                Ok(other) if socket.rule.framing == Framing::LengthPrefixed && other as usize <= limit => {
+                Ok(other) if socket.rules.input.framing == Framing::LengthPrefixed && other as usize <= limit => {
                     format!("; from the other end they would be {other}: lengths here are big-endian")
                 }
                 _ => String::new(),
             };
-            let then = match socket.rule.too_long {
+            let then = match socket.rules.input.too_long {
                 TooLong::Keep => "its first part is kept, and the rest passed over",
                 TooLong::Close | TooLong::Refuse => "the client is closed",
             };
@@ -338,7 +341,7 @@ impl Socket {
 
     pub(super) fn oversized(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
         self.write(Kind::Oversized, messages, now, |socket| {
-            let (name, limit) = (&socket.name, socket.rule.message_size);
+            let (name, limit) = (&socket.name, socket.rules.input.message_size);
             format!(
                 "refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
@@ -348,14 +351,14 @@ impl Socket {
 
 /// Why a client is closed, with the key that decides.
 fn why(socket: &Socket, reason: &Close) -> String {
-    let Socket {
-        name,
+    let Socket { name, rules, .. } = socket;
+    let Rules {
         queue_size,
         slow_client,
         slow_timeout,
         idle_timeout,
         ..
-    } = socket;
+    } = rules;
     match reason {
         Close::Idle => {
             let span = idle_timeout.unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, mem};
 
-use super::{Hub, Now, STALL, Socket, Timer, set, socket::Retired};
+use super::{Hub, Now, STALL, Socket, Timer, set, socket::Draining};
 use crate::{
     access::Access,
     config::{self, Address, ServiceKind},
@@ -29,7 +29,7 @@ impl<S: Stream> Hub<S> {
                 self.close(key, &reason, now);
             }
         }
-        self.abandon_datagrams(Socket::is_retired);
+        self.abandon_datagrams(Socket::is_draining);
         self.tell_left_out(None);
         for (_, client) in &mut self.clients {
             // What it sent is for nobody.
@@ -37,15 +37,19 @@ impl<S: Stream> Hub<S> {
                 && let Some(input) = client.input.take()
             {
                 let socket = &mut self.sockets[client.socket as usize];
-                let (untaken, unfinished) = input.loss(socket.rule.framing);
+                let (untaken, unfinished) = input.loss(socket.rules.input.framing);
                 socket.counters.untaken += untaken;
                 socket.counters.unfinished += u64::from(unfinished);
             }
         }
         // Where nobody is left, nothing would bring these counts to the heir later.
-        self.clear_retired();
-        let sockets = self.sockets.iter_mut().map(|socket| socket.park(now));
-        let mut sockets: Vec<state::Socket> = sockets.collect();
+        self.clear_drained();
+        // By their keys, so that clients need no others; where a key is free, nobody comes.
+        let mut sockets: Vec<state::Socket> = Vec::new();
+        for (key, socket) in &mut self.sockets {
+            sockets.resize_with(key, state::Socket::nobody);
+            sockets.push(socket.park(now));
+        }
         let mut places = vec![None; self.clients.capacity()];
         let (mut clients, mut streams) = (Vec::new(), Vec::new());
         for (key, client) in mem::take(&mut self.clients) {
@@ -55,8 +59,8 @@ impl<S: Stream> Hub<S> {
             streams.push(stream);
         }
         let place = |key: usize| places.get(key).copied().flatten();
-        for (socket, parked) in self.sockets.iter().zip(&mut sockets) {
-            parked.wait_queue = socket.wait_queue.order().filter_map(place).collect();
+        for (key, socket) in &self.sockets {
+            sockets[key].wait_queue = socket.wait_queue.order().filter_map(place).collect();
         }
         let state = State {
             ids: self.ids,
@@ -87,20 +91,22 @@ impl<S: Stream> Hub<S> {
         }
         let mut hub = Hub::new(sockets, limits);
         hub.ids = state.ids;
-        for (socket, parked) in hub.sockets.iter_mut().zip(&state.sockets) {
+        for ((_, socket), parked) in hub.sockets.iter_mut().zip(&state.sockets) {
             socket.resume(parked);
         }
         let mut keys = Vec::with_capacity(streams.len());
         for (client, stream) in state.clients.into_iter().zip(streams) {
             keys.push(hub.keep(client, stream, now));
         }
-        for place in 0..hub.sockets.len() {
-            let heir = hub.place(&hub.sockets[place].name);
-            let socket = &mut hub.sockets[place];
-            let is_vacant = socket.present == 0;
-            if let Some(retired) = &mut socket.retired {
-                *retired = Retired { heir, is_vacant };
-                hub.retiring |= !is_vacant;
+        hub.sockets
+            .retain(|_, socket| !socket.is_draining() || socket.present > 0);
+        for key in 0..hub.sockets.capacity() {
+            let heir = hub.sockets.get(key).and_then(|of| hub.place(&of.name));
+            if let Some(socket) = hub.sockets.get_mut(key)
+                && let Some(draining) = &mut socket.draining
+            {
+                draining.heir = heir;
+                hub.draining = true;
             }
         }
         let key = |place: usize| keys.get(place).copied().flatten();
@@ -116,8 +122,11 @@ impl<S: Stream> Hub<S> {
                     hub.sockets[number].wait_queue.wait(client.user, key, false);
                 }
             }
-            if !hub.sockets[number].is_retired() {
-                hub.sockets[number].parked = Some(parked.datagrams);
+            let Some(socket) = hub.sockets.get_mut(number) else {
+                continue;
+            };
+            if !socket.is_draining() {
+                socket.parked = Some(parked.datagrams);
             }
             hub.call(number, now);
         }
@@ -140,15 +149,15 @@ impl<S: Stream> Hub<S> {
         self.limits.keep(uid);
         client.user = self.users.enter(uid);
         client.charge.settle(&mut self.limits, client.weight());
-        if let Some(timeout) = socket.idle_timeout {
+        if let Some(timeout) = socket.rules.idle_timeout {
             let due = client.active + timeout;
             set(&mut self.timers, &mut client, key, Timer::Idle, due);
         }
         if let Some(full) = &mut client.full {
             // From half of it on it is enough.
-            full.taken = full.taken.min(socket.queue_size);
+            full.taken = full.taken.min(socket.rules.queue_size);
             // Sooner than it may be over: the log may still have to be told.
-            let due = full.since + socket.slow_timeout.min(STALL);
+            let due = full.since + socket.rules.slow_timeout.min(STALL);
             set(&mut self.timers, &mut client, key, Timer::Slow, due);
         }
         self.ready.list(&mut client, key);
@@ -220,18 +229,15 @@ impl<S: Stream> Connection<S> {
 }
 
 impl Socket {
-    /// An entry for clients whose socket is no more, until they have what they are owed.
+    /// One for clients whose socket is no more, until they have what they are owed.
     #[must_use]
-    pub fn retired(name: &str) -> Self {
+    pub fn draining(name: &str) -> Self {
         let config = config::Socket {
             service: ServiceKind::Collect,
             ..config::Socket::new(name.into(), Address::Abstract(Vec::new()))
         };
         let mut socket = Socket::new(&config, Access::new(Vec::new(), Vec::new()), None);
-        socket.retired = Some(Retired {
-            heir: None,
-            is_vacant: false,
-        });
+        socket.draining = Some(Draining { heir: None });
         socket
     }
 
@@ -239,12 +245,13 @@ impl Socket {
         let Standing { stamped, enough } = self.service.park();
         state::Socket {
             name: self.name.clone(),
-            retired: self.is_retired(),
+            retired: self.is_draining(),
             counters: self.counters,
             stamped,
             enough,
             datagrams: self.park_datagrams(now.instant),
-            packets: (self.packet > 0).then_some((self.rule.message_size, self.longest)),
+            packets: (self.rules.packet > 0)
+                .then_some((self.rules.input.message_size, self.rules.longest)),
             record: self.record.as_ref().map(|record| state::Record {
                 seq: record.seq(),
                 ..state::Record::default()

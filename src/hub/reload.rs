@@ -1,16 +1,18 @@
 //! A changed config file under running clients: which of them its sockets still serve, and what becomes
 //! of the others.
 //!
-//! A socket is known by its name. Where type, service and framing are as before, its clients stay and
-//! the new values hold from their next message on. Where not, or where the socket is gone, its clients
-//! rely on what is no more: they get what they are owed and are closed. They do so at a retired entry
-//! of the table, which keeps the old service and framing; the socket itself keeps its number.
+//! A socket is known by its name, and where its clients rely on no other type, service or framing, it
+//! stays: the new values hold from the next message on. Where they do, or where the socket is gone, it
+//! drains: nobody new comes to it, its clients get what they are owed and are closed, and then it is
+//! removed. The one that has its name from then on is another, with a key of its own.
+
+use std::collections::HashMap;
 
 use log::info;
 
 use super::{
     Hub, Now, Timer, WatchFn, set,
-    socket::{Nature, Retired, Socket},
+    socket::{Draining, Nature, Socket},
 };
 use crate::{
     config::SocketType,
@@ -53,8 +55,8 @@ pub enum Trail {
 }
 
 impl Trail {
-    /// The record that there is now; `records` are those of all sockets so far.
-    fn follow(self, records: &mut [Option<Record>]) -> Option<Record> {
+    /// The record that there is now; `records` are those of all sockets so far, by their keys.
+    fn follow(self, records: &mut HashMap<usize, Record>) -> Option<Record> {
         match self {
             Trail::None => None,
             Trail::New(record) => Some(record),
@@ -64,7 +66,7 @@ impl Trail {
                 queue_size,
                 seq,
             } => {
-                let mut record = records.get_mut(of)?.take()?;
+                let mut record = records.remove(&of)?;
                 record.renew(encoder, queue_size, seq);
                 Some(record)
             }
@@ -85,46 +87,15 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// The number of the socket `name`.
+    /// The key of the socket `name`.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<usize> {
         let mut sockets = self.sockets.iter();
-        sockets.position(|socket| socket.name == name && !socket.is_retired())
+        let found = sockets.find(|(_, socket)| socket.name == name && !socket.is_draining());
+        found.map(|(key, _)| key)
     }
 
-    /// The numbers that sockets with these names will have once they are applied: their own, or free
-    /// ones.
-    #[must_use]
-    pub fn places<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<usize> {
-        let vacant = |&place: &usize| self.sockets.get(place).is_none_or(Socket::is_vacant);
-        let mut free = (0..).filter(vacant);
-        names
-            .filter_map(|name| self.place(name).or_else(|| free.next()))
-            .collect()
-    }
-
-    /// Adds an entry for clients whose socket is no more; `heir` has its name now. Returns its number.
-    pub fn retire(&mut self, mut socket: Socket, heir: Option<usize>) -> usize {
-        socket.retired = Some(Retired {
-            heir,
-            is_vacant: false,
-        });
-        // In the order of their turns they waited for what no longer comes.
-        socket.wait_queue.dismiss();
-        self.retiring = true;
-        match self.sockets.iter().position(Socket::is_vacant) {
-            Some(place) => {
-                self.sockets[place] = socket;
-                place
-            }
-            None => {
-                self.sockets.push(socket);
-                self.sockets.len() - 1
-            }
-        }
-    }
-
-    /// Client `key`, whose socket is retired, is closed once it has what it is owed. Nothing more is
+    /// Client `key`, whose socket drains, is closed once it has what it is owed. Nothing more is
     /// read from it; what it sent and was not taken is counted when it is closed.
     fn end(&mut self, key: usize, why: Changed) {
         let client = &mut self.clients[key];
@@ -137,200 +108,170 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.
-    /// Nothing may wait to be handed over to a record.
+    /// Nothing may wait to be handed over to a record. Returns the sockets' keys, in the order of the file.
     pub fn apply(
         &mut self,
         file: Vec<Renewal>,
         limits: &Limits,
         now: Now,
         watch: &mut WatchFn<'_, S>,
-    ) {
+    ) -> Vec<usize> {
         self.give_out(now, watch);
         self.limits.adopt(limits);
-        let places = self.places(file.iter().map(|renewal| renewal.socket.name()));
-        self.sockets.iter_mut().for_each(Socket::note_number);
-        let records = self.sockets.iter_mut().map(|socket| socket.record.take());
-        let mut records: Vec<Option<Record>> = records.collect();
-        for place in 0..self.sockets.len() {
-            if !places.contains(&place) && !self.sockets[place].is_retired() {
-                self.remove(place);
-            }
+        let mut records = HashMap::new();
+        for (key, socket) in &mut self.sockets {
+            socket.note_number();
+            records.extend(socket.record.take().map(|record| (key, record)));
         }
-        let mut opened = Vec::new();
-        let mut replaced = Vec::new();
-        for (&place, renewal) in places.iter().zip(file) {
-            let Renewal {
-                mut socket,
-                trail,
-                datagram_socket,
-            } = renewal;
-            let before = self.sockets.get(place).filter(|old| !old.is_retired());
-            let before = before.map_or(0, |old| old.numbered);
-            let mut record = trail.follow(&mut records);
-            let seq = before.max(record.as_ref().map_or(0, Record::seq));
-            if let Some(record) = &mut record {
-                record.go_on_from(seq);
-            }
-            socket.record = record;
-            socket.start_at(seq);
-            let old = self.sockets.get(place);
-            let is_moved =
-                datagram_socket.is_some() && old.is_some_and(|old| old.exchange.is_some());
-            if let Some((old, why)) = self.put(place, socket, is_moved, now) {
-                replaced.push((place, old, why, is_moved));
-            }
-            if let Some(datagram_socket) = datagram_socket {
-                opened.push((place, datagram_socket));
-            }
+        let before = file.iter().map(|of| self.place(&of.socket.name));
+        let before: Vec<Option<usize>> = before.collect();
+        let all = self.sockets.iter();
+        let gone = all.filter(|(key, of)| !of.is_draining() && !before.contains(&Some(*key)));
+        for key in gone.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.end_socket(key, None, Changed::Gone);
         }
-        // Only now: the places of those that are new are taken.
-        for (place, old, why, is_moved) in replaced {
-            self.replace(place, old, why, is_moved, now);
-        }
-        for (place, datagram_socket) in opened {
-            self.open(place, datagram_socket, now.instant);
-        }
-        let sizes = self.sockets.iter().map(|socket| socket.read_size);
+        let all = before.into_iter().zip(file);
+        let keys = all.map(|(before, renewal)| self.put(before, renewal, &mut records, now));
+        let keys: Vec<usize> = keys.collect();
+        let sizes = self.sockets.iter().map(|(_, of)| of.rules.read_size);
         if let Some(size) = sizes.max()
             && self.buffer.len() < size
         {
             self.buffer = vec![0; size].into_boxed_slice();
         }
-        for &place in &places {
-            self.sockets[place].call_datagrams();
-            self.call(place, now);
+        for &key in &keys {
+            self.sockets[key].call_datagrams();
+            self.call(key, now);
         }
         self.follow_up(now, watch);
+        keys
     }
 
-    /// The file has this socket no more.
-    fn remove(&mut self, place: usize) {
-        let socket = &mut self.sockets[place];
-        socket.retired = Some(Retired {
-            heir: None,
-            is_vacant: false,
-        });
-        socket.wait_queue.dismiss();
-        self.retiring = true;
-        socket.retire_datagrams(&mut self.limits);
-        socket.give_up_parked();
-        self.dismiss_all(place, place, Changed::Gone);
-    }
-
-    /// Puts `socket` in its place; returns the one that stood there, if its clients cannot go on, and
-    /// why. `is_moved`: it is to have another datagram socket.
+    /// Puts one socket of the file into force, of which `before` is the one of its name so far. Returns its
+    /// key.
     fn put(
         &mut self,
-        place: usize,
-        mut socket: Socket,
-        is_moved: bool,
+        before: Option<usize>,
+        renewal: Renewal,
+        records: &mut HashMap<usize, Record>,
         now: Now,
-    ) -> Option<(Socket, Option<Changed>)> {
-        let Some(old) = self.sockets.get_mut(place) else {
-            self.sockets.push(socket);
-            return None;
+    ) -> usize {
+        let Renewal {
+            mut socket,
+            trail,
+            datagram_socket,
+        } = renewal;
+        let numbered = before.map_or(0, |key| self.sockets[key].numbered);
+        let mut record = trail.follow(records);
+        let seq = numbered.max(record.as_ref().map_or(0, Record::seq));
+        if let Some(record) = &mut record {
+            record.go_on_from(seq);
+        }
+        socket.record = record;
+        socket.start_at(seq);
+        let key = match before {
+            None => self.sockets.insert(socket),
+            Some(key) if self.stays(key, &socket, datagram_socket.is_some()) => {
+                self.renew(key, socket, now);
+                key
+            }
+            Some(key) => self.succeed(key, socket, now),
         };
-        if old.is_retired() {
-            self.sockets[place] = socket;
-            return None;
+        if let Some(datagram_socket) = datagram_socket {
+            self.open(key, datagram_socket, now.instant);
         }
-        let changed = old.nature.change(&socket.nature);
-        if changed.is_none() && !is_moved {
-            self.renew(place, socket, now);
-            return None;
-        }
-        socket.counters = std::mem::take(&mut old.counters);
-        socket.lines = std::mem::take(&mut old.lines);
-        socket.exchange = old.exchange.take();
-        socket.parked = old.parked.take();
-        let old = std::mem::replace(&mut self.sockets[place], socket);
-        Some((old, changed))
+        key
     }
 
-    /// The socket in `place` is another one for those who came by `old`, for the reason `why`; if it
-    /// `is_moved`, it is to have another datagram socket.
-    fn replace(
-        &mut self,
-        place: usize,
-        mut old: Socket,
-        why: Option<Changed>,
-        is_moved: bool,
-        now: Now,
-    ) {
-        if old.nature.kind == SocketType::Datagram
-            && let Some(Changed::Service | Changed::Framing) = why
-        {
-            // Its senders are not connected, and what they are owed waits by their addresses.
-            let socket = &mut self.sockets[place];
-            socket.give_up_held(&mut self.limits);
-            self.datagrams.make_room(socket);
-            if !is_moved {
-                return;
+    /// Whether those who are at socket `key` can go on at it, when it is as `new`; `is_opened`: with a datagram
+    /// socket that was just opened.
+    fn stays(&self, key: usize, new: &Socket, is_opened: bool) -> bool {
+        let old = &self.sockets[key];
+        match old.nature.change(&new.nature) {
+            _ if is_opened && old.exchange.is_some() => false,
+            None => true,
+            Some(Changed::Service | Changed::Framing) => {
+                // Its senders are not connected, and what they are owed waits by their addresses.
+                new.nature.kind == SocketType::Datagram
             }
+            Some(_) => false,
         }
+    }
+
+    /// Puts `new` beside the socket `old` of its name, which drains. Returns its key.
+    fn succeed(&mut self, old: usize, mut new: Socket, now: Now) -> usize {
+        let before = &mut self.sockets[old];
+        let why = before.nature.change(&new.nature);
+        if before.nature.service != new.nature.service
+            || before.nature.framing != new.nature.framing
+        {
+            before.give_up_held(&mut self.limits);
+        }
+        new.counters = std::mem::take(&mut before.counters);
+        new.lines = std::mem::take(&mut before.lines);
         let goes_on = why != Some(Changed::Type);
         if goes_on {
-            self.move_datagrams(place, now);
+            new.parked = before.parked.take();
         }
-        let socket = &mut self.sockets[place];
-        old.exchange = socket.exchange.take();
-        old.retire_datagrams(&mut self.limits);
-        if !goes_on {
-            old.parked = socket.parked.take();
-            old.give_up_parked();
+        let new = self.sockets.insert(new);
+        if goes_on {
+            self.move_datagrams(old, new, now);
         }
-        let retired = self.retire(old, Some(place));
-        if let Some(why) = why {
-            self.dismiss_all(place, retired, why);
-        }
+        self.end_socket(old, Some(new), why.unwrap_or(Changed::Gone));
+        new
     }
 
-    /// Moves all clients of socket number `from` to the retired entry `to`, and dismisses them.
-    fn dismiss_all(&mut self, from: usize, to: usize, why: Changed) {
-        let of_socket = self.clients.iter();
-        let of_socket = of_socket.filter(|(_, client)| client.socket as usize == from);
-        let keys: Vec<usize> = of_socket.map(|(key, _)| key).collect();
-        let clients = &self.clients;
-        self.starved
-            .retain(|&key| clients[key].socket as usize != from);
-        for &key in &keys {
-            let client = &mut self.clients[key];
-            client.socket = to as u32;
-            client.queue_gap(&mut self.limits, |gap| self.sockets[to].service.tell(gap));
-            self.end(key, why);
+    /// Nobody comes to socket `key` any more; its clients get what they are owed, and are closed for the reason
+    /// `why`. `heir`: the socket that has its name now.
+    fn end_socket(&mut self, key: usize, heir: Option<usize>, why: Changed) {
+        for (_, socket) in &mut self.sockets {
+            if let Some(draining) = &mut socket.draining
+                && draining.heir == Some(key)
+            {
+                draining.heir = heir;
+            }
         }
-        if !keys.is_empty() {
-            let (name, clients) = (&self.sockets[to].name, keys.len());
+        let socket = &mut self.sockets[key];
+        socket.draining = Some(Draining { heir });
+        self.draining = true;
+        // In the order of their turns they waited for what no longer comes.
+        socket.wait_queue.dismiss();
+        socket.end_datagrams(&mut self.limits);
+        socket.give_up_parked();
+        let clients = &self.clients;
+        let of_socket = |client: usize| clients[client].socket as usize == key;
+        self.starved.retain(|&client| !of_socket(client));
+        let all = clients.iter().map(|(client, _)| client);
+        let all: Vec<usize> = all.filter(|&client| of_socket(client)).collect();
+        for &client in &all {
+            let service = &self.sockets[key].service;
+            self.clients[client].queue_gap(&mut self.limits, |gap| service.tell(gap));
+            self.end(client, why);
+        }
+        if !all.is_empty() {
+            let (name, clients) = (&self.sockets[key].name, all.len());
             info!("{name}: {clients} clients get what they are owed and are closed: {why}");
         }
     }
 
-    /// Takes over the values of `new`, which is of the same nature as the socket in `place`.
+    /// Takes over what `new` has, at which the clients and senders of socket `place` can go on.
     fn renew(&mut self, place: usize, new: Socket, now: Now) {
         let socket = &mut self.sockets[place];
-        let is_resized = socket.packet != new.packet || socket.longest != new.longest;
-        let is_idle_changed = socket.idle_timeout != new.idle_timeout;
-        let is_slow_changed =
-            socket.slow_timeout != new.slow_timeout || socket.queue_size != new.queue_size;
         let are_gaps_over =
-            socket.slow_client != new.slow_client || socket.stamps() != new.stamps();
-        let is_policy_changed = are_gaps_over || socket.queue_size != new.queue_size;
-        socket.access = new.access;
-        socket.rule = new.rule;
-        socket.read_size = new.read_size;
-        socket.packet = new.packet;
-        socket.message_work = new.message_work;
-        socket.longest = new.longest;
-        socket.queue_size = new.queue_size;
-        socket.slow_client = new.slow_client;
-        socket.slow_timeout = new.slow_timeout;
-        socket.idle_timeout = new.idle_timeout;
-        socket.clients = new.clients;
-        socket.answer_abstract = new.answer_abstract;
+            socket.rules.slow_client != new.rules.slow_client || socket.stamps() != new.stamps();
+        let old = std::mem::replace(&mut socket.rules, new.rules);
+        let rules = &socket.rules;
+        let is_resized = old.packet != rules.packet || old.longest != rules.longest;
+        let is_idle_changed = old.idle_timeout != rules.idle_timeout;
+        let is_queue_changed = old.queue_size != rules.queue_size;
+        let is_slow_changed = is_queue_changed || old.slow_timeout != rules.slow_timeout;
         socket.record = new.record;
-        socket.lines_up = new.lines_up;
         socket.start_at(new.numbered);
-        if socket.nature.kind == SocketType::Datagram {
+        if new.nature.kind == SocketType::Datagram {
+            if socket.nature != new.nature {
+                socket.give_up_held(&mut self.limits);
+                (socket.nature, socket.service) = (new.nature, new.service);
+            }
             self.datagrams.make_room(socket);
             return;
         }
@@ -342,15 +283,15 @@ impl<S: Stream> Hub<S> {
                 self.effects.touched.push(key);
             }
             if is_resized
-                && socket.packet > 0
+                && socket.rules.packet > 0
                 && let Err(error) = client
                     .stream
-                    .resize(socket.rule.message_size, socket.longest)
+                    .resize(socket.rules.input.message_size, socket.rules.longest)
             {
                 failed.push((key, Close::Io(error)));
             }
             // Not from when it was last heard of: it could not know.
-            if is_idle_changed && let Some(timeout) = socket.idle_timeout {
+            if is_idle_changed && let Some(timeout) = socket.rules.idle_timeout {
                 let due = now.instant + timeout;
                 set(&mut self.timers, client, key, Timer::Idle, due);
             }
@@ -360,13 +301,13 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.effects.failed.append(&mut failed);
-        if is_policy_changed {
+        if are_gaps_over || is_queue_changed {
             let touched = &mut self.effects.touched;
             socket
                 .service
                 .renew(new.service, &mut self.clients, touched);
         }
-        if !socket.lines_up {
+        if !socket.rules.lines_up {
             // There is nothing to wait for any more, and nobody to be called by.
             let waiting: Vec<usize> = socket.wait_queue.waiting().collect();
             socket.wait_queue.dismiss();
@@ -376,45 +317,33 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Lets go of what is retired and empty, and gives its counts to its heir.
-    pub(super) fn clear_retired(&mut self) {
-        self.retiring = false;
-        for place in 0..self.sockets.len() {
-            let socket = &mut self.sockets[place];
-            let Some(Retired {
-                heir,
-                is_vacant: false,
-            }) = socket.retired
-            else {
+    /// Removes the sockets that have drained. Their counts go to those that have their names.
+    pub(super) fn clear_drained(&mut self) {
+        self.draining = false;
+        for key in 0..self.sockets.capacity() {
+            let Some(socket) = self.sockets.get_mut(key) else {
                 continue;
             };
-            let has_clients = socket.present > 0;
-            if let Some(heir) = heir {
-                let counters = std::mem::take(&mut socket.counters);
-                self.sockets[heir].counters.add(counters);
-            }
-            let inherits = |socket: &Socket| {
-                let retired = socket.retired.filter(|retired| !retired.is_vacant);
-                retired.is_some_and(|retired| retired.heir == Some(place))
+            let Some(Draining { heir }) = socket.draining else {
+                continue;
             };
-            let has_bequests = self.sockets.iter().any(inherits);
-            let socket = &mut self.sockets[place];
             let is_owed = socket.undelivered() > 0;
             if !is_owed {
                 socket.exchange = None;
             }
-            if is_owed || has_clients || has_bequests {
-                self.retiring = true;
-                continue;
+            let is_left = is_owed || socket.present > 0;
+            self.draining |= is_left;
+            if let Some(heir) = heir {
+                let counters = std::mem::take(&mut socket.counters);
+                self.sockets[heir].counters.add(counters);
             }
-            socket.tell_left_out(None);
-            if heir.is_none() {
-                info!("{}: gone: {}", socket.name, socket.counters);
+            if !is_left {
+                let mut socket = self.sockets.remove(key);
+                socket.tell_left_out(None);
+                if heir.is_none() {
+                    info!("{}: gone: {}", socket.name, socket.counters);
+                }
             }
-            socket.retired = Some(Retired {
-                heir,
-                is_vacant: true,
-            });
         }
     }
 }

@@ -130,23 +130,11 @@ impl Nature {
     }
 }
 
-/// A socket that the config file no longer has, or not so: it stays for the clients that it had.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Retired {
-    /// The socket that now has its name, and gets its counts.
-    pub(super) heir: Option<usize>,
-    /// Nobody is left; its place is free.
-    pub(super) is_vacant: bool,
-}
-
-/// One socket's rules, service and counts.
+/// What the config file says of a socket: a reload puts others in their place.
 #[derive(Debug)]
-pub struct Socket {
-    pub(super) name: String,
-    pub(super) nature: Nature,
-    pub(super) retired: Option<Retired>,
+pub(super) struct Rules {
     pub(super) access: Access,
-    pub(super) rule: Rule,
+    pub(super) input: Rule,
     /// Bytes that a client may send in a turn.
     pub(super) read_size: usize,
     /// Bytes without which no packet is read; 0 on a stream, of which any part can be.
@@ -163,6 +151,25 @@ pub struct Socket {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) clients: usize,
     pub(super) answer_abstract: bool,
+    /// There is a record, or there are receivers, to wait for.
+    pub(super) lines_up: bool,
+}
+
+/// A socket that the config file no longer has, or not so: nobody comes to it any more, and who is there
+/// gets what is owed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draining {
+    /// The socket that now has its name, and gets its counts.
+    pub(super) heir: Option<usize>,
+}
+
+/// One socket: its rules, its service, its record, its datagram socket, its counts.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) name: String,
+    pub(super) nature: Nature,
+    pub(super) rules: Rules,
+    pub(super) draining: Option<Draining>,
     pub(super) present: usize,
     pub(super) service: Service,
     /// During the stop: nothing more comes from its service.
@@ -170,8 +177,6 @@ pub struct Socket {
     pub(super) record: Option<Record>,
     /// Senders that wait for room in the record or with receivers.
     pub(super) wait_queue: WaitQueue,
-    /// There is a record, or there are receivers, to wait for.
-    pub(super) lines_up: bool,
     pub(super) counters: Counters,
     /// Its datagram socket, and what waits there.
     pub(super) exchange: Option<Box<Exchange>>,
@@ -232,26 +237,28 @@ impl Socket {
         Socket {
             name: config.name.clone(),
             nature: Nature::of(config),
-            retired: None,
-            access,
-            rule,
-            read_size: READ_BUFFER + packet,
-            packet,
-            longest: config.longest_sent(),
-            unseen,
-            message_work,
-            queue_size: config.queue_size,
-            slow_client: config.slow_client,
-            slow_timeout: config.slow_timeout,
-            idle_timeout: config.idle_timeout,
-            clients: config.clients,
-            answer_abstract: config.answer_abstract,
+            rules: Rules {
+                access,
+                input: rule,
+                read_size: READ_BUFFER + packet,
+                packet,
+                longest: config.longest_sent(),
+                unseen,
+                message_work,
+                queue_size: config.queue_size,
+                slow_client: config.slow_client,
+                slow_timeout: config.slow_timeout,
+                idle_timeout: config.idle_timeout,
+                clients: config.clients,
+                answer_abstract: config.answer_abstract,
+                lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
+            },
+            draining: None,
             present: 0,
             service,
             quiet: false,
             record,
             wait_queue: WaitQueue::default(),
-            lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
             counters: Counters::default(),
             exchange: None,
             parked: None,
@@ -263,7 +270,7 @@ impl Socket {
     /// Bytes for which there must be room under the quotas before a client is read from. The byte
     /// that shows a packet to be too long is never held.
     pub(super) fn least_held(&self) -> usize {
-        self.packet.saturating_sub(1).max(1)
+        self.rules.packet.saturating_sub(1).max(1)
     }
 
     /// NAME
@@ -278,22 +285,16 @@ impl Socket {
         self.nature
     }
 
-    /// Whether the config file no longer has it, or not so: nobody comes in by it.
+    /// Whether the config file no longer has it, or not so: nobody comes to it.
     #[must_use]
-    pub fn is_retired(&self) -> bool {
-        self.retired.is_some()
-    }
-
-    /// Whether it was retired and the last of its clients is gone.
-    #[must_use]
-    pub fn is_vacant(&self) -> bool {
-        self.retired.is_some_and(|retired| retired.is_vacant)
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
     }
 
     /// Whether a newcomer's supplementary groups can make a difference.
     #[must_use]
     pub fn asks_groups(&self) -> bool {
-        self.access.asks_groups()
+        self.rules.access.asks_groups()
     }
 
     /// Whether its messages are recorded.
@@ -329,7 +330,7 @@ impl Socket {
     ) -> Time {
         let (due, reason) = match timer {
             Timer::Idle => {
-                let Some(timeout) = self.idle_timeout else {
+                let Some(timeout) = self.rules.idle_timeout else {
                     return Time::Off;
                 };
                 // Not its fault that nothing was read.
@@ -346,11 +347,12 @@ impl Socket {
                     return Time::Off;
                 };
                 let since = full.since;
-                if since + self.slow_timeout <= now && full.taken >= self.queue_size / 2 {
+                if since + self.rules.slow_timeout <= now && full.taken >= self.rules.queue_size / 2
+                {
                     full.since = now;
                     full.taken = 0;
                 }
-                let due = full.since + self.slow_timeout;
+                let due = full.since + self.rules.slow_timeout;
                 if stalls && !full.told && due > now {
                     full.told = since + STALL <= now;
                     return if full.told {

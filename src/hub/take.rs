@@ -61,7 +61,7 @@ impl Socket {
         let whole = batch.bytes.len();
         let most = self.service.most_messages();
         let batch = &batch.first_messages(most.saturating_sub(so_far.messages));
-        out.effects.work += batch.messages as usize * self.message_work;
+        out.effects.work += batch.messages as usize * self.rules.message_work;
         let taken = self.take_some(from, batch, out, so_far);
         if taken == batch.bytes.len() && taken < whole {
             so_far.awaits = Some(Awaits::Turn);
@@ -104,7 +104,7 @@ impl Socket {
         if batch.truncated {
             so_far.truncated += messages;
         } else {
-            self.counters.bytes -= messages * self.unseen;
+            self.counters.bytes -= messages * self.rules.unseen;
         }
         if served == recorded {
             return recorded;
@@ -127,7 +127,7 @@ impl Socket {
                 served
             }
             SlowClient::Drop => {
-                so_far.dropped += match self.rule.framing {
+                so_far.dropped += match self.rules.input.framing {
                     // The rest of what one read brought.
                     Framing::None => 1,
                     _ => offered.messages - messages,
@@ -142,7 +142,7 @@ impl Socket {
             // It has seen to those who do not read; the sender may have to wait all the same.
             SlowClient::Wait
         } else {
-            self.slow_client
+            self.rules.slow_client
         }
     }
 

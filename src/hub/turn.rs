@@ -52,7 +52,7 @@ impl<S: Stream> Hub<S> {
         if !self.effects.dropped.is_empty() {
             self.note_dropped(now);
         }
-        let lines_up = self.sockets[socket].lines_up;
+        let lines_up = self.sockets[socket].rules.lines_up;
         if lines_up {
             self.sockets[socket].wait_queue.served(key);
         }
@@ -84,16 +84,16 @@ impl<S: Stream> Hub<S> {
             return Ok(());
         }
         // What is read may have to be held.
-        let rules = &self.sockets[client.socket as usize];
-        let mut room = (READ_BUFFER >> client.halvings) + rules.packet;
+        let socket = &self.sockets[client.socket as usize];
+        let mut room = (READ_BUFFER >> client.halvings) + socket.rules.packet;
         if self.limits.ample_for_input() < room {
             room = room.min(self.limits.input_room(client.peer.uid));
-            if room < rules.least_held() {
+            if room < socket.least_held() {
                 client.awaits = Some(Awaits::Quota);
                 self.starved.push_back(key);
                 return Ok(());
             }
-            room = room.max(rules.packet);
+            room = room.max(socket.rules.packet);
         }
         let step = match client.stream.read(&mut self.buffer[..room]) {
             Ok(0) => {
@@ -162,7 +162,7 @@ impl<S: Stream> Hub<S> {
         let weight = client.weight();
         client.charge.settle(&mut self.limits, weight);
         if client.holds_up {
-            socket.service.relieve(client, socket.queue_size);
+            socket.service.relieve(client, socket.rules.queue_size);
         }
         let held_up = client.is_blocked() || client.awaits.is_some();
         if !held_up && !client.is_owed() {
@@ -196,7 +196,7 @@ impl<S: Stream> Hub<S> {
                     taken: 0,
                     told: false,
                 }));
-                let mut span = socket.slow_timeout;
+                let mut span = socket.rules.slow_timeout;
                 if client.stalls() {
                     span = span.min(STALL);
                 }
@@ -248,7 +248,7 @@ impl<S: Stream> Hub<S> {
             let uid = client.peer.uid;
             let socket = &mut self.sockets[client.socket as usize];
             socket.counters.dropped += messages;
-            let quota = self.limits.room(uid) < client.queue.room(socket.queue_size);
+            let quota = self.limits.room(uid) < client.queue.room(socket.rules.queue_size);
             let over = quota.then(|| self.limits.over(uid));
             socket.dropped(client, messages, over, now.instant);
         }
@@ -305,11 +305,11 @@ impl<S: Stream> Hub<S> {
             &mut self.clients,
             &mut self.limits,
             &mut self.effects,
-            socket.queue_size,
+            socket.rules.queue_size,
             now,
         );
         out.credit = credit;
-        let rule = socket.rule;
+        let rule = socket.rules.input;
         let most_messages = socket.service.most_messages();
         let mut taken = Taken::default();
         let mut batches = match step {
@@ -408,7 +408,7 @@ impl<S: Stream> Hub<S> {
         };
         let undelivered = client.queue.len();
         let (untaken, unfinished) = match &client.input {
-            Some(input) => input.loss(socket.rule.framing),
+            Some(input) => input.loss(socket.rules.input.framing),
             None => (0, false),
         };
         let loss = Loss {

@@ -12,7 +12,7 @@ use std::{
 use log::info;
 use mio::Events;
 
-use super::{LISTENERS, Server};
+use super::{SOCKETS, Server};
 use crate::hub::Now;
 
 /// `exit-on-idle`.
@@ -66,10 +66,10 @@ impl Server {
         if !matches!(self.idle, Idle::After(..)) {
             return false;
         }
-        let mut came = events.iter().any(|event| event.token().0 >= LISTENERS);
+        let mut came = events.iter().any(|event| event.token().0 >= SOCKETS);
         if self.idle_is_over(now) {
-            self.listeners.expect();
-            came |= self.datagrams.receive(&mut self.hub, now);
+            self.places.expect();
+            came |= self.places.receive(&mut self.hub, now);
             self.stale |= came;
         }
         came
@@ -104,10 +104,10 @@ impl Server {
             // Replies to datagrams that wait, and receiving that rests.
             && self.hub.deadline().is_none()
             && self.hub.undelivered() == 0
-            && !self.listeners.is_pending()
-            && self.listeners.rest().is_none()
+            && !self.places.is_pending()
+            && self.places.rest().is_none()
             && self.hub.records().all(|record| record.unwritten() == 0)
             && self.parting.is_empty()
-            && self.writers.iter().all(|(_, writer)| writer.is_open())
+            && self.places.writers().all(|(_, writer)| writer.is_open())
     }
 }

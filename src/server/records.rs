@@ -11,15 +11,16 @@ impl Server {
     /// not be opened, that is tried now.
     pub(super) fn reopen_records(&mut self) {
         info!("SIGUSR1: looking whether records were moved away");
-        for (_, writer) in &self.writers {
+        for (_, writer) in self.places.writers() {
             writer.look();
         }
     }
 
     /// What the status says of records that are not open.
     pub(super) fn closed_records(&self) -> Option<String> {
-        let closed = self.writers.iter().filter(|(_, writer)| !writer.is_open());
-        let mut names = closed.map(|(number, _)| self.hub.sockets()[*number].name());
+        let closed = self.places.writers();
+        let closed = closed.filter(|(_, writer)| !writer.is_open());
+        let mut names = closed.map(|(key, _)| self.hub.sockets()[key].name());
         let first = names.next()?;
         let more = match names.count() {
             0 => String::new(),

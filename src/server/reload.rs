@@ -13,7 +13,11 @@ use std::{
 
 use log::warn;
 
-use super::{Server, datagrams, listeners, watch};
+use super::{
+    Server,
+    places::{deregister, register},
+    watch,
+};
 use crate::{
     accepted::Accepted,
     datagram_socket::DatagramSocket,
@@ -96,11 +100,7 @@ impl Drop for Unused {
 }
 
 /// A plan of which nothing can fail any more that is not seen to later.
-pub struct Prepared {
-    plan: Plan,
-    /// The numbers of its sockets in the hub.
-    places: Vec<usize>,
-}
+pub struct Prepared(Plan);
 
 /// What the status begins with where a reload has changed nothing, and where a restart goes on by the file of
 /// before.
@@ -120,13 +120,8 @@ impl Server {
     pub fn reloading(&mut self) {
         self.is_ready = false;
         self.notifier.reloading();
-        for place in 0..self.listeners.places() {
-            self.listeners
-                .endpoint(place)
-                .iter()
-                .for_each(|of| of.fill_lock());
-        }
-        for lock in self.writers.iter().filter_map(|(_, of)| of.lock()) {
+        self.places.endpoints().for_each(Endpoint::fill_lock);
+        for lock in self.places.writers().filter_map(|(_, of)| of.lock()) {
             lock.fill();
         }
     }
@@ -147,17 +142,13 @@ impl Server {
 
     /// What was handed over is this process' own from now on.
     pub fn own(&mut self) {
-        for place in 0..self.listeners.places() {
-            if let Some(endpoint) = self.listeners.endpoint_mut(place) {
-                endpoint.own();
-            }
-        }
+        self.places.endpoints_mut().for_each(Endpoint::own);
     }
 
     /// The manager no longer passes these sockets: once they are let go, nobody can connect there.
     pub fn disown(&mut self, places: &[usize]) {
         for &place in places {
-            if let Some(endpoint) = self.listeners.endpoint_mut(place) {
+            if let Some(endpoint) = &mut self.places.of(place).endpoint {
                 endpoint.disown();
             }
             self.hub.disown(place);
@@ -167,9 +158,7 @@ impl Server {
     /// Whether one of its sockets is not among those with these cookies, which the manager has.
     #[must_use]
     pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
-        let mut all =
-            (0..self.listeners.places()).filter_map(|place| self.listeners.endpoint(place));
-        all.any(|endpoint| {
+        self.places.endpoints().any(|endpoint| {
             let cookie = endpoint.cookie();
             !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
         })
@@ -184,13 +173,12 @@ impl Server {
     /// Where the clients of socket number `place` come from.
     #[must_use]
     pub fn endpoint(&self, place: usize) -> Option<&Endpoint> {
-        self.listeners.endpoint(place)
+        self.places.get(place)?.endpoint.as_ref()
     }
 
     /// The writers of all records, with the numbers of their sockets.
-    #[must_use]
-    pub fn writers(&self) -> &[(usize, Writer)] {
-        &self.writers
+    pub fn writers(&self) -> impl Iterator<Item = (usize, &Writer)> {
+        self.places.writers()
     }
 
     /// Does of a plan what may fail and nobody notices.
@@ -206,31 +194,12 @@ impl Server {
                 ),
             });
         }
-        let places = self
-            .hub
-            .places(plan.sockets.iter().map(|of| of.socket.name()));
-        for (&place, planned) in places.iter().zip(&plan.sockets) {
-            if let PlannedEndpoint::New(endpoint, datagram_socket) = &planned.endpoint {
-                self.register(place, endpoint, datagram_socket.as_ref())
-                    .map_err(setting_up)?;
+        for planned in &plan.sockets {
+            if let PlannedEndpoint::New(endpoint, _) = &planned.endpoint {
+                register(endpoint, self.poll.registry()).map_err(setting_up)?;
             }
         }
-        Ok(Prepared { plan, places })
-    }
-
-    /// What is watched is forgotten where it is dropped (`epoll(7)`).
-    fn register(
-        &self,
-        place: usize,
-        endpoint: &Endpoint,
-        datagram_socket: Option<&DatagramSocket>,
-    ) -> io::Result<()> {
-        let registry = self.poll.registry();
-        listeners::register(endpoint, place, registry)?;
-        match datagram_socket {
-            Some(of) => datagrams::register(&of.socket(), place, registry),
-            None => Ok(()),
-        }
+        Ok(Prepared(plan))
     }
 
     /// Starts a record's thread, which wakes the event loop.
@@ -259,18 +228,15 @@ impl Server {
         target: Option<Result<Target, Closed>>,
     ) -> Result<(), Fatal> {
         if let Some((endpoint, datagram_socket)) = endpoint {
-            self.register(place, &endpoint, datagram_socket.as_ref())
-                .map_err(setting_up)?;
-            self.listeners.put(place, endpoint);
+            let registry = self.poll.registry();
+            register(&endpoint, registry).map_err(setting_up)?;
+            self.places.put(place, endpoint, registry);
             if let Some(of) = datagram_socket {
-                let (fd, now) = (of.socket(), Instant::now());
-                self.hub.open(place, Box::new(of), now);
-                self.datagrams.put(place, fd);
+                self.hub.open(place, Box::new(of), Instant::now());
             }
         }
         if let Some(target) = target {
-            let writer = self.start_writer(target)?.0.take();
-            self.writers.extend(writer.map(|writer| (place, writer)));
+            self.places.of(place).writer = self.start_writer(target)?.0.take();
         }
         self.note_time();
         Ok(())
@@ -285,22 +251,27 @@ impl Server {
 
     /// Does the rest.
     pub fn put(&mut self, prepared: Prepared) {
-        let Prepared { plan, places } = prepared;
+        let Prepared(plan) = prepared;
         let now = Now {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        for (&place, planned) in places.iter().zip(&plan.sockets) {
-            if matches!(planned.endpoint, PlannedEndpoint::New(..)) {
+        let names = plan
+            .sockets
+            .iter()
+            .map(|of| self.hub.place(of.socket.name()));
+        let before: Vec<Option<usize>> = names.collect();
+        for (key, planned) in before.iter().zip(&plan.sockets) {
+            if let (Some(key), PlannedEndpoint::New(..)) = (*key, &planned.endpoint) {
                 // What waits there comes before what comes to another.
-                self.datagrams.receive_all(place, &mut self.hub, now);
+                self.places.receive_all(key, &mut self.hub, now);
             }
         }
         // The next turn ends the daemon with a record that cannot be written any more.
         let _ = self.record(now);
-        let mut writers: HashMap<usize, Writer> = self.writers.drain(..).collect();
-        let (mut renewals, mut endpoints) = (Vec::new(), Vec::new());
-        for (&place, planned) in places.iter().zip(plan.sockets) {
+        let mut writers: HashMap<usize, Writer> = self.places.take_writers().collect();
+        let (mut renewals, mut rest) = (Vec::new(), Vec::new());
+        for (before, planned) in before.into_iter().zip(plan.sockets) {
             let PlannedSocket {
                 socket,
                 mut endpoint,
@@ -310,24 +281,32 @@ impl Server {
                 PlannedEndpoint::New(_, of) => of.take(),
                 PlannedEndpoint::Kept(_) | PlannedEndpoint::None => None,
             };
-            let goes_on = self.hub.place_of(socket.name(), &socket.nature()).is_ok();
-            endpoints.push((place, endpoint, goes_on));
+            let (writer, trail) = follow(record, &mut writers);
+            let nature = socket.nature();
+            let goes_on = before.filter(|&key| self.hub.sockets()[key].nature() == nature);
+            rest.push((before, endpoint, goes_on.is_some(), writer));
             renewals.push(Renewal {
                 socket,
-                trail: self.put_record(place, record, &mut writers),
+                trail,
                 datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
             });
         }
         let registry = self.poll.registry();
         let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
-        self.hub.apply(renewals, &plan.limits, now, &mut watch);
-        for place in 0..self.listeners.places() {
-            if !places.contains(&place) {
-                self.close(place);
-            }
+        let keys = self.hub.apply(renewals, &plan.limits, now, &mut watch);
+        // What stays where it was, by another key now, is not closed with what is gone.
+        let mut came_from = HashMap::new();
+        for (key, (before, ..)) in keys.iter().zip(&rest) {
+            let endpoint = before.and_then(|before| self.places.of(before).endpoint.take());
+            came_from.extend(endpoint.map(|endpoint| (*key, endpoint)));
         }
-        for (place, endpoint, goes_on) in endpoints {
-            self.put_endpoint(place, endpoint, goes_on.then_some(now));
+        for key in 0..self.places.len() {
+            self.places.close(key, self.poll.registry());
+        }
+        for (&key, (_, endpoint, goes_on, writer)) in keys.iter().zip(rest) {
+            let before = came_from.remove(&key);
+            self.put_endpoint(key, endpoint, before, goes_on.then_some(now));
+            self.places.of(key).writer = writer;
         }
         writers.into_values().for_each(|writer| self.let_go(writer));
         self.note_time();
@@ -337,87 +316,40 @@ impl Server {
         self.stale |= self.is_ready;
     }
 
-    /// Of the `writers` of before the one that goes on is taken out.
-    fn put_record(
+    /// From now on clients and datagrams come to the socket `key` as planned. `before`: where they came from so
+    /// far. `goes_on`: now, where clients of before are served by this one.
+    fn put_endpoint(
         &mut self,
-        place: usize,
-        record: PlannedRecord,
-        writers: &mut HashMap<usize, Writer>,
-    ) -> Trail {
-        match record {
-            PlannedRecord::None => Trail::None,
-            PlannedRecord::New(mut unused, record) => {
-                let writer = unused.0.take();
-                self.writers.extend(writer.map(|writer| (place, writer)));
-                Trail::New(record)
-            }
-            PlannedRecord::Kept {
-                of,
-                encoder,
-                queue_size,
-                target,
-            } => {
-                let mut seq = 0;
-                if let Some(mut writer) = writers.remove(&of) {
-                    match target {
-                        Some(Ok(target)) => {
-                            seq = target.last_seq;
-                            writer.move_to(target);
-                        }
-                        Some(Err(closed)) => writer.try_again(closed),
-                        None => {}
-                    }
-                    self.writers.push((place, writer));
-                }
-                Trail::Kept {
-                    of,
-                    encoder,
-                    queue_size,
-                    seq,
-                }
-            }
-        }
-    }
-
-    /// `goes_on`: now, where clients of the one before are served by this one.
-    fn put_endpoint(&mut self, place: usize, endpoint: PlannedEndpoint, goes_on: Option<Now>) {
-        let mut endpoint = match endpoint {
-            PlannedEndpoint::None => return self.close(place),
-            PlannedEndpoint::Kept(adjustment) => {
-                if let Some(endpoint) = self.listeners.endpoint_mut(place) {
-                    endpoint.adjust(adjustment);
-                }
-                return;
-            }
-            PlannedEndpoint::New(endpoint, _) => endpoint,
-        };
+        key: usize,
+        planned: PlannedEndpoint,
+        before: Option<Endpoint>,
+        goes_on: Option<Now>,
+    ) {
         let registry = self.poll.registry();
-        endpoint.settle();
-        self.datagrams.remove(place, registry);
-        if !endpoint.listens() {
-            self.datagrams.put(place, endpoint.socket());
-        }
-        match (self.listeners.put(place, endpoint), goes_on) {
-            (Some(old), Some(now)) if old.listens() => {
-                self.listeners
-                    .drain(old, place, &mut self.hub, registry, now);
-            }
-            (Some(old), _) => {
-                listeners::deregister(&old, registry);
-                old.close();
-            }
-            (None, _) => {}
-        }
-    }
-
-    /// Nobody comes to socket number `place` any more.
-    fn close(&mut self, place: usize) {
-        let registry = self.poll.registry();
-        if let Some(old) = self.listeners.take(place) {
-            self.datagrams.remove(place, registry);
-            listeners::deregister(&old, registry);
+        let drop = |old: Endpoint| {
+            deregister(&old, registry);
             old.close();
-        }
+        };
+        let endpoint = match (planned, before) {
+            (PlannedEndpoint::Kept(adjustment), Some(mut endpoint)) => {
+                endpoint.adjust(adjustment);
+                endpoint
+            }
+            (PlannedEndpoint::New(mut endpoint, _), before) => {
+                endpoint.settle();
+                match (before, goes_on) {
+                    (Some(old), Some(now)) if old.listens() => {
+                        self.places.drain(old, key, &mut self.hub, registry, now);
+                    }
+                    (old, _) => old.into_iter().for_each(drop),
+                }
+                endpoint
+            }
+            (PlannedEndpoint::None | PlannedEndpoint::Kept(_), before) => {
+                return before.into_iter().for_each(drop);
+            }
+        };
+        self.places.put(key, endpoint, registry);
     }
 
     /// A record is no more.
@@ -438,8 +370,8 @@ impl Server {
 
     /// Records and stamped messages carry the time.
     fn note_time(&mut self) {
-        let stamps = self.hub.sockets().iter().any(Socket::stamps);
-        self.tells_time = !self.writers.is_empty() || stamps;
+        let stamps = self.hub.sockets().iter().any(|(_, of)| of.stamps());
+        self.tells_time = stamps || self.places.writers().next().is_some();
     }
 
     /// Lets go of the writers of records that are no more, once all is written.
@@ -454,5 +386,39 @@ impl Server {
             .extract_if(.., written)
             .for_each(Writer::finish);
         outcome
+    }
+}
+
+/// What becomes of a record: its thread, which is taken out of those of before, and the record itself.
+fn follow(record: PlannedRecord, writers: &mut HashMap<usize, Writer>) -> (Option<Writer>, Trail) {
+    match record {
+        PlannedRecord::None => (None, Trail::None),
+        PlannedRecord::New(mut unused, record) => (unused.0.take(), Trail::New(record)),
+        PlannedRecord::Kept {
+            of,
+            encoder,
+            queue_size,
+            target,
+        } => {
+            let mut seq = 0;
+            let mut writer = writers.remove(&of);
+            if let Some(writer) = &mut writer {
+                match target {
+                    Some(Ok(target)) => {
+                        seq = target.last_seq;
+                        writer.move_to(target);
+                    }
+                    Some(Err(closed)) => writer.try_again(closed),
+                    None => {}
+                }
+            }
+            let trail = Trail::Kept {
+                of,
+                encoder,
+                queue_size,
+                seq,
+            };
+            (writer, trail)
+        }
     }
 }

@@ -123,6 +123,10 @@ impl Datagram {
         Datagram { world, post }
     }
 
+    fn place(&self) -> usize {
+        self.world.hub.place("s").unwrap()
+    }
+
     /// A reload with another datagram socket in place of this one, which is returned.
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
@@ -132,8 +136,12 @@ impl Datagram {
         renewal.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());
         let watch = &mut |_, _: &_, _, _| Ok(());
+        let place = self.place();
         self.world.hub.apply(vec![renewal], &limits, now, watch);
-        self.world.records.resize_with(2, Vec::new);
+        let record = mem::take(&mut self.world.records[place]);
+        let place = self.place();
+        self.world.records.resize_with(place + 1, Vec::new);
+        self.world.records[place] = record;
         mem::replace(&mut self.post, post)
     }
 
@@ -171,13 +179,14 @@ impl Datagram {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             let readable = !self.post.borrow().sent.is_empty() || self.post.borrow().broken;
-            let event = readable && self.world.hub.receives(0);
+            let place = self.place();
+            let event = readable && self.world.hub.receives(place);
             if !event && !self.world.hub.has_ready() {
                 return;
             }
             if event {
                 let now = self.world.now();
-                self.world.hub.receive(0, now);
+                self.world.hub.receive(place, now);
             }
             self.world.turn();
         }
@@ -571,7 +580,8 @@ fn what_waits_at_a_mailbox_goes_on_at_the_one_that_takes_its_place() {
             d.send("/a", &n.to_string());
         }
         d.settle();
-        while d.world.written(0) > 0 {
+        let place = d.place();
+        while d.world.written(place) > 0 {
             d.settle();
         }
         // Another framing is another service: what it has received is none of the new one's.
@@ -579,7 +589,7 @@ fn what_waits_at_a_mailbox_goes_on_at_the_one_that_takes_its_place() {
         let taken = taken as usize;
         let all = (0..taken).chain(taken + lost..600);
         let all: String = all.map(|n| format!("{n}\n")).collect();
-        assert_eq!(String::from_utf8_lossy(&d.world.records[0]), all);
+        assert_eq!(String::from_utf8_lossy(&d.world.records[place]), all);
         let counters = d.world.counters();
         assert_eq!((counters.untaken, counters.unread), (lost as u64, 0));
         assert_eq!(counters.clients, 1, "its sender has another number");

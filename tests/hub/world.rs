@@ -471,7 +471,7 @@ impl World {
             let mut served = self.sockets.iter();
             match served.find(|config| config.name == before.name && !before.retired) {
                 Some(config) => socket(config),
-                None => Socket::retired(&before.name),
+                None => Socket::draining(&before.name),
             }
         };
         let sockets = state.sockets.iter().map(rules).collect();
@@ -535,26 +535,34 @@ impl World {
             _ => self.hub.place(name),
         };
         let records: Vec<_> = sockets.iter().map(|config| of(&config.name)).collect();
-        let moved = renamed.and_then(|(new, old)| Some((new, self.hub.place(old)?)));
         let renewals = sockets
             .iter()
             .zip(records)
             .map(|(config, record)| self.renewal_with(config, record))
             .collect();
         self.apply(sockets, renewals, limits);
-        if let Some((new, old)) = moved
-            && let Some(new) = self.hub.place(new)
-        {
-            self.records[new] = mem::take(&mut self.records[old]);
-        }
     }
 
     /// The same, made ready.
     pub fn apply(&mut self, sockets: Vec<config::Socket>, renewals: Vec<Renewal>, limits: &Limits) {
         let now = self.now();
-        self.hub.apply(renewals, limits, now, &mut watch);
-        let places = self.hub.sockets().len();
-        self.records.resize_with(places, Vec::new);
+        // By their sockets' places, which a record may outlive.
+        let records = renewals.iter().map(|renewal| {
+            let of = match renewal.trail {
+                Trail::Kept { of, .. } => Some(of),
+                Trail::None | Trail::New(_) => self.hub.place(renewal.socket.name()),
+            };
+            of.map(|of| mem::take(&mut self.records[of]))
+        });
+        let records: Vec<_> = records.collect();
+        let places = self.hub.apply(renewals, limits, now, &mut watch);
+        let capacity = self.hub.sockets().capacity();
+        self.records.resize_with(capacity, Vec::new);
+        for (place, record) in places.into_iter().zip(records) {
+            if let Some(record) = record {
+                self.records[place] = record;
+            }
+        }
         self.sockets = sockets;
         self.hand_over();
     }
@@ -620,7 +628,8 @@ impl World {
     }
 
     pub fn counters(&self) -> Counters {
-        *self.hub.sockets()[0].counters()
+        let first = self.hub.place(&self.sockets[0].name).unwrap();
+        *self.hub.sockets()[first].counters()
     }
 
     /// Nobody is here, and nothing is left of those who were.
@@ -632,7 +641,7 @@ impl World {
         assert_eq!(self.hub.present(), 0, "clients are left");
         assert_eq!(self.hub.deadline(), None, "timers are left");
         assert!(!self.hub.has_ready(), "the ready list is not empty");
-        for socket in self.hub.sockets() {
+        for (_, socket) in self.hub.sockets() {
             assert!(socket.wait_queue().is_empty(), "clients wait in a line");
         }
     }

@@ -312,6 +312,7 @@ impl Schedule {
         let name = self.rooms[room].socket.name.clone();
         self.apply(None, Some((&name, &queue)));
         let moved = &mut self.rooms[room];
+        moved.place = self.world.hub.place(&name).unwrap();
         let received = moved.queue.borrow().received.len();
         assert_eq!(received, waiting, "datagrams were left behind");
         // What was taken is sent back from the old place.

@@ -13,6 +13,7 @@ use crate::{
     hub::{
         Socket,
         log::{Kind, Lines},
+        socket::Rules,
     },
     peer::Peer,
 };
@@ -52,7 +53,7 @@ impl Notes {
         let Some(AddressKind::Abstract(_)) = sender.address.kind() else {
             return true;
         };
-        socket.answer_abstract
+        socket.rules.answer_abstract
             || sender.address.is_autobound()
             || [0, self.own_uid].contains(&sender.peer.uid)
     }
@@ -90,7 +91,7 @@ impl Notes {
     }
 
     pub(super) fn oversized(&mut self, socket: &Socket, header: &Header, now: Instant) {
-        let (name, limit) = (&socket.name, socket.rule.message_size);
+        let (name, limit) = (&socket.name, socket.rules.input.message_size);
         let Header { from, peer, length } = header;
         self.lines.write(Kind::Oversized, 1, now, || {
             format!(
@@ -112,12 +113,12 @@ impl Notes {
                 Kind::Dropped
             }
         };
-        let Socket {
-            name,
+        let Socket { name, rules, .. } = socket;
+        let Rules {
             queue_size,
             slow_timeout,
             ..
-        } = socket;
+        } = rules;
         self.lines.write(kind, *replies, now, || {
             let why = match why {
                 None => "nobody is there, or udsd may not write to it".into(),
