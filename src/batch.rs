@@ -148,6 +148,7 @@ impl<'a> Batch<'a> {
 
     /// How many messages end in the first `bytes` bytes.
     #[must_use]
+    #[inline]
     pub fn count(&self, bytes: usize) -> u64 {
         match bytes {
             0 => 0,

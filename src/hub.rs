@@ -329,7 +329,9 @@ impl<S: Stream> Hub<S> {
                 self.call(number, now);
             }
         }
-        self.follow_up(now, watch);
+        if !self.effects.is_empty() {
+            self.follow_up(now, watch);
+        }
     }
 
     /// Less is held than before: goes on with those who await a quota and find room.
