@@ -124,7 +124,10 @@ EOF
   [ "$said" = "1 2 3 4" ] || fail "the records hold: $said"
   said=$(in_vm sh -c 'stat --format="%a %U %G" "$1"*' _ "$record" | sort -u)
   [ "$said" = "640 udsd udsd" ] || fail "the files are $said"
-  ! journal_has 1 "record $record" --priority=warning || fail "udsd warns"
+  # On busy cores udsd may write, and look, between the rename and the signal: it says so, and rightly.
+  said=$(journal --output=cat --priority=warning | grep --fixed-strings "record $record" |
+    grep --invert-match --fixed-strings "its file was moved away, and lines go on into it") || true
+  [ -z "$said" ] || fail "udsd warns: $said"
   in_vm sh -c 'rm -f "$1"*' _ "$record"
 }
 
