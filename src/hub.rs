@@ -28,7 +28,7 @@ use slab::Slab;
 
 pub use log::Kind;
 pub use park::Unusable;
-pub use reload::{Renewal, Trail};
+pub use reload::{RecordChange, Renewal};
 pub use socket::{Nature, Socket};
 
 pub use crate::{connection::Now, counters::Counters};

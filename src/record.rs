@@ -1,20 +1,20 @@
-//! The record of a socket: `line` makes a message a line, `queue` counts what waits, and `Writer` hands the
-//! lines to a `thread` that appends them to one file or to standard output.
+//! The record of a socket: `line` makes a message a line, `queue` bounds what waits, and a `Writer` hands
+//! the lines to a `thread`, which appends them to an `output`: a file, or standard output.
 //!
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
-//! output that nobody reads any more ends the thread. A record may move to another target: what was
-//! handed over before still goes to the old one, and first. `file` opens, `check` says which files may be
-//! a record, `tail` reads where numbers stand, and `closed` tries again what could not be opened.
+//! output that nobody reads any more ends the thread. A record may move to another output: what was
+//! handed over before still goes to the old one, and first. `check` says which files may be a record,
+//! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now.
 //!
-//! How far each of them is, is a `Position` on one scale: lines are handed over, then written. What is
-//! between two positions is what waits between the two.
+//! Each step has a `Position` on one scale: how far lines are handed over, and how far they are written.
+//! What lies between two positions waits for the later step.
 
 mod check;
-mod closed;
-mod file;
 mod line;
+mod output;
 mod queue;
+mod retry;
 mod tail;
 mod thread;
 
@@ -32,23 +32,23 @@ use std::{
 
 use rustix::io::Errno;
 
-pub use check::{Unopened, look};
-pub use closed::{Closed, Opening};
-pub use file::{FileId, Target};
+pub use check::{OpenError, can_open};
 pub use line::{Encoder, Format, Line};
+pub use output::{FileId, Output};
 pub use queue::{Mark, Record};
+pub use retry::{NotOpen, OutputConfig};
 
 use thread::Thread;
 
 use crate::{error::Fatal, lock::Lock};
 
-/// Targets that a record may be about to move to.
-const TARGETS: usize = 8;
-/// Memory that the thread, or whoever hands over, may keep for the next lines.
+/// Moves to another output that may wait for lines to be written before them.
+const MOVES: usize = 8;
+/// Memory that the thread, or whoever hands over, may keep for the next lines, bytes.
 const KEPT: usize = 256 * 1024;
 
 /// A place between lines, or within one: the bytes that stand before it, of all that this process has
-/// handed over to the record. It only grows, whatever file the lines go to.
+/// handed over to the record. It only grows, whatever output the lines go to.
 pub type Position = u64;
 
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ struct Shared {
     /// The `Position` up to which all is written.
     written: AtomicU64,
     /// The event loop asks to be woken by the next progress.
-    wanted: AtomicBool,
+    wake_requested: AtomicBool,
     /// Why the thread has ended before its time.
     failed: OnceLock<Errno>,
 }
@@ -66,30 +66,39 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     lines: Vec<u8>,
-    /// Where the record goes once `lines` are written, and what was handed over for there; and so on.
-    next: VecDeque<(Target, Vec<u8>)>,
-    /// The file that lines go to which are handed over now; `None` for standard output.
+    /// The output that comes once `lines` are written, with the lines that were handed over for it; and so
+    /// on.
+    moves: VecDeque<(Output, Vec<u8>)>,
+    /// The file for which lines are handed over now; `None` for standard output.
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
-    /// It is not open.
-    closed: Option<Closed>,
-    /// It is since then, and this is the number of the last line there.
+    /// Why there is no output so far.
+    not_open: Option<NotOpen>,
+    /// The number of the last line in the output, where there was none at first and now there is.
     opened: Option<u64>,
-    /// The thread is to look whether its file is still at its path.
-    look: bool,
-    done: bool,
-    /// What is not written is wanted back.
-    wanted_back: bool,
-    /// Here is what the thread had of it; it has ended, or is about to.
-    back: Option<Unwritten>,
+    /// The thread is to check whether its file is still at its path, or to try to open it.
+    check_requested: bool,
+    /// The thread is to end.
+    end: Option<End>,
+    /// The thread has ended, or is about to, and had these lines.
+    ended: Option<Unwritten>,
+}
+
+/// How a thread is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Once all is written.
+    Finished,
+    /// Now. It leaves what is not written.
+    Stopped,
 }
 
 impl Inbox {
-    /// Lines that are handed over from now on go to `target`.
-    fn note(&mut self, target: &Target) {
-        self.file = target.id;
-        self.lock.clone_from(&target.lock);
+    /// Lines that are handed over from now on go to `output`.
+    fn set_output(&mut self, output: &Output) {
+        self.file = output.id;
+        self.lock.clone_from(&output.lock);
     }
 }
 
@@ -98,33 +107,36 @@ impl Inbox {
 pub struct Unwritten {
     /// Whole lines.
     pub lines: Vec<u8>,
-    /// Bytes of the first that stand at the end of the file.
+    /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
-    /// Bytes before `lines` that were given to a write that has not returned: how many of them will
-    /// have been written, nobody can tell.
+    /// Bytes before `lines` that were given to a write that has not returned. How many of them will be
+    /// written, nobody can tell.
     pub uncertain: usize,
 }
 
 impl Shared {
-    /// Waits for `span`, or until lines are wanted back, or another file may be at the path.
-    fn rest(&self, span: Duration) {
-        let inbox = self.inbox();
-        let resting = |inbox: &mut Inbox| !inbox.wanted_back && !inbox.look;
+    /// Waits for `span`, or until the thread is to stop or to check its file.
+    fn wait(&self, span: Duration) {
+        let waits = |inbox: &mut Inbox| inbox.end != Some(End::Stopped) && !inbox.check_requested;
         // How it ended does not matter.
-        drop(self.work.wait_timeout_while(inbox, span, resting));
+        drop(self.work.wait_timeout_while(self.inbox(), span, waits));
     }
 
     /// Waits until the thread has ended, or is about to, but no longer than `patience`.
     fn wait_for_end(&self, patience: Duration) -> MutexGuard<'_, Inbox> {
-        let working = |inbox: &mut Inbox| inbox.back.is_none();
-        let waited = self
-            .work
-            .wait_timeout_while(self.inbox(), patience, working);
+        let works = |inbox: &mut Inbox| inbox.ended.is_none();
+        let waited = self.work.wait_timeout_while(self.inbox(), patience, works);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the thread something.
+    fn tell(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.inbox());
+        self.work.notify_all();
     }
 }
 
@@ -134,43 +146,48 @@ pub struct Writer {
     shared: Arc<Shared>,
     /// As the log names the record.
     pub name: String,
-    /// The end of what was handed over.
+    /// How far lines are handed over.
     handed_over: Position,
     /// The event loop has heard that it is open.
     is_open: bool,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Writer {
-    /// Starts the thread. `wake` is called from it when there is progress that was asked for, and once
-    /// what is closed is open.
+    /// Starts the thread. `wake` is called from it when there is progress after `request_wake`, and once
+    /// what was not open is open.
     ///
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
-        target: Result<Target, Closed>,
+        output: Result<Output, NotOpen>,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let is_open = target.is_ok();
-        let (name, target) = match target {
-            Ok(target) => {
-                shared.inbox().note(&target);
-                (target.name.clone(), Some(target))
+        let mut inbox = Inbox::default();
+        let is_open = output.is_ok();
+        let (name, output) = match output {
+            Ok(output) => {
+                inbox.set_output(&output);
+                (output.name.clone(), Some(output))
             }
-            Err(closed) => {
-                let name = closed.opening.name();
-                shared.inbox().closed = Some(closed);
+            Err(not_open) => {
+                let name = not_open.config.name();
+                inbox.not_open = Some(not_open);
                 (name, None)
             }
         };
-        let thread = Thread::start(Arc::clone(&shared), target, wake)?;
+        let inbox = Mutex::new(inbox);
+        let shared = Arc::new(Shared {
+            inbox,
+            ..Shared::default()
+        });
+        let thread = Thread::start(Arc::clone(&shared), output, wake)?;
         Ok(Writer {
             shared,
             name,
             handed_over: 0,
             is_open,
-            thread: Some(thread),
+            thread,
         })
     }
 
@@ -179,7 +196,7 @@ impl Writer {
         self.handed_over += lines.len() as u64;
         let mut guard = self.shared.inbox();
         let inbox = &mut *guard;
-        let waiting = match inbox.next.back_mut() {
+        let waiting = match inbox.moves.back_mut() {
             Some((_, waiting)) => waiting,
             None => &mut inbox.lines,
         };
@@ -195,26 +212,24 @@ impl Writer {
         self.shared.work.notify_one();
     }
 
-    /// Lines that are handed over from now on go to `target`, after those that were before have gone
-    /// where they were to go. Not to be called while it `is_stuck`.
-    pub fn move_to(&mut self, target: Target) {
-        self.name.clone_from(&target.name);
-        let mut inbox = self.shared.inbox();
-        inbox.note(&target);
-        inbox.closed = None;
-        inbox.next.push_back((target, Vec::new()));
-        drop(inbox);
-        self.shared.work.notify_one();
+    /// Lines that are handed over from now on go to `output`, once those before have gone where they were
+    /// to go. Not to be called where it `has_too_many_moves`.
+    pub fn move_to(&mut self, output: Output) {
+        self.name.clone_from(&output.name);
+        self.shared.tell(|inbox| {
+            inbox.set_output(&output);
+            inbox.not_open = None;
+            inbox.moves.push_back((output, Vec::new()));
+        });
     }
 
-    /// Of what is not open, this is tried from now on, and at once.
-    pub fn try_again(&self, closed: Closed) {
-        let mut inbox = self.shared.inbox();
-        if inbox.closed.is_some() {
-            (inbox.closed, inbox.look) = (Some(closed), true);
-        }
-        drop(inbox);
-        self.shared.work.notify_all();
+    /// Where there is no output so far, the thread tries to open this one from now on, and at once.
+    pub fn retry(&self, not_open: NotOpen) {
+        self.shared.tell(|inbox| {
+            if inbox.not_open.is_some() {
+                (inbox.not_open, inbox.check_requested) = (Some(not_open), true);
+            }
+        });
     }
 
     /// Whether it is open, as far as `opened` has told.
@@ -223,7 +238,7 @@ impl Writer {
         self.is_open
     }
 
-    /// Tells once that what was closed is open: the number of the last line there.
+    /// Tells once that what was not open is open: the number of the last line there.
     pub fn opened(&mut self) -> Option<u64> {
         if self.is_open {
             return None;
@@ -235,20 +250,20 @@ impl Writer {
 
     /// Whether it has not been able to open this file, or standard output, so far.
     #[must_use]
-    pub fn lacks(&self, file: Option<&Path>) -> bool {
+    pub fn waits_for(&self, file: Option<&Path>) -> bool {
         let inbox = self.shared.inbox();
-        let closed = inbox.closed.as_ref();
-        closed.is_some_and(|closed| closed.opening.file.as_deref() == file)
+        let not_open = inbox.not_open.as_ref();
+        not_open.is_some_and(|not_open| not_open.config.file.as_deref() == file)
     }
 
     /// Whether lines that are handed over now go to standard output.
     #[must_use]
     pub fn is_standard_output(&self) -> bool {
         let inbox = self.shared.inbox();
-        inbox.file.is_none() && inbox.closed.is_none()
+        inbox.file.is_none() && inbox.not_open.is_none()
     }
 
-    /// The file that lines go to which are handed over now; `None` for standard output.
+    /// The file for which lines are handed over now; `None` for standard output.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         self.shared.inbox().file
@@ -260,17 +275,16 @@ impl Writer {
         self.shared.inbox().lock.clone()
     }
 
-    /// Has the thread look whether its file is still at its path: where it is not, the record goes on in
-    /// the one that is there, or a new one, as soon as a line ends.
-    pub fn look(&self) {
-        self.shared.inbox().look = true;
-        self.shared.work.notify_all();
+    /// Has the thread check whether its file is still at its path. Where it is not, the record goes on in
+    /// the file that is there, or a new one, as soon as a line ends.
+    pub fn request_check(&self) {
+        self.shared.tell(|inbox| inbox.check_requested = true);
     }
 
-    /// Whether so many targets wait for lines to be written before them that there may be no more.
+    /// Whether there may be no further move: each waits for lines to be written before it.
     #[must_use]
-    pub fn is_stuck(&self) -> bool {
-        self.shared.inbox().next.len() >= TARGETS
+    pub fn has_too_many_moves(&self) -> bool {
+        self.shared.inbox().moves.len() >= MOVES
     }
 
     /// Bytes that were handed over and are not written.
@@ -279,18 +293,18 @@ impl Writer {
         (self.handed_over - self.written()) as usize
     }
 
-    /// Up to where all is written.
+    /// How far all is written.
     #[must_use]
     pub fn written(&self) -> Position {
-        // SeqCst, like all of `written` and `wanted`: after `want_progress`, either this sees what
+        // SeqCst, like all of `written` and `wake_requested`: after `request_wake`, either this sees what
         // the thread has written, or the thread sees that it is to wake.
         self.shared.written.load(Ordering::SeqCst)
     }
 
     /// Asks for a wake-up at the next progress. What was written before this call is told by
     /// `written`, which is to be asked once more.
-    pub fn want_progress(&self) {
-        self.shared.wanted.store(true, Ordering::SeqCst);
+    pub fn request_wake(&self) {
+        self.shared.wake_requested.store(true, Ordering::SeqCst);
     }
 
     /// Whether the thread still writes.
@@ -308,64 +322,59 @@ impl Writer {
         }
     }
 
-    /// Tells the thread that what it has not written is wanted back. `take_back` waits for that: of
-    /// several writers each is told first, lest one have the time of all.
-    pub fn want_back(&self) {
-        self.shared.inbox().wanted_back = true;
-        self.shared.work.notify_all();
+    /// Tells the thread to stop. `stop_within` waits for that: of several writers each is told first, or
+    /// one could use up the time of all.
+    pub fn request_stop(&self) {
+        self.shared.tell(|inbox| inbox.end = Some(End::Stopped));
     }
 
     /// Tells the thread to end once all is written. `finish_within` waits for that.
-    pub fn want_end(&self) {
-        self.shared.inbox().done = true;
-        self.shared.work.notify_all();
+    pub fn request_finish(&self) {
+        self.shared.tell(|inbox| inbox.end = Some(End::Finished));
     }
 
-    /// Ends the thread and takes back what it has not written. Where it is still at a write after
+    /// Stops the thread and returns what it has not written. Where it is still at a write after
     /// `patience`, the lines which that write was given are not among it, but all after them are.
-    pub fn take_back(mut self, patience: Duration) -> Unwritten {
-        self.want_back();
+    pub fn stop_within(self, patience: Duration) -> Unwritten {
+        self.request_stop();
         let mut inbox = self.shared.wait_for_end(patience);
         // Under the lock: from here on the thread finds nothing to write in the inbox.
         let mut waiting = mem::take(&mut inbox.lines);
-        for (_, mut lines) in mem::take(&mut inbox.next) {
+        for (_, mut lines) in mem::take(&mut inbox.moves) {
             waiting.append(&mut lines);
         }
-        let back = inbox.back.take();
+        let ended = inbox.ended.take();
         drop(inbox);
-        let Some(mut back) = back else {
+        let Some(mut unwritten) = ended else {
             return Unwritten {
                 uncertain: self.unwritten() - waiting.len(),
                 lines: waiting,
                 begun: 0,
             };
         };
-        back.lines.append(&mut waiting);
-        if let Some(thread) = self.thread.take() {
-            // As in `finish`.
-            let _ = thread.join();
-        }
-        back
+        unwritten.lines.append(&mut waiting);
+        // As in `finish`.
+        let _ = self.thread.join();
+        unwritten
     }
 
     /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the
     /// bytes that are not written.
     pub fn finish_within(self, patience: Duration) -> usize {
-        self.want_end();
+        self.request_finish();
         // How it ended shows in what is unwritten.
         drop(self.shared.wait_for_end(patience));
         self.unwritten()
     }
 
-    /// Ends the thread and waits for it; to be called once all is written, or else this waits for
-    /// the disk. Of one that is not open nothing is left to wait for. A `Writer` that is only dropped leaves its thread to the end of the process.
-    pub fn finish(mut self) {
-        self.want_end();
-        if self.is_open
-            && let Some(thread) = self.thread.take()
-        {
+    /// Ends the thread and waits for it; to be called once all is written, or else this waits for the
+    /// disk. Where it is not open, there is nothing to wait for. A `Writer` that is only dropped leaves its
+    /// thread to the end of the process.
+    pub fn finish(self) {
+        self.request_finish();
+        if self.is_open {
             // A panic of the thread has been printed by the thread.
-            let _ = thread.join();
+            let _ = self.thread.join();
         }
     }
 }

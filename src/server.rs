@@ -86,7 +86,7 @@ pub struct Server {
     hub: Hub<Accepted>,
     places: Places,
     /// The threads of records that are no more, until all is written.
-    parting: Vec<Writer>,
+    draining: Vec<Writer>,
     waker: Arc<Waker>,
     signals: Signals,
     notifier: Notifier,
@@ -144,7 +144,7 @@ impl Server {
             timer,
             hub,
             places: Places::default(),
-            parting: Vec::new(),
+            draining: Vec::new(),
             waker,
             signals,
             notifier: Notifier::default(),
@@ -283,7 +283,7 @@ impl Server {
     /// # Errors
     /// A record that cannot be written any more; each later call returns it too.
     fn record(&mut self, now: Now) -> Result<(), Fatal> {
-        let mut outcome = self.part();
+        let mut outcome = self.finish_drained();
         let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
         for (key, place) in self.places.iter_mut().enumerate() {
             let Some(writer) = &mut place.writer else {
@@ -291,7 +291,7 @@ impl Server {
             };
             if let Some(seq) = writer.opened() {
                 if let Some(record) = self.hub.record(key) {
-                    record.open(seq);
+                    record.opened(seq);
                 }
                 self.hub.recorded(key, writer.written(), now);
                 self.stale = true;
@@ -308,7 +308,7 @@ impl Server {
                 continue;
             }
             if awaited || stops {
-                writer.want_progress();
+                writer.request_wake();
             }
             let written = writer.written();
             if written > record.written() {
@@ -358,7 +358,7 @@ impl Server {
             count(messages, "message"),
             count(sockets, "socket")
         );
-        let counts = match self.closed_records() {
+        let counts = match self.unopened_records() {
             Some(closed) => format!("{closed}: {counts}"),
             None => counts,
         };
@@ -400,7 +400,7 @@ impl Server {
             return None;
         };
         let unwritten: usize = self.hub.records().map(|record| record.unwritten()).sum();
-        let unwritten = unwritten + self.parting.iter().map(Writer::unwritten).sum::<usize>();
+        let unwritten = unwritten + self.draining.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
         let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
         if !clean && !at_once && now.instant < until {
@@ -420,7 +420,7 @@ impl Server {
         }
         if unwritten == 0 {
             let writers = self.places.take_writers().map(|(_, writer)| writer);
-            for writer in writers.chain(self.parting.drain(..)) {
+            for writer in writers.chain(self.draining.drain(..)) {
                 writer.finish();
             }
         }

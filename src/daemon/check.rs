@@ -179,7 +179,8 @@ impl<'a> Check<'a> {
             if file.parent().is_some_and(is_made) {
                 continue;
             }
-            let looked = record::look(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
+            let looked =
+                record::can_open(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
             if let Err(why) = looked {
                 let fatal = unwritable(config, socket, file.display().to_string(), why);
                 self.take(Err(fatal), config, &key);

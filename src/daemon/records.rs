@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     error::Fatal,
     lock::Lock,
-    record::{Closed, Encoder, Opening, Record, Target, Unopened, Writer},
+    record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
     server::{PlannedRecord, Server},
     systemd,
 };
@@ -26,12 +26,12 @@ pub(super) fn tolerate(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
     if config.sockets.len() < 2 {
         return Err(fatal);
     }
-    note_closed(&fatal);
+    note_not_open(&fatal);
     Ok(())
 }
 
 /// Says why a record cannot be opened, and what follows.
-pub(super) fn note_closed(fatal: &Fatal) {
+pub(super) fn note_not_open(fatal: &Fatal) {
     // The exit code is that of a start.
     let _ = report(fatal);
     error!(
@@ -57,16 +57,16 @@ pub(super) fn plan(
     let planned = all.map(|(socket, kept)| match (&socket.record, kept) {
         (None, _) => Ok(PlannedRecord::None),
         (Some(keys), Some((of, writer))) => {
-            let is_closed = writer.lacks(keys.file.as_deref());
-            let closed = || Closed {
-                opening: opening(socket, keys),
+            let waits = writer.waits_for(keys.file.as_deref());
+            let not_open = || NotOpen {
+                config: output_config(socket, keys),
                 why: String::new(),
             };
             Ok(PlannedRecord::Kept {
                 of,
                 encoder: encoder(socket, keys),
                 queue_size: keys.queue_size,
-                target: is_closed.then(|| Err(closed())),
+                output: waits.then(|| Err(not_open())),
             })
         }
         (Some(keys), None) => writers.open(config, socket, keys, tolerate),
@@ -94,12 +94,12 @@ impl<'a> Writers<'a> {
         let place = self.server.place(&socket.name);
         let Some(path) = &socket.record.as_ref()?.file else {
             return self.take(&|of, writer| {
-                Some(of) == place && (writer.is_standard_output() || writer.lacks(None))
+                Some(of) == place && (writer.is_standard_output() || writer.waits_for(None))
             });
         };
-        let lacks = self.take(&|_, writer| writer.lacks(Some(path)));
-        lacks.or_else(|| {
-            let there = Target::at(path)?;
+        let waiting = self.take(&|_, writer| writer.waits_for(Some(path)));
+        waiting.or_else(|| {
+            let there = Output::at(path)?;
             self.take(&|_, writer| writer.file() == Some(there))
         })
     }
@@ -115,10 +115,10 @@ impl<'a> Writers<'a> {
         let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
-        let target = open(config, socket, keys, &held, tolerate)?;
+        let output = open(config, socket, keys, &held, tolerate)?;
         let place = self.server.place(&socket.name);
         match self.take(&|of, _| Some(of) == place) {
-            Some((_, writer)) if writer.is_stuck() => Err(Fatal::Record {
+            Some((_, writer)) if writer.has_too_many_moves() => Err(Fatal::Record {
                 record: writer.name.clone(),
                 source: std::io::Error::other(
                     "the lines of several reloads still wait to be written",
@@ -128,16 +128,16 @@ impl<'a> Writers<'a> {
                 of,
                 encoder,
                 queue_size,
-                target: Some(target),
+                output: Some(output),
             }),
             None => {
-                let seq = target.as_ref().map_or(0, |target| target.last_seq);
+                let seq = output.as_ref().map_or(0, |output| output.last_seq);
                 let mut record = Record::new(encoder, queue_size, seq);
-                if target.is_err() {
+                if output.is_err() {
                     // The number of its last line is not known.
-                    record.close();
+                    record.await_open();
                 }
-                let writer = self.server.start_writer(target)?;
+                let writer = self.server.start_writer(output)?;
                 Ok(PlannedRecord::New(writer, record))
             }
         }
@@ -151,20 +151,23 @@ pub(super) fn open(
     keys: &config::Record,
     held: &[Arc<Lock>],
     tolerate: Tolerate<'_>,
-) -> Result<Result<Target, Closed>, Fatal> {
-    let opening = opening(socket, keys);
-    match opening.open(held) {
-        Ok(target) => Ok(Ok(target)),
+) -> Result<Result<Output, NotOpen>, Fatal> {
+    let output = output_config(socket, keys);
+    match output.open(held) {
+        Ok(output) => Ok(Ok(output)),
         Err(failed) => {
             let why = failed.to_string();
-            tolerate(unwritable(config, socket, opening.name(), failed))?;
-            Ok(Err(Closed { opening, why }))
+            tolerate(unwritable(config, socket, output.name(), failed))?;
+            Ok(Err(NotOpen {
+                config: output,
+                why,
+            }))
         }
     }
 }
 
-fn opening(socket: &config::Socket, keys: &config::Record) -> Opening {
-    Opening {
+fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig {
+    OutputConfig {
         file: keys.file.clone(),
         mode: keys.mode,
         search: keys.format.search(socket.message_size),
@@ -181,14 +184,14 @@ pub(super) fn unwritable(
     config: &Config,
     socket: &config::Socket,
     record: String,
-    why: Unopened,
+    why: OpenError,
 ) -> Fatal {
     match why {
-        Unopened::Refused(fault) => {
+        OpenError::Refused(fault) => {
             let key = format!("socket.{}.record.file", socket.name);
             let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
             Fatal::Config(vec![fault])
         }
-        Unopened::Failed(source) => Fatal::Record { record, source },
+        OpenError::Failed(source) => Fatal::Record { record, source },
     }
 }

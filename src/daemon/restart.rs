@@ -28,7 +28,7 @@ use crate::{
     error::Fatal,
     handover::Handover,
     hub::{Hub, Now, Socket},
-    record::{Closed, Record, Target},
+    record::{NotOpen, Output, Record},
     server::{REFUSED_AT_RESTART, Server},
     state::{self, State},
     systemd::Inherited,
@@ -56,13 +56,13 @@ pub(super) fn go_on(
 /// All as it was.
 struct Resumed {
     server: Server,
-    unwritten: Vec<Unwritten>,
+    unwritten: Vec<LinesLeft>,
     /// The sockets that are the manager's alone, by their names: it may have passed them.
     left: Vec<String>,
 }
 
 /// Lines that the process before had taken into a record and not written.
-struct Unwritten {
+struct LinesLeft {
     /// Of which socket.
     socket: String,
     /// Whole lines.
@@ -80,13 +80,13 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
         let of_file = names.position(|socket| socket.name == before.name && !before.retired);
-        let Some((i, (rules, mut target))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
+        let Some((i, (rules, mut output))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
         else {
             sockets.push(Socket::draining(&before.name));
             served.push((None, None));
             continue;
         };
-        unwritten.extend(lines_of(before, &mut target));
+        unwritten.extend(lines_of(before, &mut output));
         sockets.push(rules);
         let socket = &serving.sockets[i];
         let endpoint = endpoint(handover, before, socket, serving);
@@ -97,13 +97,13 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
             let datagram_socket = datagram_socket(serving, socket, &endpoint)?;
             Ok((endpoint, datagram_socket))
         });
-        served.push((endpoint.transpose()?, target));
+        served.push((endpoint.transpose()?, output));
     }
     let mut server = serve(restore(handover, sockets, parked, serving), signals)?;
     let daemon = &serving.daemon;
     server.set(daemon.drain_timeout, daemon.exit_on_idle, serving.to_toml());
-    for (place, (endpoint, target)) in served.into_iter().enumerate() {
-        server.resume(place, endpoint, target)?;
+    for (place, (endpoint, output)) in served.into_iter().enumerate() {
+        server.resume(place, endpoint, output)?;
     }
     Ok(Resumed {
         server,
@@ -113,7 +113,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
 }
 
 /// Where a record goes, if there is one and it could be opened.
-type Opened = Option<Result<Target, Closed>>;
+type Opened = Option<Result<Output, NotOpen>>;
 
 /// The sockets of the file as the hub has them, each with where its record goes. One is had all the same whose
 /// lists name somebody unknown: nobody new comes in by that.
@@ -130,7 +130,7 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
     // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
     // when that is full.
     let tolerate = |fatal| {
-        let _ = unknown(fatal).map_err(|other| records::note_closed(&other));
+        let _ = unknown(fatal).map_err(|other| records::note_not_open(&other));
         Ok(())
     };
     let mut all = Vec::new();
@@ -139,25 +139,25 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
             Ok(access) => access,
             Err(fatal) => unknown(fatal).map(|()| Access::none())?,
         };
-        let (mut record, mut target) = (None, None);
+        let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
             let opened = records::open(serving, socket, keys, &[], &tolerate)?;
-            let seq = opened.as_ref().map_or(0, |target| target.last_seq);
+            let seq = opened.as_ref().map_or(0, |output| output.last_seq);
             let encoder = records::encoder(socket, keys);
             record = Some(Record::new(encoder, keys.queue_size, seq));
-            target = Some(opened);
+            output = Some(opened);
         }
-        all.push((Socket::new(socket, access, record), target));
+        all.push((Socket::new(socket, access, record), output));
     }
     Ok(all)
 }
 
 /// The lines that are to be written to the record of `before`, if it has one.
-fn lines_of(before: &mut state::Socket, target: &mut Opened) -> Option<Unwritten> {
+fn lines_of(before: &mut state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
-    let written = match target {
-        Some(Ok(target)) => target.resume(&lines, record.begun),
+    let written = match output {
+        Some(Ok(output)) => output.resume(&lines, record.begun),
         _ => Ok(0),
     };
     let socket = before.name.clone();
@@ -165,7 +165,7 @@ fn lines_of(before: &mut state::Socket, target: &mut Opened) -> Option<Unwritten
         warn!("{socket}: the end of its record cannot be read: {error}");
         0
     });
-    Some(Unwritten {
+    Some(LinesLeft {
         socket,
         lines,
         written,
@@ -266,7 +266,7 @@ fn adopt(
         there.is_some() && there != file(serving, &unwritten.socket)
     });
     for of in staying {
-        server.take_lines(&of.socket, &of.lines[of.written..]);
+        server.prepend_lines(&of.socket, &of.lines[of.written..]);
     }
     if let Err(source) = handover.commit() {
         handover.postpone();
@@ -277,7 +277,7 @@ fn adopt(
     server.own();
     let lines = step.map_or_else(|lines| lines, |step| step.put(&mut server));
     for of in moving {
-        server.take_lines(&of.socket, &of.lines);
+        server.prepend_lines(&of.socket, &of.lines);
     }
     handover.forget();
     apply::follow_up(&mut server, &config, lines, &managed);

@@ -268,7 +268,7 @@ impl Socket {
         });
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.resume(parked.seq);
-            record.take_lines(&parked.lines);
+            record.prepend(&parked.lines);
         }
     }
 }

@@ -29,14 +29,14 @@ pub struct Renewal {
     /// Its rules, as `Socket::new` makes them, without a record.
     pub socket: Socket,
     /// Its record.
-    pub trail: Trail,
+    pub record: RecordChange,
     /// A datagram socket in place of the one it had, if it had one.
     pub datagram_socket: Option<Box<dyn Datagrams>>,
 }
 
 /// What becomes of a record.
 #[derive(Debug)]
-pub enum Trail {
+pub enum RecordChange {
     /// There is none, or no longer.
     None,
     /// It is a new one.
@@ -54,13 +54,13 @@ pub enum Trail {
     },
 }
 
-impl Trail {
+impl RecordChange {
     /// The record that there is now; `records` are those of all sockets so far, by their keys.
-    fn follow(self, records: &mut HashMap<usize, Record>) -> Option<Record> {
+    fn apply(self, records: &mut HashMap<usize, Record>) -> Option<Record> {
         match self {
-            Trail::None => None,
-            Trail::New(record) => Some(record),
-            Trail::Kept {
+            RecordChange::None => None,
+            RecordChange::New(record) => Some(record),
+            RecordChange::Kept {
                 of,
                 encoder,
                 queue_size,
@@ -158,11 +158,11 @@ impl<S: Stream> Hub<S> {
     ) -> usize {
         let Renewal {
             mut socket,
-            trail,
+            record,
             datagram_socket,
         } = renewal;
         let numbered = before.map_or(0, |key| self.sockets[key].numbered);
-        let mut record = trail.follow(records);
+        let mut record = record.apply(records);
         let seq = numbered.max(record.as_ref().map_or(0, Record::seq));
         if let Some(record) = &mut record {
             record.go_on_from(seq);

@@ -112,7 +112,7 @@ impl Socket {
         match self.policy() {
             SlowClient::Wait => {
                 if let (Some(record), Some(mark)) = (&mut self.record, mark) {
-                    record.back_to(mark);
+                    record.roll_back(mark);
                     record.receive(from.id, &from.peer, &batch.first(served), out.now.wall);
                 }
                 so_far.awaits = self.awaits(out);

@@ -20,29 +20,29 @@ use crate::lock::{self, IsOwn, Lock, Unlocked};
 
 /// Why a record cannot be written.
 #[derive(Debug)]
-pub enum Unopened {
+pub enum OpenError {
     /// The config or the file system must change first: what is wrong, and the remedy.
     Refused(String),
     /// A later attempt may succeed.
     Failed(io::Error),
 }
 
-impl fmt::Display for Unopened {
+impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unopened::Refused(fault) => f.write_str(fault),
-            Unopened::Failed(error) => write!(f, "{error}"),
+            OpenError::Refused(fault) => f.write_str(fault),
+            OpenError::Failed(error) => write!(f, "{error}"),
         }
     }
 }
 
-/// Whether `Target::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
+/// Whether `Output::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
 /// `tried`: also whether this process may write there.
 ///
 /// # Errors
-/// As `Target::open`.
-pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened> {
-    let refused = |error: io::Error, is_there| refusal(path, error, is_there);
+/// As `Output::open`.
+pub fn can_open(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), OpenError> {
+    let refused = |error: io::Error, is_there| open_error(path, error, is_there);
     let folder = path.parent().unwrap_or(path);
     let there = match fs::symlink_metadata(path) {
         Ok(there) => Some(there),
@@ -59,7 +59,7 @@ pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened>
         }
         return check_folder(path);
     }
-    judge(path, there.as_ref())?;
+    check_writable(path, there.as_ref())?;
     let is_device = |there: &fs::Metadata| there.file_type().is_char_device();
     if !there.as_ref().is_some_and(is_device) {
         let lock = lock::of_record(path);
@@ -71,12 +71,12 @@ pub fn look(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), Unopened>
 }
 
 /// Whether this process may write a record at `path`, where this is `there`, if anything.
-pub(super) fn judge(path: &Path, there: Option<&fs::Metadata>) -> Result<(), Unopened> {
+pub(super) fn check_writable(path: &Path, there: Option<&fs::Metadata>) -> Result<(), OpenError> {
     if let Some(there) = there {
         check_kind(there.file_type())?;
         check_owner(path, there)?;
         let may = Access::READ_OK | Access::WRITE_OK;
-        access(path, may).map_err(|error| refusal(path, error.into(), true))?;
+        access(path, may).map_err(|error| open_error(path, error.into(), true))?;
     }
     check_folder(path)
 }
@@ -101,7 +101,7 @@ pub(super) fn open_file(path: &Path, mode: u32) -> io::Result<File> {
     }
 }
 
-pub(super) fn check_kind(kind: FileType) -> Result<(), Unopened> {
+pub(super) fn check_kind(kind: FileType) -> Result<(), OpenError> {
     let fault = if kind.is_file() || kind.is_char_device() {
         return Ok(());
     } else if kind.is_symlink() {
@@ -111,12 +111,12 @@ pub(super) fn check_kind(kind: FileType) -> Result<(), Unopened> {
     } else {
         "is something other than a regular file: move it away, or choose another path"
     };
-    Err(Unopened::Refused(format!("it {fault}")))
+    Err(OpenError::Refused(format!("it {fault}")))
 }
 
 /// Refuses a file that others have a hand on: whoever owns it, or has it under another name, may change
 /// what stands there, or have udsd write to what is not its own.
-pub(super) fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), Unopened> {
+pub(super) fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), OpenError> {
     let own = geteuid().as_raw();
     let (uid, names) = (found.uid(), found.nlink());
     let path = path.display();
@@ -124,12 +124,12 @@ pub(super) fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), Unope
         return Ok(());
     }
     if uid != own && uid != 0 {
-        return Err(Unopened::Refused(format!(
+        return Err(OpenError::Refused(format!(
             "it belongs to uid {uid}, neither root nor uid {own}, as which udsd runs: chown {own} {path}, or move it away"
         )));
     }
     if names > 1 {
-        return Err(Unopened::Refused(format!(
+        return Err(OpenError::Refused(format!(
             "it has {names} names (hard links): remove the others, or move it away"
         )));
     }
@@ -137,10 +137,10 @@ pub(super) fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), Unope
 }
 
 /// Refuses what the kernel only shows as files.
-fn check_folder(path: &Path) -> Result<(), Unopened> {
+fn check_folder(path: &Path) -> Result<(), OpenError> {
     let folder = path.parent().unwrap_or(path);
     match statfs(folder) {
-        Ok(found) if found.f_type == PROC_SUPER_MAGIC => Err(Unopened::Refused(
+        Ok(found) if found.f_type == PROC_SUPER_MAGIC => Err(OpenError::Refused(
             "it is below /proc, where no file is kept: choose another path".into(),
         )),
         _ => Ok(()),
@@ -149,7 +149,7 @@ fn check_folder(path: &Path) -> Result<(), Unopened> {
 
 /// What `open(2)` said of a record's file, with the remedy where there is one. `is_there`: it was to be
 /// opened, not made.
-pub(super) fn refusal(path: &Path, error: io::Error, is_there: bool) -> Unopened {
+pub(super) fn open_error(path: &Path, error: io::Error, is_there: bool) -> OpenError {
     let folder = path.parent().unwrap_or(path);
     let remedy = match error.kind() {
         io::ErrorKind::NotFound if !folder.exists() => {
@@ -172,14 +172,14 @@ pub(super) fn refusal(path: &Path, error: io::Error, is_there: bool) -> Unopened
         _ => match Errno::from_io_error(&error) {
             Some(Errno::LOOP) => "symbolic links stand in its way: write the path they lead to".into(),
             Some(Errno::NXIO | Errno::NODEV) => "choose a device that is there, or a file".into(),
-            _ => return Unopened::Failed(error),
+            _ => return OpenError::Failed(error),
         },
     };
-    Unopened::Refused(format!("{error}; {remedy}"))
+    OpenError::Refused(format!("{error}; {remedy}"))
 }
 
 /// The lock of a record: one of those that are `held`, or its own.
-pub(super) fn lock_of(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Unopened> {
+pub(super) fn take_lock(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, OpenError> {
     let lock = lock::of_record(path);
     if let Some(held) = held.iter().find(|held| held.is_at(&lock)) {
         return Ok(Arc::clone(held));
@@ -190,7 +190,7 @@ pub(super) fn lock_of(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Unop
     }
 }
 
-fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> Unopened {
+fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> OpenError {
     match why {
         Unlocked::Held(pid) => {
             let pid = pid.map_or(String::new(), |pid| format!(", pid {pid}"));
@@ -198,18 +198,18 @@ fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> Unopened {
                 format!("another process writes it{pid}: stop that, or choose another file");
             io::Error::new(io::ErrorKind::ResourceBusy, fault).into()
         }
-        Unlocked::Foreign(fault) => Unopened::Refused(fault),
+        Unlocked::Foreign(fault) => OpenError::Refused(fault),
         // It is there, and is not for this user.
         Unlocked::Failed(error, fault)
             if error.kind() == io::ErrorKind::PermissionDenied && lock.exists() =>
         {
-            Unopened::Refused(fault)
+            OpenError::Refused(fault)
         }
         Unlocked::Failed(error, _) => {
             let at = |fault| format!("lock file {}: {fault}", lock.display());
-            match refusal(path, error, false) {
-                Unopened::Refused(fault) => Unopened::Refused(at(fault)),
-                Unopened::Failed(error) => {
+            match open_error(path, error, false) {
+                OpenError::Refused(fault) => OpenError::Refused(at(fault)),
+                OpenError::Failed(error) => {
                     io::Error::new(error.kind(), at(error.to_string())).into()
                 }
             }
@@ -241,7 +241,7 @@ mod tests {
             (Errno::LOOP, true),
             (Errno::NXIO, true),
         ] {
-            let refused = matches!(refusal(&path, error.into(), true), Unopened::Refused(_));
+            let refused = matches!(open_error(&path, error.into(), true), OpenError::Refused(_));
             assert_eq!(refused, config, "{error}");
         }
     }

@@ -1,5 +1,4 @@
-//! The record of a socket: every message becomes one line. Under collect that is all; beside echo it
-//! is the trail of what was said.
+//! The record of a socket: every message becomes one line, whatever service the socket has.
 //!
 //! Lines gather in `lines` until the end of the turn, when the event loop hands them to the record's
 //! writer. What is not written, there and here, is bounded by the record's `queue-size`. Where it
@@ -28,8 +27,8 @@ pub struct Record {
     written: Position,
     /// A line did not fit, and nothing has been written since.
     full: bool,
-    /// Its file cannot be had: it takes nothing, and senders wait.
-    closed: bool,
+    /// Where it has no output yet, it takes nothing, and senders wait.
+    is_open: bool,
 }
 
 impl Record {
@@ -45,18 +44,18 @@ impl Record {
             handed_over: 0,
             written: 0,
             full: false,
-            closed: false,
+            is_open: true,
         }
     }
 
-    /// Its file could not be opened: it takes nothing until `open`.
-    pub fn close(&mut self) {
-        self.closed = true;
+    /// Its output could not be opened: it takes nothing until that is `opened`.
+    pub fn await_open(&mut self) {
+        self.is_open = false;
     }
 
-    /// Its file is open, and its last number is `seq`.
-    pub fn open(&mut self, seq: u64) {
-        self.closed = false;
+    /// Its output is open, and the last number there is `seq`.
+    pub fn opened(&mut self, seq: u64) {
+        self.is_open = true;
         self.go_on_from(seq);
     }
 
@@ -85,9 +84,9 @@ impl Record {
         self.seq = seq;
     }
 
-    /// Takes whole lines that an earlier process had taken and not written, however many they are; they
-    /// stand before those of this one.
-    pub fn take_lines(&mut self, lines: &[u8]) {
+    /// Takes whole lines that an earlier process had taken and not written, however many they are, before
+    /// those that are not handed over yet.
+    pub fn prepend(&mut self, lines: &[u8]) {
         self.lines.splice(..0, lines.iter().copied());
     }
 
@@ -118,7 +117,7 @@ impl Record {
         truncated: bool,
         now: SystemTime,
     ) -> bool {
-        if self.closed {
+        if !self.is_open {
             self.full = true;
             return false;
         }
@@ -179,7 +178,7 @@ impl Record {
         self.seq
     }
 
-    /// What has been recorded so far, for `back_to`.
+    /// What has been recorded so far, for `roll_back`.
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark {
@@ -188,8 +187,8 @@ impl Record {
         }
     }
 
-    /// Forgets what came since `mark`, which is of this turn.
-    pub fn back_to(&mut self, mark: Mark) {
+    /// Takes back what came since `mark`, which is of this turn.
+    pub fn roll_back(&mut self, mark: Mark) {
         self.lines.truncate(mark.lines);
         self.seq = mark.seq;
         self.full = false;

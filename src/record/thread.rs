@@ -1,8 +1,8 @@
-//! A record's thread: takes all lines there are, writes them, and so on until the `Writer` is dropped.
+//! A record's thread: takes all lines there are, writes them, and so on until it is told to end.
 //!
-//! It also minds its file, every `LOOK` where it writes: one that is no longer at its path, as after a
-//! rotation by others, is told in the log and exchanged when that is asked for; one that has no name at
-//! all would lose whatever is written to it, so it is exchanged as soon as that is seen, and until that
+//! It also checks its file, every `CHECK` where it writes. One that is no longer at its path, as after a
+//! rotation by others, is told in the log, and exchanged when that is asked for. One that has no name at
+//! all would lose whatever is written to it: it is exchanged as soon as that is seen, and until that
 //! succeeds its lines wait. The first line that was not whole in the old file then goes to the new one,
 //! from its start.
 
@@ -20,14 +20,14 @@ use rustix::{
     io::Errno,
 };
 
-use super::{KEPT, Position, Shared, Target, Unwritten, closed::wait_open, file::Whereabouts};
+use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, retry::open_later};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the file and its path are looked at: not with each write, which would cost as many calls.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often a writer that waits for a reader looks whether its lines are wanted back.
-const GLANCE: Timespec = Timespec {
+/// How often the file is checked: not with each write, which would cost as many calls.
+const CHECK: Duration = Duration::from_millis(100);
+/// How often a thread that waits for a reader looks whether it is to stop.
+const POLL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
@@ -35,48 +35,62 @@ const GLANCE: Timespec = Timespec {
 pub(super) struct Thread<W> {
     shared: Arc<Shared>,
     wake: W,
-    target: Target,
+    output: Output,
     /// What is to be written.
     lines: Vec<u8>,
-    /// Where they end.
+    /// Where it ends.
     end: Position,
-    /// Bytes of them that are written to this file.
+    /// Bytes of it that are written to this output.
     written: usize,
     /// A write failed, which was said.
     failing: bool,
-    /// The file was looked at,
-    looked: Instant,
-    /// and written since.
-    unseen: bool,
+    /// When the file was checked last.
+    checked: Instant,
+    /// It was written since.
+    unchecked: bool,
     /// The file is not at its path, which was said.
-    astray: bool,
+    moved: bool,
 }
 
 impl<W: Fn() + Send + 'static> Thread<W> {
-    /// Starts it. `wake` is called when there is progress that was asked for. `target`: `None` where it
+    /// Starts it. `wake` is called when there is progress that was asked for. `output`: `None` where it
     /// is not open.
     pub(super) fn start(
         shared: Arc<Shared>,
-        target: Option<Target>,
+        output: Option<Output>,
         wake: W,
     ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("record".into()).spawn(move || {
-            let Some(target) = target.or_else(|| wait_open(&shared, &wake)) else {
+            let is_open = output.is_some();
+            let Some(output) = output.or_else(|| open_later(&shared)) else {
+                shared.tell(|inbox| inbox.ended = Some(Unwritten::default()));
                 return;
             };
+            if !is_open {
+                wake();
+            }
             let mut all = Thread {
                 shared,
                 wake,
-                target,
+                output,
                 lines: Vec::new(),
                 end: 0,
                 written: 0,
                 failing: false,
-                looked: Instant::now(),
-                unseen: false,
-                astray: false,
+                checked: Instant::now(),
+                unchecked: false,
+                moved: false,
             };
-            if let Err(error) = all.run() {
+            let outcome = all.write_all();
+            let begun = all.cut_written();
+            let unwritten = Unwritten {
+                lines: all.lines,
+                begun,
+                uncertain: 0,
+            };
+            // What is still in the inbox is the event loop's to take.
+            all.shared.tell(|inbox| inbox.ended = Some(unwritten));
+            if let Err(error) = outcome {
                 // One thread sets it, once.
                 let _ = all.shared.failed.set(error);
                 (all.wake)();
@@ -84,13 +98,11 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         })
     }
 
-    fn run(&mut self) -> Result<(), Errno> {
-        while self.take() {
-            if !self.write()? {
-                break;
-            }
+    /// Writes what comes, until the thread is to end.
+    fn write_all(&mut self) -> Result<(), Errno> {
+        while self.take() && self.write()? {
             // Whole lines were written behind it.
-            self.target.begun = Vec::new();
+            self.output.begun = Vec::new();
             self.lines.clear();
             if self.lines.capacity() > KEPT {
                 self.lines = Vec::new();
@@ -100,7 +112,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         Ok(())
     }
 
-    /// Waits for lines and takes all there are; false where none come any more.
+    /// Waits for lines and takes all there are; false where the thread is to end.
     fn take(&mut self) -> bool {
         let mut inbox = self.shared.inbox();
         loop {
@@ -108,32 +120,30 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 mem::swap(&mut inbox.lines, &mut self.lines);
                 self.end += self.lines.len() as u64;
                 return true;
-            } else if let Some((target, waiting)) = inbox.next.pop_front() {
+            } else if let Some((output, waiting)) = inbox.moves.pop_front() {
                 inbox.lines = waiting;
                 drop(inbox);
                 // Closing a file may take long; nobody is to wait for the lock meanwhile.
-                self.target = target;
-                self.astray = false;
+                self.output = output;
+                self.moved = false;
                 inbox = self.shared.inbox();
-            } else if inbox.look && self.target.begun.is_empty() {
+            } else if inbox.check_requested && self.output.begun.is_empty() {
                 // What is begun needs its rest, which is to come at once.
-                inbox.look = false;
+                inbox.check_requested = false;
                 drop(inbox);
-                self.mind_file(true);
+                self.check_file(true);
                 inbox = self.shared.inbox();
-            } else if self.unseen && (inbox.done || inbox.wanted_back || self.is_due()) {
+            } else if self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
                 // What was written last may be lost, and that is to be told.
                 drop(inbox);
-                self.mind_file(false);
+                self.check_file(false);
                 inbox = self.shared.inbox();
-            } else if inbox.done || inbox.wanted_back {
-                inbox.back = Some(Unwritten::default());
-                self.shared.work.notify_all();
+            } else if inbox.end.is_some() {
                 return false;
             } else {
                 let work = &self.shared.work;
-                inbox = if self.unseen {
-                    let waited = work.wait_timeout(inbox, LOOK);
+                inbox = if self.unchecked {
+                    let waited = work.wait_timeout(inbox, CHECK);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 } else {
                     work.wait(inbox).unwrap_or_else(PoisonError::into_inner)
@@ -142,27 +152,25 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
-    /// Writes what was taken; false where it is wanted back.
+    /// Writes what was taken; false where the thread is to stop before all is written.
     fn write(&mut self) -> Result<bool, Errno> {
         while self.written < self.lines.len() {
             let mut inbox = self.shared.inbox();
-            let asked = mem::take(&mut inbox.look);
-            if inbox.wanted_back {
-                drop(inbox);
-                self.give_back();
+            if inbox.end == Some(End::Stopped) {
                 return Ok(false);
             }
+            let asked = mem::take(&mut inbox.check_requested);
             drop(inbox);
-            if (asked || self.is_due()) && !self.mind_file(asked) {
-                self.shared.rest(RETRY);
+            if (asked || self.is_check_due()) && !self.check_file(asked) {
+                self.shared.wait(RETRY);
                 continue;
             }
-            let next = match self.target.torn {
+            let next = match self.output.torn {
                 // The torn line stays, as a line of its own.
                 true => &b"\n"[..],
                 false => &self.lines[self.written..],
             };
-            let error = match self.target.file.write(next) {
+            let error = match self.output.file.write(next) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(n) => {
                     self.note_written(n);
@@ -172,30 +180,24 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             };
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::BrokenPipe => {
-                    self.give_back();
-                    return Err(Errno::PIPE);
-                }
+                io::ErrorKind::BrokenPipe => return Err(Errno::PIPE),
                 io::ErrorKind::WouldBlock => {
-                    let mut output = [PollFd::new(&self.target.file, PollFlags::OUT)];
-                    match poll(&mut output, Some(&GLANCE)) {
+                    let mut output = [PollFd::new(&self.output.file, PollFlags::OUT)];
+                    match poll(&mut output, Some(&POLL)) {
                         // A signal that this thread handled: no SA_RESTART covers poll(2).
                         Ok(_) | Err(Errno::INTR) => {}
-                        Err(error) => {
-                            self.give_back();
-                            return Err(error);
-                        }
+                        Err(error) => return Err(error),
                     }
                 }
                 _ => {
                     if !mem::replace(&mut self.failing, true) {
                         warn!(
                             "record {}: {error}; trying again every second, senders wait when its queue-size is reached",
-                            self.target.name
+                            self.output.name
                         );
                     }
                     // No event tells that a disk has room again.
-                    self.shared.rest(RETRY);
+                    self.shared.wait(RETRY);
                 }
             }
         }
@@ -203,12 +205,12 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     fn note_written(&mut self, n: usize) {
-        self.unseen = true;
+        self.unchecked = true;
         if mem::take(&mut self.failing) {
-            let name = &self.target.name;
+            let name = &self.output.name;
             info!("record {name}: writing again, nothing was lost");
         }
-        if mem::take(&mut self.target.torn) {
+        if mem::take(&mut self.output.torn) {
             return;
         }
         self.written += n;
@@ -218,7 +220,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         // What is written anew is no progress. Nobody else stores it.
         if written > self.shared.written.load(Ordering::Relaxed) {
             self.shared.written.store(written, Ordering::SeqCst);
-            if self.shared.wanted.swap(false, Ordering::SeqCst) {
+            if self.shared.wake_requested.swap(false, Ordering::SeqCst) {
                 (self.wake)();
             }
         }
@@ -230,64 +232,52 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         let end = memchr::memrchr(b'\n', &self.lines[..self.written]);
         let start = end.map_or(0, |at| at + 1);
         self.lines.drain(..start);
-        let mut begun = self.written - start;
-        self.written = 0;
-        let before = mem::take(&mut self.target.begun);
-        if end.is_none() && !before.is_empty() {
+        let mut begun = mem::take(&mut self.written) - start;
+        let before = mem::take(&mut self.output.begun);
+        if end.is_none() && !self.lines.is_empty() {
             begun += before.len();
             self.lines.splice(..0, before);
         }
         begun
     }
 
-    /// Gives back what is not written. What is still in the inbox is the event loop's to take.
-    fn give_back(&mut self) {
-        let begun = self.cut_written();
-        self.shared.inbox().back = Some(Unwritten {
-            lines: mem::take(&mut self.lines),
-            begun,
-            uncertain: 0,
-        });
-        self.shared.work.notify_all();
-    }
-
-    /// Whether the file is to be looked at again. Always where a write failed: the file may have been
+    /// Whether the file is to be checked again. Always where a write failed: the file may have been
     /// removed, and then no line may go into it.
-    fn is_due(&self) -> bool {
-        self.failing || self.looked.elapsed() >= LOOK
+    fn is_check_due(&self) -> bool {
+        self.failing || self.checked.elapsed() >= CHECK
     }
 
-    /// Looks after the file; false while lines may not go into it. `asked`: the record is to go on in what is
+    /// Checks the file; false while lines may not go into it. `asked`: the record is to go on in what is
     /// at the path.
-    fn mind_file(&mut self, asked: bool) -> bool {
-        (self.looked, self.unseen) = (Instant::now(), false);
-        match self.target.whereabouts() {
-            Whereabouts::Unknown => true,
-            Whereabouts::AtPath => {
-                self.astray = false;
+    fn check_file(&mut self, asked: bool) -> bool {
+        (self.checked, self.unchecked) = (Instant::now(), false);
+        match self.output.file_state() {
+            FileState::Unknown => true,
+            FileState::AtPath => {
+                self.moved = false;
                 true
             }
-            Whereabouts::Elsewhere => {
+            FileState::Moved => {
                 if asked {
-                    self.begin_anew(false);
-                } else if !mem::replace(&mut self.astray, true) {
+                    self.reopen(false);
+                } else if !mem::replace(&mut self.moved, true) {
                     warn!(
                         "record {}: its file was moved away, and lines go on into it: whoever moves it is to send SIGUSR1 or reload udsd behind that",
-                        self.target.name
+                        self.output.name
                     );
                 }
                 true
             }
-            Whereabouts::Nowhere => self.begin_anew(true),
+            FileState::Removed => self.reopen(true),
         }
     }
 
     /// Goes on in the file that is at the path, or a new one there; false where none can be had.
     /// `removed`: the one until now has no name any more.
-    fn begin_anew(&mut self, removed: bool) -> bool {
-        let name = &self.target.name;
-        match self.target.anew() {
-            Ok(target) => {
+    fn reopen(&mut self, removed: bool) -> bool {
+        let name = &self.output.name;
+        match self.output.reopen() {
+            Ok(output) => {
                 if removed {
                     warn!(
                         "record {name}: its file was removed, and what was written to it since is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
@@ -295,7 +285,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 } else {
                     info!("record {name}: opened anew, its file was moved away");
                 }
-                self.go_on_in(target);
+                self.go_on_in(output);
                 true
             }
             Err(why) if removed => {
@@ -310,21 +300,21 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 error!(
                     "record {name}: it goes on in the file that was moved away, no other can be opened: {why}"
                 );
-                self.astray = true;
+                self.moved = true;
                 false
             }
         }
     }
 
-    fn go_on_in(&mut self, target: Target) {
+    fn go_on_in(&mut self, output: Output) {
         self.cut_written();
-        (self.astray, self.failing) = (false, false);
+        (self.moved, self.failing) = (false, false);
         let mut inbox = self.shared.inbox();
-        if inbox.next.is_empty() {
-            inbox.note(&target);
+        if inbox.moves.is_empty() {
+            inbox.set_output(&output);
         }
         drop(inbox);
-        self.target = target;
+        self.output = output;
     }
 }
 
@@ -344,13 +334,13 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let (path, old) = (folder.join("record"), folder.join("record.1"));
         fs::write(&path, "first\nsecond, ha").unwrap();
-        let mut target = Target::open(&path, 0o600, None, &[]).unwrap();
+        let mut output = Output::open(&path, 0o600, None, &[]).unwrap();
         let lines = b"second, half\nthird\n";
-        let begun = target.resume(lines, 10).unwrap();
+        let begun = output.resume(lines, 10).unwrap();
         assert_eq!(begun, 10);
-        let mut writer = Writer::start(Ok(target), || {}).unwrap();
+        let mut writer = Writer::start(Ok(output), || {}).unwrap();
         fs::rename(&path, &old).unwrap();
-        writer.look();
+        writer.request_check();
         writer.append(&mut lines[begun..].to_vec());
         writer.append(&mut b"fourth\n".to_vec());
         assert_eq!(writer.finish_within(Duration::from_secs(60)), 0);

@@ -48,9 +48,9 @@ impl Server {
         let end = Instant::now() + self.drain_timeout;
         let patience = || end.saturating_duration_since(Instant::now());
         // All are told before any is waited for: one that takes all the time leaves the others theirs.
-        self.parting.iter().for_each(Writer::want_end);
+        self.draining.iter().for_each(Writer::request_finish);
         let going_on = self.places.writers();
-        going_on.for_each(|(_, writer)| writer.want_back());
+        going_on.for_each(|(_, writer)| writer.request_stop());
         let mut unwritten = Vec::new();
         for (socket, writer) in self.places.take_writers() {
             // Where the disk is full, the next process could not make another.
@@ -58,7 +58,7 @@ impl Server {
                 lock.leave();
             }
             let name = writer.name.clone();
-            let back = writer.take_back(patience());
+            let back = writer.stop_within(patience());
             if back.uncertain > 0 {
                 warn!(
                     "record {name}: a write of {} bytes has not returned within {:?}; of its lines, those not written are lost",
@@ -67,7 +67,7 @@ impl Server {
             }
             unwritten.push((socket, back));
         }
-        for writer in self.parting.drain(..) {
+        for writer in self.draining.drain(..) {
             let name = writer.name.clone();
             let bytes = writer.finish_within(patience());
             if bytes > 0 {

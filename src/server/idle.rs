@@ -107,7 +107,7 @@ impl Server {
             && !self.places.is_pending()
             && self.places.rest().is_none()
             && self.hub.records().all(|record| record.unwritten() == 0)
-            && self.parting.is_empty()
+            && self.draining.is_empty()
             && self.places.writers().all(|(_, writer)| writer.is_open())
     }
 }

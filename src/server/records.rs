@@ -12,12 +12,12 @@ impl Server {
     pub(super) fn reopen_records(&mut self) {
         info!("SIGUSR1: looking whether records were moved away");
         for (_, writer) in self.places.writers() {
-            writer.look();
+            writer.request_check();
         }
     }
 
     /// What the status says of records that are not open.
-    pub(super) fn closed_records(&self) -> Option<String> {
+    pub(super) fn unopened_records(&self) -> Option<String> {
         let closed = self.places.writers();
         let closed = closed.filter(|(_, writer)| !writer.is_open());
         let mut names = closed.map(|(key, _)| self.hub.sockets()[key].name());

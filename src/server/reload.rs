@@ -23,13 +23,13 @@ use crate::{
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::Fatal,
-    hub::{Now, Renewal, Socket, Trail},
+    hub::{Now, RecordChange, Renewal, Socket},
     limits::Limits,
-    record::{Closed, Encoder, Record, Target, Writer},
+    record::{Encoder, NotOpen, Output, Record, Writer},
 };
 
-/// Writers of records that are no more and not yet written.
-const PARTING: usize = 64;
+/// Writers of records that are no more, and are not wholly written.
+const DRAINING: usize = 64;
 
 /// What a config file makes of a server: everything is open, nothing is in force.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub enum PlannedRecord {
     /// There is none, or no longer.
     None,
     /// It is a new one.
-    New(Unused, Record),
+    New(NewWriter, Record),
     /// The one of socket number `of` goes on.
     Kept {
         /// Whose it is so far.
@@ -84,16 +84,15 @@ pub enum PlannedRecord {
         /// Bytes that may wait for the disk.
         queue_size: usize,
         /// Where it goes from now on, if that is another file than before, or it is not open.
-        target: Option<Result<Target, Closed>>,
+        output: Option<Result<Output, NotOpen>>,
     },
 }
 
-/// A record's thread that has nothing to write yet. Of a writer that is only dropped, thread and file would
-/// stay.
+/// A writer that has nothing to write yet. Of a `Writer` that is only dropped, thread and file would stay.
 #[derive(Debug)]
-pub struct Unused(Option<Writer>);
+pub struct NewWriter(Option<Writer>);
 
-impl Drop for Unused {
+impl Drop for NewWriter {
     fn drop(&mut self) {
         self.0.take().into_iter().for_each(Writer::finish);
     }
@@ -132,11 +131,11 @@ impl Server {
         self.unchanged = Some(format!("{when}: {fault}"));
     }
 
-    /// Lines that an earlier process took into the record of the socket `name`: they are written first.
-    pub fn take_lines(&mut self, name: &str, lines: &[u8]) {
+    /// Lines that an earlier process took into the record of the socket `name` are written first.
+    pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
         let place = self.hub.place(name);
         if let Some(record) = place.and_then(|place| self.hub.record(place)) {
-            record.take_lines(lines);
+            record.prepend(lines);
         }
     }
 
@@ -186,9 +185,9 @@ impl Server {
     /// # Errors
     /// What stands in the way.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Fatal> {
-        if self.parting.len() >= PARTING {
+        if self.draining.len() >= DRAINING {
             return Err(Fatal::Record {
-                record: self.parting[0].name.clone(),
+                record: self.draining[0].name.clone(),
                 source: io::Error::other(
                     "too many records that earlier reloads ended still wait to be written",
                 ),
@@ -206,15 +205,15 @@ impl Server {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start_writer(&self, target: Result<Target, Closed>) -> Result<Unused, Fatal> {
+    pub fn start_writer(&self, output: Result<Output, NotOpen>) -> Result<NewWriter, Fatal> {
         let waker = Arc::clone(&self.waker);
         let wake = move || {
             if let Err(error) = waker.wake() {
                 warn!("cannot wake the event loop: {error}");
             }
         };
-        let writer = Writer::start(target, wake).map_err(setting_up)?;
-        Ok(Unused(Some(writer)))
+        let writer = Writer::start(output, wake).map_err(setting_up)?;
+        Ok(NewWriter(Some(writer)))
     }
 
     /// A socket that is restored: number `place` of the hub.
@@ -225,7 +224,7 @@ impl Server {
         &mut self,
         place: usize,
         endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
-        target: Option<Result<Target, Closed>>,
+        output: Option<Result<Output, NotOpen>>,
     ) -> Result<(), Fatal> {
         if let Some((endpoint, datagram_socket)) = endpoint {
             let registry = self.poll.registry();
@@ -235,8 +234,8 @@ impl Server {
                 self.hub.open(place, Box::new(of), Instant::now());
             }
         }
-        if let Some(target) = target {
-            self.places.of(place).writer = self.start_writer(target)?.0.take();
+        if let Some(output) = output {
+            self.places.of(place).writer = self.start_writer(output)?.0.take();
         }
         self.note_time();
         Ok(())
@@ -281,13 +280,13 @@ impl Server {
                 PlannedEndpoint::New(_, of) => of.take(),
                 PlannedEndpoint::Kept(_) | PlannedEndpoint::None => None,
             };
-            let (writer, trail) = follow(record, &mut writers);
+            let (writer, record) = follow(record, &mut writers);
             let nature = socket.nature();
             let goes_on = before.filter(|&key| self.hub.sockets()[key].nature() == nature);
             rest.push((before, endpoint, goes_on.is_some(), writer));
             renewals.push(Renewal {
                 socket,
-                trail,
+                record,
                 datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
             });
         }
@@ -355,10 +354,10 @@ impl Server {
     /// A record is no more.
     fn let_go(&mut self, writer: Writer) {
         if writer.is_open() {
-            self.parting.push(writer);
+            self.draining.push(writer);
             return;
         }
-        writer.want_back();
+        writer.request_stop();
         let lost = writer.unwritten();
         if lost > 0 {
             warn!(
@@ -375,14 +374,14 @@ impl Server {
     }
 
     /// Lets go of the writers of records that are no more, once all is written.
-    pub(super) fn part(&mut self) -> Result<(), Fatal> {
+    pub(super) fn finish_drained(&mut self) -> Result<(), Fatal> {
         let mut outcome = Ok(());
-        for writer in &self.parting {
-            writer.want_progress();
+        for writer in &self.draining {
+            writer.request_wake();
             outcome = outcome.and(writer.check());
         }
         let written = |writer: &mut Writer| writer.unwritten() == 0;
-        self.parting
+        self.draining
             .extract_if(.., written)
             .for_each(Writer::finish);
         outcome
@@ -390,35 +389,38 @@ impl Server {
 }
 
 /// What becomes of a record: its thread, which is taken out of those of before, and the record itself.
-fn follow(record: PlannedRecord, writers: &mut HashMap<usize, Writer>) -> (Option<Writer>, Trail) {
+fn follow(
+    record: PlannedRecord,
+    writers: &mut HashMap<usize, Writer>,
+) -> (Option<Writer>, RecordChange) {
     match record {
-        PlannedRecord::None => (None, Trail::None),
-        PlannedRecord::New(mut unused, record) => (unused.0.take(), Trail::New(record)),
+        PlannedRecord::None => (None, RecordChange::None),
+        PlannedRecord::New(mut writer, record) => (writer.0.take(), RecordChange::New(record)),
         PlannedRecord::Kept {
             of,
             encoder,
             queue_size,
-            target,
+            output,
         } => {
             let mut seq = 0;
             let mut writer = writers.remove(&of);
             if let Some(writer) = &mut writer {
-                match target {
-                    Some(Ok(target)) => {
-                        seq = target.last_seq;
-                        writer.move_to(target);
+                match output {
+                    Some(Ok(output)) => {
+                        seq = output.last_seq;
+                        writer.move_to(output);
                     }
-                    Some(Err(closed)) => writer.try_again(closed),
+                    Some(Err(not_open)) => writer.retry(not_open),
                     None => {}
                 }
             }
-            let trail = Trail::Kept {
+            let record = RecordChange::Kept {
                 of,
                 encoder,
                 queue_size,
                 seq,
             };
-            (writer, trail)
+            (writer, record)
         }
     }
 }

@@ -13,7 +13,7 @@ use udsd::{
     access::Access,
     config::{self, Config, Places},
     connection::{Stream, Watch},
-    hub::{Counters, Hub, Now, Renewal, Socket, Trail},
+    hub::{Counters, Hub, Now, RecordChange, Renewal, Socket},
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
@@ -548,9 +548,9 @@ impl World {
         let now = self.now();
         // By their sockets' places, which a record may outlive.
         let records = renewals.iter().map(|renewal| {
-            let of = match renewal.trail {
-                Trail::Kept { of, .. } => Some(of),
-                Trail::None | Trail::New(_) => self.hub.place(renewal.socket.name()),
+            let of = match renewal.record {
+                RecordChange::Kept { of, .. } => Some(of),
+                RecordChange::None | RecordChange::New(_) => self.hub.place(renewal.socket.name()),
             };
             of.map(|of| mem::take(&mut self.records[of]))
         });
@@ -574,9 +574,9 @@ impl World {
     /// With the record that is now that of socket number `place`.
     fn renewal_with(&mut self, config: &config::Socket, place: Option<usize>) -> Renewal {
         let kept = place.filter(|&place| self.hub.record(place).is_some());
-        let trail = match (&config.record, kept) {
-            (None, _) => Trail::None,
-            (Some(record), Some(of)) => Trail::Kept {
+        let record = match (&config.record, kept) {
+            (None, _) => RecordChange::None,
+            (Some(record), Some(of)) => RecordChange::Kept {
                 of,
                 encoder: Encoder::new(record.format, false, &config.name),
                 queue_size: record.queue_size,
@@ -584,12 +584,12 @@ impl World {
             },
             (Some(record), None) => {
                 let encoder = Encoder::new(record.format, false, &config.name);
-                Trail::New(Record::new(encoder, record.queue_size, 0))
+                RecordChange::New(Record::new(encoder, record.queue_size, 0))
             }
         };
         Renewal {
             socket: Socket::new(config, access(config), None),
-            trail,
+            record,
             datagram_socket: None,
         }
     }

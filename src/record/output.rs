@@ -1,4 +1,4 @@
-//! Where a record goes: opening its file, going on in it, and seeing whether it is still at its path.
+//! What a record is written to: opening a file, going on in it, and seeing whether it is still at its path.
 //! `check` says which files may be a record, `tail` reads where the last process ended.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use log::warn;
 
 use super::{
-    check::{Unopened, check_kind, check_owner, judge, lock_of, open_file, refusal},
+    check::{OpenError, check_kind, check_owner, check_writable, open_error, open_file, take_lock},
     tail::{ends_torn, last_number},
 };
 use crate::lock::Lock;
@@ -23,9 +23,9 @@ use crate::lock::Lock;
 /// Device and inode of a file.
 pub type FileId = (u64, u64);
 
-/// Where a record goes.
+/// What a record is written to: a file, or standard output.
 #[derive(Debug)]
-pub struct Target {
+pub struct Output {
     pub(super) file: File,
     /// The path of that file, and the mode of a new one there; `None` for standard output.
     path_and_mode: Option<(PathBuf, u32)>,
@@ -45,24 +45,24 @@ pub struct Target {
 
 /// Where the file of a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whereabouts {
+pub(super) enum FileState {
     /// At its path.
     AtPath,
     /// It has another name, and nothing or another file is at its path.
-    Elsewhere,
+    Moved,
     /// The same, and it has no name any more.
-    Nowhere,
+    Removed,
     /// That cannot be told, or it is no regular file.
     Unknown,
 }
 
-impl From<io::Error> for Unopened {
+impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
-        Unopened::Failed(error)
+        OpenError::Failed(error)
     }
 }
 
-impl Target {
+impl Output {
     /// Goes on behind the first `begun` bytes of `lines`, if an earlier process had ended with them:
     /// returns how many of `lines` are written already.
     ///
@@ -91,9 +91,9 @@ impl Target {
     ///
     /// # Errors
     /// Where no descriptor is left.
-    pub fn standard_output() -> Result<Self, Unopened> {
+    pub fn standard_output() -> Result<Self, OpenError> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Target {
+        Ok(Output {
             file,
             path_and_mode: None,
             id: None,
@@ -118,17 +118,17 @@ impl Target {
         mode: u32,
         search: Option<u64>,
         held: &[Arc<Lock>],
-    ) -> Result<Self, Unopened> {
+    ) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         let there = fs::symlink_metadata(path);
         // Before a lock file is made for it, and before opening it, which the other end of a FIFO would
         // notice; and after: it may change.
-        judge(path, there.as_ref().ok())?;
+        check_writable(path, there.as_ref().ok())?;
         let lock = match &there {
             Ok(there) if there.file_type().is_char_device() => None,
-            _ => Some(lock_of(path, held)?),
+            _ => Some(take_lock(path, held)?),
         };
-        let file = open_file(path, mode).map_err(|error| refusal(path, error, there.is_ok()))?;
+        let file = open_file(path, mode).map_err(|error| open_error(path, error, there.is_ok()))?;
         let found = file.metadata()?;
         check_kind(found.file_type())?;
         check_owner(path, &found)?;
@@ -147,7 +147,7 @@ impl Target {
                 }
             }
         }
-        Ok(Target {
+        Ok(Output {
             file,
             path_and_mode: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
@@ -163,29 +163,29 @@ impl Target {
     ///
     /// # Errors
     /// As `open`.
-    pub(super) fn anew(&self) -> Result<Self, Unopened> {
+    pub(super) fn reopen(&self) -> Result<Self, OpenError> {
         match &self.path_and_mode {
             // Numbers go on.
-            Some((path, mode)) => Target::open(path, *mode, None, self.lock.as_slice()),
-            None => Target::standard_output(),
+            Some((path, mode)) => Output::open(path, *mode, None, self.lock.as_slice()),
+            None => Output::standard_output(),
         }
     }
 
     /// Where the file is.
-    pub(super) fn whereabouts(&self) -> Whereabouts {
+    pub(super) fn file_state(&self) -> FileState {
         let Some((path, _)) = &self.path_and_mode else {
-            return Whereabouts::Unknown;
+            return FileState::Unknown;
         };
         let is_nameless = match self.file.metadata() {
             Ok(found) if found.is_file() => found.nlink() == 0,
-            _ => return Whereabouts::Unknown,
+            _ => return FileState::Unknown,
         };
         match fs::symlink_metadata(path) {
             // Some file systems count no names.
-            Ok(there) if self.id == Some((there.dev(), there.ino())) => Whereabouts::AtPath,
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Whereabouts::Unknown,
-            _ if is_nameless => Whereabouts::Nowhere,
-            _ => Whereabouts::Elsewhere,
+            Ok(there) if self.id == Some((there.dev(), there.ino())) => FileState::AtPath,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => FileState::Unknown,
+            _ if is_nameless => FileState::Removed,
+            _ => FileState::Moved,
         }
     }
 
@@ -231,16 +231,16 @@ mod tests {
         }
     }
 
-    fn open(path: &Path) -> Result<Target, Unopened> {
-        Target::open(path, 0o640, Some(4 << 20), &[])
+    fn open(path: &Path) -> Result<Output, OpenError> {
+        Output::open(path, 0o640, Some(4 << 20), &[])
     }
 
     fn write(path: &Path, text: &str) -> u64 {
-        let target = open(path).unwrap();
-        let last_seq = target.last_seq;
+        let output = open(path).unwrap();
+        let last_seq = output.last_seq;
         let (tell, told) = mpsc::channel();
-        let mut writer = Writer::start(Ok(target), move || tell.send(()).unwrap()).unwrap();
-        writer.want_progress();
+        let mut writer = Writer::start(Ok(output), move || tell.send(()).unwrap()).unwrap();
+        writer.request_wake();
         writer.append(&mut text.as_bytes().to_vec());
         told.recv().unwrap();
         assert_eq!(writer.written(), text.len() as u64);
@@ -248,8 +248,8 @@ mod tests {
         last_seq
     }
 
-    fn a_pipe(pipe: io::PipeWriter) -> Target {
-        Target {
+    fn a_pipe(pipe: io::PipeWriter) -> Output {
+        Output {
             file: File::from(OwnedFd::from(pipe)),
             path_and_mode: None,
             id: None,
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_before_a_move_goes_to_the_old_target_and_what_comes_after_to_the_new() {
+    fn what_was_handed_over_before_a_move_goes_to_the_old_output_and_what_comes_after_to_the_new() {
         let scratch = Scratch::new("move");
         let (mut reader, pipe) = io::pipe().unwrap();
         let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
@@ -293,9 +293,9 @@ mod tests {
         let first = "first\n".repeat(100_000);
         writer.append(&mut first.clone().into_bytes());
         for name in ["a", "b"] {
-            let target = open(&scratch.0.join(name)).unwrap();
-            assert_eq!(Target::at(&scratch.0.join(name)), target.id);
-            writer.move_to(target);
+            let output = open(&scratch.0.join(name)).unwrap();
+            assert_eq!(Output::at(&scratch.0.join(name)), output.id);
+            writer.move_to(output);
             writer.append(&mut format!("to {name}\n").into_bytes());
         }
         let mut came = String::new();
@@ -322,7 +322,7 @@ mod tests {
             assert!(failed.contains("Broken pipe"), "{failed}");
         }
         writer.append(&mut b"nor this\n".to_vec());
-        let back = writer.take_back(Duration::from_secs(60));
+        let back = writer.stop_within(Duration::from_secs(60));
         assert_eq!(back.lines, b"to nobody\nnor this\n");
         assert_eq!((back.begun, back.uncertain), (0, 0));
     }
@@ -339,7 +339,7 @@ mod tests {
         writer.append(&mut b"second\n".to_vec());
         writer.move_to(open(&scratch.0.join("record")).unwrap());
         writer.append(&mut b"third\n".to_vec());
-        let back = writer.take_back(Duration::from_millis(1));
+        let back = writer.stop_within(Duration::from_millis(1));
         assert_eq!(back.lines, b"second\nthird\n");
         assert_eq!((back.begun, back.uncertain), (0, first.len()));
         let mut came = String::new();
@@ -356,40 +356,40 @@ mod tests {
         let line = format!("{}\n", "x".repeat(200_000)).into_bytes();
         let mut begun = 0;
         for _ in 0..3 {
-            let mut target = a_pipe(pipe.try_clone().unwrap());
-            target.begun = line[..begun].to_vec();
-            let mut writer = Writer::start(Ok(target), || {}).unwrap();
+            let mut output = a_pipe(pipe.try_clone().unwrap());
+            output.begun = line[..begun].to_vec();
+            let mut writer = Writer::start(Ok(output), || {}).unwrap();
             writer.append(&mut line[begun..].to_vec());
             // As much as the pipe holds.
             while begun == 0 && writer.unwritten() == line.len() {
                 thread::yield_now();
             }
-            let back = writer.take_back(patience);
+            let back = writer.stop_within(patience);
             assert!(back.lines == line, "it came back in part");
             assert!(back.begun > 0 && back.begun >= begun);
             begun = back.begun;
         }
-        let mut target = a_pipe(pipe);
-        target.begun = line[..begun].to_vec();
-        let mut writer = Writer::start(Ok(target), || {}).unwrap();
+        let mut output = a_pipe(pipe);
+        output.begun = line[..begun].to_vec();
+        let mut writer = Writer::start(Ok(output), || {}).unwrap();
         writer.append(&mut line[begun..].to_vec());
         let mut came = vec![0; line.len()];
         reader.read_exact(&mut came).unwrap();
         assert!(came == line);
         writer.append(&mut b"next\n".to_vec());
         reader.read_exact(&mut came[..5]).unwrap();
-        let back = writer.take_back(patience);
+        let back = writer.stop_within(patience);
         assert_eq!((back.lines.as_slice(), back.begun), (&b""[..], 0));
     }
 
     #[test]
-    fn only_so_many_targets_wait() {
+    fn only_so_many_moves_wait() {
         let scratch = Scratch::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
         let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         writer.append(&mut vec![b'\n'; 1 << 20]);
         let mut moves = 0;
-        while !writer.is_stuck() {
+        while !writer.has_too_many_moves() {
             writer.move_to(open(&scratch.0.join(format!("{moves}"))).unwrap());
             moves += 1;
         }
@@ -405,13 +405,13 @@ mod tests {
         let path = scratch.0.join("record");
         let _first = open(&path).unwrap();
         match open(&path) {
-            Err(Unopened::Failed(error)) => assert_eq!(error.kind(), io::ErrorKind::ResourceBusy),
+            Err(OpenError::Failed(error)) => assert_eq!(error.kind(), io::ErrorKind::ResourceBusy),
             other => panic!("{other:?}"),
         }
         let link = scratch.0.join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for path in [&scratch.0, &link] {
-            assert!(matches!(open(path), Err(Unopened::Refused(_))));
+            assert!(matches!(open(path), Err(OpenError::Refused(_))));
         }
     }
 }
