@@ -41,14 +41,15 @@ pub use bound_path::is_served;
 use bound_path::{Bound, Free, bind_file, clear, in_use, owner_of, take_lock};
 use permissions::Permissions;
 
-/// A socket that listens, or takes datagrams.
+/// A socket of the config file: clients connect to it, or datagrams come to it.
 #[derive(Debug)]
 pub struct Endpoint {
     fd: Rc<OwnedFd>,
     origin: Origin,
     backlog: u32,
-    /// Of a seqpacket socket.
+    /// How long packets may be, on a seqpacket socket.
     packets: Option<Sizes>,
+    /// Clients connect to it; else datagrams come.
     listens: bool,
 }
 

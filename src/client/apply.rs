@@ -44,8 +44,8 @@ const FIRST: &str = "udsd.socket";
 const FURTHER: &str = "udsd-*.socket";
 const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer";
 
-/// How long the old sockets of a daemon that goes on are waited for, or its status where a reload failed,
-/// and how often that is looked at.
+/// How long apply waits until a new process has closed the old sockets, or until the status of the daemon fits
+/// the outcome of a reload; and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 

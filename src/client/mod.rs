@@ -28,7 +28,7 @@ use clap::{
 use crate::{config::SocketType, frame::Framing};
 use failure::Failure;
 
-/// Longest message that udsc holds, in bytes of its body. What passes through unchanged has none.
+/// Longest message that udsc holds, in bytes of its body. Bytes that pass unchanged have no limit.
 pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// How long udsc waits for a server to close when it has no more to say.
@@ -98,21 +98,21 @@ enum Command {
     ///
     /// On a stream under framing none and lines all bytes pass unchanged. Under any other, and on
     /// packets, each line of standard input is one message, and each incoming message is printed as a
-    /// line. End of input is passed on once the server has read everything; udsc then receives until the
-    /// server closes. A relay it leaves after another 100 ms. A server that closes before is a failure, and
-    /// so is an echo that owes something.
+    /// line. Once the server has read everything, udsc passes the end of input on and receives until the server
+    /// closes; it leaves a relay after another 100 ms. It fails where the server closes before that, or where
+    /// an echo still owes something.
     ///
-    /// Datagrams know neither an end nor a closing. After the end of input udsc leaves once nothing
-    /// has come for 2 seconds; where udsd.toml says that the socket collects, at once; where it says
-    /// that it echoes, once everything is back, and fails if it is not.
+    /// Datagrams have no end of stream. After the end of input udsc leaves when nothing has come for 2 seconds. A
+    /// socket that udsd.toml says collects, it leaves at once; one that echoes, when everything is back, and it
+    /// fails if that does not come.
     Connect,
     /// Send each argument as one message, then wait for answers
     ///
-    /// Done once the server has read everything and has closed after our end. A relay is left after another
-    /// 100 ms, a server that no udsd.toml has after 2 seconds.
+    /// Done once the server has read everything and has closed after our end. udsc leaves a relay after another
+    /// 100 ms, and a server that no udsd.toml has after 2 seconds.
     ///
-    /// A datagram is not sent again, and a datagram server that goes is noticed only in sending:
-    /// --timeout bounds the wait for its answers.
+    /// A datagram is not sent again, and only sending shows that a datagram server is gone: --timeout bounds the
+    /// wait for its answers.
     Send {
         /// The messages; on a stream under framing none the bytes as they are
         #[arg(required = true, value_name = "MESSAGE")]
@@ -127,7 +127,7 @@ enum Command {
     /// Print incoming messages, each on a line (of a stream under framing none: the bytes), until the
     /// server closes
     ///
-    /// A server that closes before the first message is a failure: so it looks to who is refused.
+    /// A server that closes before the first message is a failure: that is all that a refused client sees.
     ///
     /// Not on datagram sockets: they answer only who has sent something.
     Listen {

@@ -34,8 +34,8 @@ pub(crate) struct Packets<'a> {
 }
 
 impl<'a> Packets<'a> {
-    /// Those that come on `socket`: of a connection (SO_PASSCRED is set), or datagrams. For these it
-    /// never waits: nothing but more of them would ever wake it.
+    /// Packets that come on `socket`: of a connection, on which SO_PASSCRED is set, or datagrams. Reading datagrams
+    /// never waits: only another datagram would end the wait.
     pub(crate) fn new(socket: &'a UnixStream, has_end: bool) -> Self {
         Self {
             socket,
@@ -63,8 +63,8 @@ impl<'a> Packets<'a> {
                     return Ok(true);
                 }
                 Ok(None) => return self.reset.take().map_or(Ok(false), Err),
-                // A server that closes with packets unread leaves this error *before* those that it
-                // had sent, other than on a stream.
+                // Where a server closes with packets unread, this error comes before the packets that it had
+                // sent, unlike on a stream.
                 Err(error)
                     if self.has_end
                         && self.reset.is_none()
@@ -79,8 +79,8 @@ impl<'a> Packets<'a> {
 
     /// Receives one packet behind the room for its length; `None` at the end.
     fn receive(&mut self) -> io::Result<Option<usize>> {
-        // Asked first: of a packet longer than the buffer the rest would be gone. How long one can
-        // be, the sender's SO_SNDBUF bounds.
+        // Asks for the length first: of a packet longer than the buffer, the rest would be lost. The sender's
+        // SO_SNDBUF bounds how long one can be.
         let wait = if self.has_end {
             RecvFlags::empty()
         } else {

@@ -143,7 +143,7 @@ impl<W: Write> Ping<'_, W> {
         loop {
             match self.answer(&mut unsent, start + self.timeout)? {
                 Event::Stop => return Ok(false),
-                // The next one cannot begin in the middle of this.
+                // The next ping cannot be sent in the middle of this one.
                 Event::Timeout if !unsent.is_empty() => return Err(self.conn.unread(unsent)),
                 Event::Timeout => {
                     self.say(&format!("no answer from {}: seq={seq}", self.conn.name))?;
@@ -210,7 +210,7 @@ impl<W: Write> Ping<'_, W> {
         ))
     }
 
-    /// An answer that is not the one to `seq`: one given up, or none of ours.
+    /// An answer to another ping than `seq`: to an earlier one that counts as lost, or to none.
     fn stray(&mut self, seq: u64, echo: &[u8]) -> Result<(), Failure> {
         let name = &self.conn.name;
         let text = match number(echo).filter(|n| (1..seq).contains(n)) {

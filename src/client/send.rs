@@ -227,7 +227,7 @@ impl<W: Write> Exchange<'_, W> {
         conn.check_echo(self.received, self.wire, "bytes")
     }
 
-    /// Waits for the connection up to `until`, and reads away what comes.
+    /// Waits for the connection up to `until`, and discards what comes.
     fn wait(&mut self, until: Instant) -> Result<PollFlags, Failure> {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::IN, !self.ended);

@@ -21,8 +21,8 @@ use crate::{
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    /// The standard library has no type for the others; its calls other than reading and writing
-    /// are those of any connected socket.
+    /// Of any type, since the standard library has none for packets: all its calls but reading and writing are
+    /// those of any connected socket.
     socket: UnixStream,
     kind: SocketType,
 }

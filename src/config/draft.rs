@@ -30,7 +30,7 @@ impl Draft {
     /// embedded file.
     ///
     /// # Errors
-    /// Why the file has no text, or none that is TOML.
+    /// Why the file cannot be read, or is not TOML.
     pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Fault> {
         if let Some(file) = file {
             let (text, _) = read(file, OFlags::empty()).map_err(|error| {
@@ -94,8 +94,8 @@ impl Draft {
     }
 }
 
-/// Reads a config file, but never more than `FILE_SIZE` and a byte of it, and says whose it is. A FIFO
-/// would be waited for without end, and through every signal.
+/// Reads a config file of at most `FILE_SIZE`, with its metadata. A FIFO is refused: reading one would wait
+/// without end, whatever signals come.
 pub(super) fn read(file: &Path, flags: OFlags) -> io::Result<(Vec<u8>, Metadata)> {
     let mut text = Vec::new();
     let most = FILE_SIZE as u64 + 1;

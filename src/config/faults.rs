@@ -94,7 +94,7 @@ impl Faults {
         self.at(line, &key, message);
     }
 
-    /// A key and its value, as they are written where they were given.
+    /// A key and its value, as the file or the command line writes them.
     pub(super) fn setting(&self, key: &str, value: &Value) -> String {
         match (self.options.get(key), value) {
             (Some(option), Value::String(text)) => format!("{option} {text}"),

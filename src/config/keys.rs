@@ -119,7 +119,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 keys! {
-    /// `[daemon]`
+    /// The keys of `[daemon]`.
     DAEMON: Daemon, "daemon", "of the process", |places|
     "log"              log: "info".into(),                        log(),                           AtOnce,
         "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins";
@@ -132,7 +132,7 @@ keys! {
 }
 
 keys! {
-    /// `[limits]`
+    /// The keys of `[limits]`.
     LIMITS: Limits, "limits", "of all sockets together", |places|
     "clients"          clients: 0,                                count(&CLIENTS),                 Newcomers,
         "clients at once; 0: as the limit of open files, and a restart, allow";
@@ -145,7 +145,7 @@ keys! {
 }
 
 keys! {
-    /// `[socket.NAME]`, without its record.
+    /// The keys of `[socket.NAME]`, without its record.
     SOCKET: Socket, "socket.NAME", "NAME is for logs, and FileDescriptorName= where systemd passes it",
     |places| { name: String::new(), record: None }
     "path"             address: Address::Abstract(Vec::new()),    address(places),                 Units
@@ -190,7 +190,7 @@ keys! {
 }
 
 keys! {
-    /// `[socket.NAME.record]`
+    /// The keys of `[socket.NAME.record]`.
     RECORD: Record, "socket.NAME.record", "of `collect`, or an audit trail beside `echo` and `relay`",
     |places|
     "file"             file: None,                                file(places),                    AtOnce "ReadWritePaths",

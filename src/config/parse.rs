@@ -17,10 +17,10 @@ use super::{
 };
 use crate::error::Fault;
 
-/// Most repeated keys that are looked at: to find the first takes another reading of the file.
+/// Most repeated keys that are reported: to find where one was given first takes another reading of the file.
 const MOST_REPEATS: usize = 20;
 
-/// Words of the parser's messages, and what would be right; the first that is found.
+/// Words of the parser's messages, and the remedy; the first word that is found counts.
 const REMEDIES: [(&str, &str); 8] = [
     ("zero", "write a number without, a mode as \"0660\""),
     ("must be quoted", "write text in double quotes"),
@@ -44,7 +44,7 @@ pub(super) fn parse(
     let (repeats, errors): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.message() == "duplicate key");
-    // What the parser made of the text behind a syntax error is a guess, not worth a judgement.
+    // Behind a syntax error the parser guesses: what it makes of that text is not judged.
     if let Some(error) = errors
         .iter()
         .min_by_key(|error| error.span().map(|span| span.start))
@@ -61,7 +61,7 @@ pub(super) fn parse(
             faults.at(line, &text[span], "is given twice: keep one of them");
             continue;
         };
-        // What a repeated table repeats is no second fault.
+        // The keys of a repeated table are no further faults.
         if tables.iter().any(|table| key.starts_with(table)) {
             continue;
         }

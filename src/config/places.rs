@@ -16,11 +16,11 @@ use super::bounds;
 /// The folders that %t, %S and %L stand for, and the places of config files. `None`: nobody says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// %t
+    /// %t: for sockets and locks, which go when the machine stops.
     pub runtime: Option<PathBuf>,
-    /// %S
+    /// %S: for what is kept.
     pub state: Option<PathBuf>,
-    /// %L
+    /// %L: for logs and records.
     pub logs: Option<PathBuf>,
     /// Config files in the order they are looked for.
     pub files: Vec<PathBuf>,

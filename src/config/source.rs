@@ -48,9 +48,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The whole name of a key at `span` that the parser refused as a duplicate, and the line of the
-    /// first. The parser does not tell: this reads the text before the key again, with a key in its
-    /// place that is new.
+    /// The whole name of a key at `span` that the parser refused as a duplicate, and the line where it was given
+    /// first. The parser does not tell that, so this parses the text up to the key again, with a new key in its
+    /// place.
     pub(super) fn repeated(&self, span: &Range<usize>) -> Option<(String, Option<usize>)> {
         const NEW: &str = "-a-new-key-";
         let key = self.text[span.clone()].trim_matches(['"', '\'']);

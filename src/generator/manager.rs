@@ -1,5 +1,5 @@
-//! Which systemd runs the generator. It may not be asked (`systemd.generator(7)`), but each version has
-//! a shared library of its own name, which the process that runs the generator has mapped.
+//! The version of the systemd that runs the generator. A generator may not ask it (`systemd.generator(7)`), but the
+//! process that runs it has mapped a shared library whose name has the version.
 
 use std::{env, fs};
 

@@ -23,7 +23,7 @@ use crate::{
 pub(super) const FIRST: &str = "udsd.socket";
 /// Its Description=, as the static unit has it.
 const DESCRIPTION: &str = "Message socket of udsd";
-/// Before every drop-in of the administrator: the later name wins (`systemd.unit(5)`).
+/// Comes before every drop-in of the administrator, since the later name wins (`systemd.unit(5)`).
 const DROP_IN: &str = "00-udsd.conf";
 /// User and group of the service, who own a socket where the file names nobody.
 pub const OWNER: &str = "udsd";

@@ -1,5 +1,5 @@
-//! The files of sockets that were moved or removed. One that no process has open is removed; of any other it is
-//! said who has it.
+//! The files of sockets that were moved or removed. Removes one whose socket no process has open; of any other,
+//! says who has it.
 
 use std::{
     collections::BTreeSet,

@@ -27,7 +27,7 @@ impl Row {
         }
     }
 
-    /// Of a unit that the file does not have, or that is no socket's.
+    /// For a unit that no socket of the file has: an old one, or the service.
     pub(super) fn of_unit(unit: &str, outcome: Result<String, String>) -> Self {
         let name = unit
             .strip_prefix("udsd-")
