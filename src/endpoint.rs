@@ -90,11 +90,7 @@ impl Endpoint {
         socket: &config::Socket,
         config: &Config,
     ) -> Result<Self, Fatal> {
-        let fault = |fault: String| Fatal::Socket {
-            socket: describe(socket),
-            fault,
-        };
-        let system = |error: io::Error| fault(error.to_string());
+        let system = |error: Errno| fault(socket, &error);
         let owner = users::owner(socket, config)?;
         let packets = packet_sizes(socket, config)?;
         let fd = net::socket_with(
@@ -103,46 +99,46 @@ impl Endpoint {
             SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             None,
         )
-        .map_err(|error| system(error.into()))?;
-        sys::refuse_descriptors(&fd).map_err(system)?;
+        .map_err(system)?;
+        sys::refuse_descriptors(&fd).map_err(|error| fault(socket, &error))?;
         let listens = socket.kind != config::SocketType::Datagram;
         if !listens {
             // Set before anyone can send: earlier datagrams would have no sender.
-            sockopt::set_socket_passcred(&fd, true).map_err(|error| system(error.into()))?;
+            sockopt::set_socket_passcred(&fd, true).map_err(system)?;
         }
         let backlog = i32::try_from(socket.backlog).unwrap_or(i32::MAX);
         let bound = match &socket.address {
             Address::Abstract(name) => {
-                let address = SocketAddrUnix::new_abstract_name(name)
-                    .map_err(|error| system(error.into()))?;
+                let address = SocketAddrUnix::new_abstract_name(name).map_err(system)?;
                 net::bind(&fd, &address).map_err(|error| match error {
                     // A file can be moved aside, a name cannot.
                     Errno::ADDRINUSE if old.is_some() => fault(
-                        "another socket of this daemon has the name: restart udsd to pass it on"
-                            .into(),
+                        socket,
+                        &"another socket of this daemon has the name: restart udsd to pass it on",
                     ),
-                    Errno::ADDRINUSE => fault(in_use(owner_of(&address))),
-                    other => system(other.into()),
+                    Errno::ADDRINUSE => fault(socket, &in_use(owner_of(&address))),
+                    other => system(other),
                 })?;
                 None
             }
             Address::Path(path) => {
-                let address = SocketAddrUnix::new(path).map_err(|error| system(error.into()))?;
+                let refused = |why: String| fault(socket, &why);
+                let address = SocketAddrUnix::new(path).map_err(system)?;
                 let (lock, aside) = match old.and_then(Endpoint::file) {
-                    Some(old) => old.make_way(&address).map_err(&fault)?,
+                    Some(old) => old.make_way(&address).map_err(refused)?,
                     None => {
-                        let lock = take_lock(path).map_err(&fault)?;
-                        clear(path, &address).map_err(&fault)?;
+                        let lock = take_lock(path).map_err(refused)?;
+                        clear(path, &address).map_err(refused)?;
                         (Rc::new(lock), None)
                     }
                 };
                 let free = Free { path, lock, aside };
                 let bound = bind_file(&fd, free, &address, socket, owner);
-                Some(bound.map_err(&fault)?)
+                Some(bound.map_err(refused)?)
             }
         };
         if listens {
-            net::listen(&fd, backlog).map_err(|error| system(error.into()))?;
+            net::listen(&fd, backlog).map_err(system)?;
         }
         Ok(Endpoint {
             fd: Rc::new(fd),
@@ -163,26 +159,28 @@ impl Endpoint {
         socket: &config::Socket,
         config: &Config,
     ) -> Result<Self, Fatal> {
-        let fault = |fault: String| Fatal::Socket {
-            socket: describe(socket),
-            fault,
-        };
-        let system = |error: Errno| fault(io::Error::from(error).to_string());
+        let system = |error: Errno| fault(socket, &error);
         let name = passed.name.as_deref().unwrap_or("unnamed");
         if passed.kind != socket.kind.raw() {
-            return Err(fault(format!(
-                "the manager passed {name} as a {} socket, the config file says {}: make the unit and the file agree",
-                type_name(passed.kind),
-                socket.kind
-            )));
+            return Err(fault(
+                socket,
+                &format!(
+                    "the manager passed {name} as a {} socket, the config file says {}: make the unit and the file agree",
+                    type_name(passed.kind),
+                    socket.kind
+                ),
+            ));
         }
         let address = address_of(&passed.fd).map_err(system)?;
         if !address.as_ref().is_some_and(|there| fits(there, socket)) {
-            return Err(fault(format!(
-                "the manager passed {name} at {}, the config file says {}: make the unit and the file agree",
-                show(address.as_ref()),
-                socket.address
-            )));
+            return Err(fault(
+                socket,
+                &format!(
+                    "the manager passed {name} at {}, the config file says {}: make the unit and the file agree",
+                    show(address.as_ref()),
+                    socket.address
+                ),
+            ));
         }
         let listens = socket.kind != config::SocketType::Datagram;
         if !listens && !sockopt::socket_passcred(&passed.fd).map_err(system)? {
@@ -192,13 +190,16 @@ impl Endpoint {
             );
         }
         if listens && !sockopt::socket_acceptconn(&passed.fd).map_err(system)? {
-            return Err(fault(format!(
-                "{name}, which the manager passed, does not listen: its unit needs {}= and Accept=no",
-                socket.kind.listen_directive()
-            )));
+            return Err(fault(
+                socket,
+                &format!(
+                    "{name}, which the manager passed, does not listen: its unit needs {}= and Accept=no",
+                    socket.kind.listen_directive()
+                ),
+            ));
         }
         rustix::io::ioctl_fionbio(&passed.fd, true).map_err(system)?;
-        sys::refuse_descriptors(&passed.fd).map_err(|error| fault(error.to_string()))?;
+        sys::refuse_descriptors(&passed.fd).map_err(|error| fault(socket, &error))?;
         if let Address::Path(path) = &socket.address {
             compare_permissions(path, socket);
         }
@@ -261,21 +262,16 @@ impl Endpoint {
         let packets = packet_sizes(socket, config)?;
         let there = sockopt::socket_type(&fd);
         if there != Ok(socket.kind.raw()) {
-            return Err(Fatal::Socket {
-                socket: describe(socket),
-                fault: format!(
-                    "it was another type of socket until now, and is {} in the config file",
-                    socket.kind
-                ),
-            });
+            let kind = socket.kind;
+            let why = format!(
+                "it was another type of socket until now, and is {kind} in the config file"
+            );
+            return Err(fault(socket, &why));
         }
         // The manager makes the sockets that it passes blocking, and this may be one of them.
         let blocking = rustix::io::ioctl_fionbio(&fd, true).map_err(io::Error::from);
         let taken_over = blocking.and_then(|()| sys::refuse_descriptors(&fd));
-        taken_over.map_err(|error| Fatal::Socket {
-            socket: describe(socket),
-            fault: error.to_string(),
-        })?;
+        taken_over.map_err(|error| fault(socket, &error))?;
         let bound = parked.file.as_ref().zip(lock);
         let origin = if parked.inherited {
             Origin::Inherited
@@ -344,10 +340,7 @@ impl Endpoint {
     /// `Fatal::Socket` where there is no descriptor left, `Fatal::Config` as `inherit`.
     pub fn duplicate(&self, socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
         let packets = packet_sizes(socket, config)?;
-        let fd = self.fd.try_clone().map_err(|error| Fatal::Socket {
-            socket: describe(socket),
-            fault: error.to_string(),
-        })?;
+        let fd = self.fd.try_clone().map_err(|error| fault(socket, &error))?;
         Ok(Endpoint {
             fd: Rc::new(fd),
             origin: Origin::Inherited,
@@ -412,10 +405,6 @@ impl Endpoint {
         new: &config::Socket,
         config: &Config,
     ) -> Result<Adjustment, Fatal> {
-        let fault = |fault: String| Fatal::Socket {
-            socket: describe(new),
-            fault,
-        };
         let packets = packet_sizes(new, config)?;
         let (user, group) = users::owner(new, config)?;
         let mut permissions = None;
@@ -425,7 +414,7 @@ impl Endpoint {
             let user = (old.user != new.user).then(|| user.unwrap_or(geteuid().as_raw()));
             let group = (old.group != new.group).then(|| group.unwrap_or(getegid().as_raw()));
             let changed = Permissions::change(&self.fd, file, new.mode, (user, group));
-            permissions = Some(changed.map_err(fault)?);
+            permissions = Some(changed.map_err(|why| fault(new, &why))?);
         }
         Ok(Adjustment {
             packets,
@@ -449,10 +438,7 @@ impl Endpoint {
         if self.backlog != backlog && self.listens && !self.is_inherited() {
             let most = i32::try_from(backlog).unwrap_or(i32::MAX);
             if let Err(error) = net::listen(&self.fd, most) {
-                warn!(
-                    "cannot change the backlog of a socket: {}",
-                    io::Error::from(error)
-                );
+                warn!("cannot change the backlog of a socket: {error}");
             }
         }
         self.backlog = backlog;
@@ -547,10 +533,7 @@ pub fn look(
         let owner = users::owner(socket, config).unwrap_or_default();
         bound_path::look_at_owner(socket, owner).map(|()| false)
     };
-    look().map_err(|fault| Fatal::Socket {
-        socket: describe(socket),
-        fault,
-    })
+    look().map_err(|why| fault(socket, &why))
 }
 
 /// Whether an inherited socket is at the address of this one, and of its type.
@@ -639,10 +622,7 @@ pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<S
     }
     let longest = socket.longest_sent();
     let (sizes, room) =
-        Sizes::new(socket.message_size, longest).map_err(|error| Fatal::Socket {
-            socket: describe(socket),
-            fault: error.to_string(),
-        })?;
+        Sizes::new(socket.message_size, longest).map_err(|error| fault(socket, &error))?;
     if room < longest {
         let key = format!("socket.{}.message-size", socket.name);
         let message = format!(
@@ -656,6 +636,14 @@ pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<S
 
 fn show(address: Option<&Address>) -> String {
     address.map_or_else(|| "no address".into(), Address::to_string)
+}
+
+/// The fault that `socket` cannot serve.
+fn fault(socket: &config::Socket, why: &impl ToString) -> Fatal {
+    Fatal::Socket {
+        socket: describe(socket),
+        fault: why.to_string(),
+    }
 }
 
 /// A socket of the config file, as errors and the log name it.

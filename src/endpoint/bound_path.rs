@@ -138,12 +138,12 @@ impl Aside {
         let refused = |why: String| format!("cannot move it aside to {}: {why}", aside.display());
         let mut moved = rename(path, &aside);
         if moved == Err(Errno::EXIST) {
-            let address = SocketAddrUnix::new(&aside)
-                .map_err(|error| refused(io::Error::from(error).to_string()))?;
+            let address =
+                SocketAddrUnix::new(&aside).map_err(|error| refused(error.to_string()))?;
             clear(&aside, &address).map_err(refused)?;
             moved = rename(path, &aside);
         }
-        moved.map_err(|error| refused(io::Error::from(error).to_string()))?;
+        moved.map_err(|error| refused(error.to_string()))?;
         Ok(Aside {
             path: path.clone(),
             aside: Some(aside),
@@ -179,7 +179,6 @@ impl Drop for Aside {
             && let Err(error) = rename(aside, &self.path)
         {
             let (from, to) = (aside.display(), self.path.display());
-            let error = io::Error::from(error);
             warn!("cannot move {from} back to {to}: {error}");
         }
     }
@@ -317,10 +316,8 @@ fn not_told(error: Errno) -> String {
 
 fn not_given(socket: &config::Socket, error: Errno) -> String {
     format!(
-        "cannot give it to user \"{}\", group \"{}\": {}; run as root, or let a socket unit create it",
-        socket.user,
-        socket.group,
-        io::Error::from(error)
+        "cannot give it to user \"{}\", group \"{}\": {error}; run as root, or let a socket unit create it",
+        socket.user, socket.group
     )
 }
 
@@ -396,14 +393,14 @@ pub(super) fn bind_file(
     let before = umask(Mode::from_raw_mode(masked));
     let result = net::bind(fd, address);
     umask(before);
-    result.map_err(|error| format!("cannot bind: {}", io::Error::from(error)))?;
+    result.map_err(|error| format!("cannot bind: {error}"))?;
     // From here on a failure removes the file, and what was moved aside goes back.
     let file = file_of(fd, path);
     let there = match &file {
         Ok(file) => rfs::fstat(file),
         Err(_) => rfs::lstat(path),
     };
-    let there = there.map_err(|error| io::Error::from(error).to_string())?;
+    let there = there.map_err(|error| error.to_string())?;
     if FileType::from_raw_mode(there.st_mode) != FileType::Socket {
         return Err(TAKEN.into());
     }
@@ -459,7 +456,7 @@ pub(super) fn file_of(fd: impl AsFd, path: &Path) -> Result<OwnedFd, String> {
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rfs::open(path, flags, Mode::empty())
-        .map_err(|error| format!("its file cannot be opened: {}", io::Error::from(error)))
+        .map_err(|error| format!("its file cannot be opened: {error}"))
 }
 
 /// The first folder on the way to `path` in which others than root and this user can rename what is not
