@@ -18,8 +18,8 @@ use super::{
     delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
     messages::read,
-    ready::until_ready,
-    standard::{CHUNK, print_messages, send_lines, standard_input, standard_output},
+    poll::until_ready,
+    stdio::{CHUNK, print_messages, send_lines, standard_input, standard_output},
 };
 use crate::frame::Framing;
 

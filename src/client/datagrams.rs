@@ -15,8 +15,8 @@ use super::{
     connection::Connection,
     failure::Failure,
     messages::Messages,
-    ready::until_any,
-    standard::{print, send_lines},
+    poll::until_any,
+    stdio::{print, send_lines},
 };
 use crate::config::ServiceKind;
 

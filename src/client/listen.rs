@@ -6,7 +6,7 @@ use std::io::Write;
 use super::{
     connection::Connection,
     failure::{Failure, WHY},
-    standard::{print_messages, standard_output},
+    stdio::{print_messages, standard_output},
 };
 
 /// Prints until the server closes, or until `count` messages came.

@@ -11,12 +11,12 @@ mod listen;
 mod messages;
 mod packets;
 mod ping;
-mod ready;
+mod poll;
 mod send;
-mod standard;
+mod statistics;
+mod stdio;
 mod target;
 mod transport;
-mod trips;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 

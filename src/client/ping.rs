@@ -16,10 +16,10 @@ use super::{
     connection::Connection,
     failure::Failure,
     messages::Messages,
-    ready::{is_passing, until_any},
-    standard::standard_output,
+    poll::{is_passing, until_any},
+    statistics::{Statistics, millis},
+    stdio::standard_output,
     transport::Reader,
-    trips::{Trips, millis},
 };
 use crate::frame::Framing;
 
@@ -69,7 +69,8 @@ fn ping(
         stop,
         messages: Messages::new(conn.transport.reader(), framing, MESSAGE_LIMIT),
         output,
-        trips: Trips::new().map_err(|source| Failure::System("making the histogram", source))?,
+        statistics: Statistics::new()
+            .map_err(|source| Failure::System("making the histogram", source))?,
     };
     conn.transport
         .set_nonblocking(true)
@@ -83,7 +84,7 @@ fn ping(
         ping.summary()?;
     }
     outcome?;
-    if ping.trips.are_complete() {
+    if ping.statistics.are_complete() {
         Ok(())
     } else {
         Err(Failure::Amount("not every ping came back".into()))
@@ -99,7 +100,7 @@ struct Ping<'a, W: Write> {
     stop: &'a UnixStream,
     messages: Messages<Reader<'a>>,
     output: W,
-    trips: Trips,
+    statistics: Statistics,
 }
 
 /// What a wait ended with.
@@ -138,7 +139,7 @@ impl<W: Write> Ping<'_, W> {
         let place = || format!("a ping of {} bytes", self.size);
         self.conn.put(&message, &mut wire, place)?;
         let start = Instant::now();
-        self.trips.sent += 1;
+        self.statistics.sent += 1;
         let mut unsent = &wire[..];
         loop {
             match self.answer(&mut unsent, start + self.timeout)? {
@@ -201,7 +202,7 @@ impl<W: Write> Ping<'_, W> {
     }
 
     fn arrived(&mut self, seq: u64, time: Duration) -> Result<(), Failure> {
-        self.trips.arrived(time);
+        self.statistics.arrived(time);
         self.say(&format!(
             "{} bytes from {}: seq={seq} time={} ms",
             self.size,
@@ -216,7 +217,7 @@ impl<W: Write> Ping<'_, W> {
         let text = match number(echo).filter(|n| (1..seq).contains(n)) {
             Some(earlier) => format!("late answer from {name}: seq={earlier}"),
             None => {
-                self.trips.wrong += 1;
+                self.statistics.wrong += 1;
                 let start = &echo[..echo.len().min(SIZE)];
                 format!(
                     "wrong answer from {name}: seq={seq}, {} bytes: \"{}\"",
@@ -229,7 +230,10 @@ impl<W: Write> Ping<'_, W> {
     }
 
     fn summary(&mut self) -> Result<(), Failure> {
-        self.say(&format!("\n--- {} ---\n{}", self.conn.name, self.trips))
+        self.say(&format!(
+            "\n--- {} ---\n{}",
+            self.conn.name, self.statistics
+        ))
     }
 
     fn say(&mut self, text: &str) -> Result<(), Failure> {

@@ -17,8 +17,8 @@ use super::{
     delivery::{Delivery, SIGN, is_end, until_read},
     failure::Failure,
     messages::Messages,
-    ready::{is_passing, until_ready},
-    standard::standard_output,
+    poll::{is_passing, until_ready},
+    stdio::standard_output,
     transport::Reader,
 };
 

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// Counts of pings and the times of those that came back.
-pub(crate) struct Trips {
+pub(crate) struct Statistics {
     /// Pings that were sent.
     pub sent: u64,
     /// Answers that differ from every ping.
@@ -18,7 +18,7 @@ pub(crate) struct Trips {
     times: Histogram<u64>,
 }
 
-impl Trips {
+impl Statistics {
     pub(crate) fn new() -> io::Result<Self> {
         // Three digits: a summary shows microseconds.
         let times = Histogram::new_with_bounds(1, LONGEST, 3).map_err(io::Error::other)?;
@@ -43,7 +43,7 @@ impl Trips {
     }
 }
 
-impl fmt::Display for Trips {
+impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lost = self.sent - self.received;
         write!(
@@ -84,22 +84,22 @@ mod tests {
 
     #[test]
     fn the_summary_counts_and_measures() {
-        let mut trips = Trips::new().unwrap();
-        assert_eq!(trips.to_string(), "0 sent, 0 received, 0 lost");
+        let mut statistics = Statistics::new().unwrap();
+        assert_eq!(statistics.to_string(), "0 sent, 0 received, 0 lost");
         for micros in 1..=100 {
-            trips.sent += 1;
-            trips.arrived(Duration::from_micros(micros));
+            statistics.sent += 1;
+            statistics.arrived(Duration::from_micros(micros));
         }
-        assert!(trips.are_complete());
+        assert!(statistics.are_complete());
         assert_eq!(
-            trips.to_string(),
+            statistics.to_string(),
             "100 sent, 100 received, 0 lost\nmin/avg/p50/p99/max = 0.001/0.051/0.050/0.099/0.100 ms"
         );
-        trips.sent += 1;
-        trips.wrong += 1;
-        assert!(!trips.are_complete());
+        statistics.sent += 1;
+        statistics.wrong += 1;
+        assert!(!statistics.are_complete());
         assert!(
-            trips
+            statistics
                 .to_string()
                 .starts_with("101 sent, 100 received, 1 lost, 1 wrong\n")
         );
