@@ -36,7 +36,7 @@ pub(crate) use parse::is_name;
 pub use places::Places;
 
 use crate::{
-    error::{Fatal, Fault},
+    error::{Fault, Faults},
     frame::Framing,
     record::Format,
 };
@@ -295,10 +295,10 @@ impl Config {
     /// embedded file.
     ///
     /// # Errors
-    /// `Fatal::Config` with all faults found.
-    pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Fatal> {
-        let draft = Draft::load(file, places).map_err(|fault| Fatal::Config(vec![fault]))?;
-        draft.verdict().map_err(Fatal::Config)
+    /// `Faults::Config` with all faults found.
+    pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Faults> {
+        let draft = Draft::load(file, places)?;
+        draft.verdict().map_err(Faults::Config)
     }
 
     /// Checks `text` as if it stood in `file`.
@@ -313,9 +313,9 @@ impl Config {
     /// The configuration of `--socket`.
     ///
     /// # Errors
-    /// `Fatal::Config`, its keys named as the options are.
-    pub fn ad_hoc(options: &AdHoc, places: &Places) -> Result<Self, Fatal> {
-        options::parse(options, places).map_err(Fatal::Config)
+    /// `Faults::Config`, its keys named as the options are.
+    pub fn ad_hoc(options: &AdHoc, places: &Places) -> Result<Self, Faults> {
+        options::parse(options, places).map_err(Faults::Config)
     }
 
     /// The effective configuration as TOML that loads again to the same.

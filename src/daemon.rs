@@ -22,7 +22,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::{
     accepted::Accepted,
     config::{AdHoc, Config, Places},
-    error::Fatal,
+    error::{Fatal, Faults},
     generator,
     handover::Handover,
     hub::Hub,
@@ -132,11 +132,8 @@ fn start(
     log::to_stderr(config.as_ref().map_or("info", |config| &config.daemon.log));
     config.iter().for_each(note_exposure);
     let start = || {
-        let signals = signals.map_err(|source| Fatal::System {
-            doing: "handling signals",
-            source,
-        })?;
-        let passed = passed.map_err(|fault| Fatal::Socket {
+        let signals = signals.map_err(Faults::system("handling signals"))?;
+        let passed = passed.map_err(|fault| Faults::Socket {
             socket: "inherited".into(),
             fault,
         })?;
@@ -155,16 +152,16 @@ fn start(
 
 /// The file, or the one socket of the command line. Where the sockets come from the units, what those
 /// cannot do is a fault of the file like any other.
-fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Fatal> {
+fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Faults> {
     let places = Places::current();
     let config = read(arguments, &places)?;
     match is_managed.then(|| generator::faults(&config, &places)) {
-        Some(faults) if !faults.is_empty() => Err(Fatal::Config(faults)),
+        Some(faults) if !faults.is_empty() => Err(Faults::Config(faults)),
         _ => Ok(config),
     }
 }
 
-fn read(arguments: &Arguments, places: &Places) -> Result<Config, Fatal> {
+fn read(arguments: &Arguments, places: &Places) -> Result<Config, Faults> {
     match &arguments.socket {
         None => Config::load(arguments.config.as_deref(), places),
         Some(path) => {
@@ -194,10 +191,14 @@ fn note_exposure(config: &Config) {
 
 /// Logs what ends the daemon; returns the exit code for it.
 fn report(fatal: &Fatal) -> ExitCode {
-    for line in fatal.to_string().lines() {
+    log_fault(&fatal.0);
+    fatal.0.exit_code().into()
+}
+
+fn log_fault(fault: &Faults) {
+    for line in fault.to_string().lines() {
         error!("{line}");
     }
-    fatal.exit_code().into()
 }
 
 /// A start is a file that comes into force where nothing is.
@@ -210,7 +211,7 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
         sockets: &[],
         left: &[],
     };
-    let tolerate = |fatal| records::tolerate(config, fatal);
+    let tolerate = |fault| records::tolerate(config, fault);
     let step = apply::plan(before, config, Some(passed), &tolerate)?;
     let lines = step.put(&mut server);
     apply::follow_up(&mut server, config, lines, &managed);
@@ -218,11 +219,8 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
 }
 
 /// A server of `hub`.
-fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Fatal> {
-    Server::new(hub, signals).map_err(|source| Fatal::System {
-        doing: "setting up the event loop",
-        source,
-    })
+fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Faults> {
+    Server::new(hub, signals).map_err(Faults::system("setting up the event loop"))
 }
 
 /// Raises the soft limit of open files to the hard one.

@@ -30,7 +30,7 @@ use crate::{
     config::{self, Address, Config},
     connection::Stream,
     datagram_socket::DatagramSocket,
-    error::Fatal,
+    error::Faults,
     lock,
     peer::Peer,
     state, sys,
@@ -74,9 +74,9 @@ impl Endpoint {
     /// Binds and listens as `socket` says.
     ///
     /// # Errors
-    /// `Fatal::Socket` with what stands in the way, `Fatal::Config` for a user or group that does
+    /// `Faults::Socket` with what stands in the way, `Faults::Config` for a user or group that does
     /// not exist, or a `message-size` that no packet can have.
-    pub fn bind(socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
+    pub fn bind(socket: &config::Socket, config: &Config) -> Result<Self, Faults> {
         Self::bind_over(None, socket, config)
     }
 
@@ -89,7 +89,7 @@ impl Endpoint {
         old: Option<&Endpoint>,
         socket: &config::Socket,
         config: &Config,
-    ) -> Result<Self, Fatal> {
+    ) -> Result<Self, Faults> {
         let system = |error: Errno| fault(socket, &error);
         let owner = users::owner(socket, config)?;
         let packets = packet_sizes(socket, config)?;
@@ -152,13 +152,13 @@ impl Endpoint {
     /// Takes over a socket that the manager listens on for `socket`.
     ///
     /// # Errors
-    /// `Fatal::Socket` naming both sides where it is not what the file says, `Fatal::Config` for a
+    /// `Faults::Socket` naming both sides where it is not what the file says, `Faults::Config` for a
     /// `message-size` that no packet can have.
     pub fn inherit(
         passed: Inherited,
         socket: &config::Socket,
         config: &Config,
-    ) -> Result<Self, Fatal> {
+    ) -> Result<Self, Faults> {
         let system = |error: Errno| fault(socket, &error);
         let name = passed.name.as_deref().unwrap_or("unnamed");
         if passed.kind != socket.kind.raw() {
@@ -251,14 +251,14 @@ impl Endpoint {
     /// Goes on with a socket that an earlier process served for `socket`. `lock`: that of its file.
     ///
     /// # Errors
-    /// `Fatal::Socket` where it is not of the type that the file says, `Fatal::Config` as `inherit`.
+    /// `Faults::Socket` where it is not of the type that the file says, `Faults::Config` as `inherit`.
     pub fn resume(
         parked: &state::Endpoint,
         fd: OwnedFd,
         lock: Option<File>,
         socket: &config::Socket,
         config: &Config,
-    ) -> Result<Self, Fatal> {
+    ) -> Result<Self, Faults> {
         let packets = packet_sizes(socket, config)?;
         let there = sockopt::socket_type(&fd);
         if there != Ok(socket.kind.raw()) {
@@ -337,8 +337,8 @@ impl Endpoint {
     /// A duplicate, to serve as `socket`.
     ///
     /// # Errors
-    /// `Fatal::Socket` where there is no descriptor left, `Fatal::Config` as `inherit`.
-    pub fn duplicate(&self, socket: &config::Socket, config: &Config) -> Result<Self, Fatal> {
+    /// `Faults::Socket` where there is no descriptor left, `Faults::Config` as `inherit`.
+    pub fn duplicate(&self, socket: &config::Socket, config: &Config) -> Result<Self, Faults> {
         let packets = packet_sizes(socket, config)?;
         let fd = self.fd.try_clone().map_err(|error| fault(socket, &error))?;
         Ok(Endpoint {
@@ -404,7 +404,7 @@ impl Endpoint {
         old: &config::Socket,
         new: &config::Socket,
         config: &Config,
-    ) -> Result<Adjustment, Fatal> {
+    ) -> Result<Adjustment, Faults> {
         let packets = packet_sizes(new, config)?;
         let (user, group) = users::owner(new, config)?;
         let mut permissions = None;
@@ -517,7 +517,7 @@ pub fn look(
     socket: &config::Socket,
     config: &Config,
     is_own: lock::IsOwn<'_>,
-) -> Result<bool, Fatal> {
+) -> Result<bool, Faults> {
     let Address::Path(path) = &socket.address else {
         return Ok(false);
     };
@@ -615,8 +615,8 @@ fn type_name(raw: SocketType) -> &'static str {
 /// How long the packets of a seqpacket socket may be, if it is one.
 ///
 /// # Errors
-/// `Fatal::Config` where the kernel does not carry as long ones.
-pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Fatal> {
+/// `Faults::Config` where the kernel does not carry as long ones.
+pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<Sizes>, Faults> {
     if socket.kind != config::SocketType::Seqpacket {
         return Ok(None);
     }
@@ -629,7 +629,7 @@ pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<S
             "packets of {longest} bytes are over what SO_SNDBUF can be raised to for type = \"seqpacket\", {room} bytes: lower message-size, or raise net.core.wmem_max to {}",
             longest.div_ceil(2) + 32
         );
-        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+        return Err(config.fault(&key, message).into());
     }
     Ok(Some(sizes))
 }
@@ -639,8 +639,8 @@ fn show(address: Option<&Address>) -> String {
 }
 
 /// The fault that `socket` cannot serve.
-fn fault(socket: &config::Socket, why: &impl ToString) -> Fatal {
-    Fatal::Socket {
+fn fault(socket: &config::Socket, why: &impl ToString) -> Faults {
+    Faults::Socket {
         socket: describe(socket),
         fault: why.to_string(),
     }

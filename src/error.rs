@@ -1,4 +1,5 @@
-//! The two kinds of failure: `Fatal` ends the daemon, `Close` ends one client.
+//! The three kinds of failure: a `Faults` keeps a file, or a part of it, from coming into force; `Fatal` ends
+//! the daemon; `Close` ends one client.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -6,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Over;
 
-/// Ends the daemon. Its text names the path or key at fault and what would be right.
+/// What is wrong; its text names the path or key at fault and what would be right. A start ends by it, as
+/// `Fatal`; a reload or a restart logs it and serves as before.
 #[derive(Debug)]
-pub enum Fatal {
-    /// The config file, or what it asks of this machine, is wrong: exit code 78 (EX_CONFIG).
+pub enum Faults {
+    /// The config file, or what it asks of this machine, is wrong.
     Config(Vec<Fault>),
     /// A socket could not be bound, or an inherited one does not fit.
     Socket {
@@ -63,21 +65,42 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Fatal {
-    /// The exit code of a daemon that ends this way: 78 for the config, else 1.
+/// Ends the daemon.
+#[derive(Debug)]
+pub struct Fatal(pub Faults);
+
+impl Faults {
+    /// A call failed while this was being done.
+    pub fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Faults::System { doing, source }
+    }
+
+    /// The exit code of what ends by it: 78 (EX_CONFIG) for the config file, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Fatal::Config(_) => 78,
+            Faults::Config(_) => 78,
             _ => 1,
         }
     }
 }
 
-impl fmt::Display for Fatal {
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Faults::Config(vec![fault])
+    }
+}
+
+impl From<Faults> for Fatal {
+    fn from(fault: Faults) -> Self {
+        Fatal(fault)
+    }
+}
+
+impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fatal::Config(faults) => {
+            Faults::Config(faults) => {
                 for (i, fault) in faults.iter().enumerate() {
                     if i > 0 {
                         f.write_str("\n")?;
@@ -86,14 +109,12 @@ impl fmt::Display for Fatal {
                 }
                 Ok(())
             }
-            Fatal::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
-            Fatal::System { doing, source } => write!(f, "{doing}: {source}"),
-            Fatal::Record { record, source } => write!(f, "record {record}: {source}"),
+            Faults::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
+            Faults::System { doing, source } => write!(f, "{doing}: {source}"),
+            Faults::Record { record, source } => write!(f, "record {record}: {source}"),
         }
     }
 }
-
-impl std::error::Error for Fatal {}
 
 /// Ends one client: logged once, counted, never stops the daemon.
 #[derive(Debug)]

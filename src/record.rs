@@ -40,7 +40,10 @@ pub use retry::{NotOpen, OutputConfig};
 
 use thread::Thread;
 
-use crate::{error::Fatal, lock::Lock};
+use crate::{
+    error::{Fatal, Faults},
+    lock::Lock,
+};
 
 /// Moves to another output that may wait for lines to be written before them.
 const MOVES: usize = 8;
@@ -313,13 +316,11 @@ impl Writer {
     /// Why it ended. Whoever asks is told, however often: a failure that somebody has seen and passed over
     /// still ends the daemon.
     pub fn check(&self) -> Result<(), Fatal> {
-        match self.shared.failed.get() {
-            None => Ok(()),
-            Some(&errno) => Err(Fatal::Record {
-                record: self.name.clone(),
-                source: errno.into(),
-            }),
-        }
+        let failed = self.shared.failed.get();
+        failed.map_or(Ok(()), |&errno| {
+            let (record, source) = (self.name.clone(), errno.into());
+            Err(Fatal(Faults::Record { record, source }))
+        })
     }
 
     /// Tells the thread to stop. `stop_within` waits for that: of several writers each is told first, or

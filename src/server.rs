@@ -45,7 +45,7 @@ use crate::{
     accepted::Accepted,
     closer,
     connection::Watch,
-    error::Fatal,
+    error::{Fatal, Faults},
     hub::{Hub, Now, Socket},
     parking::Parking,
     record::Writer,
@@ -183,18 +183,12 @@ impl Server {
         };
         loop {
             let watched = self.places.watch(&self.hub, self.poll.registry());
-            watched.map_err(|source| Fatal::System {
-                doing: "watching a datagram socket",
-                source,
-            })?;
+            watched.map_err(Faults::system("watching a datagram socket"))?;
             let timeout = self.timeout(now)?;
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                return Err(Fatal::System {
-                    doing: "waiting for events",
-                    source: error,
-                });
+                return Err(Faults::system("waiting for events")(error).into());
             }
             now.instant = Instant::now();
             if self.tells_time {
@@ -267,12 +261,8 @@ impl Server {
             self.idle_until(),
         ];
         if let Some(due) = deadlines.into_iter().flatten().min() {
-            self.timer
-                .set(due, now.instant)
-                .map_err(|source| Fatal::System {
-                    doing: "setting the timer",
-                    source,
-                })?;
+            let set = self.timer.set(due, now.instant);
+            set.map_err(Faults::system("setting the timer"))?;
         }
         let goes_on = self.hub.has_ready() || self.places.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))

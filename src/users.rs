@@ -7,7 +7,7 @@ use log::warn;
 use crate::{
     access::Access,
     config::{Config, Socket, SocketType},
-    error::{Fatal, Fault},
+    error::{Fault, Faults},
     peer::NOBODY,
     sys,
 };
@@ -18,14 +18,14 @@ type LookUp = fn(&str) -> io::Result<Option<u32>>;
 /// Whether all users and groups that the file names exist.
 ///
 /// # Errors
-/// `Fatal::Config` for all that do not.
-pub fn check(config: &Config) -> Result<(), Fatal> {
+/// `Faults::Config` for all that do not.
+pub fn check(config: &Config) -> Result<(), Faults> {
     let mut all = Vec::new();
     for socket in &config.sockets {
         let owner = owner(socket, config).map(|_| ());
         for result in [owner, access(socket, config).map(|_| ())] {
             match result {
-                Err(Fatal::Config(faults)) => all.extend(faults),
+                Err(Faults::Config(faults)) => all.extend(faults),
                 other => other?,
             }
         }
@@ -33,24 +33,22 @@ pub fn check(config: &Config) -> Result<(), Fatal> {
     if all.is_empty() {
         Ok(())
     } else {
-        Err(Fatal::Config(all))
+        Err(Faults::Config(all))
     }
 }
 
 /// The numbers of `user` and `group`, where the file names them.
 ///
 /// # Errors
-/// `Fatal::Config` for the first that does not exist.
-pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u32>), Fatal> {
+/// `Faults::Config` for the first that does not exist.
+pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u32>), Faults> {
     let find = |kind: &str, name: &str, look_up: LookUp| {
         if name.is_empty() {
             return Ok(None);
         }
         let key = format!("socket.{}.{kind}", socket.name);
-        match number(config, &key, kind, name, look_up) {
-            Ok(number) => Ok(Some(number)),
-            Err(fault) => Err(Fatal::Config(vec![fault])),
-        }
+        let number = number(config, &key, kind, name, look_up);
+        number.map(Some).map_err(Faults::from)
     };
     Ok((
         find("user", &socket.user, sys::user_id)?,
@@ -75,8 +73,8 @@ fn members(socket: &Socket, gid: u32) -> Vec<u32> {
 /// Who may enter by `allow-users` and `allow-groups`.
 ///
 /// # Errors
-/// `Fatal::Config` for all that do not exist.
-pub fn access(socket: &Socket, config: &Config) -> Result<Access, Fatal> {
+/// `Faults::Config` for all that do not exist.
+pub fn access(socket: &Socket, config: &Config) -> Result<Access, Faults> {
     let mut faults = Vec::new();
     let mut numbers = |kind: &str, names: &[String], look_up: LookUp| {
         let key = format!("socket.{}.allow-{kind}s", socket.name);
@@ -105,7 +103,7 @@ pub fn access(socket: &Socket, config: &Config) -> Result<Access, Fatal> {
     if faults.is_empty() {
         Ok(Access::new(users, groups))
     } else {
-        Err(Fatal::Config(faults))
+        Err(Faults::Config(faults))
     }
 }
 

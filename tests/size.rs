@@ -23,7 +23,7 @@ const PARAMETERS: usize = 5;
 
 /// Functions over these bounds, by file and name. The list only shrinks: one that is within them by now
 /// must leave it.
-const TOO_LARGE: &[&str] = &["datagram/replies.rs send", "server.rs run"];
+const TOO_LARGE: &[&str] = &["datagram/replies.rs send"];
 
 #[derive(Debug, PartialEq)]
 struct Function {

@@ -28,7 +28,7 @@ use rustix::{
 use super::{Options, failure::Failure};
 use crate::{
     config::{Config, Places, Socket, last_good},
-    error::Fatal,
+    error::Faults,
     generator,
     server::{REFUSED_AT_RESTART, RELOAD_FAILED},
     sys, sysctl, users,
@@ -68,7 +68,7 @@ struct Stale {
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let (systemctl, places) = manager(options)?;
     let checked = check()?;
-    let config = Config::load(None, &places).map_err(|fatal| Failure::of_file(&fatal))?;
+    let config = Config::load(None, &places).map_err(|fault| Failure::of_file(&fault))?;
     for warning in sysctl::warnings(config.sockets.iter()) {
         eprintln!("udsc: warning: {warning}");
     }
@@ -148,7 +148,7 @@ impl Apply {
             let rights = if number == 0 && own_first {
                 own_rights(systemctl)?
             } else {
-                rights(socket, &config, systemctl).map_err(|fatal| Failure::of_file(&fatal))?
+                rights(socket, &config, systemctl).map_err(|fault| Failure::of_file(&fault))?
             };
             let unit = generator::unit_name(number, socket);
             wanted.push(Wanted::of(socket, unit, rights));
@@ -420,7 +420,7 @@ fn is_refused(status: &str) -> bool {
 
 /// Mode and owner that the unit of a socket gives it. Where the file names nobody, the system's units name the
 /// service's user.
-fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Fatal> {
+fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Faults> {
     let (mut user, mut group) = users::owner(socket, config)?;
     if !systemctl.user {
         let own = generator::OWNER;

@@ -4,7 +4,7 @@
 use std::{fmt, io};
 
 use crate::{
-    error::Fatal,
+    error::Faults,
     frame::{Framing, Unfit},
 };
 
@@ -60,8 +60,8 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// A config file that cannot be used.
-    pub(crate) fn of_file(fatal: &Fatal) -> Self {
-        Failure::Asked(fatal.to_string())
+    pub(crate) fn of_file(fault: &Faults) -> Self {
+        Failure::Asked(fault.to_string())
     }
 
     /// The server closed before all messages came that were waited for.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
-    error::Fatal,
+    error::Faults,
     frame::Framing,
 };
 
@@ -118,7 +118,7 @@ fn configured(
         let owner = daemon.owner;
         let config = daemon
             .config()
-            .map_err(|fatal| Failure::Asked(fatal.to_string()))?;
+            .map_err(|fault| Failure::Asked(fault.to_string()))?;
         match select(&config, name) {
             // Both daemons may read the same file, and one that has the socket is enough.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
@@ -152,7 +152,7 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    fn config(&self) -> Result<Config, Fatal> {
+    fn config(&self) -> Result<Config, Faults> {
         Config::load(self.file, &self.places)
     }
 }

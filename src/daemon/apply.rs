@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{self, Config},
     endpoint::{self, Endpoint},
-    error::Fatal,
+    error::Faults,
     hub::Socket,
     server::{Plan, PlannedEndpoint, PlannedSocket, Prepared, Server},
     systemd::Inherited,
@@ -65,7 +65,7 @@ pub(super) fn plan(
     config: &Config,
     passed: Option<Vec<Inherited>>,
     tolerate: Tolerate<'_>,
-) -> Result<Step, Fatal> {
+) -> Result<Step, Faults> {
     let mut sockets = Sockets::new(before, config, passed)?;
     let access = config.sockets.iter().map(|of| users::access(of, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
@@ -126,7 +126,7 @@ impl<'a> Sockets<'a> {
         before: Before<'a>,
         config: &'a Config,
         passed: Option<Vec<Inherited>>,
-    ) -> Result<Self, Fatal> {
+    ) -> Result<Self, Faults> {
         let is_asked = passed.is_some();
         let passed = passed.unwrap_or_default();
         let cookies = passed.iter().filter_map(|of| of.cookie().ok()).collect();
@@ -158,7 +158,7 @@ impl<'a> Sockets<'a> {
     }
 
     /// Those that stay come last: others may notice a new mode.
-    fn make_ready(&mut self) -> Result<Vec<PlannedEndpoint>, Fatal> {
+    fn make_ready(&mut self) -> Result<Vec<PlannedEndpoint>, Faults> {
         let mut ready: Vec<Option<PlannedEndpoint>> = Vec::new();
         ready.resize_with(self.all.len(), || None);
         for stays in [false, true] {
@@ -173,7 +173,7 @@ impl<'a> Sockets<'a> {
         Ok(ready.into_iter().flatten().collect())
     }
 
-    fn make_one_ready(&mut self, i: usize, decision: Decision) -> Result<PlannedEndpoint, Fatal> {
+    fn make_one_ready(&mut self, i: usize, decision: Decision) -> Result<PlannedEndpoint, Faults> {
         let new = &self.config.sockets[i];
         let (present, passed, inherited) = &mut self.all[i];
         let (present, passed, inherited) = (*present, *passed, inherited.take());
@@ -188,12 +188,12 @@ impl<'a> Sockets<'a> {
         };
         let mut decision = decision;
         let done = match done {
-            Err(fatal) if matches!(decision, Decision::Bind | Decision::Move) => {
+            Err(fault) if matches!(decision, Decision::Bind | Decision::Move) => {
                 decision = match decide_unbound(present, self.is_lenient) {
                     Some(decision) => decision,
-                    None => return Err(fatal),
+                    None => return Err(fault),
                 };
-                self.say_unbound(new, decision, &fatal);
+                self.say_unbound(new, decision, &fault);
                 match named(self.before.sockets, &new.name) {
                     Some(old) if decision == Decision::ServeOn => self.keep(old, old)?,
                     _ => PlannedEndpoint::None,
@@ -211,20 +211,24 @@ impl<'a> Sockets<'a> {
         Ok(done)
     }
 
-    fn take(&mut self, endpoint: Endpoint, new: &config::Socket) -> Result<PlannedEndpoint, Fatal> {
+    fn take(
+        &mut self,
+        endpoint: Endpoint,
+        new: &config::Socket,
+    ) -> Result<PlannedEndpoint, Faults> {
         let datagram_socket = datagram_socket(self.config, new, &endpoint)?;
         self.serving.extend(endpoint.cookie().ok());
         Ok(PlannedEndpoint::New(endpoint, datagram_socket))
     }
 
     /// One of this process that stands in its place makes way.
-    fn bind(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Fatal> {
+    fn bind(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Faults> {
         let there = self.before.endpoints().find(|(_, there)| there.is_at(new));
         let endpoint = Endpoint::bind_over(there.map(|(_, there)| there), new, self.config)?;
         self.take(endpoint, new)
     }
 
-    fn rename(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Fatal> {
+    fn rename(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Faults> {
         match self.before.renamed(new, self.config) {
             Some(there) => self.take(there.duplicate(new, self.config)?, new),
             None => Ok(PlannedEndpoint::None),
@@ -236,7 +240,7 @@ impl<'a> Sockets<'a> {
         &mut self,
         new: &config::Socket,
         as_of: &config::Socket,
-    ) -> Result<PlannedEndpoint, Fatal> {
+    ) -> Result<PlannedEndpoint, Faults> {
         let old = named(self.before.sockets, &new.name);
         let there = endpoint_of(self.before.server, &new.name);
         let Some((old, there)) = old.zip(there) else {
@@ -279,14 +283,14 @@ impl<'a> Sockets<'a> {
         }
     }
 
-    fn say_unbound(&mut self, new: &config::Socket, decision: Decision, fatal: &Fatal) {
+    fn say_unbound(&mut self, new: &config::Socket, decision: Decision, fault: &Faults) {
         if decision == Decision::ServeOn {
-            self.lines.extend(errors(&fatal.to_string()));
+            self.lines.extend(errors(&fault.to_string()));
             let line =
                 "it is served on where it was, until that is mended and udsd reloads or restarts";
             self.say(Level::Error, new, line);
         } else {
-            self.lines.extend(unserved(new, &fatal.to_string()));
+            self.lines.extend(unserved(new, &fault.to_string()));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     config::{self, Config, Places, SocketType},
     datagram_socket::DatagramSocket,
     endpoint,
-    error::{Fatal, Fault},
+    error::{Fault, Faults},
     generator, lock, record, sys, users,
 };
 
@@ -36,7 +36,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         }
         match check.faults.is_empty() {
             true => Ok(config),
-            false => Err(Fatal::Config(check.faults.split_off(0))),
+            false => Err(Faults::Config(check.faults.split_off(0))),
         }
     });
     // Where a stream is closed the exit code alone has to say it.
@@ -46,12 +46,12 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let (code, out) = match checked {
         Ok(_) if arguments.json => (0, "[]\n".into()),
         Ok(config) => (0, config.to_commented_toml()),
-        Err(fatal) if arguments.json => (fatal.exit_code(), as_json(&fatal)),
-        Err(fatal) => {
-            for line in fatal.to_string().lines() {
+        Err(fault) if arguments.json => (fault.exit_code(), as_json(&fault)),
+        Err(fault) => {
+            for line in fault.to_string().lines() {
                 let _ = writeln!(io::stderr(), "udsd: {line}");
             }
-            return fatal.exit_code().into();
+            return fault.exit_code().into();
         }
     };
     match io::stdout().write_all(out.as_bytes()) {
@@ -61,13 +61,13 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 /// A list of objects, one for each fault.
-fn as_json(fatal: &Fatal) -> String {
+fn as_json(fault: &Faults) -> String {
     let of_fault = |fault: &Fault| {
         let file = fault.file.as_ref().map(|file| file.display().to_string());
         json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
     };
-    let all: Vec<Value> = match fatal {
-        Fatal::Config(faults) => faults.iter().map(of_fault).collect(),
+    let all: Vec<Value> = match fault {
+        Faults::Config(faults) => faults.iter().map(of_fault).collect(),
         other => vec![json!({"file": null, "line": null, "key": "", "message": other.to_string()})],
     };
     format!("{:#}\n", Value::from(all))
@@ -138,16 +138,16 @@ impl<'a> Check<'a> {
                 socket.address
             )),
             Ok(false) => self.take(longest(socket, config), config, key),
-            Err(fatal) => self.take(Err(fatal), config, key),
+            Err(fault) => self.take(Err(fault), config, key),
         }
     }
 
     /// `key` is at fault where the failure itself does not name one.
-    fn take(&mut self, checked: Result<(), Fatal>, config: &Config, key: &str) {
+    fn take(&mut self, checked: Result<(), Faults>, config: &Config, key: &str) {
         match checked {
             Ok(()) => {}
-            Err(Fatal::Config(faults)) => self.faults.extend(faults),
-            Err(Fatal::Socket { fault, .. }) => self.faults.push(config.fault(key, fault)),
+            Err(Faults::Config(faults)) => self.faults.extend(faults),
+            Err(Faults::Socket { fault, .. }) => self.faults.push(config.fault(key, fault)),
             Err(other) => self.faults.push(config.fault(key, other.to_string())),
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Check<'a> {
 }
 
 /// Whether datagrams as long as the file lets in can be sent back.
-fn longest(socket: &config::Socket, config: &Config) -> Result<(), Fatal> {
+fn longest(socket: &config::Socket, config: &Config) -> Result<(), Faults> {
     if socket.kind != SocketType::Datagram {
         return Ok(());
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ::log::error;
 
-use super::report;
+use super::log_fault;
 use crate::{
     config::{self, Config},
-    error::Fatal,
+    error::Faults,
     lock::Lock,
     record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
     server::{PlannedRecord, Server},
@@ -16,24 +16,23 @@ use crate::{
 };
 
 /// Whether a socket is to be had whose record cannot be written.
-pub(super) type Tolerate<'a> = &'a dyn Fn(Fatal) -> Result<(), Fatal>;
+pub(super) type Tolerate<'a> = &'a dyn Fn(Faults) -> Result<(), Faults>;
 
 /// Goes on without a record, where others can be served meanwhile.
 ///
 /// # Errors
-/// `fatal`, where nobody could.
-pub(super) fn tolerate(config: &Config, fatal: Fatal) -> Result<(), Fatal> {
+/// `fault`, where nobody could.
+pub(super) fn tolerate(config: &Config, fault: Faults) -> Result<(), Faults> {
     if config.sockets.len() < 2 {
-        return Err(fatal);
+        return Err(fault);
     }
-    note_not_open(&fatal);
+    note_not_open(&fault);
     Ok(())
 }
 
 /// Says why a record cannot be opened, and what follows.
-pub(super) fn note_not_open(fatal: &Fatal) {
-    // The exit code is that of a start.
-    let _ = report(fatal);
+pub(super) fn note_not_open(fault: &Faults) {
+    log_fault(fault);
     error!(
         "until that is mended, who sends there waits, and the others are served; it is tried again, at least every minute"
     );
@@ -46,7 +45,7 @@ pub(super) fn plan(
     server: &Server,
     config: &Config,
     tolerate: Tolerate<'_>,
-) -> Result<Vec<PlannedRecord>, Fatal> {
+) -> Result<Vec<PlannedRecord>, Faults> {
     let mut writers = Writers {
         server,
         left: server.writers().collect(),
@@ -111,14 +110,14 @@ impl<'a> Writers<'a> {
         socket: &config::Socket,
         keys: &config::Record,
         tolerate: Tolerate<'_>,
-    ) -> Result<PlannedRecord, Fatal> {
+    ) -> Result<PlannedRecord, Faults> {
         let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
         let output = open(config, socket, keys, &held, tolerate)?;
         let place = self.server.place(&socket.name);
         match self.take(&|of, _| Some(of) == place) {
-            Some((_, writer)) if writer.has_too_many_moves() => Err(Fatal::Record {
+            Some((_, writer)) if writer.has_too_many_moves() => Err(Faults::Record {
                 record: writer.name.clone(),
                 source: std::io::Error::other(
                     "the lines of several reloads still wait to be written",
@@ -151,7 +150,7 @@ pub(super) fn open(
     keys: &config::Record,
     held: &[Arc<Lock>],
     tolerate: Tolerate<'_>,
-) -> Result<Result<Output, NotOpen>, Fatal> {
+) -> Result<Result<Output, NotOpen>, Faults> {
     let output = output_config(socket, keys);
     match output.open(held) {
         Ok(output) => Ok(Ok(output)),
@@ -185,13 +184,13 @@ pub(super) fn unwritable(
     socket: &config::Socket,
     record: String,
     why: OpenError,
-) -> Fatal {
+) -> Faults {
     match why {
         OpenError::Refused(fault) => {
             let key = format!("socket.{}.record.file", socket.name);
             let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
-            Fatal::Config(vec![fault])
+            fault.into()
         }
-        OpenError::Failed(source) => Fatal::Record { record, source },
+        OpenError::Failed(source) => Faults::Record { record, source },
     }
 }

@@ -5,7 +5,7 @@ use ::log::{Level, error, info, log, warn};
 use super::{
     Arguments,
     apply::{self, Before},
-    in_force, load, log as lines, note_exposure, report,
+    in_force, load, log as lines, log_fault, note_exposure,
     sockets::{is_managed, named, note_abstract, units_remedy},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         keys::{self, Effect},
     },
     endpoint,
-    error::{Fatal, Fault},
+    error::{Fault, Faults},
     server::{RELOAD_FAILED, Server},
     users,
 };
@@ -61,11 +61,11 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             in_force::write(is_managed.then_some(&config));
             *serving = config;
         }
-        Err(fatal) => {
+        Err(fault) => {
             note_unchanged(
                 server,
                 RELOAD_FAILED,
-                &fatal,
+                &fault,
                 "reload failed, serving as before",
             );
         }
@@ -73,22 +73,21 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
 }
 
 /// Says in the log and in the status why the file is not in force; `when` is as in `Server::unchanged`.
-pub(super) fn note_unchanged(server: &mut Server, when: &str, fatal: &Fatal, so: &str) {
-    // The exit code is that of a start.
-    let _ = report(fatal);
+pub(super) fn note_unchanged(server: &mut Server, when: &str, fault: &Faults, so: &str) {
+    log_fault(fault);
     error!("{so}");
-    tell_unchanged(server, when, fatal);
+    tell_unchanged(server, when, fault);
 }
 
 /// Says it in the status alone.
-pub(super) fn tell_unchanged(server: &mut Server, when: &str, fatal: &Fatal) {
-    let text = fatal.to_string();
+pub(super) fn tell_unchanged(server: &mut Server, when: &str, fault: &Faults) {
+    let text = fault.to_string();
     server.unchanged(when, text.lines().next().unwrap_or_default());
 }
 
 /// Refuses what only the socket units can do: which sockets there are, where they are, and whose. Returns
 /// what they have to follow all the same, a line each.
-pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<String>, Fatal> {
+pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<String>, Faults> {
     let remedy = units_remedy();
     let mut faults: Vec<Fault> = Vec::new();
     let mut refuse = |key: String, what: &str| {
@@ -121,7 +120,7 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
         }
     }
     if !faults.is_empty() {
-        return Err(Fatal::Config(faults));
+        return Err(Faults::Config(faults));
     }
     Ok(notes)
 }

@@ -17,7 +17,7 @@ use super::{
     apply::{self, Before, Lines, Step},
     decide::{Decision, Present},
     limits::limits,
-    log, records, reload, report, serve,
+    log, log_fault, records, reload, serve,
     sockets::{datagram_socket, endpoint_of, errors, named, units_remedy, unserved},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     access::Access,
     config::{self, Config},
     endpoint::{self, Endpoint},
-    error::Fatal,
+    error::{Fatal, Faults},
     handover::Handover,
     hub::{Hub, Now, Socket},
     record::{NotOpen, Output, Record},
@@ -38,7 +38,7 @@ use crate::{
 /// Goes on with `handover`; `config` is the file that is there now.
 pub(super) fn go_on(
     mut handover: Handover,
-    config: Result<Config, Fatal>,
+    config: Result<Config, Faults>,
     passed: Vec<Inherited>,
     signals: Signals,
 ) -> Result<(Server, Config), Fatal> {
@@ -95,7 +95,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         }
         let endpoint = endpoint.map(|endpoint| {
             let datagram_socket = datagram_socket(serving, socket, &endpoint)?;
-            Ok((endpoint, datagram_socket))
+            Ok::<_, Faults>((endpoint, datagram_socket))
         });
         served.push((endpoint.transpose()?, output));
     }
@@ -117,10 +117,10 @@ type Opened = Option<Result<Output, NotOpen>>;
 
 /// The sockets of the file as the hub has them, each with where its record goes. One is had all the same whose
 /// lists name somebody unknown: nobody new comes in by that.
-fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
-    let unknown = |fatal: Fatal| match fatal {
-        Fatal::Config(_) => {
-            warn!("as the file stood before the restart: {fatal}");
+fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
+    let unknown = |fault: Faults| match fault {
+        Faults::Config(_) => {
+            warn!("as the file stood before the restart: {fault}");
             Ok(())
         }
         // A later attempt may succeed.
@@ -129,15 +129,15 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Fatal> {
     // A record may be out of reach now, as where the units have followed the file already, or the disk is
     // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
     // when that is full.
-    let tolerate = |fatal| {
-        let _ = unknown(fatal).map_err(|other| records::note_not_open(&other));
+    let tolerate = |fault| {
+        let _ = unknown(fault).map_err(|other| records::note_not_open(&other));
         Ok(())
     };
     let mut all = Vec::new();
     for socket in &serving.sockets {
         let access = match users::access(socket, serving) {
             Ok(access) => access,
-            Err(fatal) => unknown(fatal).map(|()| Access::none())?,
+            Err(fault) => unknown(fault).map(|()| Access::none())?,
         };
         let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
@@ -211,13 +211,8 @@ fn endpoint(
         }
         return None;
     };
-    match Endpoint::resume(parked, fd, lock, socket, config) {
-        Ok(endpoint) => Some(endpoint),
-        Err(fatal) => {
-            let _ = report(&fatal);
-            None
-        }
-    }
+    let resumed = Endpoint::resume(parked, fd, lock, socket, config);
+    resumed.inspect_err(log_fault).ok()
 }
 
 /// Puts the file that is there now into force, or what the manager passes anew, and lets it forget what was
@@ -229,7 +224,7 @@ fn adopt(
     resumed: Resumed,
     serving: &Config,
     handover: Handover,
-    config: Result<Config, Fatal>,
+    config: Result<Config, Faults>,
     passed: Vec<Inherited>,
 ) -> Result<(Server, Config), Fatal> {
     let Resumed {
@@ -250,10 +245,10 @@ fn adopt(
     });
     let (step, config, refused) = match planned {
         Ok((step, config)) => (Ok(step), config, None),
-        Err(fatal) => {
+        Err(fault) => {
             let step = plan_anew(before, serving, spare);
-            reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fatal);
-            (step, serving.clone(), Some(fatal))
+            reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fault);
+            (step, serving.clone(), Some(fault))
         }
     };
     // One that goes elsewhere has its lines there, all others have them before anything new.
@@ -270,8 +265,7 @@ fn adopt(
     }
     if let Err(source) = handover.commit() {
         handover.postpone();
-        let doing = "taking over what was handed over";
-        return Err(Fatal::System { doing, source });
+        return Err(Faults::system("taking over what was handed over")(source).into());
     }
     server.ready();
     server.own();
@@ -282,7 +276,7 @@ fn adopt(
     handover.forget();
     apply::follow_up(&mut server, &config, lines, &managed);
     match refused {
-        Some(fatal) => note_refused(&mut server, &fatal, !managed.is_empty()),
+        Some(fault) => note_refused(&mut server, &fault, !managed.is_empty()),
         None => log::to_stderr(&config.daemon.log),
     }
     Ok((server, config))
@@ -311,7 +305,7 @@ fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Re
     if is_anew {
         match apply::plan(before, serving, Some(fitting), &Err) {
             Ok(step) => return Ok(step),
-            Err(fatal) => lines.extend(errors(&fatal.to_string())),
+            Err(fault) => lines.extend(errors(&fault.to_string())),
         }
     }
     let left = before.left.iter();
@@ -325,10 +319,10 @@ fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Re
 }
 
 /// Says that the file of before serves. `is_managed`: the manager has passed any.
-fn note_refused(server: &mut Server, fatal: &Fatal, is_managed: bool) {
+fn note_refused(server: &mut Server, fault: &Faults, is_managed: bool) {
     let mut so = "serving as before the restart".to_owned();
-    if is_managed && matches!(fatal, Fatal::Socket { .. }) {
+    if is_managed && matches!(fault, Faults::Socket { .. }) {
         so = format!("{so} until the units follow the file: {}", units_remedy());
     }
-    reload::note_unchanged(server, REFUSED_AT_RESTART, fatal, &so);
+    reload::note_unchanged(server, REFUSED_AT_RESTART, fault, &so);
 }

@@ -9,7 +9,7 @@ use crate::{
     config::{self, Address, Config, Places, ServiceKind},
     datagram_socket::DatagramSocket,
     endpoint::{self, Endpoint},
-    error::Fatal,
+    error::Faults,
     server::Server,
     systemd::{self, Inherited},
 };
@@ -41,7 +41,7 @@ pub(super) fn units_remedy() -> &'static str {
 pub(super) fn assign(
     config: &Config,
     passed: Vec<Inherited>,
-) -> Result<Vec<Option<Inherited>>, Fatal> {
+) -> Result<Vec<Option<Inherited>>, Faults> {
     let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
     for passed in passed {
         let place = endpoint::matching(&passed, &config.sockets);
@@ -58,7 +58,7 @@ pub(super) fn assign(
             .iter()
             .map(|socket| socket.name.as_str())
             .collect();
-        return Err(Fatal::Socket {
+        return Err(Faults::Socket {
             socket: endpoint::describe_inherited(&passed),
             fault: format!(
                 "{fault} (it has {}): make the units and the file agree, {}",
@@ -124,7 +124,7 @@ pub(super) fn errors(text: &str) -> impl Iterator<Item = (Level, String)> {
 
 /// `exit-on-idle` where the manager passes nothing: what udsd binds goes with it, and nobody would start
 /// it again for those who come there.
-pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Fatal> {
+pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Faults> {
     let Some(bound) = config.sockets.first() else {
         return Ok(());
     };
@@ -135,8 +135,7 @@ pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Fatal> {
         "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: nobody would start udsd again for those who come there; give it a socket unit, or write \"never\"",
         bound.name, bound.address
     );
-    let fault = config.fault("daemon.exit-on-idle", message);
-    Err(Fatal::Config(vec![fault]))
+    Err(config.fault("daemon.exit-on-idle", message).into())
 }
 
 /// Where the datagrams of a socket come; `None` where clients connect.
@@ -144,7 +143,7 @@ pub(super) fn datagram_socket(
     config: &Config,
     socket: &config::Socket,
     endpoint: &Endpoint,
-) -> Result<Option<DatagramSocket>, Fatal> {
+) -> Result<Option<DatagramSocket>, Faults> {
     if endpoint.listens() {
         return Ok(None);
     }
@@ -158,21 +157,18 @@ pub(super) fn check_longest(
     config: &Config,
     socket: &config::Socket,
     datagram_socket: &DatagramSocket,
-) -> Result<(), Fatal> {
+) -> Result<(), Faults> {
     let longest = datagram_socket.longest();
     if socket.service == ServiceKind::Echo && socket.message_size > longest {
         let key = format!("socket.{}.message-size", socket.name);
         let message = format!(
             "the longest datagram that udsd may send back has {longest} bytes: lower it, or raise net.core.wmem_max"
         );
-        return Err(Fatal::Config(vec![config.fault(&key, message)]));
+        return Err(config.fault(&key, message).into());
     }
     Ok(())
 }
 
-pub(super) fn not_configured(source: io::Error) -> Fatal {
-    Fatal::System {
-        doing: "setting up a datagram socket",
-        source,
-    }
+pub(super) fn not_configured(source: io::Error) -> Faults {
+    Faults::system("setting up a datagram socket")(source)
 }

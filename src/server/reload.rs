@@ -22,7 +22,7 @@ use crate::{
     accepted::Accepted,
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
-    error::Fatal,
+    error::{Fatal, Faults},
     hub::{Now, RecordChange, Renewal, Socket},
     limits::Limits,
     record::{Encoder, NotOpen, Output, Record, Writer},
@@ -107,8 +107,8 @@ pub const RELOAD_FAILED: &str = "reload failed";
 /// See `RELOAD_FAILED`.
 pub const REFUSED_AT_RESTART: &str = "restart: new udsd.toml refused";
 
-fn setting_up(source: io::Error) -> Fatal {
-    Fatal::System {
+fn setting_up(source: io::Error) -> Faults {
+    Faults::System {
         doing: "setting up what the file says",
         source,
     }
@@ -184,9 +184,9 @@ impl Server {
     ///
     /// # Errors
     /// What stands in the way.
-    pub fn prepare(&self, plan: Plan) -> Result<Prepared, Fatal> {
+    pub fn prepare(&self, plan: Plan) -> Result<Prepared, Faults> {
         if self.draining.len() >= DRAINING {
-            return Err(Fatal::Record {
+            return Err(Faults::Record {
                 record: self.draining[0].name.clone(),
                 source: io::Error::other(
                     "too many records that earlier reloads ended still wait to be written",
@@ -205,7 +205,7 @@ impl Server {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start_writer(&self, output: Result<Output, NotOpen>) -> Result<NewWriter, Fatal> {
+    pub fn start_writer(&self, output: Result<Output, NotOpen>) -> Result<NewWriter, Faults> {
         let waker = Arc::clone(&self.waker);
         let wake = move || {
             if let Err(error) = waker.wake() {
@@ -225,7 +225,7 @@ impl Server {
         place: usize,
         endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
         output: Option<Result<Output, NotOpen>>,
-    ) -> Result<(), Fatal> {
+    ) -> Result<(), Faults> {
         if let Some((endpoint, datagram_socket)) = endpoint {
             let registry = self.poll.registry();
             register(&endpoint, registry).map_err(setting_up)?;
