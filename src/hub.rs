@@ -17,6 +17,7 @@ mod reload;
 mod socket;
 mod take;
 mod turn;
+mod waits;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -30,6 +31,7 @@ pub use log::Kind;
 pub use park::Unusable;
 pub use reload::{RecordChange, Renewal};
 pub use socket::{Nature, Socket};
+pub use waits::WaitQueue;
 
 pub use crate::{connection::Now, counters::Counters};
 
@@ -64,8 +66,8 @@ pub struct Hub<S> {
     limits: Limits,
     users: Users,
     ready: Ready,
-    /// Clients that await a quota, in the order in which they came to it.
-    starved: VecDeque<usize>,
+    /// Clients that wait for a quota, in the order in which they came to it.
+    quota_queue: VecDeque<usize>,
     /// What turns did to others.
     effects: Effects,
     timers: BTreeSet<(Instant, usize, Timer)>,
@@ -120,7 +122,7 @@ impl<S: Stream> Hub<S> {
             limits,
             users: Users::default(),
             ready: Ready::default(),
-            starved: VecDeque::new(),
+            quota_queue: VecDeque::new(),
             effects: Effects::default(),
             timers: BTreeSet::new(),
             buffer: vec![0; buffer.unwrap_or(0)].into_boxed_slice(),
@@ -303,7 +305,7 @@ impl<S: Stream> Hub<S> {
         self.give_out(now, watch);
         self.effects.work = 0;
         if self.limits.take_released() {
-            self.feed(now);
+            self.call_for_quota(now);
         }
         if self.stopping {
             self.left = false;
@@ -331,42 +333,6 @@ impl<S: Stream> Hub<S> {
         }
         if !self.effects.is_empty() {
             self.follow_up(now, watch);
-        }
-    }
-
-    /// Less is held than before: goes on with those who await a quota and find room.
-    fn feed(&mut self, now: Now) {
-        for _ in 0..self.starved.len() {
-            let Some(key) = self.starved.pop_front() else {
-                break;
-            };
-            if self.finds_room(key) {
-                self.quench(key, now);
-            } else {
-                self.starved.push_back(key);
-            }
-        }
-    }
-
-    /// There is room for a client that awaited a quota; if it finds none all the same, its time runs
-    /// anew.
-    fn quench(&mut self, key: usize, now: Now) {
-        let client = &mut self.clients[key];
-        if !client.holds_up {
-            client.full = None;
-        }
-        self.resume(key, now);
-    }
-
-    /// Whether enough may be held for a client that awaits a quota to go on.
-    fn finds_room(&self, key: usize) -> bool {
-        let client = &self.clients[key];
-        let least = self.sockets[client.socket as usize].least_held();
-        let enough = READ_BUFFER.min(self.limits.smallest() / 8).max(least);
-        if client.is_blocked() {
-            self.limits.room(client.peer.uid) >= enough
-        } else {
-            self.limits.input_room(client.peer.uid) >= enough
         }
     }
 
@@ -403,7 +369,7 @@ impl<S: Stream> Hub<S> {
     /// Whether `turn` has something to do without a further event.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        let starved = !self.starved.is_empty() && self.limits.released();
+        let has_quota = !self.quota_queue.is_empty() && self.limits.released();
         let is_due = |(_, socket): (usize, &Socket)| {
             let exchange = socket.exchange.as_ref();
             socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
@@ -411,7 +377,7 @@ impl<S: Stream> Hub<S> {
         let left = self.stopping && self.left;
         !self.ready.0.is_empty()
             || !self.effects.is_empty()
-            || starved
+            || has_quota
             || left
             || self.sockets.iter().any(is_due)
     }
@@ -474,16 +440,16 @@ impl<S: Stream> Hub<S> {
                         socket.stalled(client, now.instant);
                     } else {
                         let over = self.limits.over(client.peer.uid);
-                        socket.starved(client, over, now.instant);
+                        socket.waits_for_quota(client, over, now.instant);
                     }
                 }
                 Time::Over(Close::SlowReader { .. })
                     if client.awaits == Some(Awaits::Quota) && !client.holds_up =>
                 {
-                    if self.finds_room(key) {
+                    if self.has_quota(key) {
                         // Others were closed just now.
-                        self.starved.retain(|&starved| starved != key);
-                        self.quench(key, now);
+                        self.leave_quota_queue(key);
+                        self.resume_from_quota(key, now);
                     } else {
                         let over = self.limits.over(self.clients[key].peer.uid);
                         self.close(key, &Close::OverQuota(over), now);
@@ -523,7 +489,7 @@ impl<S: Stream> Hub<S> {
             client.ending.get_or_insert(Close::Stopping);
             if client.awaits == Some(Awaits::Quota) && !client.is_blocked() {
                 client.awaits = None;
-                self.starved.retain(|&starved| starved != key);
+                self.quota_queue.retain(|&waiting| waiting != key);
             }
             self.ready.list(client, key);
         }
@@ -534,7 +500,7 @@ impl<S: Stream> Hub<S> {
     pub fn abandon(&mut self, now: Now) {
         self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
         for (_, socket) in &mut self.sockets {
-            socket.wait_queue.dismiss();
+            socket.wait_queue.clear();
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {

@@ -280,7 +280,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn starved<S>(&mut self, client: &Connection<S>, over: Over, now: Instant) {
+    pub(super) fn waits_for_quota<S>(&mut self, client: &Connection<S>, over: Over, now: Instant) {
         let Connection { id, peer, .. } = client;
         let Over { key, limit } = over;
         self.write(Kind::Starved, 1, now, |socket| {

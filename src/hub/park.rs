@@ -64,7 +64,7 @@ impl<S: Stream> Hub<S> {
         }
         let state = State {
             ids: self.ids,
-            starved: self.starved.into_iter().filter_map(place).collect(),
+            starved: self.quota_queue.into_iter().filter_map(place).collect(),
             sockets,
             clients,
             ..State::default()
@@ -111,15 +111,13 @@ impl<S: Stream> Hub<S> {
         }
         let key = |place: usize| keys.get(place).copied().flatten();
         for key in state.starved.into_iter().filter_map(key) {
-            hub.clients[key].awaits = Some(Awaits::Quota);
-            hub.starved.push_back(key);
+            hub.wait(key, Some(Awaits::Quota), false);
         }
         for (number, parked) in state.sockets.into_iter().enumerate() {
             for key in parked.wait_queue.into_iter().filter_map(key) {
-                let client = &mut hub.clients[key];
+                let client = &hub.clients[key];
                 if client.is_blocked() && client.socket as usize == number {
-                    client.awaits = Some(Awaits::Room);
-                    hub.sockets[number].wait_queue.wait(client.user, key, false);
+                    hub.wait(key, Some(Awaits::Room), false);
                 }
             }
             let Some(socket) = hub.sockets.get_mut(number) else {

@@ -235,12 +235,12 @@ impl<S: Stream> Hub<S> {
         socket.draining = Some(Draining { heir });
         self.draining = true;
         // In the order of their turns they waited for what no longer comes.
-        socket.wait_queue.dismiss();
+        socket.wait_queue.clear();
         socket.end_datagrams(&mut self.limits);
         socket.give_up_parked();
         let clients = &self.clients;
         let of_socket = |client: usize| clients[client].socket as usize == key;
-        self.starved.retain(|&client| !of_socket(client));
+        self.quota_queue.retain(|&client| !of_socket(client));
         let all = clients.iter().map(|(client, _)| client);
         let all: Vec<usize> = all.filter(|&client| of_socket(client)).collect();
         for &client in &all {
@@ -310,7 +310,7 @@ impl<S: Stream> Hub<S> {
         if !socket.rules.lines_up {
             // There is nothing to wait for any more, and nobody to be called by.
             let waiting: Vec<usize> = socket.wait_queue.waiting().collect();
-            socket.wait_queue.dismiss();
+            socket.wait_queue.clear();
             for key in waiting {
                 self.resume(key, now);
             }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{READ_BUFFER, Timer, log::Lines};
+use super::{READ_BUFFER, Timer, log::Lines, waits::WaitQueue};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
@@ -16,7 +16,7 @@ use crate::{
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format, Record},
-    service::{Relay, Service, WaitQueue},
+    service::{Relay, Service},
     turns::{DELIVERY, MESSAGE},
 };
 

@@ -54,7 +54,7 @@ impl Socket {
         out: &mut Outbox<'_, S>,
         so_far: &mut Taken,
     ) -> usize {
-        if self.wait_queue.bars(from.key) {
+        if self.wait_queue.has_before(from.key) {
             so_far.awaits = Some(Awaits::Room);
             return 0;
         }

@@ -3,17 +3,12 @@
 
 use std::{io, mem};
 
-use super::{
-    Hub, READ_BUFFER, STALL, Timer, WatchFn,
-    socket::{Loss, Socket},
-    take::Taken,
-};
+use super::{Hub, READ_BUFFER, STALL, Timer, WatchFn, socket::Loss, take::Taken};
 use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
     input::{Announced, Input},
     queue::Queue,
-    record::Record,
     service::{Outbox, Sender},
     turns::MESSAGES,
 };
@@ -54,7 +49,7 @@ impl<S: Stream> Hub<S> {
         }
         let lines_up = self.sockets[socket].rules.lines_up;
         if lines_up {
-            self.sockets[socket].wait_queue.served(key);
+            self.sockets[socket].wait_queue.had_turn(key);
         }
         match settled {
             Ok(()) if lines_up => self.call(socket, now),
@@ -89,8 +84,7 @@ impl<S: Stream> Hub<S> {
         if self.limits.ample_for_input() < room {
             room = room.min(self.limits.input_room(client.peer.uid));
             if room < socket.least_held() {
-                client.awaits = Some(Awaits::Quota);
-                self.starved.push_back(key);
+                self.wait(key, Some(Awaits::Quota), false);
                 return Ok(());
             }
             room = room.max(socket.rules.packet);
@@ -254,33 +248,6 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Goes on with the client that is first in the socket's line, if there is room.
-    pub(super) fn call(&mut self, socket: usize, now: Now) {
-        let Socket {
-            wait_queue,
-            record,
-            service,
-            ..
-        } = &mut self.sockets[socket];
-        let touched = &mut self.effects.touched;
-        if service.frees(wait_queue, &mut self.clients, touched)
-            && record.as_ref().is_none_or(Record::has_room)
-            && let Some(key) = wait_queue.call()
-        {
-            // Before the others of its user: those who want the same room are barred until it had its turn.
-            let client = &mut self.clients[key];
-            client.go_on(now.instant);
-            self.ready.list_first(client, key);
-        }
-    }
-
-    /// What the client waited for has come.
-    pub(super) fn resume(&mut self, key: usize, now: Now) {
-        let client = &mut self.clients[key];
-        client.go_on(now.instant);
-        self.ready.list(client, key);
-    }
-
     /// Runs one step of the client's input through its socket's service.
     fn deliver(&mut self, key: usize, step: Step, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
@@ -327,17 +294,8 @@ impl<S: Stream> Hub<S> {
         if taken.dropped > 0 {
             self.effects.dropped.push((key, taken.dropped));
         }
+        self.wait(key, taken.awaits, taken.messages > 0);
         let client = &mut self.clients[key];
-        client.awaits = taken.awaits;
-        match taken.awaits {
-            Some(Awaits::Room) => {
-                let socket = &mut self.sockets[client.socket as usize];
-                socket.wait_queue.wait(client.user, key, taken.messages > 0);
-            }
-            Some(Awaits::Quota) => self.starved.push_back(key),
-            Some(Awaits::Turn) => self.ready.list(client, key),
-            None => {}
-        }
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
@@ -390,15 +348,14 @@ impl<S: Stream> Hub<S> {
         self.limits.leave(client.peer.uid);
         self.users.leave(client.peer.uid);
         if client.awaits == Some(Awaits::Quota) {
-            self.starved.retain(|&starved| starved != key);
+            self.leave_quota_queue(key);
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
         if client.awaits == Some(Awaits::Room) {
             socket.wait_queue.leave(client.user, key);
-        } else {
-            socket.wait_queue.served(key);
         }
+        socket.wait_queue.had_turn(key);
         socket.service.leave(key, &mut client);
         let unread = match reason {
             // After an end of file there is nothing left to read away.

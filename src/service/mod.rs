@@ -7,10 +7,8 @@
 
 mod echo;
 mod relay;
-mod wait_queue;
 
 pub use relay::Relay;
-pub use wait_queue::WaitQueue;
 
 use std::io::IoSlice;
 
@@ -137,16 +135,17 @@ impl Service {
         }
     }
 
-    /// Whether nobody holds up the first of `wait_queue`. Those whom nobody waits for any more hold up
-    /// nobody: they are added to `touched`.
+    /// Whether no receiver holds up client `first`, whose turn is next among those who wait. Who holds up
+    /// nobody any more is added to `touched`. `is_alone`: nobody else waits.
     pub fn frees<S: Stream>(
         &mut self,
-        wait_queue: &WaitQueue,
+        first: Option<usize>,
+        is_alone: bool,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         match self {
-            Service::Relay(relay) => relay.frees(wait_queue, clients, touched),
+            Service::Relay(relay) => relay.frees(first, is_alone, clients, touched),
             Service::Echo | Service::Collect => true,
         }
     }

@@ -19,7 +19,7 @@ use slab::Slab;
 use log::Log;
 use stamp::Stamp;
 
-use super::{Outbox, Sender, Standing, WaitQueue};
+use super::{Outbox, Sender, Standing};
 use crate::{
     batch::Batch,
     config::SlowClient,
@@ -367,19 +367,18 @@ impl Relay {
         }
     }
 
-    /// Whether nobody holds up the first of `line`. Those whom nobody waits for any more hold up
-    /// nobody: they are added to `touched`.
+    /// Whether no receiver holds up client `first`, as `Service::frees` has it.
     pub fn frees<S: Stream>(
         &mut self,
-        wait_queue: &WaitQueue,
+        first: Option<usize>,
+        is_alone: bool,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         if self.holding_up == 0 {
             return !self.rests;
         }
-        let first = wait_queue.first();
-        if !wait_queue.has_several() && !wait_queue.is_served() {
+        if is_alone {
             let mut release = |key: usize| {
                 if mem::take(&mut clients[key].holds_up) {
                     self.holding_up -= 1;
@@ -387,8 +386,8 @@ impl Relay {
                 }
             };
             match first {
-                // No look at all members: this is asked in every turn of a client.
-                Some(alone) => release(alone),
+                // It does not wait for itself. No look at all members: this is asked in every turn.
+                Some(first) => release(first),
                 None => self.members.iter().for_each(|member| release(member.key)),
             }
         }
