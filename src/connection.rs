@@ -112,17 +112,17 @@ pub struct Connection<S> {
     pub listed: bool,
     /// What events said since its last turn.
     pub event: Watch,
-    /// Its messages are so short that as many as a turn may take fill only a part of what it may read: a
-    /// half, a quarter, and so on.
-    pub halvings: u8,
+    /// How often its read buffer is halved: its messages are so short that a turn could not take all
+    /// that would fit there.
+    pub read_shift: u8,
     /// What the event loop watches it for.
     pub watched: Watch,
     /// What it waits for; it is called when that has come.
     pub awaits: Option<Awaits>,
     /// It gets what others send, and stays for that after its own end of stream.
     pub receiver: bool,
-    /// It was a receiver, and takes nothing more.
-    pub is_deaf: bool,
+    /// It was a receiver and reads no more: writing to it failed.
+    pub is_write_shut: bool,
     /// Senders wait for it to read.
     pub holds_up: bool,
     /// Nothing more is read; closed for this reason once it has what it is owed.
@@ -133,8 +133,8 @@ pub struct Connection<S> {
     pub full: Option<Box<Full>>,
     /// Its timers, each where it is set; most clients never have one.
     pub timers: Option<Box<[Option<Instant>; TIMERS]>>,
-    /// What it sent and the service has not, or not yet, taken; none of it for most clients at most
-    /// times, so it stands apart.
+    /// What it sent and the service has not taken. Most clients have none at most times, so it is not
+    /// part of the connection.
     pub input: Option<Box<Input>>,
     /// What it is owed.
     pub queue: Queue,
@@ -176,14 +176,14 @@ impl<S: Stream> Connection<S> {
             user: NOBODY,
             listed: false,
             event: Watch::default(),
-            halvings: 0,
+            read_shift: 0,
             watched: Watch {
                 read: true,
                 ..Watch::default()
             },
             awaits: None,
             receiver: false,
-            is_deaf: false,
+            is_write_shut: false,
             holds_up: false,
             ending: None,
             active: now,
@@ -209,13 +209,13 @@ impl<S: Stream> Connection<S> {
         self.queue.held() + self.input.as_ref().map_or(0, |input| input.held())
     }
 
-    /// What it awaited has come. It was not silent: nobody listened.
+    /// What it waited for has come. It was not silent meanwhile: nothing was read from it.
     pub fn go_on(&mut self, now: Instant) {
         self.awaits = None;
         self.active = now;
     }
 
-    /// Whether whole messages of it wait for the service. Those of a dismissed one wait for nothing.
+    /// Whether whole messages of it wait to be taken. Those of a dismissed client will not be.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         // Most clients have no input that waits.
@@ -228,7 +228,7 @@ impl<S: Stream> Connection<S> {
         matches!(self.ending, Some(Close::Changed(_)))
     }
 
-    /// Whether others wait for it, or it waits for a quota: what the log tells before it is closed.
+    /// Whether others wait for it, or it waits for a quota: the log tells of that before it is closed.
     #[must_use]
     pub fn stalls(&self) -> bool {
         self.holds_up || self.awaits == Some(Awaits::Quota)

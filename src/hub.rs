@@ -2,13 +2,13 @@
 //! loop and no clock: events, records' progress and `now` come in; interest, lines for the writers
 //! and one next deadline go out.
 //!
-//! An event puts a client among those who are ready, and so does what no event tells: room in a record,
-//! and the stop. In its turn what waits for it is written, and what it sent is read, once. Users take
-//! turns before their clients do, and all turns together do so much work (`turns`); who is then left
-//! keeps its place, while the event loop asks who else has come. Events repeat for as long as there is
-//! something to read or room to write, so a client that sends without end is ready again. What the event
-//! loop is to watch follows from the client's state after each turn. Datagram sockets are served in
-//! `datagrams`, by the same turns and timers.
+//! An event makes a client ready. So do the stop and room for which a client waits (`waits`): no event
+//! tells of those. A ready client gets a turn: what waits for it is written, and what it sent is read, once.
+//! Users take turns, and each user's clients among themselves. All turns between two looks at the event
+//! loop do a bounded amount of work (`turns`); clients that are left keep their places, while the event loop
+//! asks who else has come. Events repeat for as long as there is something to read or room to write, so a
+//! client that sends without end is ready again. After each turn the client's state says what the event loop
+//! is to watch it for. Datagram sockets are served in `datagrams`, by the same turns and timers.
 
 mod datagrams;
 mod log;
@@ -48,7 +48,7 @@ use crate::{
     turns::{ALONE, CLIENT, SHARED, Turns, Users},
 };
 
-/// What one client may send in a turn, bytes: more only to have the last packet whole.
+/// Bytes that one client may send in a turn. Only the last packet may go beyond them, to be whole.
 const READ_BUFFER: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,19 +68,19 @@ pub struct Hub<S> {
     ready: Ready,
     /// Clients that wait for a quota, in the order in which they came to it.
     quota_queue: VecDeque<usize>,
-    /// What turns did to others.
+    /// What services did to clients that had no turn, until `follow_up`.
     effects: Effects,
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
     stopping: bool,
-    /// The stop began since the last turn, or a client left, and those who waited for it may be next.
+    /// The stop began or a client left since the last turn: receivers that waited for it may go now.
     left: bool,
     datagrams: Shared,
     /// There are sockets that the file no longer has.
     draining: bool,
-    /// Somebody may wait to be let in, who may be of any user.
-    knocks: bool,
+    /// Clients of any user may wait to be let in: turns are short.
+    expects_clients: bool,
 }
 
 /// Who is to have a turn.
@@ -92,7 +92,7 @@ enum Turn {
     Datagrams(usize),
 }
 
-/// All who are to have a turn. Among them may be keys of clients that have left, which are passed over.
+/// All who are to have a turn. Keys of clients that have left may be among them and are passed over.
 #[derive(Debug, Default)]
 struct Ready(Turns<Turn>);
 
@@ -131,7 +131,7 @@ impl<S: Stream> Hub<S> {
             left: false,
             datagrams: Shared::default(),
             draining: false,
-            knocks: false,
+            expects_clients: false,
         }
     }
 
@@ -254,9 +254,9 @@ impl<S: Stream> Hub<S> {
         self.sockets.get_mut(socket)?.record.as_mut()
     }
 
-    /// Whether somebody may wait to be let in: turns are short then, for nobody knows who that is.
-    pub fn expect(&mut self, knocks: bool) {
-        self.knocks = knocks;
+    /// Whether clients may wait to be let in. Turns are short then, for they may be of any user.
+    pub fn expect_clients(&mut self, expects_clients: bool) {
+        self.expects_clients = expects_clients;
     }
 
     /// Client `key` had left before it was let in, and had sent nothing.
@@ -276,7 +276,7 @@ impl<S: Stream> Hub<S> {
     /// Gives turns to those who are ready, until all had theirs or the work of a turn of the event loop
     /// is done. `watch` changes what the event loop watches a stream for, from one to the other.
     pub fn serve(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
-        let is_shared = self.knocks || self.users.present() > 1 || self.has_datagrams();
+        let is_shared = self.expects_clients || self.users.present() > 1 || self.has_datagrams();
         let most = if is_shared { SHARED } else { ALONE };
         while self.effects.work < most {
             match self.ready.0.pop() {
@@ -309,7 +309,7 @@ impl<S: Stream> Hub<S> {
         }
         if self.stopping {
             self.left = false;
-            self.quieten();
+            self.release_receivers();
         }
         if self.draining {
             self.clear_drained();
@@ -336,18 +336,18 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// During the stop: the receivers of a relay that has nothing left to give out may go.
-    fn quieten(&mut self) {
+    /// During the stop: receivers stay until everything was given out that others had sent.
+    fn release_receivers(&mut self) {
         for (i, socket) in &mut self.sockets {
             let of_socket = |client: &Connection<S>| client.socket as usize == i;
-            if !socket.quiet
+            if !socket.has_given_all
                 && !socket.service.is_due()
                 && !self
                     .clients
                     .iter()
                     .any(|(_, client)| of_socket(client) && client.is_blocked())
             {
-                socket.quiet = true;
+                socket.has_given_all = true;
                 for (key, client) in &mut self.clients {
                     if of_socket(client) {
                         self.ready.list(client, key);
@@ -412,8 +412,8 @@ impl<S: Stream> Hub<S> {
             self.effects.work += CLIENT;
             self.timers.pop_first();
             self.clients[key].note_timer(timer as usize, None);
-            // All that an event could tell but the end of both directions: that one is believed. And
-            // whom nothing may be read from has not sent in vain.
+            // As if an event had come for all that it is watched for. Only the end of both directions has to
+            // be told by one. Where no quota is left, nothing could be read.
             let client = &self.clients[key];
             let last_look = Watch {
                 read: client.watched.read && self.limits.input_room(client.peer.uid) > 0,

@@ -219,7 +219,7 @@ impl Server {
             if is_due {
                 self.hub.expire(now, &mut watch);
             }
-            self.hub.expect(self.places.is_pending());
+            self.hub.expect_clients(self.places.is_pending());
             self.hub.turn(now, &mut watch);
             // After those who left: their places are free.
             self.places.accept(&mut self.hub, self.poll.registry(), now);

@@ -292,7 +292,7 @@ impl Socket {
     }
 
     /// A receiver takes nothing more and was owed something.
-    pub(super) fn deaf<S>(&mut self, client: &Connection<S>, now: Instant) {
+    pub(super) fn write_side_shut<S>(&mut self, client: &Connection<S>, now: Instant) {
         let Connection { id, peer, .. } = client;
         let undelivered = client.queue.len();
         self.write(Kind::Closed, 1, now, |_| {

@@ -173,7 +173,7 @@ impl<S> Connection<S> {
             peer: self.peer,
             silent: age(self.active),
             receiver: self.receiver,
-            deaf: self.is_deaf,
+            deaf: self.is_write_shut,
             holds_up: self.holds_up,
             ending: self.ending.and_then(|reason| match reason {
                 Close::Done => Some(Ending::Done),
@@ -203,7 +203,7 @@ impl<S: Stream> Connection<S> {
         Connection {
             watched: Watch::default(),
             receiver: parked.receiver,
-            is_deaf: parked.deaf,
+            is_write_shut: parked.deaf,
             holds_up: parked.holds_up,
             ending: parked.ending.map(|ending| match ending {
                 Ending::Done => Close::Done,

@@ -172,8 +172,8 @@ pub struct Socket {
     pub(super) draining: Option<Draining>,
     pub(super) present: usize,
     pub(super) service: Service,
-    /// During the stop: nothing more comes from its service.
-    pub(super) quiet: bool,
+    /// During the stop: everything was given out that its clients had sent.
+    pub(super) has_given_all: bool,
     pub(super) record: Option<Record>,
     /// Senders that wait for room in the record or with receivers.
     pub(super) wait_queue: WaitQueue,
@@ -256,7 +256,7 @@ impl Socket {
             draining: None,
             present: 0,
             service,
-            quiet: false,
+            has_given_all: false,
             record,
             wait_queue: WaitQueue::default(),
             counters: Counters::default(),

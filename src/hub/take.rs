@@ -1,5 +1,5 @@
-//! What a socket does with a batch: whose turn it is, the record, the service, and what `slow-client`
-//! says of messages that a full queue has no room for.
+//! What a socket does with what one client sent: batch by batch it goes to the record and to the service,
+//! until the client has to wait. `slow-client` says what becomes of messages for which a queue has no room.
 
 use super::Socket;
 use crate::{
@@ -22,7 +22,7 @@ pub(super) struct Taken {
     pub(super) messages: u64,
     /// Messages of which only the first part was taken.
     pub(super) truncated: u64,
-    /// What the rest waits for, where that is not the sender's own queue.
+    /// What the rest waits for; none where it is room in the sender's own queue.
     pub(super) awaits: Option<Awaits>,
     /// Why the sender is to be closed.
     pub(super) failed: Option<Close>,
@@ -45,8 +45,8 @@ impl Socket {
         }
     }
 
-    /// Takes messages from the start of `batch`; returns the bytes that it took. What it does not
-    /// take waits with the sender or, where that is closed, is counted.
+    /// Takes messages from the start of `batch`, no more than a turn may have; returns the bytes that it
+    /// took. The rest waits with the sender or, where that is closed, is counted.
     fn take<S: Stream>(
         &mut self,
         from: &Sender,
@@ -69,7 +69,7 @@ impl Socket {
         taken
     }
 
-    /// The same, of no more messages than a turn may have.
+    /// As `take`, where the number of messages does not matter.
     fn take_some<S: Stream>(
         &mut self,
         from: &Sender,

@@ -1,5 +1,6 @@
-//! One client's turn: what it is owed is written, what waited is offered again, what it sends is read
-//! and delivered; and what follows from that for it and for others.
+//! One client's turn: what waits for it is written, its messages that waited are offered to the service
+//! again, or new ones are read and delivered. Then its charge, its timers and its watch follow from its new
+//! state, and so do those of other clients that its messages reached.
 
 use std::{io, mem};
 
@@ -13,8 +14,8 @@ use crate::{
     turns::MESSAGES,
 };
 
-/// From here on what is read has no more bytes than a turn may have messages.
-const MOST_HALVINGS: u8 = (READ_BUFFER as u64 / MESSAGES).trailing_zeros() as u8;
+/// A read of READ_BUFFER halved so often has no more bytes than a turn may have messages.
+const MOST_READ_SHIFT: u8 = (READ_BUFFER as u64 / MESSAGES).trailing_zeros() as u8;
 
 /// What `Hub::deliver` does with a client's input.
 #[derive(Clone, Copy)]
@@ -27,10 +28,11 @@ enum Step {
     Finish,
 }
 
-/// How often the room for the next read is halved, after a turn that took this of `most` messages.
-fn halvings(before: u8, taken: &Taken, most: u64) -> u8 {
+/// How often READ_BUFFER is halved for the next read, after a turn that took so much of what was read.
+/// `most`: messages that it could have taken.
+fn read_shift(before: u8, taken: &Taken, most: u64) -> u8 {
     if taken.awaits == Some(Awaits::Turn) {
-        (before + 1).min(MOST_HALVINGS)
+        (before + 1).min(MOST_READ_SHIFT)
     } else if taken.messages < most / 4 {
         before.saturating_sub(1)
     } else {
@@ -61,7 +63,7 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// What it is owed, what waited, what it sends.
+    /// Writes what waits for the client, offers what it sent and was not taken, or else reads.
     fn serve_client(&mut self, key: usize, event: Watch, now: Now) -> Result<(), Close> {
         if event.write {
             let owed = self.clients[key].queue.len();
@@ -80,7 +82,7 @@ impl<S: Stream> Hub<S> {
         }
         // What is read may have to be held.
         let socket = &self.sockets[client.socket as usize];
-        let mut room = (READ_BUFFER >> client.halvings) + socket.rules.packet;
+        let mut room = (READ_BUFFER >> client.read_shift) + socket.rules.packet;
         if self.limits.ample_for_input() < room {
             room = room.min(self.limits.input_room(client.peer.uid));
             if room < socket.least_held() {
@@ -91,7 +93,7 @@ impl<S: Stream> Hub<S> {
         }
         let step = match client.stream.read(&mut self.buffer[..room]) {
             Ok(0) => {
-                client.ending = Some(if client.is_deaf {
+                client.ending = Some(if client.is_write_shut {
                     Close::HangUp
                 } else {
                     Close::Done
@@ -116,28 +118,28 @@ impl<S: Stream> Hub<S> {
         self.deliver(key, step, now)
     }
 
-    /// Writes what waits for the client, and what it is to be told at the end of that.
+    /// Writes what waits for the client. A receiver that has shut its end gets no more.
     pub(super) fn write_owed(&mut self, key: usize, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let service = &self.sockets[client.socket as usize].service;
         match client.flush(&mut self.limits, now.instant, |gap| service.tell(gap)) {
-            Err(Close::HangUp) if client.receiver => self.deafen(key, now),
+            Err(Close::HangUp) if client.receiver => self.shut_write_side(key, now),
             flushed => _ = flushed?,
         }
         Ok(())
     }
 
-    /// A receiver takes nothing more; what it sent is still read, and delivered.
-    fn deafen(&mut self, key: usize, now: Now) {
+    /// A receiver takes nothing more. What it sent is still read and delivered.
+    fn shut_write_side(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         socket.counters.undelivered += client.queue.len() as u64;
         if client.is_owed() {
-            socket.deaf(client, now.instant);
+            socket.write_side_shut(client, now.instant);
         }
         client.change_queue(&mut self.limits, |queue| *queue = Queue::default());
         client.gap = None;
-        client.is_deaf = true;
+        client.is_write_shut = true;
         socket.service.leave(key, client);
     }
 
@@ -163,14 +165,14 @@ impl<S: Stream> Hub<S> {
             let stays = match &client.ending {
                 None => true,
                 Some(Close::Done) => client.receiver && !gone,
-                Some(Close::Stopping) => client.receiver && !gone && !socket.quiet,
+                Some(Close::Stopping) => client.receiver && !gone && !socket.has_given_all,
                 Some(_) => false,
             };
             if !stays && let Some(reason) = client.ending.take() {
                 return Err(reason);
             }
         }
-        // Who half-closed may take its time; who was cut off may not.
+        // A client that only ended its sending may read slowly. One that is closed by the daemon may not.
         let cut_off = matches!(
             client.ending,
             Some(Close::MessageTooLong { .. } | Close::Changed(_))
@@ -178,7 +180,7 @@ impl<S: Stream> Hub<S> {
         let full = client.holds_up
             || cut_off && client.is_owed()
             || match client.awaits {
-                // Whatever holds it up, its own queue does not.
+                // It waits for others, whose time runs, and not for its own queue.
                 Some(Awaits::Room | Awaits::Turn) => false,
                 Some(Awaits::Quota) => true,
                 None => held_up,
@@ -219,7 +221,7 @@ impl<S: Stream> Hub<S> {
         while let Some((key, reason)) = self.effects.failed.pop() {
             match reason {
                 Close::HangUp if self.clients.contains(key) => {
-                    self.deafen(key, now);
+                    self.shut_write_side(key, now);
                     self.effects.touched.push(key);
                 }
                 reason if self.clients.contains(key) => self.close(key, &reason, now),
@@ -255,7 +257,7 @@ impl<S: Stream> Hub<S> {
         if let Step::Feed(bytes) = step
             && socket.service.has_receivers()
         {
-            // In hand while the receivers' queues may grow.
+            // Held while receivers' queues grow by it.
             let held = client.charge.held() + bytes;
             client.charge.settle(&mut self.limits, held);
         }
@@ -302,7 +304,7 @@ impl<S: Stream> Hub<S> {
         if let Some(reason) = taken.failed {
             return Err(reason);
         }
-        client.halvings = halvings(client.halvings, &taken, most_messages);
+        client.read_shift = read_shift(client.read_shift, &taken, most_messages);
         if let Some(limit) = too_long {
             // What it sent before is still owed.
             client.ending = Some(Close::MessageTooLong { limit });

@@ -222,7 +222,7 @@ pub struct Effects {
     pub failed: Vec<(usize, Close)>,
     /// For whom messages were dropped, and how many.
     pub dropped: Vec<(usize, u64)>,
-    /// What was done, counted in bytes as `turns` has it.
+    /// Work that was done, in bytes (`turns`).
     pub work: usize,
 }
 
@@ -243,8 +243,8 @@ pub struct Outbox<'a, S> {
     pub limits: &'a mut Limits,
     /// `queue-size` of the socket, bytes.
     pub queue_size: usize,
-    /// Bytes of the sender's that wait and are counted as held: put into its own queue, they only
-    /// change their place.
+    /// Bytes of the sender's input that are counted as held. Moved to its own queue they count no more
+    /// than before.
     pub credit: usize,
     /// What kept the sender's own messages from being held, where it was not its queue.
     pub over: Option<Over>,
@@ -292,8 +292,8 @@ impl<'a, S: Stream> Outbox<'a, S> {
         queue.is_empty() || queue.room(self.queue_size) >= bytes
     }
 
-    /// Bytes that may still be held for the user of client `to`; where that is more than its queue
-    /// could take, perhaps less than all.
+    /// Bytes that may still be held for the user of client `to`. May be less than that where it is more
+    /// than the queue could take anyway: that spares a look at the user.
     #[must_use]
     pub fn quota(&self, to: usize) -> usize {
         let ample = self.limits.ample();
@@ -310,7 +310,7 @@ impl<'a, S: Stream> Outbox<'a, S> {
         self.queue_room(to).min(self.quota(to))
     }
 
-    /// `bytes` of what waits with the sender are about to leave it.
+    /// `bytes` of the sender's input are about to leave it.
     fn draw_credit(&mut self, from: &Sender, bytes: usize) {
         let drawn = bytes.min(self.credit);
         if drawn > 0 {

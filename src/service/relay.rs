@@ -1,13 +1,14 @@
 //! relay: every message goes to all other clients of the socket, in one order that all see.
 //!
-//! What clients send in a turn gathers in a log, and is given out at the end of the turn or when the
-//! log is full: each receiver gets one write of the log less what it sent itself. What the kernel
-//! does not take of it waits in the receiver's queue, so the log never grows beyond what the fullest
-//! queue has room for. Where there is none, `slow-client` decides: senders wait in a line until those
-//! who hold them up have read half of their queues; or those who hold up are closed; or, message by
-//! message, who has no room goes without, and is told of the gap where messages are stamped. Nobody is
-//! closed or goes without who had no chance to read: once a log was full, the senders that are left
-//! wait for the next turn, and what waits for a receiver is written again before it is judged.
+//! What clients send in a turn gathers in a log. It is given out at the end of the turn, or when the log is
+//! full: each receiver gets one write of the log less what it sent itself. What the kernel does not take
+//! waits in the receiver's queue, so the log never grows beyond the room in the fullest queue.
+//!
+//! Where that queue is full, `slow-client` decides. `wait`: senders wait until the receivers that hold them
+//! up have read half of their queues. `disconnect`: these receivers are closed. `drop`: each message is
+//! dropped for the receivers that have no room for it, and they are told of the gap where messages are
+//! stamped. No receiver loses anything before it had a chance to read: once a log was full, the senders that
+//! are left wait for the next turn, and what waits for a receiver is written again before it is judged.
 
 mod log;
 mod stamp;
@@ -44,15 +45,16 @@ pub struct Relay {
     users: HashMap<u32, usize>,
     /// The messages of this turn.
     log: Log,
-    /// Bytes that the log may have; of no meaning while it is empty.
+    /// Bytes that the log may have. Found anew when something comes into an empty log.
     room: usize,
-    /// The only sender in the log. It gets none of that itself, so its own queue does not matter.
-    sole: Option<usize>,
+    /// Set while one client sent all that the log has: it gets nothing of that, so its own queue needs no
+    /// room.
+    only_sender: Option<usize>,
     /// The log was full in this turn: more is taken in the next one.
-    rests: bool,
-    /// Receivers for whom senders wait.
+    is_paused: bool,
+    /// How many receivers senders wait for.
     holding_up: usize,
-    /// The room in its queue at which a receiver no longer does.
+    /// A receiver holds up nobody once its queue has room for so many bytes.
     enough: usize,
 }
 
@@ -83,8 +85,8 @@ impl Relay {
             users: HashMap::new(),
             log: Log::default(),
             room: 0,
-            sole: None,
-            rests: false,
+            only_sender: None,
+            is_paused: false,
             holding_up: 0,
             enough: 0,
         }
@@ -177,7 +179,7 @@ impl Relay {
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took. Under `wait` it may
-    /// take a part; the sender then has to wait until the socket's line calls it.
+    /// take a part; the sender then waits until the socket's wait queue calls it.
     pub fn receive<S: Stream>(
         &mut self,
         from: &Sender,
@@ -194,7 +196,7 @@ impl Relay {
         // What a sender says is work for each receiver. One message may always be.
         let mut share = FANOUT / self.members.len();
         loop {
-            if self.rests {
+            if self.is_paused {
                 return taken;
             }
             let room = self.room(from.key, out);
@@ -217,7 +219,7 @@ impl Relay {
             }
             if !self.log.is_empty() {
                 self.give_out(out);
-                self.rests = self.slow_client != SlowClient::Wait;
+                self.is_paused = self.slow_client != SlowClient::Wait;
                 continue;
             }
             let needed = self.next(from, batch, taken, out);
@@ -234,8 +236,8 @@ impl Relay {
                 }
                 SlowClient::Drop => {}
             }
-            // No queue is in the way but a quota: one message, of which the kernel will take what it
-            // can, and there is room that no input may use.
+            // A quota is in the way, and no queue. One message is taken all the same: the kernel takes what it
+            // can of it, and for the rest there is the part of the quota that no input may use.
             taken = self.take(from, batch, taken, needed, out);
             share = share.saturating_sub(self.count(0, out));
             if taken == batch.bytes.len() {
@@ -313,7 +315,7 @@ impl Relay {
     /// Bytes that the log may still grow by what client `from` says.
     fn room<S: Stream>(&mut self, from: usize, out: &Outbox<'_, S>) -> usize {
         if self.log.is_empty() {
-            self.sole = Some(from);
+            self.only_sender = Some(from);
             self.room = out.queue_size;
             if self.slow_client != SlowClient::Drop {
                 let others = self.members.iter().filter(|member| member.key != from);
@@ -322,19 +324,19 @@ impl Relay {
                 let quota = out.limits.room_each(&self.users, self.members.len()) / 2;
                 self.room = quota.min(queues.unwrap_or(out.queue_size));
             }
-        } else if let Some(sole) = self.sole
-            && sole != from
+        } else if let Some(only_sender) = self.only_sender
+            && only_sender != from
         {
-            self.sole = None;
-            if self.slow_client != SlowClient::Drop && out.clients.contains(sole) {
-                self.room = self.room.min(out.queue_room(sole));
+            self.only_sender = None;
+            if self.slow_client != SlowClient::Drop && out.clients.contains(only_sender) {
+                self.room = self.room.min(out.queue_room(only_sender));
             }
         }
         self.room.saturating_sub(self.log.len())
     }
 
-    /// Notes who holds up client `from`, whose next message takes `needed` bytes; whether anybody
-    /// does.
+    /// Notes which receivers hold up client `from`, whose next message takes `needed` bytes. Returns
+    /// whether there are any.
     fn hold_up<S: Stream>(&mut self, from: usize, needed: usize, out: &mut Outbox<'_, S>) -> bool {
         let members = self.members.len();
         let quota = out.limits.room_each(&self.users, members) / 2 < needed
@@ -359,7 +361,7 @@ impl Relay {
         self.holding_up > usize::from(out.clients[from].holds_up)
     }
 
-    /// Whether `client`, which holds up senders, has read enough; it then no longer does.
+    /// `client`, which holds up senders, no longer does if it has read enough.
     pub fn relieve<S: Stream>(&mut self, client: &mut Connection<S>, queue_size: usize) {
         if client.queue.room(queue_size) >= self.enough {
             client.holds_up = false;
@@ -376,7 +378,7 @@ impl Relay {
         touched: &mut Vec<usize>,
     ) -> bool {
         if self.holding_up == 0 {
-            return !self.rests;
+            return !self.is_paused;
         }
         if is_alone {
             let mut release = |key: usize| {
@@ -391,7 +393,7 @@ impl Relay {
                 None => self.members.iter().for_each(|member| release(member.key)),
             }
         }
-        // What the first does not read itself, others sent.
+        // The first may hold up others, but not itself.
         self.holding_up == usize::from(first.is_some_and(|key| clients[key].holds_up))
     }
 
@@ -434,7 +436,7 @@ impl Relay {
     /// Whether the end of the turn brings something.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.rests || !self.log.is_empty()
+        self.is_paused || !self.log.is_empty()
     }
 
     /// Gives out what was said in this turn.
@@ -442,7 +444,7 @@ impl Relay {
         if !self.log.is_empty() {
             self.give_out(out);
         }
-        self.rests = false;
+        self.is_paused = false;
     }
 
     /// Gives every client what the others said.

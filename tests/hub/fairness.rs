@@ -120,7 +120,7 @@ fn turns_are_short_while_somebody_waits_to_be_let_in() {
     flooders(&mut world, 1000, 100);
     for (waits, is_short) in [(true, true), (false, false), (true, true)] {
         let before = world.counters().messages;
-        world.hub.expect(waits);
+        world.hub.expect_clients(waits);
         world.events_before_turn();
         world.turn();
         let taken = world.counters().messages - before;
@@ -209,7 +209,7 @@ fn who_is_called_for_room_goes_before_the_ready_of_its_user() {
     let _first = flooders(&mut world, 1000, 1);
     world.settle();
     let _others = flooders(&mut world, 1000, 100);
-    world.hub.expect(true);
+    world.hub.expect_clients(true);
     world.events_before_turn();
     let before = world.records[0].len();
     assert_ne!(world.written(0), 0);
@@ -234,7 +234,7 @@ fn a_message_that_is_larger_than_a_turn_is_the_last_in_it() {
         for client in &clients[..8] {
             client.send(&long);
         }
-        world.hub.expect(true);
+        world.hub.expect_clients(true);
         for _ in 0..1000 {
             let before = world.counters().messages;
             world.events_before_turn();
