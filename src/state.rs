@@ -44,8 +44,9 @@ pub struct State {
     pub sockets: Vec<Socket>,
     /// All clients.
     pub clients: Vec<Client>,
-    /// Places in `clients` of those that await a quota, in their order.
-    pub starved: Vec<usize>,
+    /// Places in `clients` of those that wait for a quota, in their order.
+    #[serde(rename = "starved")]
+    pub quota_queue: Vec<usize>,
 }
 
 /// One socket.
@@ -142,9 +143,9 @@ pub struct Client {
     /// It gets what others send.
     #[serde(default, skip_serializing_if = "is_not")]
     pub receiver: bool,
-    /// It was a receiver, and takes nothing more.
-    #[serde(default, skip_serializing_if = "is_not")]
-    pub deaf: bool,
+    /// It was a receiver and reads no more: writing to it failed.
+    #[serde(rename = "deaf", default, skip_serializing_if = "is_not")]
+    pub write_shut: bool,
     /// Senders wait for it to read.
     #[serde(default, skip_serializing_if = "is_not")]
     pub holds_up: bool,
@@ -403,7 +404,7 @@ mod tests {
                 },
                 silent: Duration::from_nanos(1_000_000_001),
                 receiver: true,
-                deaf: false,
+                write_shut: false,
                 holds_up: false,
                 ending: Some(Ending::MessageTooLong(5)),
                 full: None,
@@ -411,7 +412,7 @@ mod tests {
                 queue,
                 gap: Some(Box::default()),
             }],
-            starved: vec![0],
+            quota_queue: vec![0],
         }
     }
 

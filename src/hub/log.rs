@@ -32,7 +32,7 @@ pub enum Kind {
     Dropped,
     Truncated,
     Stalled,
-    Starved,
+    AwaitsQuota,
     Oversized,
     Announced,
     Nobody,
@@ -60,7 +60,7 @@ const KINDS: [(Kind, &str); 18] = [
         "messages of which only the first part is kept",
     ),
     (Kind::Stalled, "clients that held up the others"),
-    (Kind::Starved, "clients that waited for room"),
+    (Kind::AwaitsQuota, "clients that waited for room"),
     (Kind::Oversized, "messages refused as too long"),
     (
         Kind::Announced,
@@ -283,7 +283,7 @@ impl Socket {
     pub(super) fn waits_for_quota<S>(&mut self, client: &Connection<S>, over: Over, now: Instant) {
         let Connection { id, peer, .. } = client;
         let Over { key, limit } = over;
-        self.write(Kind::Starved, 1, now, |socket| {
+        self.write(Kind::AwaitsQuota, 1, now, |socket| {
             let (name, timeout) = (&socket.name, socket.rules.slow_timeout);
             format!(
                 "client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"

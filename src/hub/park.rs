@@ -64,7 +64,7 @@ impl<S: Stream> Hub<S> {
         }
         let state = State {
             ids: self.ids,
-            starved: self.quota_queue.into_iter().filter_map(place).collect(),
+            quota_queue: self.quota_queue.into_iter().filter_map(place).collect(),
             sockets,
             clients,
             ..State::default()
@@ -110,14 +110,14 @@ impl<S: Stream> Hub<S> {
             }
         }
         let key = |place: usize| keys.get(place).copied().flatten();
-        for key in state.starved.into_iter().filter_map(key) {
-            hub.wait(key, Some(Awaits::Quota), false);
+        for key in state.quota_queue.into_iter().filter_map(key) {
+            hub.wait(key, Awaits::Quota, false);
         }
         for (number, parked) in state.sockets.into_iter().enumerate() {
             for key in parked.wait_queue.into_iter().filter_map(key) {
                 let client = &hub.clients[key];
                 if client.is_blocked() && client.socket as usize == number {
-                    hub.wait(key, Some(Awaits::Room), false);
+                    hub.wait(key, Awaits::Room, false);
                 }
             }
             let Some(socket) = hub.sockets.get_mut(number) else {
@@ -173,7 +173,7 @@ impl<S> Connection<S> {
             peer: self.peer,
             silent: age(self.active),
             receiver: self.receiver,
-            deaf: self.is_write_shut,
+            write_shut: self.is_write_shut,
             holds_up: self.holds_up,
             ending: self.ending.and_then(|reason| match reason {
                 Close::Done => Some(Ending::Done),
@@ -203,7 +203,7 @@ impl<S: Stream> Connection<S> {
         Connection {
             watched: Watch::default(),
             receiver: parked.receiver,
-            is_write_shut: parked.deaf,
+            is_write_shut: parked.write_shut,
             holds_up: parked.holds_up,
             ending: parked.ending.map(|ending| match ending {
                 Ending::Done => Close::Done,
@@ -305,7 +305,7 @@ fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static s
     }
     let mut placed = vec![false; streams];
     let lines = state.sockets.iter().flat_map(|socket| &socket.wait_queue);
-    for &place in state.starved.iter().chain(lines) {
+    for &place in state.quota_queue.iter().chain(lines) {
         match placed.get_mut(place) {
             Some(placed @ false) => *placed = true,
             _ => return Err("a client waits in two places, or is none"),

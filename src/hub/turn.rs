@@ -86,7 +86,7 @@ impl<S: Stream> Hub<S> {
         if self.limits.ample_for_input() < room {
             room = room.min(self.limits.input_room(client.peer.uid));
             if room < socket.least_held() {
-                self.wait(key, Some(Awaits::Quota), false);
+                self.wait(key, Awaits::Quota, false);
                 return Ok(());
             }
             room = room.max(socket.rules.packet);
@@ -296,7 +296,9 @@ impl<S: Stream> Hub<S> {
         if taken.dropped > 0 {
             self.effects.dropped.push((key, taken.dropped));
         }
-        self.wait(key, taken.awaits, taken.messages > 0);
+        if let Some(awaits) = taken.awaits {
+            self.wait(key, awaits, taken.messages > 0);
+        }
         let client = &mut self.clients[key];
         if !input.is_clear() {
             client.input = Some(Box::new(input));

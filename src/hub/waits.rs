@@ -105,17 +105,16 @@ impl WaitQueue {
 
 impl<S: Stream> Hub<S> {
     /// Client `key` waits from now on. `took`: some of its messages were taken before.
-    pub(super) fn wait(&mut self, key: usize, awaits: Option<Awaits>, took: bool) {
+    pub(super) fn wait(&mut self, key: usize, awaits: Awaits, took: bool) {
         let client = &mut self.clients[key];
-        client.awaits = awaits;
+        client.awaits = Some(awaits);
         match awaits {
-            Some(Awaits::Room) => {
+            Awaits::Room => {
                 let socket = &mut self.sockets[client.socket as usize];
                 socket.wait_queue.wait(client.user, key, took);
             }
-            Some(Awaits::Quota) => self.quota_queue.push_back(key),
-            Some(Awaits::Turn) => self.ready.list(client, key),
-            None => {}
+            Awaits::Quota => self.quota_queue.push_back(key),
+            Awaits::Turn => self.ready.list(client, key),
         }
     }
 
@@ -135,11 +134,9 @@ impl<S: Stream> Hub<S> {
     pub(super) fn call(&mut self, socket: usize, now: Now) {
         let socket = &mut self.sockets[socket];
         let queue = &mut socket.wait_queue;
-        let (first, is_alone) = (queue.first(), queue.is_first_alone());
+        let first = || (queue.first(), queue.is_first_alone());
         let touched = &mut self.effects.touched;
-        if socket
-            .service
-            .frees(first, is_alone, &mut self.clients, touched)
+        if socket.service.frees(first, &mut self.clients, touched)
             && socket.record.as_ref().is_none_or(Record::has_room)
             && let Some(key) = queue.call()
         {

@@ -135,17 +135,17 @@ impl Service {
         }
     }
 
-    /// Whether no receiver holds up client `first`, whose turn is next among those who wait. Who holds up
-    /// nobody any more is added to `touched`. `is_alone`: nobody else waits.
+    /// Whether no receiver holds up the client whose turn is next among those who wait. `first` says
+    /// which that is, if any waits, and whether nobody else waits. Receivers that hold up nobody any more are
+    /// added to `touched`.
     pub fn frees<S: Stream>(
         &mut self,
-        first: Option<usize>,
-        is_alone: bool,
+        first: impl FnOnce() -> (Option<usize>, bool),
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         match self {
-            Service::Relay(relay) => relay.frees(first, is_alone, clients, touched),
+            Service::Relay(relay) => relay.frees(first, clients, touched),
             Service::Echo | Service::Collect => true,
         }
     }
@@ -340,15 +340,29 @@ impl<'a, S: Stream> Outbox<'a, S> {
     pub fn offer(&mut self, to: usize, slices: &[IoSlice<'_>]) -> Result<bool, Close> {
         let client = &mut self.clients[to];
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut written = 0;
-        let alone = client.queue.is_empty();
-        if alone {
-            written = client.write(slices, self.now.instant)?;
-        }
-        let rest = bytes - written;
-        if rest == 0 {
+        let written = if client.queue.is_empty() {
+            client.write(slices, self.now.instant)?
+        } else {
+            0
+        };
+        if written == bytes {
             return Ok(true);
         }
+        self.queue(to, slices, written)
+    }
+
+    /// Lets `slices` wait for client `to`, but for the first `written` bytes; false where there is no room.
+    #[inline(never)]
+    fn queue(
+        &mut self,
+        to: usize,
+        slices: &[IoSlice<'_>],
+        mut written: usize,
+    ) -> Result<bool, Close> {
+        let client = &mut self.clients[to];
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let alone = client.queue.is_empty();
+        let rest = bytes - written;
         let room = if alone && bytes > self.queue_size {
             self.quota(to)
         } else {

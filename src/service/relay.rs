@@ -369,17 +369,17 @@ impl Relay {
         }
     }
 
-    /// Whether no receiver holds up client `first`, as `Service::frees` has it.
+    /// Whether no receiver holds up the next one of those who wait, as `Service::frees` has it.
     pub fn frees<S: Stream>(
         &mut self,
-        first: Option<usize>,
-        is_alone: bool,
+        first: impl FnOnce() -> (Option<usize>, bool),
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         if self.holding_up == 0 {
             return !self.is_paused;
         }
+        let (first, is_alone) = first();
         if is_alone {
             let mut release = |key: usize| {
                 if mem::take(&mut clients[key].holds_up) {
