@@ -105,6 +105,7 @@ macro_rules! keys {
                     meaning: $meaning,
                 },
                 read: |table, value, $places| {
+                    // Most forms need none.
                     let _ = $places;
                     table.$field = $form(value $(, $bound)?)?;
                     Ok(())
