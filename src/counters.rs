@@ -4,40 +4,55 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What happened on a socket since the start, of this process or of the one whose clients it took over.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counters {
+/// Defines each counter once.
+macro_rules! counters {
+    ($($(#[doc = $meaning:literal])+ $name:ident,)+) => {
+        /// What happened on a socket since the start, of this process or of the one whose clients it took over.
+        #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Counters {
+            $($(#[doc = $meaning])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            fn each(&mut self) -> impl Iterator<Item = &mut u64> {
+                [$(&mut self.$name),+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
     /// Clients that came in.
-    pub clients: u64,
+    clients,
     /// Clients, or datagrams, that an access list or a limit kept out, or that have no sender.
-    pub refused: u64,
+    refused,
     /// Clients that were closed for what they did or did not do.
-    pub closed: u64,
+    closed,
     /// Messages that the service took.
-    pub messages: u64,
+    messages,
     /// Their bytes, in wire form; of packets what they hold.
-    pub bytes: u64,
+    bytes,
     /// Messages of which only the first part was taken.
-    pub truncated: u64,
+    truncated,
     /// Messages refused because they were too long, their senders closed or not.
-    pub oversized: u64,
+    oversized,
     /// Messages dropped for a slow client.
-    pub dropped: u64,
+    dropped,
     /// Datagrams with nobody to answer to: their senders have no address.
-    pub unbound: u64,
+    unbound,
     /// Datagrams whose senders' addresses could not be written to.
-    pub unreachable: u64,
+    unreachable,
     /// Datagrams whose senders' abstract addresses may be somebody else's.
-    pub unproven: u64,
+    unproven,
     /// Whole messages that were read and had not been taken when their senders ended.
-    pub untaken: u64,
+    untaken,
     /// Unfinished messages that ended with their senders.
-    pub unfinished: u64,
+    unfinished,
     /// Bytes that clients had sent and nobody read, at their end.
-    pub unread: u64,
+    unread,
     /// Bytes that clients were owed and did not take, at their end; each packet with 4 of its length.
-    pub undelivered: u64,
+    undelivered,
 }
 
 /// More than anything can be counted to.
@@ -47,51 +62,14 @@ impl Counters {
     /// Whether they can be counted on from.
     #[must_use]
     pub fn are_sound(mut self) -> bool {
-        self.each().into_iter().all(|count| *count < UNCOUNTABLE)
+        self.each().all(|count| *count < UNCOUNTABLE)
     }
 
     /// Adds what happened on another socket.
     pub fn add(&mut self, mut other: Counters) {
-        for (count, more) in self.each().into_iter().zip(other.each()) {
+        for (count, more) in self.each().zip(other.each()) {
             *count += *more;
         }
-    }
-
-    fn each(&mut self) -> [&mut u64; 15] {
-        let Counters {
-            clients,
-            refused,
-            closed,
-            messages,
-            bytes,
-            truncated,
-            oversized,
-            dropped,
-            unbound,
-            unreachable,
-            unproven,
-            untaken,
-            unfinished,
-            unread,
-            undelivered,
-        } = self;
-        [
-            clients,
-            refused,
-            closed,
-            messages,
-            bytes,
-            truncated,
-            oversized,
-            dropped,
-            unbound,
-            unreachable,
-            unproven,
-            untaken,
-            unfinished,
-            unread,
-            undelivered,
-        ]
     }
 }
 
