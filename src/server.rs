@@ -182,37 +182,12 @@ impl Server {
             wall: SystemTime::now(),
         };
         loop {
-            let watched = self.places.watch(&self.hub, self.poll.registry());
-            watched.map_err(Faults::system("watching a datagram socket"))?;
-            let timeout = self.timeout(now)?;
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Err(Faults::system("waiting for events")(error).into());
-            }
+            self.wait(&mut events, now)?;
             now.instant = Instant::now();
             if self.tells_time {
                 now.wall = SystemTime::now();
             }
-            let mut is_due = false;
-            for event in &events {
-                match event.token() {
-                    SIGNALS => self.take_signals(now),
-                    WAKER => {}
-                    TIMER => {
-                        is_due = true;
-                        self.timer.expired();
-                    }
-                    Token(token) if token >= CLIENTS => {
-                        self.stale = true;
-                        self.hub.event(token - CLIENTS, meaning(event));
-                    }
-                    Token(token) => {
-                        self.stale = true;
-                        self.places.event(token - SOCKETS, &mut self.hub);
-                    }
-                }
-            }
+            let is_due = self.take(&events, now);
             let came = self.look_around(&events, now);
             let registry = self.poll.registry();
             let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
@@ -244,6 +219,43 @@ impl Server {
                 return Ok(Ended::Reload(Box::new(self)));
             }
         }
+    }
+
+    /// Waits for events, or for the next deadline, seen from the turn that has ended.
+    fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Fatal> {
+        let watched = self.places.watch(&self.hub, self.poll.registry());
+        watched.map_err(Faults::system("watching a datagram socket"))?;
+        let timeout = self.timeout(now)?;
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(Faults::system("waiting for events")(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes what events say; whether a deadline is over.
+    fn take(&mut self, events: &Events, now: Now) -> bool {
+        let mut is_due = false;
+        for event in events {
+            match event.token() {
+                SIGNALS => self.take_signals(now),
+                WAKER => {}
+                TIMER => {
+                    is_due = true;
+                    self.timer.expired();
+                }
+                Token(token) if token >= CLIENTS => {
+                    self.stale = true;
+                    self.hub.event(token - CLIENTS, meaning(event));
+                }
+                Token(token) => {
+                    self.stale = true;
+                    self.places.event(token - SOCKETS, &mut self.hub);
+                }
+            }
+        }
+        is_due
     }
 
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an

@@ -190,8 +190,7 @@ impl Replies {
     pub fn send(
         &mut self,
         datagram_socket: &mut dyn Datagrams,
-        to: &Sender,
-        bytes: &[u8],
+        (to, bytes): (&Sender, &[u8]),
         queue_size: usize,
         limits: &mut Limits,
         now: Instant,

@@ -469,8 +469,7 @@ impl Desk<'_> {
         }
         match replies.send(
             &mut **datagram_socket,
-            to,
-            bytes,
+            (to, bytes),
             socket.rules.queue_size,
             self.limits,
             now,
