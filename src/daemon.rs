@@ -29,7 +29,7 @@ use crate::{
     server::{self, Ended, Server},
     systemd::{self, Inherited, Passed},
 };
-use apply::Before;
+use apply::Current;
 
 /// How long a failed start stays up where the manager holds the sockets. A client that waits there
 /// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
@@ -206,15 +206,15 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let hub = Hub::new(Vec::new(), limits::limits(config));
     let mut server = serve(hub, signals)?;
-    let before = Before {
+    let before = Current {
         server: &server,
         sockets: &[],
-        left: &[],
+        left_to_manager: &[],
     };
     let tolerate = |fault| records::tolerate(config, fault);
-    let step = apply::plan(before, config, Some(passed), &tolerate)?;
-    let lines = step.put(&mut server);
-    apply::follow_up(&mut server, config, lines, &managed);
+    let change = apply::plan(before, config, Some(passed), &tolerate)?;
+    let lines = change.put(&mut server);
+    apply::follow_up_start(&mut server, config, lines, &managed);
     Ok(server)
 }
 

@@ -1,9 +1,9 @@
-//! A file comes into force: at a start over nothing, at a restart over what was restored, at a reload over
+//! Puts a file into force: at a start over nothing, at a restart over what was restored, at a reload over
 //! what is served.
 //!
-//! In this order: who may enter, the records, the sockets (those that are bound, then the modes and owners of
-//! those that stay), the event loop's part. All of that is undone by being dropped. Then `Step::put`, which
-//! cannot fail; a restart commits before it, and owns what it took over.
+//! `plan` prepares, in this order: who may enter, the records, the sockets (first those that are bound, then
+//! the modes and owners of those that stay), the event loop's part. Dropping the result undoes all of it.
+//! `Change::put` does the rest and cannot fail; a restart commits before it, and owns what it took over.
 
 use ::log::{Level, log};
 
@@ -27,29 +27,29 @@ use crate::{
     users,
 };
 
-/// What there is before.
+/// What is in force before.
 #[derive(Clone, Copy)]
-pub(super) struct Before<'a> {
+pub(super) struct Current<'a> {
     pub(super) server: &'a Server,
     /// The sockets of the file that is in force.
     pub(super) sockets: &'a [config::Socket],
-    /// Those of them that only the manager has.
-    pub(super) left: &'a [String],
+    /// The names of those that the process before has left to the manager alone.
+    pub(super) left_to_manager: &'a [String],
 }
 
 /// Lines for the log.
 pub(super) type Lines = Vec<(Level, String)>;
 
-/// What is to be put into force.
-pub(super) struct Step {
+/// What a file changes, prepared.
+pub(super) struct Change {
     prepared: Prepared,
-    /// The numbers of the sockets that end: nobody is to wait there.
+    /// The numbers of the sockets that end: nobody can connect there any more.
     ended: Vec<usize>,
     lines: Lines,
 }
 
-impl Step {
-    /// Returns what is to be said of it.
+impl Change {
+    /// Puts it into force; returns what the log is to say of it.
     pub(super) fn put(self, server: &mut Server) -> Lines {
         server.disown(&self.ended);
         server.put(self.prepared);
@@ -57,15 +57,14 @@ impl Step {
     }
 }
 
-/// Makes ready what `config` changes. `passed`: by the manager to this process; `None` where it has what it
-/// had before. `tolerate` says whether a socket is to be had whose record cannot be
-/// written.
+/// Prepares what `config` changes. `passed`: what the manager passed to this process; `None` at a reload.
+/// `tolerate` decides about a socket whose record cannot be written.
 pub(super) fn plan(
-    before: Before<'_>,
+    before: Current<'_>,
     config: &Config,
     passed: Option<Vec<Inherited>>,
     tolerate: Tolerate<'_>,
-) -> Result<Step, Faults> {
+) -> Result<Change, Faults> {
     let mut sockets = Sockets::new(before, config, passed)?;
     let access = config.sockets.iter().map(|of| users::access(of, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
@@ -85,35 +84,40 @@ pub(super) fn plan(
         exit_on_idle: config.daemon.exit_on_idle,
         config: config.to_toml(),
     })?;
-    Ok(Step {
+    Ok(Change {
         prepared,
         ended: sockets.ended(),
         lines: sockets.lines,
     })
 }
 
-/// Says what was put into force by a new process, to which the manager has passed the sockets with these
-/// cookies.
-pub(super) fn follow_up(server: &mut Server, config: &Config, lines: Lines, managed: &[u64]) {
+/// Logs what was put into force, and leaves it for the next check.
+pub(super) fn follow_up(server: &Server, config: &Config, lines: Lines) {
     for (level, line) in lines {
         log!(level, "{line}");
-    }
-    // What udsd binds goes with it, and nobody would start it again for those who come there. Not a fault of
-    // the file where the units are only behind it: the others are to be served.
-    if server.has_unmanaged(managed) && server.stay() {
-        note_staying();
     }
     note_abstract(server, config);
     in_force::write(is_managed(server, &config.sockets).then_some(config));
 }
 
-/// Where clients come from.
+/// The same in a new process, to which the manager has passed the sockets with the cookies `managed`.
+pub(super) fn follow_up_start(server: &mut Server, config: &Config, lines: Lines, managed: &[u64]) {
+    follow_up(server, config, lines);
+    // A socket that udsd binds goes with it: nobody would start udsd again for clients that come there. The file
+    // is not at fault where only the units are behind it, so the others are served.
+    if server.has_unmanaged(managed) && server.stay() {
+        note_staying();
+    }
+}
+
+/// The sockets of the file, and what becomes of each.
 struct Sockets<'a> {
-    before: Before<'a>,
+    before: Current<'a>,
     config: &'a Config,
-    /// One that cannot be had costs only itself: at a start and a restart beside sockets of the manager, which
-    /// must not go for want of another. A reload changes all or nothing.
-    is_lenient: bool,
+    is_reload: bool,
+    /// The manager passed some socket, now or before. At a start and a restart, one that cannot be had then
+    /// costs only itself: the manager's own must not go for want of another. A reload changes all or nothing.
+    is_managed: bool,
     /// In the order of the file: what is present, what was passed, and that itself.
     all: Vec<(Present, Passed, Option<Inherited>)>,
     /// The cookies of those that serve from now on.
@@ -123,11 +127,11 @@ struct Sockets<'a> {
 
 impl<'a> Sockets<'a> {
     fn new(
-        before: Before<'a>,
+        before: Current<'a>,
         config: &'a Config,
         passed: Option<Vec<Inherited>>,
     ) -> Result<Self, Faults> {
-        let is_asked = passed.is_some();
+        let is_reload = passed.is_none();
         let passed = passed.unwrap_or_default();
         let cookies = passed.iter().filter_map(|of| of.cookie().ok()).collect();
         let is_managed = !passed.is_empty() || is_managed(before.server, before.sockets);
@@ -142,29 +146,36 @@ impl<'a> Sockets<'a> {
             let passed = match &of {
                 Some(of) if there.is_some() && there == of.cookie().ok() => Passed::Same,
                 Some(_) => Passed::Another,
-                None if !is_asked && present == Present::Inherited => Passed::Same,
+                None if is_reload && present == Present::Inherited => Passed::Same,
                 None => Passed::Nothing,
             };
             (present, passed, of)
         });
-        Ok(Sockets {
+        let all = all.collect();
+        let mut sockets = Sockets {
             before,
             config,
-            is_lenient: is_managed && is_asked,
-            all: all.collect(),
+            is_reload,
+            is_managed,
+            all,
             serving: cookies,
             lines: Vec::new(),
-        })
+        };
+        let is_gone = |old: &&config::Socket| named(&config.sockets, &old.name).is_none();
+        for old in before.sockets.iter().filter(is_gone) {
+            sockets.say(Level::Info, old, "removed");
+        }
+        Ok(sockets)
     }
 
-    /// Those that stay come last: others may notice a new mode.
+    /// Those that stay come last: other processes may notice a new mode.
     fn make_ready(&mut self) -> Result<Vec<PlannedEndpoint>, Faults> {
         let mut ready: Vec<Option<PlannedEndpoint>> = Vec::new();
         ready.resize_with(self.all.len(), || None);
         for stays in [false, true] {
             for (i, ready) in ready.iter_mut().enumerate() {
                 let (present, passed, _) = self.all[i];
-                let decision = decide(true, present, passed);
+                let decision = decide(present, passed);
                 if (decision == Decision::Keep) == stays {
                     *ready = Some(self.make_one_ready(i, decision)?);
                 }
@@ -184,12 +195,12 @@ impl<'a> Sockets<'a> {
             (Decision::Bind | Decision::Move, _) => self.bind(new),
             (Decision::ServeOn, _) if present == Present::Renamed => self.rename(new),
             (Decision::Keep | Decision::ServeOn, _) => self.keep(new, new),
-            (Decision::Inherit | Decision::Leave | Decision::End, _) => Ok(PlannedEndpoint::None),
+            (Decision::Inherit | Decision::Leave, _) => Ok(PlannedEndpoint::None),
         };
         let mut decision = decision;
         let done = match done {
             Err(fault) if matches!(decision, Decision::Bind | Decision::Move) => {
-                decision = match decide_unbound(present, self.is_lenient) {
+                decision = match decide_unbound(present, self.is_managed && !self.is_reload) {
                     Some(decision) => decision,
                     None => return Err(fault),
                 };
@@ -204,9 +215,21 @@ impl<'a> Sockets<'a> {
                 done?
             }
         };
-        if let Some(how) = decision.served(passed, present) {
+        // At a reload of those that came or moved alone.
+        if let Some(how) = decision.served(passed, present)
+            && !(self.is_reload && matches!(done, PlannedEndpoint::Kept(_)))
+        {
             let (kind, service) = (new.kind, new.service);
-            self.say(Level::Info, new, &format!("{how}, {kind}, {service}"));
+            let old = named(self.before.sockets, &new.name);
+            let old = old.filter(|old| (&old.address, old.kind) != (&new.address, new.kind));
+            let instead = old.map_or(String::new(), |old| {
+                format!(", in place of {}, {}", endpoint::describe(old), old.kind)
+            });
+            self.say(
+                Level::Info,
+                new,
+                &format!("{how}, {kind}, {service}{instead}"),
+            );
         }
         Ok(done)
     }
@@ -221,7 +244,7 @@ impl<'a> Sockets<'a> {
         Ok(PlannedEndpoint::New(endpoint, datagram_socket))
     }
 
-    /// One of this process that stands in its place makes way.
+    /// A socket of this process that stands in the way ends.
     fn bind(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Faults> {
         let there = self.before.endpoints().find(|(_, there)| there.is_at(new));
         let endpoint = Endpoint::bind_over(there.map(|(_, there)| there), new, self.config)?;
@@ -235,7 +258,7 @@ impl<'a> Sockets<'a> {
         }
     }
 
-    /// The one that is there by the name of `new` stays, as `as_of` says.
+    /// The one that is present by the name of `new` stays, with the mode and owner of `as_of`.
     fn keep(
         &mut self,
         new: &config::Socket,
@@ -253,19 +276,13 @@ impl<'a> Sockets<'a> {
         Ok(PlannedEndpoint::Kept(adjustment))
     }
 
-    /// The numbers of those that end.
+    /// The numbers of the sockets that serve from now on under no name.
     fn ended(&self) -> Vec<usize> {
-        let ends = |there: &Endpoint| {
-            let serves = |cookie: u64| self.serving.contains(&cookie);
-            let passed = match there.cookie().is_ok_and(serves) {
-                true => Passed::Same,
-                false => Passed::Nothing,
-            };
-            decide(false, Present::Inherited, passed) == Decision::End
-        };
-        let all = self.before.endpoints().filter(|(_, there)| ends(there));
-        all.filter_map(|(old, _)| self.before.server.place(&old.name))
-            .collect()
+        let serves = |cookie: u64| self.serving.contains(&cookie);
+        let all = self.before.endpoints();
+        let ended = all.filter(|(_, there)| !there.cookie().is_ok_and(serves));
+        let places = ended.filter_map(|(old, _)| self.before.server.place(&old.name));
+        places.collect()
     }
 
     fn say_why(&mut self, new: &config::Socket, decision: Decision, present: Present) {
@@ -300,7 +317,7 @@ impl<'a> Sockets<'a> {
     }
 }
 
-impl<'a> Before<'a> {
+impl<'a> Current<'a> {
     /// The sockets that are served, with where their clients come from.
     fn endpoints(self) -> impl Iterator<Item = (&'a config::Socket, &'a Endpoint)> {
         let all = self.sockets.iter();
@@ -309,8 +326,8 @@ impl<'a> Before<'a> {
 
     fn present(self, new: &config::Socket, config: &Config) -> Present {
         let found = self.endpoints().find(|(old, _)| old.name == new.name);
-        // Another's place may be the one where it is.
-        let is_wanted = |there: &Endpoint| {
+        // The file may want another socket where this one is.
+        let is_in_the_way = |there: &Endpoint| {
             let mut others = config.sockets.iter().filter(|other| other.name != new.name);
             others.any(|other| there.is_at(other))
         };
@@ -319,17 +336,17 @@ impl<'a> Before<'a> {
                 true => Present::Inherited,
                 false => Present::OtherType,
             },
-            None if self.left.contains(&new.name) => Present::Left,
+            None if self.left_to_manager.contains(&new.name) => Present::LeftToManager,
             _ if self.renamed(new, config).is_some() => Present::Renamed,
             Some((_, there)) if there.stands_for(new) && there.is_reachable() => Present::InPlace,
             Some((old, there)) => Present::Elsewhere {
-                may_stay: old.kind == new.kind && !is_wanted(there),
+                may_stay: old.kind == new.kind && !is_in_the_way(there),
             },
             None => Present::Nothing,
         }
     }
 
-    /// The socket that only this process still has, and that has another name in the file.
+    /// The socket of the manager's that has `new`'s name in the file, and had another one before.
     fn renamed(self, new: &config::Socket, config: &Config) -> Option<&'a Endpoint> {
         let is_gone = |(old, _): &(&config::Socket, _)| named(&config.sockets, &old.name).is_none();
         let mut gone = self.endpoints().filter(is_gone).map(|(_, there)| there);

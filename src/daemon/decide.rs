@@ -1,36 +1,38 @@
-//! What becomes of each socket when a file comes into force: at a start, where nothing is present; at a
+//! What becomes of each socket of a file that comes into force: at a start, where nothing is present; at a
 //! restart, where all is restored first; at a reload.
 //!
-//! Decided from what the file wants, what this process has and what the manager passed, before a descriptor
-//! is touched. `apply` gathers the three, and does what was decided.
+//! `apply` gathers what this process has and what the manager passed, and does what is decided here, where no
+//! descriptor is touched. A socket that is present and that no socket of the file goes on with ends.
 
-/// What this process has of a socket.
+/// What this process has of a socket of the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Present {
     /// Nothing.
     Nothing,
     /// Nothing: the process before has left it to the manager alone.
-    Left,
+    LeftToManager,
     /// One that udsd bound, where the file wants it.
     InPlace,
-    /// One that udsd bound, where nobody finds it: the file wants it elsewhere or of another type, or its own
-    /// file is gone. `may_stay`: it is of the type that the file wants, and no other socket is to be there.
+    /// One that udsd bound, and that is not where clients look for it: the file wants it elsewhere or of another
+    /// type, or somebody removed its socket file. `may_stay`: it is of the type that the file wants, and the file
+    /// wants no other socket in its place.
     Elsewhere { may_stay: bool },
-    /// One that the manager passed once.
+    /// One that the manager passed to this process or to one before.
     Inherited,
-    /// The same, but the file wants another type.
+    /// One that the manager passed, and the file wants another type.
     OtherType,
-    /// The same, at the address that the file wants, under a name that the file no longer has.
+    /// One that the manager passed, at the address that the file wants, under a name that the file no longer
+    /// has.
     Renamed,
 }
 
-/// What the manager has passed of it.
+/// What the manager has passed for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Passed {
     Nothing,
     /// The socket that is present.
     Same,
-    /// One that this process does not have yet.
+    /// One that this process does not have, or has under another name.
     Another,
 }
 
@@ -39,36 +41,31 @@ pub(super) enum Passed {
 pub(super) enum Decision {
     /// udsd makes it.
     Bind,
-    /// The one that the manager passed serves from now on; who waits at another one comes in first.
+    /// The one that the manager passed serves from now on; clients that wait at the one before come in first.
     Inherit,
-    /// It serves as it does.
+    /// The one that is present stays.
     Keep,
-    /// udsd makes it where the file wants it; the one that is present makes way.
+    /// udsd makes it where the file wants it, and the one that is present ends.
     Move,
-    /// The one that is present serves on, although it is not, or no longer, as the file wants it.
+    /// The one that is present serves on until the units, or the administrator, make what the file wants.
     ServeOn,
-    /// It is not udsd's to make, or to end.
+    /// Nobody serves it: only the manager can make it.
     Leave,
-    /// Nobody can connect there any more.
-    End,
 }
 
-/// `is_wanted`: the file has a socket of that name.
-pub(super) fn decide(is_wanted: bool, present: Present, passed: Passed) -> Decision {
-    match (is_wanted, present, passed) {
-        (true, _, Passed::Another) => Decision::Inherit,
-        (true, _, Passed::Same) | (true, Present::InPlace, Passed::Nothing) => Decision::Keep,
-        (true, Present::Nothing, Passed::Nothing) => Decision::Bind,
-        (true, Present::Elsewhere { .. }, Passed::Nothing) => Decision::Move,
-        (true, Present::Inherited | Present::Renamed, Passed::Nothing) => Decision::ServeOn,
-        (true, Present::Left | Present::OtherType, Passed::Nothing) => Decision::Leave,
-        (false, _, Passed::Same) => Decision::Leave,
-        (false, ..) => Decision::End,
+pub(super) fn decide(present: Present, passed: Passed) -> Decision {
+    match (present, passed) {
+        (_, Passed::Another) => Decision::Inherit,
+        (_, Passed::Same) | (Present::InPlace, Passed::Nothing) => Decision::Keep,
+        (Present::Nothing, Passed::Nothing) => Decision::Bind,
+        (Present::Elsewhere { .. }, Passed::Nothing) => Decision::Move,
+        (Present::Inherited | Present::Renamed, Passed::Nothing) => Decision::ServeOn,
+        (Present::LeftToManager | Present::OtherType, Passed::Nothing) => Decision::Leave,
     }
 }
 
-/// What becomes of one that cannot be bound; `None`: the file is not put into force. `is_lenient`: one that
-/// cannot be had costs only itself.
+/// What becomes of a socket that cannot be bound. `None`: the file does not come into force. `is_lenient`: the
+/// other sockets come into force without it.
 pub(super) fn decide_unbound(present: Present, is_lenient: bool) -> Option<Decision> {
     match present {
         _ if !is_lenient => None,
@@ -78,7 +75,7 @@ pub(super) fn decide_unbound(present: Present, is_lenient: bool) -> Option<Decis
 }
 
 impl Decision {
-    /// The log's word for where clients come from; `None` where none come.
+    /// The log's word for the socket that clients connect to; `None` where there is none.
     pub(super) fn served(self, passed: Passed, present: Present) -> Option<&'static str> {
         match self {
             Decision::Keep if passed == Passed::Nothing && present == Present::InPlace => {
@@ -87,14 +84,14 @@ impl Decision {
             Decision::Bind | Decision::Move => Some("bound"),
             Decision::Inherit | Decision::Keep => Some("inherited"),
             Decision::ServeOn => Some("kept"),
-            Decision::Leave | Decision::End => None,
+            Decision::Leave => None,
         }
     }
 
-    /// Why it is not as the file wants it, where only the units can mend that.
+    /// Why the socket is not as the file wants it, where only its unit can mend that.
     pub(super) fn why(self, present: Present) -> Option<&'static str> {
         match (self, present) {
-            (Decision::ServeOn, _) | (Decision::Leave, Present::Left) => {
+            (Decision::ServeOn, _) | (Decision::Leave, Present::LeftToManager) => {
                 Some("the service manager no longer has it")
             }
             (Decision::Leave, Present::OtherType) => {
@@ -109,7 +106,7 @@ impl Decision {
 mod tests {
     use super::{
         Passed::{Another, Nothing as NotPassed, Same},
-        Present::{Elsewhere, InPlace, Inherited, Left, Nothing, OtherType, Renamed},
+        Present::{Elsewhere, InPlace, Inherited, LeftToManager, Nothing, OtherType, Renamed},
         *,
     };
 
@@ -118,49 +115,53 @@ mod tests {
 
     /// Every combination that can be, a sentence each.
     #[rustfmt::skip] // a table
-    const TABLE: &[(bool, Present, Passed, Decision, &str)] = &[
-        (true, Nothing, NotPassed, Decision::Bind, "A new socket is bound."),
-        (true, Nothing, Another, Decision::Inherit, "One that the manager passes is inherited."),
-        (true, Left, NotPassed, Decision::Leave, "One that the manager alone had and has no more is not served."),
-        (true, Left, Another, Decision::Inherit, "One that the manager alone had, and made anew, is inherited."),
-        (true, InPlace, NotPassed, Decision::Keep, "One that is where the file wants it stays."),
-        (true, InPlace, Another, Decision::Inherit, "A unit may take the place of one that udsd bound."),
-        (true, MAY_STAY, NotPassed, Decision::Move, "One that the file wants elsewhere moves."),
-        (true, MAY_STAY, Another, Decision::Inherit, "One that the file wants elsewhere may get a unit there."),
-        (true, MUST_GO, NotPassed, Decision::Move, "One that the file wants of another type is bound anew."),
-        (true, MUST_GO, Another, Decision::Inherit, "One that the file wants of another type may get a unit."),
-        (true, Inherited, NotPassed, Decision::ServeOn, "One that the manager dropped after an edit serves on."),
-        (true, Inherited, Same, Decision::Keep, "One that the manager passes again stays."),
-        (true, Inherited, Another, Decision::Inherit, "One that the manager made anew is inherited."),
-        (true, OtherType, NotPassed, Decision::Leave, "One of another type than before waits for its unit."),
-        (true, OtherType, Same, Decision::Keep, "One of another type than before, passed as it was, is judged there."),
-        (true, OtherType, Another, Decision::Inherit, "One of another type than before is inherited from its unit."),
-        (true, Renamed, NotPassed, Decision::ServeOn, "One that was renamed serves on under its new name."),
-        (true, Renamed, Another, Decision::Inherit, "One that was renamed is passed under its new name."),
-        (false, InPlace, NotPassed, Decision::End, "One that the file no longer has is gone."),
-        (false, Inherited, NotPassed, Decision::End, "One that neither file nor manager has is gone."),
-        (false, Inherited, Same, Decision::Leave, "One that serves under another name does not end."),
+    const TABLE: &[(Present, Passed, Decision, &str)] = &[
+        (Nothing, NotPassed, Decision::Bind, "A new socket is bound."),
+        (Nothing, Another, Decision::Inherit, "One that the manager passes is inherited."),
+        (LeftToManager, NotPassed, Decision::Leave, "One that only the manager had, and has no more, is not served."),
+        (LeftToManager, Another, Decision::Inherit, "One that only the manager had, and made anew, is inherited."),
+        (InPlace, NotPassed, Decision::Keep, "One that is where the file wants it stays."),
+        (InPlace, Another, Decision::Inherit, "A unit may take the place of one that udsd bound."),
+        (MAY_STAY, NotPassed, Decision::Move, "One that the file wants elsewhere moves."),
+        (MAY_STAY, Another, Decision::Inherit, "One that the file wants elsewhere may get a unit there."),
+        (MUST_GO, NotPassed, Decision::Move, "One that the file wants of another type is bound anew."),
+        (MUST_GO, Another, Decision::Inherit, "One that the file wants of another type may get a unit."),
+        (Inherited, NotPassed, Decision::ServeOn, "One that the manager dropped after an edit serves on."),
+        (Inherited, Same, Decision::Keep, "One that the manager passes again stays."),
+        (Inherited, Another, Decision::Inherit, "One that the manager made anew is inherited."),
+        (OtherType, NotPassed, Decision::Leave, "One of another type than before waits for its unit."),
+        (OtherType, Same, Decision::Keep, "One of another type than before that is passed as it was is refused, as the type says why."),
+        (OtherType, Another, Decision::Inherit, "One of another type than before is inherited from its unit."),
+        (Renamed, NotPassed, Decision::ServeOn, "One that was renamed serves on under its new name."),
+        (Renamed, Another, Decision::Inherit, "One that was renamed is passed under its new name."),
     ];
 
     #[test]
     fn each_row_is_so() {
-        for &(is_wanted, present, passed, decision, sentence) in TABLE {
-            assert_eq!(decide(is_wanted, present, passed), decision, "{sentence}");
+        for &(present, passed, decision, sentence) in TABLE {
+            assert_eq!(decide(present, passed), decision, "{sentence}");
         }
     }
 
     #[test]
     fn every_combination_that_can_be_has_a_row() {
         let all = [
-            Nothing, Left, InPlace, MAY_STAY, MUST_GO, Inherited, OtherType, Renamed,
+            Nothing,
+            LeftToManager,
+            InPlace,
+            MAY_STAY,
+            MUST_GO,
+            Inherited,
+            OtherType,
+            Renamed,
         ];
         for present in all {
             for passed in [NotPassed, Same, Another] {
-                // The same as one that is present, and of this name, can only be what the manager passed.
+                // Only what the manager passed before can be the same now, and only under the same name.
                 let can_be = passed != Same || matches!(present, Inherited | OtherType);
                 let rows = TABLE
                     .iter()
-                    .filter(|row| row.0 && (row.1, row.2) == (present, passed));
+                    .filter(|row| (row.0, row.1) == (present, passed));
                 assert_eq!(rows.count(), usize::from(can_be), "{present:?}, {passed:?}");
             }
         }
@@ -179,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_served_by_decision_hears_why() {
-        for &(is_wanted, present, passed, decision, sentence) in TABLE {
+    fn the_log_tells_of_each_decision() {
+        for &(present, passed, decision, sentence) in TABLE {
             let is_told =
                 decision.why(present).is_some() || decision.served(passed, present).is_some();
-            assert_eq!(is_told, is_wanted, "{sentence}");
+            assert!(is_told, "{sentence}");
         }
     }
 }

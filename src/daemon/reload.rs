@@ -1,26 +1,25 @@
 //! SIGHUP: the config file is read again, and what it changes is put into force, all of it or nothing.
 
-use ::log::{Level, error, info, log, warn};
+use ::log::{error, info, warn};
 
 use super::{
     Arguments,
-    apply::{self, Before},
-    in_force, load, log as lines, log_fault, note_exposure,
-    sockets::{is_managed, named, note_abstract, units_remedy},
+    apply::{self, Current},
+    load, log, log_fault, note_exposure,
+    sockets::{is_managed, named, units_remedy},
 };
 use crate::{
     config::{
         Config,
         keys::{self, Effect},
     },
-    endpoint,
     error::{Fault, Faults},
     server::{RELOAD_FAILED, Server},
     users,
 };
 
-/// Serves by what the file says now; where that is not possible, goes on as before, and the log and
-/// the status say why. `serving` is what is in force.
+/// Puts the file into force as it is now. Where that is not possible, udsd serves as before, and the log and the
+/// status say why. `serving` is the file in force.
 pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut Config) {
     server.reloading();
     if arguments.socket.is_some() {
@@ -28,10 +27,10 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         return;
     }
     let is_managed = is_managed(server, &serving.sockets);
-    let before = Before {
+    let before = Current {
         server,
         sockets: &serving.sockets,
-        left: &[],
+        left_to_manager: &[],
     };
     let planned = load(arguments, is_managed).and_then(|config| {
         users::check(&config)?;
@@ -43,22 +42,16 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         Ok((apply::plan(before, &config, None, &Err)?, config))
     });
     match planned {
-        Ok((step, config)) => {
-            let said = step.put(server).into_iter();
-            // What came, went or moved is said below.
-            for (level, line) in said.filter(|(level, _)| *level != Level::Info) {
-                log!(level, "{line}");
-            }
-            lines::to_stderr(&config.daemon.log);
+        Ok((change, config)) => {
+            let lines = change.put(server);
+            log::to_stderr(&config.daemon.log);
             let file = config.file.as_ref();
             let file = file.map_or("the built-in file".into(), |file| {
                 file.display().to_string()
             });
             info!("reloaded {file}");
-            note_changes(serving, &config);
+            apply::follow_up(server, &config, lines);
             note_exposure(&config);
-            note_abstract(server, &config);
-            in_force::write(is_managed.then_some(&config));
             *serving = config;
         }
         Err(fault) => {
@@ -85,8 +78,8 @@ pub(super) fn tell_unchanged(server: &mut Server, when: &str, fault: &Faults) {
     server.unchanged(when, text.lines().next().unwrap_or_default());
 }
 
-/// Refuses what only the socket units can do: which sockets there are, where they are, and whose. Returns
-/// what they have to follow all the same, a line each.
+/// Refuses changes that the socket units have to make first: of which sockets there are, where they are, and
+/// whose. Returns a line for each change that the units may follow later.
 pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<String>, Faults> {
     let remedy = units_remedy();
     let mut faults: Vec<Fault> = Vec::new();
@@ -123,28 +116,4 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
         return Err(Faults::Config(faults));
     }
     Ok(notes)
-}
-
-/// One line for each socket that came, went or moved.
-fn note_changes(before: &Config, after: &Config) {
-    for old in &before.sockets {
-        if named(&after.sockets, &old.name).is_none() {
-            info!("{}: removed", endpoint::describe(old));
-        }
-    }
-    for new in &after.sockets {
-        match named(&before.sockets, &new.name) {
-            None => info!(
-                "{}: bound, {}, {}",
-                endpoint::describe(new),
-                new.kind,
-                new.service
-            ),
-            Some(old) if (&old.address, old.kind) != (&new.address, new.kind) => {
-                let (was, is) = (endpoint::describe(old), endpoint::describe(new));
-                info!("{is}: bound, {}, in place of {was}, {}", new.kind, old.kind);
-            }
-            Some(_) => {}
-        }
-    }
 }

@@ -14,7 +14,7 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    apply::{self, Before, Lines, Step},
+    apply::{self, Change, Current, Lines},
     decide::{Decision, Present},
     limits::limits,
     log, log_fault, records, reload, serve,
@@ -58,7 +58,7 @@ struct Resumed {
     server: Server,
     unwritten: Vec<LinesLeft>,
     /// The sockets that are the manager's alone, by their names: it may have passed them.
-    left: Vec<String>,
+    left_to_manager: Vec<String>,
 }
 
 /// Lines that the process before had taken into a record and not written.
@@ -75,7 +75,7 @@ struct LinesLeft {
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
     let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
     let (mut sockets, mut served) = (Vec::new(), Vec::new());
-    let (mut unwritten, mut left) = (Vec::new(), Vec::new());
+    let (mut unwritten, mut left_to_manager) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
     for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
@@ -91,7 +91,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         let socket = &serving.sockets[i];
         let endpoint = endpoint(handover, before, socket, serving);
         if endpoint.is_none() && before.endpoint.as_ref().is_some_and(|of| of.inherited) {
-            left.push(before.name.clone());
+            left_to_manager.push(before.name.clone());
         }
         let endpoint = endpoint.map(|endpoint| {
             let datagram_socket = datagram_socket(serving, socket, &endpoint)?;
@@ -108,7 +108,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     Ok(Resumed {
         server,
         unwritten,
-        left,
+        left_to_manager,
     })
 }
 
@@ -230,25 +230,25 @@ fn adopt(
     let Resumed {
         mut server,
         unwritten,
-        left,
+        left_to_manager,
     } = resumed;
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
-    let before = Before {
+    let before = Current {
         server: &server,
         sockets: &serving.sockets,
-        left: &left,
+        left_to_manager: &left_to_manager,
     };
     let spare = passed.iter().filter_map(|of| of.try_clone().ok()).collect();
     let planned = config.and_then(|config| {
-        let step = apply::plan(before, &config, Some(passed), &Err)?;
-        Ok((step, config))
+        let change = apply::plan(before, &config, Some(passed), &Err)?;
+        Ok((change, config))
     });
-    let (step, config, refused) = match planned {
-        Ok((step, config)) => (Ok(step), config, None),
+    let (change, config, refused) = match planned {
+        Ok((change, config)) => (Ok(change), config, None),
         Err(fault) => {
-            let step = plan_anew(before, serving, spare);
+            let change = plan_anew(before, serving, spare);
             reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fault);
-            (step, serving.clone(), Some(fault))
+            (change, serving.clone(), Some(fault))
         }
     };
     // One that goes elsewhere has its lines there, all others have them before anything new.
@@ -269,12 +269,12 @@ fn adopt(
     }
     server.ready();
     server.own();
-    let lines = step.map_or_else(|lines| lines, |step| step.put(&mut server));
+    let lines = change.map_or_else(|lines| lines, |change| change.put(&mut server));
     for of in moving {
         server.prepend_lines(&of.socket, &of.lines);
     }
     handover.forget();
-    apply::follow_up(&mut server, &config, lines, &managed);
+    apply::follow_up_start(&mut server, &config, lines, &managed);
     match refused {
         Some(fault) => note_refused(&mut server, &fault, !managed.is_empty()),
         None => log::to_stderr(&config.daemon.log),
@@ -285,7 +285,11 @@ fn adopt(
 /// The file that is there cannot be put into force, and that of before stays: of what the manager
 /// passes, takes what stands anew where this process has served, and where else nobody would. Where nothing
 /// does: what there is to be said.
-fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Result<Step, Lines> {
+fn plan_anew(
+    before: Current<'_>,
+    serving: &Config,
+    passed: Vec<Inherited>,
+) -> Result<Change, Lines> {
     let (mut is_anew, mut fitting, mut lines) = (false, Vec::new(), Vec::new());
     let there = |name: &str| endpoint_of(before.server, name);
     for passed in passed {
@@ -304,14 +308,16 @@ fn plan_anew(before: Before<'_>, serving: &Config, passed: Vec<Inherited>) -> Re
     }
     if is_anew {
         match apply::plan(before, serving, Some(fitting), &Err) {
-            Ok(step) => return Ok(step),
+            Ok(change) => return Ok(change),
             Err(fault) => lines.extend(errors(&fault.to_string())),
         }
     }
-    let left = before.left.iter();
+    let left = before.left_to_manager.iter();
     let left = left.filter_map(|name| named(&serving.sockets, name));
     for socket in left.filter(|of| there(&of.name).is_none()) {
-        let why = Decision::Leave.why(Present::Left).unwrap_or_default();
+        let why = Decision::Leave
+            .why(Present::LeftToManager)
+            .unwrap_or_default();
         let why = format!("{}: {why}", endpoint::describe(socket));
         lines.extend(unserved(socket, &why));
     }
