@@ -1,16 +1,15 @@
-//! Closes what may take long to close, on a thread of its own: descriptors that clients sent, and
-//! sockets in which such wait.
+//! Closes, on a thread of its own, what may take long to close: descriptors that clients sent, and sockets in
+//! which such descriptors wait.
 //!
-//! The last close of a descriptor does what its kind demands: a TCP socket with SO_LINGER waits for its
-//! peer (`socket(7)`), others for the kernel. Whoever makes the last close waits for that, and with
-//! plain `recv(2)` and `close(2)` that is who reads what the descriptor came with, or closes the socket
-//! that it waits in. Where the kernel keeps descriptors out (SO_PASSRIGHTS) there are none, and this has
-//! nothing to do; the thread starts with the first.
+//! The last close of a descriptor may wait: for the peer of a TCP socket with SO_LINGER (`socket(7)`), or for
+//! the kernel. With plain `recv(2)` and `close(2)` the event loop would make the last close, when it reads the
+//! message that carried the descriptor, or closes the socket in which it waits. Where the kernel refuses
+//! descriptors (SO_PASSRIGHTS) this has nothing to do. The thread starts with the first one.
 //!
-//! A signal ends such a wait, and the close goes on without it: the thread has itself interrupted.
-//! Otherwise one user after another could have it wait for as long as it takes them to fill its queue.
-//! That has a bound: no more than `ROOM` descriptors and sockets, and those of one message, are open here;
-//! beyond that no descriptors are received, and nobody is accepted.
+//! A signal ends such a wait, and the descriptor is closed all the same, so a timer interrupts the thread. Or
+//! else one user after another could make it wait until its queue is full. The queue has a bound: `ROOM`
+//! descriptors and sockets, and those of one message more. Beyond that no descriptor is received and no client
+//! accepted.
 
 use std::{
     collections::VecDeque,
@@ -37,11 +36,11 @@ use crate::{
     throttle::{LeftOut, Throttle},
 };
 
-/// Descriptors and sockets that are not closed yet; beyond that, none are received or accepted.
+/// How many descriptors and sockets may wait to be closed.
 const ROOM: usize = 1024;
-/// The part of this process' files that they may be, where that is less.
+/// They may be one in so many of the files that this process may open, where that is less.
 const SHARE: usize = 16;
-/// How long a close may wait for a peer.
+/// How long a close may wait.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 static CLOSER: Closer = Closer {
@@ -65,7 +64,7 @@ struct Closer {
 
 struct Work {
     queue: VecDeque<Open>,
-    /// Those of the queue, and the one that is being closed.
+    /// How many are in the queue, and the one that is being closed.
     open: usize,
     runs: bool,
     lines: Throttle,
@@ -73,20 +72,20 @@ struct Work {
 
 /// What is to be closed.
 enum Open {
-    /// As it is.
+    /// Anything.
     Any(OwnedFd),
-    /// A socket, once what waits there is read away.
+    /// A socket from which everything is read first.
     Unread(OwnedFd),
 }
 
-/// This process may have so many files open; returns how many of them descriptors that were sent can be.
+/// Sets the bound for a process that may open `files` files. Returns how many descriptors may be open here.
 pub fn limit(files: usize) -> usize {
     let room = ROOM.min(files / SHARE);
     CLOSER.room.store(room, Ordering::Relaxed);
     room + DESCRIPTORS
 }
 
-/// The event loop watches sockets by this: it forgets those that are closed here.
+/// Has sockets that are closed here removed from `epoll`, by which the event loop watches them.
 ///
 /// # Errors
 /// Those of `fcntl(2)`.
@@ -97,7 +96,7 @@ pub fn watched_by(epoll: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the descriptors of one message more may be received, or a socket accepted in which some wait.
+/// Whether one more message with descriptors may be received, or one more client accepted.
 pub fn has_room() -> bool {
     let mut work = CLOSER.work();
     let has_room = work.open <= CLOSER.room.load(Ordering::Relaxed);
@@ -107,7 +106,7 @@ pub fn has_room() -> bool {
     has_room
 }
 
-/// Closes what `sender` sent.
+/// Closes descriptors that `sender` sent.
 pub fn close_sent(descriptors: Vec<OwnedFd>, sender: &Peer) {
     if descriptors.is_empty() {
         return;
@@ -118,24 +117,23 @@ pub fn close_sent(descriptors: Vec<OwnedFd>, sender: &Peer) {
     CLOSER.give(work, descriptors.into_iter().map(Open::Any));
 }
 
-/// Closes a client's socket with all that waits in it.
+/// Closes a client's socket, with what waits in it.
 pub fn close(socket: OwnedFd) {
     CLOSER.take(socket, Open::Any);
 }
 
-/// As `close`, but reads away first what waits there: closed with it, the socket would give its peer
-/// ECONNRESET. Nothing more comes: it is shut down.
+/// Reads everything that waits in a client's socket, then closes it: closed with something unread, it would give
+/// the client ECONNRESET. The socket is shut down, so nothing more comes.
 pub fn read_away(socket: OwnedFd) {
     CLOSER.take(socket, Open::Unread);
 }
 
-/// Reads away what waits at a datagram socket, of which this is a copy: nothing more comes.
+/// Reads everything that waits in a datagram socket, and closes this copy of it. Nothing more comes.
 pub fn read_away_datagrams(socket: OwnedFd) {
     CLOSER.give(CLOSER.work(), [Open::Unread(socket)]);
 }
 
-/// Has the log tell of the lines that were left out, as this process ends. Until then the thread does, when
-/// their time is over.
+/// Logs how many lines were left out, before this process ends. Until then the thread does that in time.
 pub fn tell_left_out() {
     CLOSER.work().tell_left_out();
 }
@@ -167,7 +165,7 @@ impl Closer {
     }
 
     fn take(&self, socket: OwnedFd, how: fn(OwnedFd) -> Open) {
-        // The event loop is to hear nothing more of it, where it watches it.
+        // The event loop is to hear no more of it.
         if let Some(epoll) = self.epoll.get() {
             let _ = epoll::delete(epoll, &socket);
         }
@@ -203,7 +201,7 @@ impl Closer {
         }
     }
 
-    /// Waits until there may be more to do, or lines that were left out are to be told.
+    /// Waits until there may be more to close, or the log is to tell of lines that were left out.
     fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
         let Some(due) = work.lines.due() else {
             let waited = self.more.wait(work);
@@ -243,7 +241,7 @@ impl Closer {
 }
 
 fn empty(socket: &OwnedFd) {
-    // What has no connection has no end.
+    // A datagram may be empty; elsewhere 0 bytes are the end.
     let has_end = sockopt::socket_type(socket) != Ok(SocketType::DGRAM);
     let mut buffer = [0; 4096];
     loop {

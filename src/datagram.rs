@@ -104,13 +104,13 @@ pub struct HeldDatagram {
 /// What waits at a datagram socket, and its senders' numbers, as one process hands them to the next.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Parked {
+pub struct DatagramState {
     held: Vec<HeldDatagram>,
-    owed: Vec<replies::Parked>,
-    numbers: numbers::Parked,
+    owed: Vec<replies::UnsentReplies>,
+    numbers: numbers::SavedNumbers,
 }
 
-impl Parked {
+impl DatagramState {
     /// Datagrams that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -127,7 +127,7 @@ impl Parked {
     /// Bytes of the replies among them.
     #[must_use]
     pub fn owed(&self) -> usize {
-        self.owed.iter().map(replies::Parked::bytes).sum()
+        self.owed.iter().map(replies::UnsentReplies::bytes).sum()
     }
 
     /// Gives up what was received and not taken; returns how many datagrams.
@@ -174,8 +174,8 @@ impl Exchange {
 
     /// Lets go of the socket, and returns what waited at it.
     #[must_use]
-    pub fn park(self, now: Instant) -> Parked {
-        Parked {
+    pub fn park(self, now: Instant) -> DatagramState {
+        DatagramState {
             held: self
                 .held
                 .into_iter()
@@ -189,8 +189,8 @@ impl Exchange {
     /// Takes out what another socket in its place goes on with: what is held, and the senders'
     /// numbers. Who is owed a reply knows this one, and gets it from here.
     #[must_use]
-    pub fn move_out(&mut self, limits: &mut Limits) -> Parked {
-        Parked {
+    pub fn move_out(&mut self, limits: &mut Limits) -> DatagramState {
+        DatagramState {
             held: iter::from_fn(|| self.next_held(limits)).collect(),
             owed: Vec::new(),
             numbers: mem::take(&mut self.numbers).park(),
@@ -199,7 +199,7 @@ impl Exchange {
 
     /// Goes on with what waited at the socket of an earlier process, or at the one in whose place it
     /// is; nothing of it is refused.
-    pub fn resume(&mut self, parked: Parked, limits: &mut Limits, now: Instant) {
+    pub fn resume(&mut self, parked: DatagramState, limits: &mut Limits, now: Instant) {
         for datagram in parked.held {
             self.hold(datagram, limits);
         }

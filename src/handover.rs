@@ -1,11 +1,10 @@
-//! Restarting without a client noticing: the hub, its sockets and its clients' descriptors from one
-//! process to the next.
+//! A restart that no client notices: hands the hub, its sockets and its clients' descriptors from one process
+//! to the next.
 //!
-//! The one that ends makes a state of the hub and leaves it with all descriptors in a pair of sockets
-//! (`parking`) that the service manager keeps. The next one looks at copies, builds everything from
-//! them, and only then takes them out of the pair and serves: until that moment it can be killed and
-//! another can begin anew. Descriptors and state find each other by SO_COOKIE (`socket(7)`), and
-//! lock files by their inodes.
+//! The process that ends makes a state of the hub, and leaves it with all descriptors in a pair of sockets
+//! (`parking`) that the service manager keeps. The next process reads copies, builds everything from them, and
+//! only then takes them out of the pair and serves. Until that moment it can be killed, and another can begin
+//! anew. The state names each descriptor by its SO_COOKIE (`socket(7)`), and each lock file by its inode.
 
 use std::{
     collections::HashMap,
@@ -25,18 +24,18 @@ use crate::{
     config::{Config, Draft, Places},
     connection::Stream,
     endpoint::Endpoint,
-    parking::{self, ATTEMPTS, Memory, Parked, Parking},
+    parking::{self, ATTEMPTS, Memory, Parking, Stored},
     state::{self, State},
     systemd::{self, Inherited},
 };
 
-/// Descriptors that are left for the daemon itself where there are too few.
+/// Descriptors that are kept free for the daemon itself where there are too few for all clients.
 const SPARE: usize = 64;
 
-/// Has the manager keep a pair in which everything can be left behind.
+/// Has the manager keep a pair of sockets for a handover.
 ///
 /// # Errors
-/// Why that is not possible.
+/// Why the manager does not.
 pub fn prepare() -> Result<Parking, String> {
     let (parking, near) = Parking::new().map_err(|error| error.to_string())?;
     systemd::store(near.as_fd()).map_err(|error| error.to_string())?;
@@ -47,8 +46,8 @@ pub fn prepare() -> Result<Parking, String> {
     Err("the service manager keeps no descriptors: FileDescriptorStoreMax=1 is missing".into())
 }
 
-/// Leaves everything behind in `parking`: `links` are those of the state's clients, in their order, and
-/// `endpoints` those of its sockets, by number. Who cannot be left is closed.
+/// Leaves everything behind in `parking`: `links` are the streams of the state's clients, in their order, and
+/// `endpoints` those of its sockets, by number. A client that cannot be left is closed.
 pub fn leave(
     parking: Parking,
     mut state: State,
@@ -96,62 +95,62 @@ pub fn leave(
 /// What an earlier process has left behind.
 #[derive(Debug)]
 pub struct Handover {
-    parked: Parked,
+    stored: Stored,
     /// Its hub.
     pub state: State,
     /// The file that it served by.
     pub config: Config,
-    /// Copies of the sockets by their cookies,
+    /// Copies of the sockets, by their cookies.
     sockets: HashMap<u64, OwnedFd>,
-    /// and of the lock files by device and inode.
+    /// Copies of the lock files, by device and inode.
     locks: HashMap<(u64, u64), File>,
 }
 
 impl Handover {
-    /// Looks at what the manager kept. What cannot be used is closed in good order, with a line that
-    /// says why. `foreign`: how many it kept that are no sockets, and are closed.
+    /// Looks at what the manager kept. What cannot be used is closed so that clients get an end of stream, and
+    /// the log says why. `foreign`: how many descriptors it kept that are no sockets; they are closed already.
     #[must_use]
     pub fn find(stored: Vec<OwnedFd>, foreign: usize) -> Option<Self> {
         if foreign > 0 {
             error!(
-                "the descriptor store held what is no socket, and not udsd's: closed: {foreign}"
+                "the descriptor store held descriptors that are no sockets and not udsd's; closed: {foreign}"
             );
         }
         let mut found = None;
         let any = !stored.is_empty() || foreign > 0;
         for near in stored {
-            let parked = match Parked::find(near) {
+            let stored = match Stored::find(near) {
                 Ok(None) => continue,
-                Ok(Some(parked)) => parked,
+                Ok(Some(stored)) => stored,
                 Err((error, near)) => {
                     end(&error.to_string(), |end| parking::give_up(&near, end));
                     continue;
                 }
             };
-            match Self::look(&parked) {
-                Ok((state, config)) if found.is_none() => found = Some((parked, state, config)),
-                Ok(_) => end("there are two of it", |end| parked.give_up(end)),
-                Err(why) => end(&why, |end| parked.give_up(end)),
+            match Self::look(&stored) {
+                Ok((state, config)) if found.is_none() => found = Some((stored, state, config)),
+                Ok(_) => end("there are two of it", |end| stored.give_up(end)),
+                Err(why) => end(&why, |end| stored.give_up(end)),
             }
         }
         let handover =
-            found.and_then(|(parked, state, config)| Self::gather(parked, state, config));
+            found.and_then(|(stored, state, config)| Self::gather(stored, state, config));
         if handover.is_none() && any {
             forget();
         }
         handover
     }
 
-    fn look(parked: &Parked) -> Result<(State, Config), String> {
+    fn look(stored: &Stored) -> Result<(State, Config), String> {
         let text = |error: io::Error| error.to_string();
-        let marks = parked.marks().map_err(text)?;
+        let marks = stored.marks().map_err(text)?;
         if marks >= ATTEMPTS {
             return Err(format!("{ATTEMPTS} processes have tried to go on with it"));
         }
-        parked.mark().map_err(text)?;
-        let state = State::decode(&parked.bytes().map_err(text)?).map_err(|why| why.to_string())?;
-        // Its paths are whole: what they were made of does not matter. Nor does what is a fault today: it
-        // was served by, and an upgrade is to close nobody for that.
+        stored.mark().map_err(text)?;
+        let state = State::decode(&stored.bytes().map_err(text)?).map_err(|why| why.to_string())?;
+        // Its paths have no specifiers left, so the places of today do not matter. A fault of today does not
+        // matter either: the file was in force, and an upgrade closes no client for it.
         let draft = Draft::parse(state.config.as_bytes(), None, &Places::current());
         let draft = draft.map_err(|fault| format!("its config is not understood: {fault}"))?;
         for fault in &draft.faults {
@@ -160,11 +159,11 @@ impl Handover {
         Ok((state, draft.config))
     }
 
-    fn gather(parked: Parked, state: State, config: Config) -> Option<Self> {
-        let (mut descriptors, lacking) = match parked.descriptors() {
+    fn gather(stored: Stored, state: State, config: Config) -> Option<Self> {
+        let (mut descriptors, lacking) = match stored.descriptors() {
             Ok(descriptors) => descriptors,
             Err(error) => {
-                end(&error.to_string(), |end| parked.give_up(end));
+                end(&error.to_string(), |end| stored.give_up(end));
                 return None;
             }
         };
@@ -172,7 +171,7 @@ impl Handover {
             error!(
                 "this process may have fewer open files than the one before it: clients that do not fit are closed; raise LimitNOFILE="
             );
-            // The daemon needs some itself. The last are clients.
+            // The daemon needs some itself, and the last in the list are clients.
             let sockets = 2 * state.sockets.len();
             descriptors.truncate(descriptors.len().saturating_sub(SPARE).max(sockets));
         }
@@ -188,7 +187,7 @@ impl Handover {
             }
         }
         Some(Handover {
-            parked,
+            stored,
             state,
             config,
             sockets,
@@ -196,8 +195,7 @@ impl Handover {
         })
     }
 
-    /// The clients' streams in the order of the state's clients; `None` for those that did not come
-    /// along.
+    /// The streams of the state's clients, in their order; `None` where a descriptor is missing.
     pub fn streams(&mut self, state: &State) -> Vec<Option<Accepted>> {
         let sizes: Vec<Option<Sizes>> = state.sockets.iter().map(sizes).collect();
         let mut missing = 0;
@@ -210,12 +208,12 @@ impl Handover {
             streams.push(link);
         }
         if missing > 0 {
-            error!("clients that did not come along with what was handed over: {missing}");
+            error!("clients whose descriptors are missing in what was handed over: {missing}");
         }
         streams
     }
 
-    /// Ends clients that nobody can go on with.
+    /// Closes clients whose state cannot be used.
     pub fn end(why: &str, streams: Vec<Option<Accepted>>) {
         let mut clients = 0;
         for link in streams.into_iter().flatten() {
@@ -225,7 +223,7 @@ impl Handover {
         error!("what was handed over cannot be used ({why}); clients closed: {clients}");
     }
 
-    /// Adds what the earlier process left to the manager alone, and the manager passes.
+    /// Adds sockets that the earlier process left to the manager alone, where the manager passes them.
     pub fn add(&mut self, passed: &[Inherited]) {
         let endpoints = self
             .state
@@ -244,33 +242,31 @@ impl Handover {
         }
     }
 
-    /// The descriptor of a socket that was served, and that of its file's lock.
+    /// The descriptor of a socket of the earlier process, and that of its lock file.
     pub fn endpoint(&mut self, parked: &state::Endpoint) -> Option<(OwnedFd, Option<File>)> {
         let fd = self.sockets.remove(&parked.cookie)?;
         let lock = parked.file.as_ref();
         Some((fd, lock.and_then(|file| self.locks.remove(&file.lock))))
     }
 
-    /// All of it is this process' from now on: no other can go on with it.
+    /// Takes everything over: from now on no other process can go on with it.
     ///
     /// # Errors
-    /// Those of `recv(2)`; nothing has changed then.
+    /// Those of `recv(2)`; then nothing has changed.
     pub fn commit(&self) -> io::Result<()> {
-        self.parked.take()
+        self.stored.take()
     }
 
-    /// Lets the manager forget what was left, and sees to it that nothing of it holds a client open where
+    /// Has the manager forget what was left. Also empties the pair, so that no copy in it holds a client open if
     /// the manager does not.
     pub fn forget(self) {
-        if let Err(error) = systemd::empty_store() {
-            warn!("the service manager cannot be told to forget what was handed over: {error}");
-        }
-        self.parked.empty();
+        forget();
+        self.stored.empty();
     }
 
-    /// This process ends in good order without having used it: a later one may try as often.
+    /// Ends without having used it, and gives the attempt back: only crashes are to count.
     pub fn postpone(&self) {
-        self.parked.unmark();
+        self.stored.unmark();
     }
 }
 
@@ -280,7 +276,8 @@ fn sizes(socket: &state::Socket) -> Option<Sizes> {
     Some(Sizes::new(message, longest).ok()?.0)
 }
 
-/// Closes what cannot be used, in good order. `give_up` gives each descriptor to what it is passed.
+/// Closes what cannot be used, so that clients get an end of stream. `give_up` calls its argument with each
+/// descriptor.
 fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
     let mut clients = 0;
     give_up(&mut |fd| {
@@ -298,7 +295,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
     error!("what was handed over cannot be used ({why}); clients closed: {clients}");
 }
 
-/// There is nothing to go on with.
+/// Has the manager forget what it keeps.
 fn forget() {
     if let Err(error) = systemd::empty_store() {
         warn!("the service manager cannot be told to forget what was handed over: {error}");

@@ -1,6 +1,6 @@
-//! Lock files: who holds one may replace what it stands for, a socket's file or the end of a record.
+//! Lock files: the process that holds one may replace the socket file, or append to the record, beside it.
 //!
-//! Never the record itself: whoever may read a file may lock it (`flock(2)`).
+//! The record itself is never locked: every reader of a file may lock it (`flock(2)`).
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Longest content of a lock file: a pid and a line feed, with room to spare.
+/// The longest content of a lock file, bytes: a pid and a line feed, with room to spare.
 const LOCK_SIZE: usize = 32;
 
 /// The lock file of the socket at `path`.
@@ -40,14 +40,14 @@ pub fn of_record(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Why a lock could not be had.
+/// Why a lock was not taken.
 #[derive(Debug)]
 pub enum Unlocked {
-    /// A process has it, with this pid if it says so.
+    /// Another process holds it; its pid, if the file has one.
     Held(Option<i32>),
-    /// What stands there is no lock file: what and where, and the remedy.
+    /// The file there is no lock file: the path and the remedy.
     Foreign(String),
-    /// It cannot be opened or locked: where and why, and the remedy.
+    /// It cannot be opened or locked: the path, the reason and the remedy.
     Failed(io::Error, String),
 }
 
@@ -56,14 +56,14 @@ pub enum Unlocked {
 pub struct Lock {
     path: PathBuf,
     file: File,
-    /// Another process has it, and removes it.
-    parked: AtomicBool,
+    /// Another process removes it.
+    is_left: AtomicBool,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.parked.load(Ordering::Relaxed) && self.is_at(&self.path) {
-            // Still locked: nobody else can have taken it for theirs.
+        if !self.is_left.load(Ordering::Relaxed) && self.is_at(&self.path) {
+            // It is still locked, so no other process has taken it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -76,12 +76,11 @@ impl AsFd for Lock {
 }
 
 impl Lock {
-    /// Takes the lock file at `lock`, or says who has it. A file of another kind or content is somebody
-    /// else's: it is neither changed nor, unless it is a regular one, opened, which a FIFO's other
-    /// end or a device would notice.
+    /// Takes the lock file at `lock`. A file of another kind or content is not udsd's and is not changed. Unless
+    /// it is a regular file it is not even opened: a device, or the other end of a FIFO, would notice.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why it is not taken.
     pub fn take(lock: &Path) -> Result<Self, Unlocked> {
         let refused = |error: io::Error| refused(lock, error);
         loop {
@@ -107,35 +106,35 @@ impl Lock {
             let taken = Lock {
                 path: lock.into(),
                 file,
-                parked: AtomicBool::new(true),
+                is_left: AtomicBool::new(true),
             };
-            // Its last holder may have removed it between the opening and the locking.
+            // The last holder may have removed it after this process opened it.
             if !taken.is_at(lock) {
                 continue;
             }
             if !is_lock {
                 return Err(foreign(lock));
             }
-            // From here on it is this process' own, to be removed whatever happens.
+            // From here on this process removes it, whatever happens.
             taken.own();
             taken.fill();
             return Ok(taken);
         }
     }
 
-    /// Goes on with the lock file at `lock` of an earlier process, whose it stays until `own`.
+    /// Goes on with the lock file at `lock` of an earlier process. Until `own` this process does not remove it.
     #[must_use]
     pub fn resume(lock: PathBuf, file: File) -> Self {
         let lock = Lock {
             path: lock,
             file,
-            parked: AtomicBool::new(true),
+            is_left: AtomicBool::new(true),
         };
         lock.fill();
         lock
     }
 
-    /// Leaves it to the next process; returns its device and inode.
+    /// Leaves it to the next process. Returns its device and inode.
     ///
     /// # Errors
     /// Those of `fstat(2)`.
@@ -145,14 +144,14 @@ impl Lock {
         Ok((file.dev(), file.ino()))
     }
 
-    /// Leaves the file where it is; once this process has ended, who comes next can take it.
+    /// Leaves the file where it is: once this process has ended, the next can take it.
     pub fn leave(&self) {
-        self.parked.store(true, Ordering::Relaxed);
+        self.is_left.store(true, Ordering::Relaxed);
     }
 
-    /// From now on it is this process that removes it.
+    /// From now on this process removes it.
     pub fn own(&self) {
-        self.parked.store(false, Ordering::Relaxed);
+        self.is_left.store(false, Ordering::Relaxed);
     }
 
     /// Whether it is the file at `path`.
@@ -163,13 +162,13 @@ impl Lock {
         there.is_ok_and(|there| self.file.metadata().map(id).ok() == Some(there))
     }
 
-    /// Says whose it is, for who asks in vain. Where the disk is full that may remain unsaid, and is to be
-    /// tried again.
+    /// Writes the pid into it, which another process then names in its error. On a full disk that may fail, so it
+    /// is called again later.
     pub fn fill(&self) {
-        // Whatever the umask was; where it is another user's, it stays as that user made it.
+        // Whatever the umask was. This fails where another user has made the file.
         let _ = self.file.set_permissions(PermissionsExt::from_mode(0o600));
         let pid = format!("{}\n", process::id());
-        // First: on a full disk there may be room for it only where a pid stands already.
+        // Before the length is set: on a full disk there may be room only where a pid stands already.
         let written = self.file.write_all_at(pid.as_bytes(), 0);
         if let Err(error) = written.and_then(|()| self.file.set_len(pid.len() as u64)) {
             warn!("lock file {}: {error}", self.path.display());
@@ -187,12 +186,12 @@ pub fn look_at_folder(lock: &Path) -> Result<(), Unlocked> {
     rfs::access(folder.unwrap_or(Path::new(".")), may).map_err(|error| refused(lock, error.into()))
 }
 
-/// Whether a lock file is that of a process which has it rightly: by the pid in it, if there is one, or by
-/// the file itself.
+/// Whether the caller knows the process that holds a lock file: by the pid in it, if there is one, or by the
+/// file.
 pub type IsOwn<'a> = &'a dyn Fn(Option<i32>, &File) -> bool;
 
-/// Looks who holds the lock file at `lock`, without a trace. True if `is_own` holds it; an error if another
-/// process does.
+/// Looks which process holds the lock file at `lock`, and changes nothing. True if `is_own` knows the process;
+/// an error if another process holds it.
 ///
 /// # Errors
 /// As `Lock::take`.
@@ -215,7 +214,7 @@ pub fn look(lock: &Path, is_own: IsOwn<'_>) -> Result<bool, Unlocked> {
     if is_own(pid, &file) {
         return Ok(true);
     }
-    // For a moment; shared, so that two who look are not in each other's way.
+    // For a moment. Shared, so that two processes can look at once.
     match rfs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(Errno::WOULDBLOCK) => Err(Unlocked::Held(pid)),
@@ -235,7 +234,7 @@ pub fn has_open(pid: i32, file: &File) -> bool {
     open.any(|fd| fs::metadata(fd.path()).is_ok_and(|found| id(found) == wanted))
 }
 
-/// The pid that a lock file holds. Behind it the rest of a longer one may stand for a moment.
+/// The pid in a lock file. For a moment the rest of a longer one may stand behind it.
 fn holder(file: &mut File) -> Option<i32> {
     let mut pid = String::new();
     let _ = file.take(LOCK_SIZE as u64).read_to_string(&mut pid);
@@ -246,13 +245,13 @@ fn refused(lock: &Path, error: io::Error) -> Unlocked {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "; create the folder first",
         io::ErrorKind::PermissionDenied if lock.exists() => {
-            "; it is another user's: remove it, if no udsd of that user runs"
+            "; it belongs to another user: remove it, if no udsd of that user runs"
         }
         io::ErrorKind::PermissionDenied => {
             "; choose a path in a folder that this user may write to, or run as its owner"
         }
         _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
-            "; symbolic links stand in its way: choose a path without them"
+            "; the path has symbolic links: choose one without them"
         }
         _ => "",
     };
@@ -267,7 +266,7 @@ fn foreign(lock: &Path) -> Unlocked {
     ))
 }
 
-/// Whether a file holds what a lock file may: a pid, or nothing where its holder was killed early.
+/// Whether the content is that of a lock file: a pid, or nothing where its process was killed early.
 fn holds_pid(file: &mut File) -> io::Result<bool> {
     let mut content = Vec::new();
     file.take(LOCK_SIZE as u64 + 1).read_to_end(&mut content)?;

@@ -1,5 +1,5 @@
-//! The memory that there is for this process: the machine's, or less where a cgroup says so. It comes
-//! from sysinfo(2) and /sys/fs/cgroup: most of /proc is hidden from the service, but not its own cgroup.
+//! How much memory this process may use: that of the machine, or less where a cgroup has a limit. Read by
+//! sysinfo(2) and from /sys/fs/cgroup, for the service sees little of /proc, but its own cgroup.
 
 use std::{
     fs,
@@ -11,20 +11,20 @@ use rustix::system::sysinfo;
 /// Where cgroups are (`cgroups(7)`).
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// So many bytes, and who says so.
+/// A limit, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes.
     pub bytes: u64,
-    /// The machine, or a file.
+    /// "the machine", or the path of a file.
     pub source: String,
 }
 
-/// The least of what this process may use.
+/// The lowest limit.
 #[must_use]
 pub fn available() -> Memory {
     let machine = sysinfo();
-    // Numbers as wide as the machine's words.
+    // Both may be 64 bits wide.
     let bytes = u128::from(machine.totalram) * u128::from(machine.mem_unit);
     let machine = Memory {
         bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
@@ -45,14 +45,14 @@ fn limits(root: &Path, own: &str) -> Vec<Memory> {
             continue;
         };
         let (roots, file): (&[&str], _) = match controllers {
-            // Beside hierarchies of version 1, it lies below them.
+            // Beside hierarchies of version 1, version 2 is mounted below them.
             "" => (&["", "unified"], "memory.max"),
             _ if controllers.split(',').any(|one| one == "memory") => {
                 (&["memory"], "memory.limit_in_bytes")
             }
             _ => continue,
         };
-        // In a container the path may be the host's, and its folder is not here. But the root is.
+        // In a container the path may be that of the host, and only the root exists here.
         for root in roots.iter().map(|name| root.join(name)) {
             for folder in with_parents(Path::new(path)) {
                 let file = root.join(folder).join(file);
@@ -67,7 +67,7 @@ fn limits(root: &Path, own: &str) -> Vec<Memory> {
     found
 }
 
-/// A path below a root, and all that lead to it.
+/// A path below a root, and all its parents.
 fn with_parents(path: &Path) -> impl Iterator<Item = PathBuf> {
     let names = path.components().filter_map(|name| match name {
         Component::Normal(name) => Some(name),

@@ -1,13 +1,13 @@
-//! Descriptors in flight: what a process leaves behind for the next one while neither runs.
+//! Descriptors in flight: what one process leaves for the next while neither runs.
 //!
-//! All of them wait in one pair of seqpacket sockets, as SCM_RIGHTS (`unix(7)`), of which one end, the
-//! near one, is kept by the service manager; the far end waits in it too, so that it stays open. The
-//! first message has the far end and a sealed memfd with bytes; the others up to 253 descriptors each.
-//! Payloads of a byte or more, for an empty one looks like the end.
+//! They wait in one pair of seqpacket sockets, as SCM_RIGHTS (`unix(7)`). The service manager keeps one end, the
+//! near one. The far end waits in the pair itself, so that it stays open. The first message carries the far end
+//! and a sealed memfd with bytes, each other message up to 253 descriptors. Each has a payload of at least a
+//! byte, for an empty one looks like the end.
 //!
-//! The next process looks without taking (MSG_PEEK, SO_PEEK_OFF in `socket(7)`), and each one that looks
-//! leaves a mark in the other direction. Until it takes the first message out, in one call, another can
-//! look again; from then on nobody can.
+//! The next process reads without taking (MSG_PEEK, SO_PEEK_OFF in `socket(7)`), and leaves a mark in the other
+//! direction first. Until it takes the first message out, which is one call, another process can read again;
+//! from then on none can.
 
 use std::{
     fs::File,
@@ -40,13 +40,13 @@ const MESSAGE: usize = 253;
 const MESSAGE_COST: usize = 1024;
 /// SO_SNDBUF is not raised beyond.
 const MOST_ROOM: usize = 1 << 28;
-/// How many processes may begin to restore what waits here and not come to the end of it.
+/// How many processes may begin to restore what waits here and fail.
 pub const ATTEMPTS: u64 = 3;
-/// The first message, and the others.
+/// The payload of the first message, and of the others.
 const FIRST: &[u8] = b"udsd";
 const MORE: &[u8] = b"fd";
 
-/// The far end, while there is nothing in flight yet.
+/// The far end, before anything is in flight.
 #[derive(Debug)]
 pub struct Parking(OwnedFd);
 
@@ -56,7 +56,7 @@ impl Parking {
     /// # Errors
     /// Those of `socketpair(2)`.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
-        // No more can be open, nor in flight.
+        // A process can have no more descriptors open, or in flight.
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         Self::with_room(usize::try_from(files).unwrap_or(usize::MAX))
     }
@@ -66,7 +66,7 @@ impl Parking {
     fn with_room(descriptors: usize) -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (far, near) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        // One more has the memory.
+        // The first message has none of them.
         let messages = descriptors.div_ceil(MESSAGE) + 1;
         sys::make_room(&far, messages.saturating_mul(MESSAGE_COST).min(MOST_ROOM))?;
         Ok((Parking(far), near))
@@ -85,7 +85,7 @@ impl Parking {
         Ok(messages.saturating_sub(1) * MESSAGE)
     }
 
-    /// Whether somebody holds the near end, which this process has closed.
+    /// Whether the manager holds the near end, which this process has closed.
     #[must_use]
     pub fn is_held(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
@@ -93,8 +93,7 @@ impl Parking {
         polled == Ok(0)
     }
 
-    /// Leaves `bytes` and `descriptors` behind. What is said of the bytes in `memory` is final.
-    /// Returns how many descriptors went, and why not all.
+    /// Leaves `memory` and `descriptors` behind. Returns how many descriptors went and, if not all, why.
     ///
     /// # Errors
     /// Where nothing was left behind.
@@ -116,12 +115,12 @@ impl Parking {
     }
 }
 
-/// Bytes that can no longer be changed, in memory that has a descriptor (`memfd_create(2)`).
+/// Sealed bytes in a `memfd_create(2)`: nobody can change them any more.
 #[derive(Debug)]
 pub struct Memory(File);
 
 impl Memory {
-    /// What `write` writes behind `head` bytes and, at the start, what it returns.
+    /// What `write` returns, and behind it what it writes.
     ///
     /// # Errors
     /// Those of `memfd_create(2)` and `write(2)`.
@@ -139,29 +138,29 @@ impl Memory {
     }
 }
 
-/// What waits at a near end that the manager kept.
+/// What an earlier process has left in the pair whose near end the manager kept.
 #[derive(Debug)]
-pub struct Parked {
+pub struct Stored {
     near: OwnedFd,
     far: OwnedFd,
     memory: Memory,
 }
 
-impl Parked {
-    /// Looks at what waits; `None` where nothing does.
+impl Stored {
+    /// Looks at what waits at `near`; `None` where nothing does.
     ///
     /// # Errors
-    /// Where the near end is none, or what waits was not left by `Parking`; with that end.
+    /// Why it is not what `Parking` leaves; returned with `near`.
     pub fn find(near: OwnedFd) -> Result<Option<Self>, (io::Error, OwnedFd)> {
         match Self::look(&near) {
             Ok(None) => Ok(None),
-            Ok(Some((far, memory))) => Ok(Some(Parked { near, far, memory })),
+            Ok(Some((far, memory))) => Ok(Some(Stored { near, far, memory })),
             Err(error) => Err((error, near)),
         }
     }
 
     fn look(near: &OwnedFd) -> io::Result<Option<(OwnedFd, Memory)>> {
-        // It is the socket's, not the process': somebody may have looked before.
+        // The socket has this offset, not the process, and another process may have moved it.
         sys::set_peek_offset(near, 0)?;
         let Some(message) = receive(near, RecvFlags::PEEK)? else {
             return Ok(None);
@@ -180,7 +179,7 @@ impl Parked {
         }
     }
 
-    /// How many others have looked, and left their marks.
+    /// How many processes have left their marks.
     ///
     /// # Errors
     /// Those of `ioctl(2)`.
@@ -188,7 +187,7 @@ impl Parked {
         Ok(ioctl_fionread(&self.far)?)
     }
 
-    /// Leaves the mark of one that looks.
+    /// Leaves the mark of this process.
     ///
     /// # Errors
     /// Those of `send(2)`.
@@ -197,13 +196,13 @@ impl Parked {
         Ok(())
     }
 
-    /// Takes the mark back: this process ends in good order, and a later one may look as often.
+    /// Takes the mark back: this process ends in good order, which is no failed attempt.
     pub fn unmark(&self) {
         // At worst there is one attempt less.
         let _ = rustix::net::recv(&self.far, &mut [0; 8][..], RecvFlags::DONTWAIT);
     }
 
-    /// The bytes that were left, where they are: a copy could be as large as all queues together.
+    /// The bytes that were left, mapped: a copy could be as large as all queues together.
     ///
     /// # Errors
     /// Those of `sys::Mapping`.
@@ -211,13 +210,13 @@ impl Parked {
         sys::Mapping::new(&self.memory.0)
     }
 
-    /// Copies of all descriptors; and whether some could not be had, for want of room in this process.
+    /// Copies of all descriptors, and whether some are missing because this process may open no more.
     ///
     /// # Errors
     /// Those of `recvmsg(2)`.
     pub fn descriptors(&self) -> io::Result<(Vec<OwnedFd>, bool)> {
         let (mut all, mut lacking) = (Vec::new(), false);
-        // Behind the first message, where peeking has brought this end.
+        // The first message has been peeked at: this begins behind it.
         while let Some(message) = receive(&self.near, RecvFlags::PEEK)? {
             all.extend(message.descriptors);
             lacking |= message.lacking;
@@ -225,7 +224,7 @@ impl Parked {
         Ok((all, lacking))
     }
 
-    /// From now on no other process can go on with it.
+    /// Takes the first message out: from now on no other process can go on with the rest.
     ///
     /// # Errors
     /// Those of `recv(2)`.
@@ -234,23 +233,23 @@ impl Parked {
         Ok(())
     }
 
-    /// Takes out what is left. This process has its own copies.
+    /// Takes out the rest, of which this process has its own copies.
     pub fn empty(self) {
         while let Ok((_, 1..)) = rustix::net::recv(&self.near, &mut [0; 8][..], RecvFlags::DONTWAIT)
         {
         }
     }
 
-    /// Takes the descriptors out for good, a few at a time, and gives each to `end`.
+    /// Takes the descriptors out, a few at a time, and gives each to `end`.
     pub fn give_up(self, end: impl FnMut(OwnedFd)) {
         give_up(&self.near, end);
     }
 }
 
-/// As `Parked::give_up`, of whatever waits at `near`.
+/// As `Stored::give_up`, whatever waits at `near`.
 pub fn give_up(near: &OwnedFd, mut end: impl FnMut(OwnedFd)) {
     while let Ok(Some(message)) = receive(near, RecvFlags::empty()) {
-        // Those of the first are the pair's own.
+        // The first has no descriptors of clients.
         if message.payload != FIRST {
             message.descriptors.into_iter().for_each(&mut end);
         }
@@ -260,7 +259,7 @@ pub fn give_up(near: &OwnedFd, mut end: impl FnMut(OwnedFd)) {
 struct Message {
     payload: Vec<u8>,
     descriptors: Vec<OwnedFd>,
-    /// MSG_CTRUNC: this process may have no more.
+    /// MSG_CTRUNC: this process may open no more descriptors.
     lacking: bool,
 }
 
@@ -352,11 +351,11 @@ mod tests {
         (cookies, theirs, near)
     }
 
-    fn find(near: &OwnedFd) -> Parked {
-        Parked::find(near.try_clone().unwrap()).unwrap().unwrap()
+    fn find(near: &OwnedFd) -> Stored {
+        Stored::find(near.try_clone().unwrap()).unwrap().unwrap()
     }
 
-    fn cookies(parked: &Parked) -> Vec<u64> {
+    fn cookies(parked: &Stored) -> Vec<u64> {
         let (descriptors, lacking) = parked.descriptors().unwrap();
         assert!(!lacking);
         descriptors
@@ -383,7 +382,7 @@ mod tests {
             let mut ended = 0;
             found.give_up(|_| ended += 1);
             assert_eq!(ended, count);
-            assert!(Parked::find(near).unwrap().is_none());
+            assert!(Stored::find(near).unwrap().is_none());
             for client in &mut clients {
                 assert_eq!(io::Read::read(client, &mut [0]).unwrap(), 0);
             }
@@ -449,13 +448,13 @@ mod tests {
     fn what_nobody_parked_is_refused() {
         let (parking, near) = Parking::new().unwrap();
         send_descriptors(&parking.0, b"what", &[parking.0.as_fd(), near.as_fd()]).unwrap();
-        let near = Parked::find(near).unwrap_err().1;
+        let near = Stored::find(near).unwrap_err().1;
         give_up(&near, drop);
-        assert!(Parked::find(near).unwrap().is_none());
+        assert!(Stored::find(near).unwrap().is_none());
         let (stream, _other) = UnixStream::pair().unwrap();
-        assert!(Parked::find(stream.into()).unwrap().is_none());
+        assert!(Stored::find(stream.into()).unwrap().is_none());
         let file = File::open("/dev/null").unwrap();
-        assert!(Parked::find(file.into()).is_err());
+        assert!(Stored::find(file.into()).is_err());
     }
 
     #[test]

@@ -1,11 +1,10 @@
-//! What a process hands to the next one beside descriptors: every client, queue, count and unfinished
-//! message, as plain data; and its form in bytes.
+//! What one process hands to the next beside descriptors: every client, queue, count and unfinished message, as
+//! plain data, and as bytes.
 //!
-//! A first line of fixed length has the version and a checksum; behind it stand one JSON document,
-//! another that says how long the clients' queues are, and these, as they are: they may be most of it.
-//! Fields may be added without a new version, as long as what is missing means what was before. Times
-//! are spans that had passed when the process ended: while nobody listened, nobody was silent. Times
-//! come from one clock and are told as ages.
+//! The bytes begin with a line of fixed length, with the version and a checksum. Then come the state as one JSON
+//! document, a second one with the lengths of the clients' queues, and the bytes of these queues, which may be
+//! most of it. A field may be added without a new version where its default means what was so before. Times are
+//! ages at the moment when the process ended: the time until the next one serves counts for nobody.
 
 use std::{fmt, io, time::Duration};
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     connection::Gap,
     counters::Counters,
-    datagram,
+    datagram::DatagramState,
     error::Changed,
     input::Input,
     peer::{ClientId, Peer},
@@ -29,22 +28,22 @@ const MAGIC: &str = "udsd-state";
 /// Bytes of the first line: magic, version, checksum, line feed.
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
 
-/// Places in `State::clients`, and how many bytes their queues have.
+/// The clients whose queues are not empty: the index in `State::clients`, and the bytes of the queue.
 type Owed = Vec<(usize, usize)>;
 
 /// A daemon without its descriptors.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// The file under which all of this was said, in effect, as TOML.
+    /// The file that was in force, as TOML.
     pub config: String,
-    /// The number of the last client that came.
+    /// The number of the last client that entered.
     pub ids: u64,
-    /// In the order of the config, then those that it no longer had.
+    /// The sockets of the file in its order, then those that it no longer has.
     pub sockets: Vec<Socket>,
     /// All clients.
     pub clients: Vec<Client>,
-    /// Places in `clients` of those that wait for a quota, in their order.
+    /// The indices in `clients` of those that wait for room under a quota, in their order.
     #[serde(rename = "starved")]
     pub quota_queue: Vec<usize>,
 }
@@ -55,26 +54,27 @@ pub struct State {
 pub struct Socket {
     /// NAME
     pub name: String,
-    /// The config no longer has it, or not so: it is there for the clients that it had.
+    /// The file no longer has it, or has another one by its name: it stays for the clients that it had.
     pub retired: bool,
     /// What happened on it.
     pub counters: Counters,
-    /// Places in `clients` of the senders that wait for room in the record or with receivers, in
-    /// their order.
+    /// The indices in `clients` of the senders that wait for room in the record or with receivers, in their
+    /// order.
     #[serde(rename = "line")]
     pub wait_queue: Vec<usize>,
-    /// Of a relay that stamps: the number of the last message.
+    /// The number of the last message that a relay stamped.
     pub stamped: u64,
-    /// Of a relay: the room in its queue at which a receiver holds up nobody any more, bytes.
+    /// How much room its queue must have before a receiver that held up the senders of a relay no longer does,
+    /// bytes.
     pub enough: usize,
     /// Its record, where it has one.
     pub record: Option<Record>,
-    /// What waits for and from those who sent it datagrams.
+    /// Of a datagram socket: what was received and is not recorded, and what its senders are owed.
     #[serde(rename = "mail")]
-    pub datagrams: datagram::Parked,
-    /// Its descriptor.
+    pub datagrams: DatagramState,
+    /// Its descriptor, where it has one.
     pub endpoint: Option<Endpoint>,
-    /// Of a seqpacket socket, how long packets may be that come and that are sent, bytes.
+    /// Of a seqpacket socket: the bytes of the longest packet that may come, and of the longest that is sent.
     pub packets: Option<(usize, usize)>,
 }
 
@@ -95,10 +95,10 @@ impl Socket {
 pub struct Record {
     /// The number of the last line.
     pub seq: u64,
-    /// Whole lines that are not, or not wholly, written.
+    /// Lines that are not written, or of which only a part is.
     #[serde(with = "serde_base64")]
     pub lines: Vec<u8>,
-    /// Bytes of the first one that stand at the end of the file.
+    /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
 }
 
@@ -108,9 +108,9 @@ pub struct Record {
 pub struct Endpoint {
     /// SO_COOKIE (`socket(7)`).
     pub cookie: u64,
-    /// Its file, where this daemon has bound it to one.
+    /// Its file, where udsd has bound it to a path.
     pub file: Option<BoundFile>,
-    /// The manager has given it.
+    /// The manager has passed it.
     pub inherited: bool,
 }
 
@@ -123,7 +123,7 @@ pub struct BoundFile {
     pub path: Vec<u8>,
     /// Its device and inode.
     pub inode: (u64, u64),
-    /// Those of its lock file.
+    /// Device and inode of its lock file.
     pub lock: (u64, u64),
 }
 
@@ -132,36 +132,36 @@ pub struct BoundFile {
 pub struct Client {
     /// SO_COOKIE of its descriptor (`socket(7)`); 0 where it has none.
     pub cookie: u64,
-    /// Its place in `sockets`.
+    /// The index of its socket in `sockets`.
     pub socket: usize,
     /// Its number.
     pub id: ClientId,
-    /// Its sender.
+    /// Its credentials.
     pub peer: Peer,
-    /// Since bytes last went either way.
+    /// How long no bytes have gone either way.
     pub silent: Duration,
-    /// It gets what others send.
+    /// It is a member of a relay and gets what others send.
     #[serde(default, skip_serializing_if = "is_not")]
     pub receiver: bool,
     /// It was a receiver and reads no more: writing to it failed.
     #[serde(rename = "deaf", default, skip_serializing_if = "is_not")]
     pub write_shut: bool,
-    /// Senders wait for it to read.
+    /// Senders wait until it reads.
     #[serde(default, skip_serializing_if = "is_not")]
     pub holds_up: bool,
-    /// Nothing more is read.
+    /// Nothing more is read from it, for this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
-    /// Its queue stands full.
+    /// Its queue is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<Full>,
-    /// What it sent and nobody has taken yet.
+    /// What was read from it and is not taken yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<Input>>,
-    /// What it is owed.
+    /// What waits to be written to it.
     #[serde(skip)]
     pub queue: Queue,
-    /// What was dropped for it and not yet told.
+    /// What was dropped for it, while it has not been told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Box<Gap>>,
 }
@@ -174,33 +174,33 @@ fn is_not(flag: &bool) -> bool {
 /// Why a client will be closed once it has what it is owed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Ending {
-    /// It has finished.
+    /// It has shut down its sending side.
     Done,
     /// It is gone.
     HangUp,
     /// It sent a message longer than this many bytes.
     MessageTooLong(usize),
-    /// What it connected to is no more.
+    /// The file no longer has the socket to which it connected, or has another one by its name.
     Changed(Changed),
 }
 
 /// A queue that is full.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Full {
-    /// For so long.
+    /// For how long.
     pub since: Duration,
     /// Bytes the client has taken in that time.
     pub taken: usize,
-    /// The log has a line of it.
+    /// The log has told of it.
     pub told: bool,
 }
 
 /// A state that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Damaged {
-    /// It is of this version, which this binary does not know.
+    /// It has this version, which this binary does not know.
     Version(u32),
-    /// It is not what was written.
+    /// It is not what an earlier process has written; why.
     Content(String),
 }
 
@@ -209,7 +209,7 @@ impl fmt::Display for Damaged {
         match self {
             Damaged::Version(version) => write!(
                 f,
-                "it is of version {version}, and this udsd knows version {VERSION} alone"
+                "it is of version {version}, and this udsd knows only version {VERSION}"
             ),
             Damaged::Content(what) => write!(f, "it is damaged: {what}"),
         }
@@ -217,7 +217,7 @@ impl fmt::Display for Damaged {
 }
 
 impl State {
-    /// Writes it behind `HEAD` bytes that the caller leaves free; returns what belongs there.
+    /// Writes it to `out`, before which the caller leaves `HEAD` bytes free; returns the content of these.
     ///
     /// # Errors
     /// Those of `out`.
@@ -226,7 +226,7 @@ impl State {
             out,
             sum: Checksum::default(),
         };
-        // Much at a time: the checksum of a few bytes takes as long as that of many.
+        // In large pieces: a checksum of a few bytes takes as long as one of many.
         let mut buffered = io::BufWriter::with_capacity(1 << 18, &mut summed);
         serde_json::to_writer(&mut buffered, self)?;
         let queues = self.clients.iter().map(|client| &client.queue).enumerate();
@@ -244,10 +244,10 @@ impl State {
         Ok(head(VERSION, summed.sum.value()))
     }
 
-    /// Reads what `encode` wrote, with its head before it.
+    /// Reads what `encode` has written, with its head.
     ///
     /// # Errors
-    /// What stands in the way of using it.
+    /// Why it cannot be used.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
         let damaged = |what: &str| Damaged::Content(what.to_owned());
         let (head_bytes, body) = bytes

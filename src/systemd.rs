@@ -1,5 +1,5 @@
-//! The service manager: inherited sockets (`sd_listen_fds(3)`), what it is told (`sd_notify(3)`), its
-//! descriptor store, the watchdog, and whether a descriptor leads to its journal.
+//! The service manager: the sockets that it passes (`sd_listen_fds(3)`), notifications to it (`sd_notify(3)`), its
+//! descriptor store, its watchdog and its journal.
 
 use std::{
     env, io,
@@ -18,11 +18,11 @@ use sd_notify::NotifyState;
 
 use crate::sys;
 
-/// The name of what is kept in the descriptor store (FDNAME=): no NAME of a socket has a dot.
+/// The name of udsd's entry in the descriptor store (FDNAME=). It has a dot, which no NAME of a socket has.
 const STORED: &str = "udsd.parked";
-/// The name of what somebody stores without one (`sd_pid_notify_with_fds(3)`).
+/// The name of an entry that was stored without one (`sd_pid_notify_with_fds(3)`).
 const UNNAMED: &str = "stored";
-/// How long the manager may take to do what it was told.
+/// How long to wait for the manager.
 const BARRIER: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
@@ -33,9 +33,9 @@ const BARRIER: Timespec = Timespec {
 pub struct Passed {
     /// Sockets of its socket units.
     pub sockets: Vec<Inherited>,
-    /// Sockets that an earlier process had it keep.
+    /// Sockets from the descriptor store.
     pub stored: Vec<OwnedFd>,
-    /// Other descriptors that it kept: they are closed.
+    /// How many other descriptors the store had: they are closed.
     pub foreign: usize,
 }
 
@@ -63,7 +63,7 @@ impl Inherited {
         })
     }
 
-    /// SO_COOKIE (`socket(7)`), by which it is known.
+    /// SO_COOKIE (`socket(7)`), which identifies the socket.
     ///
     /// # Errors
     /// Those of `getsockopt(2)`.
@@ -72,12 +72,12 @@ impl Inherited {
     }
 }
 
-/// Takes what the manager passed to this process; later calls find nothing.
+/// Takes what the manager passed to this process. Later calls find nothing.
 ///
 /// # Errors
 /// The number and name of a descriptor that is no Unix socket.
 pub fn passed() -> Result<Passed, String> {
-    // listenfd leaves the names alone: they are read first.
+    // listenfd does not read the names.
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names
         .split(':')
@@ -103,7 +103,7 @@ pub fn passed() -> Result<Passed, String> {
         let is_stored = matches!(name.as_deref(), Some(STORED | UNNAMED));
         let Some((kind, fd)) = taken else {
             if is_stored {
-                // Nothing of udsd's; dropped with `passed`.
+                // It is not udsd's, and is closed with `passed`.
                 foreign += 1;
                 continue;
             }
@@ -135,8 +135,8 @@ pub fn is_journal(fd: impl AsFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// The manager's network namespace, where standard output or error leads to its journal: as
-/// `sys::network_of` has it.
+/// The network namespace of the manager, as `sys::network_of` gives it, where standard output or error leads to
+/// its journal.
 #[must_use]
 pub fn network() -> Option<u64> {
     let (output, error) = (io::stdout(), io::stderr());
@@ -145,7 +145,7 @@ pub fn network() -> Option<u64> {
     sys::network_of(of_journal).ok()
 }
 
-/// What the manager is told. Every call does nothing where there is no manager.
+/// Notifies the manager. Without a manager every call does nothing.
 #[derive(Debug, Default)]
 pub struct Notifier {
     status: String,
@@ -158,7 +158,7 @@ impl Notifier {
         self.status = status;
     }
 
-    /// The line that `systemctl status` shows; sent where it differs from the last one.
+    /// The line that `systemctl status` shows; sent only where it differs from the last one.
     pub fn status(&mut self, status: String) {
         if status != self.status {
             tell(&[NotifyState::Status(&status)]);
@@ -166,8 +166,8 @@ impl Notifier {
         }
     }
 
-    /// The service takes over a new configuration, until the next `ready`. With the time, as
-    /// `Type=notify-reload` wants it (`sd_notify(3)`).
+    /// The service reloads its configuration until the next `ready`. Sent with the time, which `Type=notify-reload`
+    /// needs (`sd_notify(3)`).
     pub fn reloading(&mut self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -184,20 +184,20 @@ impl Notifier {
         self.status = status;
     }
 
-    /// The event loop turns.
+    /// The event loop runs: for the watchdog.
     pub fn alive(&self) {
         tell(&[NotifyState::Watchdog]);
     }
 }
 
-/// Whether there is a service manager that is told things, and so may keep descriptors.
+/// Whether there is a service manager that takes notifications, and so may keep descriptors.
 #[must_use]
 pub fn is_manager() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Has the manager keep a descriptor for the next process (FDSTORE=1), until that takes it out or the
-/// service is stopped. Whether it does is not told.
+/// Has the manager keep a descriptor for the next process (FDSTORE=1), until that process removes it or the
+/// service is stopped. The manager does not say whether it does.
 ///
 /// # Errors
 /// Where there is no manager, or it does not answer.
@@ -205,11 +205,11 @@ pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
     if !is_manager() {
         return Err(io::Error::other("there is no service manager"));
     }
-    // What stands there is of no use any more, and would leave no room for this.
+    // An entry that is there already is of no use, and leaves no room for this one.
     sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(STORED)])?;
     let states = [
         NotifyState::FdStore,
-        // Else it would drop the pair at a hang-up of its own accord.
+        // Or else the manager drops the pair when one end hangs up.
         NotifyState::Custom("FDPOLL=0"),
         NotifyState::FdName(STORED),
     ];
@@ -217,10 +217,10 @@ pub fn store(fd: BorrowedFd<'_>) -> io::Result<()> {
     barrier()
 }
 
-/// Has the manager forget what it keeps, before it does anything that it is told later.
+/// Has the manager forget what it keeps, before it acts on any later notification.
 ///
 /// # Errors
-/// Where it cannot be told.
+/// Those of `sendmsg(2)`.
 pub fn empty_store() -> io::Result<()> {
     for name in [STORED, UNNAMED] {
         sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
@@ -228,7 +228,7 @@ pub fn empty_store() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the manager has done all that it was told (BARRIER=1, `sd_notify_barrier(3)`).
+/// Waits until the manager has acted on all notifications (BARRIER=1, `sd_notify_barrier(3)`).
 fn barrier() -> io::Result<()> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
@@ -244,7 +244,7 @@ fn barrier() -> io::Result<()> {
     }
 }
 
-/// How often `Notifier::alive` is due: half of WATCHDOG_USEC; `None` where nobody watches.
+/// How often `Notifier::alive` is due: half of WATCHDOG_USEC. `None` where there is no watchdog.
 #[must_use]
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()

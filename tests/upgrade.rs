@@ -29,13 +29,13 @@ use harness::{
     raise_open_files, read_all, read_n, round_trip,
 };
 use udsd::{
-    parking::{Memory, Parked, Parking},
+    parking::{Memory, Parking, Stored},
     state::State,
 };
 
 /// Parks `daemon` as one that was served with `there` in place of `here` in its config.
 fn park_with(daemon: &mut Daemon, here: &str, there: &str) -> OwnedFd {
-    let parked = Parked::find(daemon.park()).unwrap().unwrap();
+    let parked = Stored::find(daemon.park()).unwrap().unwrap();
     let mut state = State::decode(&parked.bytes().unwrap()).unwrap();
     let config = state.config.replace(here, there);
     assert_ne!(config, state.config, "{here} is not there");

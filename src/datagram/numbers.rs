@@ -24,11 +24,11 @@ pub(super) struct Numbers {
 
 /// Numbers as one process hands them to the next: of each generation the addresses, users, numbers.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Parked([Vec<(Address, u32, u64)>; 2]);
+pub(super) struct SavedNumbers([Vec<(Address, u32, u64)>; 2]);
 
 impl Numbers {
-    pub(super) fn park(self) -> Parked {
-        Parked([self.young, self.old].map(|generation| {
+    pub(super) fn park(self) -> SavedNumbers {
+        SavedNumbers([self.young, self.old].map(|generation| {
             let entries = generation.into_iter();
             entries
                 .map(|((address, uid), number)| (address, uid, number))
@@ -36,7 +36,7 @@ impl Numbers {
         }))
     }
 
-    pub(super) fn resume(&mut self, parked: Parked) {
+    pub(super) fn resume(&mut self, parked: SavedNumbers) {
         [self.young, self.old] = parked.0.map(|generation| {
             let entries = generation.into_iter().take(GENERATION);
             entries

@@ -120,14 +120,14 @@ impl Owed {
 
 /// What one receiver is owed, as one process hands it to the next.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Parked {
+pub(super) struct UnsentReplies {
     to: Sender,
     pub(super) replies: Vec<Datagram>,
     /// Since it last took something, or began to owe.
     since: Duration,
 }
 
-impl Parked {
+impl UnsentReplies {
     /// Bytes of the replies.
     pub(super) fn bytes(&self) -> usize {
         self.replies.iter().map(|Datagram(reply)| reply.len()).sum()
@@ -162,8 +162,8 @@ impl Replies {
     }
 
     /// What waits, for the next process.
-    pub(super) fn park(self, now: Instant) -> Vec<Parked> {
-        let owed = self.owed.into_iter().map(|(_, owed)| Parked {
+    pub(super) fn park(self, now: Instant) -> Vec<UnsentReplies> {
+        let owed = self.owed.into_iter().map(|(_, owed)| UnsentReplies {
             to: owed.to,
             replies: owed.replies.into_iter().map(Datagram).collect(),
             since: now.saturating_duration_since(owed.since),
@@ -172,8 +172,8 @@ impl Replies {
     }
 
     /// Goes on with what waited for receivers in an earlier process.
-    pub(super) fn resume(&mut self, parked: Vec<Parked>, limits: &mut Limits, now: Instant) {
-        for Parked { to, replies, since } in parked {
+    pub(super) fn resume(&mut self, parked: Vec<UnsentReplies>, limits: &mut Limits, now: Instant) {
+        for UnsentReplies { to, replies, since } in parked {
             let key = (to.address, to.peer.uid);
             let place = self.places.get(&key).copied();
             let place = place.unwrap_or_else(|| self.owe(&to, Blame::Receiver, now));

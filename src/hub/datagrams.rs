@@ -17,7 +17,7 @@ use log::warn;
 use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
-    datagram::{Datagrams, Exchange, HeldDatagram, Lost, Parked, Reply, Sender},
+    datagram::{DatagramState, Datagrams, Exchange, HeldDatagram, Lost, Reply, Sender},
     frame::Framing,
     header::{BATCH, Header},
     input::TooLong,
@@ -69,7 +69,7 @@ impl Shared {
 
 impl Socket {
     /// What waits at its datagram socket, or for it, for the next process.
-    pub(super) fn park_datagrams(&mut self, now: Instant) -> Parked {
+    pub(super) fn park_datagrams(&mut self, now: Instant) -> DatagramState {
         let exchange = self.exchange.take();
         let parked = exchange.map(|exchange| exchange.park(now));
         parked.or(self.parked.take()).unwrap_or_default()
@@ -86,7 +86,7 @@ impl Socket {
 
     /// Gives up what its record had no room for.
     pub(super) fn give_up_held(&mut self, limits: &mut Limits) {
-        let parked = self.parked.as_mut().map_or(0, Parked::give_up_held);
+        let parked = self.parked.as_mut().map_or(0, DatagramState::give_up_held);
         let exchange = self.exchange.as_mut();
         self.counters.untaken += parked + exchange.map_or(0, |exchange| drain(exchange, limits));
     }
@@ -119,7 +119,7 @@ impl Socket {
     pub(super) fn undelivered(&self) -> usize {
         let open = self.exchange.as_ref();
         let open = open.map_or(0, |exchange| exchange.held() + exchange.replies.waiting());
-        open + self.parked.as_ref().map_or(0, Parked::waiting)
+        open + self.parked.as_ref().map_or(0, DatagramState::waiting)
     }
 
     /// Gives up all that waits.

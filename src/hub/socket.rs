@@ -11,7 +11,7 @@ use crate::{
     config::{self, ServiceKind, SlowClient, SocketType},
     connection::{Connection, Stream},
     counters::Counters,
-    datagram::{Exchange, Parked},
+    datagram::{DatagramState, Exchange},
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
@@ -181,7 +181,7 @@ pub struct Socket {
     /// Its datagram socket, and what waits there.
     pub(super) exchange: Option<Box<Exchange>>,
     /// What waits until its datagram socket is open: it came to one before, of this process or an earlier one.
-    pub(super) parked: Option<Parked>,
+    pub(super) parked: Option<DatagramState>,
     /// How often the log may speak of it: what happens on one socket hides nothing of another.
     pub(super) lines: Lines,
     /// The number of the last message, as it stood at the last reload: numbers go on from there where

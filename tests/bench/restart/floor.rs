@@ -13,7 +13,7 @@ use signal_hook::consts::SIGUSR2;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process;
-use udsd::parking::{Memory, Parked, Parking};
+use udsd::parking::{Memory, Parking, Stored};
 use udsd::systemd;
 
 const LISTENER: u64 = u64::MAX;
@@ -84,7 +84,7 @@ pub(crate) fn serve(path: &Path) -> Outcome<()> {
 fn restored() -> Outcome<Vec<OwnedFd>> {
     let mut open = Vec::new();
     if let Some(near) = systemd::passed()?.stored.pop()
-        && let Some(parked) = Parked::find(near).map_err(|(error, _)| error)?
+        && let Some(parked) = Stored::find(near).map_err(|(error, _)| error)?
     {
         parked.give_up(|fd| open.push(fd));
     }
