@@ -31,9 +31,9 @@ use crate::{
 };
 use apply::Current;
 
-/// How long a failed start stays up where the manager holds the sockets. A client that waits there
-/// makes the manager start udsd again at once: without this, 100 times in a few seconds, which is
-/// the start limit, and takes the sockets down (`systemd.unit(5)`, StartLimitBurst=).
+/// How long a failed start waits before it ends, where the manager holds the sockets. A client that waits at one
+/// makes the manager start udsd again at once. Without this pause that would be 100 times in a few seconds, the
+/// start limit, at which the manager closes the sockets (`systemd.unit(5)`, StartLimitBurst=).
 const FAILED_START: Duration = Duration::from_secs(1);
 /// The exit code after a handover (EX_TEMPFAIL): the units have RestartForceExitStatus=75.
 const HANDED_OVER: u8 = 75;
@@ -72,10 +72,9 @@ struct Arguments {
 /// Runs the daemon.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Before this process opens a descriptor of its own, which could pass for one of those.
+    // Before this process opens a descriptor of its own, whose number could be taken for a passed one.
     let passed = systemd::passed();
-    // Before anything that takes time: a signal that came earlier would end the process as it is. A check
-    // is to end by it.
+    // Before anything that takes time: until then a signal kills the process. A check is to end by signals.
     let is_check = env::args_os().any(|word| word == "--check");
     let signals = (!is_check).then(server::signals);
     let activated = passed
@@ -88,7 +87,7 @@ pub fn main() -> ExitCode {
             start(&arguments, passed, signals).map(|(server, config)| (server, config, arguments))
         }
         Err(message) => {
-            // Where standard error is closed there is nobody to tell.
+            // Fails where standard error is closed.
             let _ = message.print();
             if !message.use_stderr() {
                 return ExitCode::SUCCESS;
@@ -150,8 +149,8 @@ fn start(
     start().map_err(|fatal| report(&fatal))
 }
 
-/// The file, or the one socket of the command line. Where the sockets come from the units, what those
-/// cannot do is a fault of the file like any other.
+/// The file, or the one socket of the command line. Where units make the sockets, a value that they cannot have is
+/// a fault of the file like any other.
 fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Faults> {
     let places = Places::current();
     let config = read(arguments, &places)?;
@@ -182,7 +181,7 @@ fn read(arguments: &Arguments, places: &Places) -> Result<Config, Faults> {
     }
 }
 
-/// Warns of a config file that strangers may change.
+/// Warns if other users may change the config file.
 fn note_exposure(config: &Config) {
     for warning in exposure::warnings(config) {
         warn!("{warning}");
@@ -201,7 +200,7 @@ fn log_fault(fault: &Faults) {
     }
 }
 
-/// A start is a file that comes into force where nothing is.
+/// Starts without a handover: the file comes into force over nothing.
 fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let hub = Hub::new(Vec::new(), limits::limits(config));
@@ -218,7 +217,7 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
     Ok(server)
 }
 
-/// A server of `hub`.
+/// Makes the server of `hub`.
 fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Faults> {
     Server::new(hub, signals).map_err(Faults::system("setting up the event loop"))
 }

@@ -215,7 +215,7 @@ impl<'a> Sockets<'a> {
                 done?
             }
         };
-        // At a reload of those that came or moved alone.
+        // A reload tells only of sockets that came or moved.
         if let Some(how) = decision.served(passed, present)
             && !(self.is_reload && matches!(done, PlannedEndpoint::Kept(_)))
         {
@@ -269,14 +269,14 @@ impl<'a> Sockets<'a> {
         let Some((old, there)) = old.zip(there) else {
             return Ok(PlannedEndpoint::None);
         };
-        // A longer datagram may be more than can be sent back.
+        // The file may let in longer datagrams than can be sent back.
         datagram_socket(self.config, as_of, there)?;
         self.serving.extend(there.cookie().ok());
         let adjustment = there.prepare(old, as_of, self.config)?;
         Ok(PlannedEndpoint::Kept(adjustment))
     }
 
-    /// The numbers of the sockets that serve from now on under no name.
+    /// The numbers of the present sockets that do not serve from now on, under whatever name.
     fn ended(&self) -> Vec<usize> {
         let serves = |cookie: u64| self.serving.contains(&cookie);
         let all = self.before.endpoints();
@@ -318,7 +318,7 @@ impl<'a> Sockets<'a> {
 }
 
 impl<'a> Current<'a> {
-    /// The sockets that are served, with where their clients come from.
+    /// The sockets in force that have an endpoint, with it.
     fn endpoints(self) -> impl Iterator<Item = (&'a config::Socket, &'a Endpoint)> {
         let all = self.sockets.iter();
         all.filter_map(move |old| Some((old, endpoint_of(self.server, &old.name)?)))
@@ -346,7 +346,7 @@ impl<'a> Current<'a> {
         }
     }
 
-    /// The socket of the manager's that has `new`'s name in the file, and had another one before.
+    /// The socket, once passed by the manager, that the file now calls `new`, and whose old name is gone.
     fn renamed(self, new: &config::Socket, config: &Config) -> Option<&'a Endpoint> {
         let is_gone = |(old, _): &(&config::Socket, _)| named(&config.sockets, &old.name).is_none();
         let mut gone = self.endpoints().filter(is_gone).map(|(_, there)| there);

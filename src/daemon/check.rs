@@ -1,8 +1,8 @@
-//! `udsd --check`: what a start would find, or a reload of the daemon that runs, without a trace of the
-//! question: no file is made, nothing is bound, nobody is connected to.
+//! `udsd --check`: finds what a start would refuse, or a reload of the running daemon, and changes nothing: it
+//! makes no file, binds no socket and connects to none.
 //!
-//! What the running daemon has is in nobody's way: that of ExecReload= ($MAINPID), or one by the same
-//! arguments. What only the service's user may do cannot be tried as another: that is a note, no fault.
+//! What the running daemon holds is no fault: that of $MAINPID in ExecReload=, or one with the same arguments.
+//! What another user than the service's cannot try is told in a note, and is no fault.
 
 use std::{
     env,
@@ -39,7 +39,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             false => Err(Faults::Config(check.faults.split_off(0))),
         }
     });
-    // Where a stream is closed the exit code alone has to say it.
+    // Where standard error is closed, the exit code has to do.
     for note in &check.notes {
         let _ = writeln!(io::stderr(), "udsd: note: {note}");
     }
@@ -76,7 +76,7 @@ fn as_json(fault: &Faults) -> String {
 struct Check<'a> {
     arguments: &'a Arguments,
     places: Places,
-    /// The daemon whose ExecReload= this is.
+    /// The pid of the daemon whose ExecReload= this is.
     daemon: Option<i32>,
     faults: Vec<Fault>,
     notes: Vec<String>,
@@ -96,7 +96,7 @@ impl<'a> Check<'a> {
 
     fn examine(&mut self, config: &Config) {
         self.notes.extend(exposure::warnings(config));
-        // What the daemon to be reloaded serves by, if its sockets are those of units.
+        // The file in force in the daemon that is to be reloaded, if units make its sockets.
         let serving = self.daemon.and_then(|_| in_force::read(&self.places));
         let has_units = match self.daemon {
             Some(_) => serving.is_some(),
@@ -119,7 +119,7 @@ impl<'a> Check<'a> {
                 config,
                 &key,
             );
-            // Else the units make it.
+            // Otherwise the units make the socket.
             if serving.is_none() && !is_managed {
                 self.look_at_path(socket, config, &key);
             }
@@ -131,7 +131,7 @@ impl<'a> Check<'a> {
 
     fn look_at_path(&mut self, socket: &config::Socket, config: &Config, key: &str) {
         match endpoint::look(socket, config, &|pid, lock| self.is_own(pid, lock)) {
-            // Before a reload it is the daemon's own, which the manager passed.
+            // Before a reload the daemon itself serves it: the manager passed it.
             Ok(true) if self.daemon.is_some() => {}
             Ok(true) => self.notes.push(format!(
                 "{key}: {} is served by somebody: right where a service manager passes it, else a start will refuse it",
@@ -142,7 +142,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// `key` is at fault where the failure itself does not name one.
+    /// `key` is at fault where the fault itself names no key.
     fn take(&mut self, checked: Result<(), Faults>, config: &Config, key: &str) {
         match checked {
             Ok(()) => {}
@@ -168,11 +168,11 @@ impl<'a> Check<'a> {
                 continue;
             };
             let key = format!("socket.{}.record.file", socket.name);
-            // What the service does not see is not worth a look from here.
+            // The service sees other folders there than this process.
             if self.faults.iter().any(|fault| fault.key == key) {
                 continue;
             }
-            // What the service finds missing there it makes at its start.
+            // The service makes at its start what is missing there.
             let is_made = |folder: &Path| {
                 is_managed && generator::makes(folder, &self.places) && !folder.exists()
             };
@@ -202,14 +202,14 @@ impl<'a> Check<'a> {
     /// Whether a lock file is that of the daemon that is to be reloaded, or of one that serves the same.
     fn is_own(&self, pid: Option<i32>, lock: &File) -> bool {
         match self.daemon {
-            // Where the disk was full when it took the lock, its pid is not in it.
+            // Its pid is not in the file if the disk was full when it took the lock.
             Some(daemon) => pid == Some(daemon) || lock::has_open(daemon, lock),
             None => pid.is_some_and(|pid| is_same(pid, self.arguments)),
         }
     }
 }
 
-/// Whether datagrams as long as the file lets in can be sent back.
+/// Checks that udsd can send back the longest datagram that the file lets in.
 fn longest(socket: &config::Socket, config: &Config) -> Result<(), Faults> {
     if socket.kind != SocketType::Datagram {
         return Ok(());

@@ -1,5 +1,4 @@
-//! Whether strangers may change the config file, and with it what udsd does: whoever is neither root nor
-//! the user that udsd runs as.
+//! Whether a user other than root, and than udsd's own, may change the config file, and with it what udsd does.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -7,9 +6,9 @@ use rustix::process::geteuid;
 
 use crate::config::Config;
 
-/// One line for each way in which they may, with the remedy.
+/// A line for each way to change it, with the remedy.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    // Where a link leads decides.
+    // The target of a link counts.
     let file = config
         .file
         .as_ref()
@@ -25,7 +24,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// `sparing`: a bit of the mode with which anyone may write there and do no harm.
+/// `sparing`: a bit of the mode that makes a path harmless although anyone may write there.
 fn exposed(path: &Path, sparing: u32, what: &str) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let own = geteuid().as_raw();

@@ -1,5 +1,5 @@
-//! What the daemon serves by, left in its runtime folder for the check before a reload: what the units
-//! have to follow is known to the daemon alone, since a file may have changed any number of times.
+//! The file in force, which the daemon writes into its runtime folder for the check before a reload. Only the daemon
+//! knows it: the file in /etc may have changed several times since.
 
 use std::{
     env, fs,
@@ -13,8 +13,7 @@ use crate::config::{Config, Draft, Places};
 
 const NAME: &str = "in-force.toml";
 
-/// Writes the file, whole or not at all. Where the units have no part in it (`None`), and where that fails,
-/// there is none.
+/// Writes the file, whole or not at all. Removes it where no unit makes the sockets (`None`), or where writing fails.
 pub(super) fn write(config: Option<&Config>) {
     let Some(path) = path() else {
         return;
@@ -38,10 +37,10 @@ pub(super) fn write(config: Option<&Config>) {
     let _: io::Result<()> = fs::remove_file(path);
 }
 
-/// That of the daemon of this unit.
+/// The file in force in the daemon of this unit.
 pub(super) fn read(places: &Places) -> Option<Config> {
     let text = fs::read_to_string(path()?).ok()?;
-    // It is in force, whatever a newer version says of it.
+    // It is in force, even if a newer version finds faults in it.
     Some(Draft::parse(text.as_bytes(), None, places).ok()?.config)
 }
 

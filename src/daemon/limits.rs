@@ -1,6 +1,5 @@
-//! What the limits come to on this machine: as many clients as there may be descriptors for, and as
-//! many as a restart can keep; no more in queues than there is memory for; no more that wait to be
-//! accepted than the kernel lets.
+//! Fits the limits to this machine: no more clients than it has descriptors for, and than a restart can keep; no
+//! more bytes in queues than it has memory for. Warns of a backlog that the kernel cuts.
 
 use ::log::{info, warn};
 use rustix::process::{Resource, getrlimit};
@@ -14,17 +13,17 @@ use crate::{
     sys, sysctl, systemd,
 };
 
-/// Descriptors that are not clients: the standard three, the event loop's, locks and the like.
+/// Descriptors that are no clients: the standard three, those of the event loop, locks and the like.
 const OWN_DESCRIPTORS: usize = 32;
-/// Descriptors that one socket may need beside its clients: listener, lock, record, and the file of
-/// whom a datagram goes to.
+/// Descriptors that one socket may need beside its clients: the listener, the lock, the record, and the socket
+/// file to which a datagram is sent.
 const SOCKET_DESCRIPTORS: usize = 4;
 
-/// What there is.
+/// What this machine has.
 struct Machine {
-    /// Descriptors that this process may have.
+    /// How many descriptors this process may open.
     files: usize,
-    /// Of them, as many as a restart can keep; `None` where no service manager could.
+    /// How many of them a restart can keep; `None` without a service manager.
     kept: Option<usize>,
     memory: Memory,
 }
@@ -46,7 +45,7 @@ pub(super) fn limits(config: &Config) -> Limits {
     derive(config, &Machine::current()).0
 }
 
-/// The same, of a file that comes into force: the log says what they are, and why less than it says.
+/// The same, of a file that comes into force: logs them, and why they are lower than the file says.
 pub(super) fn new_limits(config: &Config) -> Limits {
     let (limits, reasons) = derive(config, &Machine::current());
     for reason in reasons {
@@ -56,11 +55,11 @@ pub(super) fn new_limits(config: &Config) -> Limits {
     limits
 }
 
-/// Descriptors that are kept free of `files` for those that clients send along.
+/// How many of `files` descriptors are kept free for those that clients send with messages.
 fn reserved(files: usize) -> usize {
     let sent = closer::limit(files).min(files / 4);
     match sys::can_refuse_descriptors() {
-        // They can only have been sent before udsd first had the socket.
+        // Only what was sent before udsd had the socket has any.
         true => 0,
         false => sent,
     }
@@ -109,7 +108,7 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     if let Some(scaled) = scale(config, memory) {
         queues = scaled;
         reasons.push(format!(
-            "limits.queue-total = {queue_total} bytes and the records' queue-size together are over the memory that there is, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give it more",
+            "limits.queue-total = {queue_total} bytes and the records' queue-size together are more than the memory, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give the service more",
             memory.bytes, memory.source, queues.1, queues.0
         ));
     }
@@ -118,8 +117,9 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     (limits, reasons)
 }
 
-/// `queue-per-user` and `queue-total` where all queues together could come to more than there is: with
-/// those of the records they then come to half of it, for the clients' buffers in the kernel count too.
+/// `queue-per-user` and `queue-total`, lowered where all queues together could need more memory than there is.
+/// Together with the queues of the records they are then half of it, for the kernel's buffers of the clients need
+/// memory too.
 fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
     let config::Limits {
         queue_per_user,
@@ -133,11 +133,11 @@ fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
     if all as u64 <= memory.bytes {
         return None;
     }
-    // One message has to pass, whatever there is.
+    // One message has to pass, however little memory there is.
     let least = config.least_queue();
     let part = |bytes: usize| {
         let part = u128::from(memory.bytes / 2) * bytes as u128 / all as u128;
-        // Not more than `bytes`, since there is less than `all`.
+        // No more than `bytes`, since the memory is less than `all`.
         bytes.min((part as usize).max(least))
     };
     Some((part(queue_per_user), part(queue_total)))

@@ -10,7 +10,7 @@ use env_logger::{Builder, Env, Logger};
 
 use crate::systemd;
 
-/// env_logger alone keeps the filter that it began with.
+/// env_logger alone cannot change its filter.
 struct Changeable(RwLock<Option<Logger>>);
 
 static LOG: Changeable = Changeable(RwLock::new(None));
@@ -40,8 +40,8 @@ impl Log for Changeable {
     }
 }
 
-/// Lines for people carry the time and level, lines for the journal its priority (`sd-daemon(3)`);
-/// RUST_LOG wins over `filter`. A later call changes the filter.
+/// Logs to standard error. A line carries the time and the level or, where it goes to the journal, the journal's
+/// priority (`sd-daemon(3)`). RUST_LOG wins over `filter`. A later call changes the filter.
 pub(super) fn to_stderr(filter: &str) {
     let journal = systemd::is_journal(std::io::stderr());
     let logger = Builder::from_env(Env::default().default_filter_or(filter))
@@ -62,6 +62,6 @@ pub(super) fn to_stderr(filter: &str) {
         .build();
     ::log::set_max_level(logger.filter());
     *LOG.0.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
-    // Fails from the second call on, and is in force by then.
+    // Fails from the second call on, when it is set already.
     let _ = ::log::set_logger(&LOG);
 }

@@ -1,5 +1,5 @@
-//! What becomes of the records when a file comes into force. One that cannot be opened costs its own socket,
-//! and its thread tries again.
+//! What becomes of each record when a file comes into force. A record that cannot be opened stops only its own
+//! socket, and its thread tries again.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::{
     systemd,
 };
 
-/// Whether a socket is to be had whose record cannot be written.
+/// Decides whether the file comes into force without a record that cannot be opened.
 pub(super) type Tolerate<'a> = &'a dyn Fn(Faults) -> Result<(), Faults>;
 
-/// Goes on without a record, where others can be served meanwhile.
+/// Goes on without a record if there are other sockets to serve meanwhile.
 ///
 /// # Errors
-/// `fault`, where nobody could.
+/// `fault`, if there are none.
 pub(super) fn tolerate(config: &Config, fault: Faults) -> Result<(), Faults> {
     if config.sockets.len() < 2 {
         return Err(fault);
@@ -30,17 +30,17 @@ pub(super) fn tolerate(config: &Config, fault: Faults) -> Result<(), Faults> {
     Ok(())
 }
 
-/// Says why a record cannot be opened, and what follows.
+/// Logs why a record cannot be opened, and what follows.
 pub(super) fn note_not_open(fault: &Faults) {
     log_fault(fault);
     error!(
-        "until that is mended, who sends there waits, and the others are served; it is tried again, at least every minute"
+        "until that is mended, clients that send there wait, and the others are served; it is tried again, at least every minute"
     );
 }
 
-/// A file that is still the one at its path stays open, whichever socket writes it from now on: two threads
-/// would mix their lines. One that could not be opened so far is left to its thread: the rest of the file is
-/// in force meanwhile.
+/// A record's file that is still at its path stays open, also where another socket writes it from now on: two
+/// threads would mix their lines. A record that could not be opened so far is left to its thread, so that the
+/// rest of the file comes into force.
 pub(super) fn plan(
     server: &Server,
     config: &Config,
@@ -50,7 +50,7 @@ pub(super) fn plan(
         server,
         left: server.writers().collect(),
     };
-    // First all that stay: the others may not take theirs.
+    // First the records that stay, so that no other takes their writers.
     let kept: Vec<_> = config.sockets.iter().map(|of| writers.keep(of)).collect();
     let all = config.sockets.iter().zip(kept);
     let planned = all.map(|(socket, kept)| match (&socket.record, kept) {
@@ -81,14 +81,14 @@ struct Writers<'a> {
 }
 
 impl<'a> Writers<'a> {
-    /// The first that fits, with the number of its socket; it is not to be had again.
+    /// Takes the first that fits, with the number of its socket.
     fn take(&mut self, fits: &dyn Fn(usize, &Writer) -> bool) -> Option<(usize, &'a Writer)> {
         let mut all = self.left.iter();
         let found = all.position(|(of, writer)| fits(*of, writer))?;
         Some(self.left.remove(found))
     }
 
-    /// The one that writes already where the record of `socket` is to go, or tries to.
+    /// The writer whose output is already that of the record of `socket`, or that tries to open it.
     fn keep(&mut self, socket: &config::Socket) -> Option<(usize, &'a Writer)> {
         let place = self.server.place(&socket.name);
         let Some(path) = &socket.record.as_ref()?.file else {
@@ -103,7 +103,7 @@ impl<'a> Writers<'a> {
         })
     }
 
-    /// A record that goes on elsewhere, or is new.
+    /// Opens the output of a record that moves or is new.
     fn open(
         &mut self,
         config: &Config,
@@ -133,7 +133,7 @@ impl<'a> Writers<'a> {
                 let seq = output.as_ref().map_or(0, |output| output.last_seq);
                 let mut record = Record::new(encoder, queue_size, seq);
                 if output.is_err() {
-                    // The number of its last line is not known.
+                    // The number of its last line is not known yet.
                     record.await_open();
                 }
                 let writer = self.server.start_writer(output)?;
@@ -143,7 +143,7 @@ impl<'a> Writers<'a> {
     }
 }
 
-/// Opens where the record of `socket` is to go. `held`: the locks of those that this process writes.
+/// Opens the output of the record of `socket`. `held`: the locks of the records that this process writes.
 pub(super) fn open(
     config: &Config,
     socket: &config::Socket,

@@ -1,9 +1,8 @@
 //! The start of a process that goes on where another ended.
 //!
-//! First everything is as it was, by the file of the process that ended. Then the file that is there
-//! now is put into force as by a reload, with what the manager passes to this process; where that is
-//! not possible, this one serves as the other did, and the log and the status say why: no fault in a
-//! file costs a client.
+//! First everything is restored under the file that was in force in the process before. Then the present file
+//! comes into force, as by a reload, with the sockets that the manager passes to this process. Where it cannot,
+//! this process serves as the one before, and the log and the status say why: a fault in a file closes no client.
 
 use std::{
     mem,
@@ -35,7 +34,7 @@ use crate::{
     users,
 };
 
-/// Goes on with `handover`; `config` is the file that is there now.
+/// Goes on with `handover`; `config` is the present file.
 pub(super) fn go_on(
     mut handover: Handover,
     config: Result<Config, Faults>,
@@ -53,25 +52,25 @@ pub(super) fn go_on(
     }
 }
 
-/// All as it was.
+/// What was restored.
 struct Resumed {
     server: Server,
     unwritten: Vec<LinesLeft>,
-    /// The sockets that are the manager's alone, by their names: it may have passed them.
+    /// The names of the sockets that the process before has left to the manager alone, which may have passed them.
     left_to_manager: Vec<String>,
 }
 
-/// Lines that the process before had taken into a record and not written.
+/// The lines of one record that the process before had made and not written.
 struct LinesLeft {
-    /// Of which socket.
+    /// The name of the record's socket.
     socket: String,
     /// Whole lines.
     lines: Vec<u8>,
-    /// Bytes of them that stand at the end of the file that it wrote.
+    /// Bytes of them that stand at the end of the record's file already.
     written: usize,
 }
 
-/// All as it was, but for lines of records.
+/// Restores everything but the lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
     let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
     let (mut sockets, mut served) = (Vec::new(), Vec::new());
@@ -112,11 +111,11 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     })
 }
 
-/// Where a record goes, if there is one and it could be opened.
+/// Where the record of a socket is written to, or why that could not be opened; `None` without a record.
 type Opened = Option<Result<Output, NotOpen>>;
 
-/// The sockets of the file as the hub has them, each with where its record goes. One is had all the same whose
-/// lists name somebody unknown: nobody new comes in by that.
+/// The sockets of the file as the hub has them, each with the output of its record. A socket whose access rules
+/// name an unknown user or group serves too, but lets no new client in.
 fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
     let unknown = |fault: Faults| match fault {
         Faults::Config(_) => {
@@ -126,9 +125,8 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
         // A later attempt may succeed.
         other => Err(other),
     };
-    // A record may be out of reach now, as where the units have followed the file already, or the disk is
-    // full: until it is not, or a file is in force with which it is not, lines gather, and senders wait
-    // when that is full.
+    // A record may be out of reach: the disk is full, or the units follow another file already. Until it can be
+    // opened, or another file is in force, lines gather in its queue, and senders wait when that is full.
     let tolerate = |fault| {
         let _ = unknown(fault).map_err(|other| records::note_not_open(&other));
         Ok(())
@@ -152,7 +150,7 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
     Ok(all)
 }
 
-/// The lines that are to be written to the record of `before`, if it has one.
+/// The lines that are still to be written to the record of `before`, if it has one.
 fn lines_of(before: &mut state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
@@ -196,7 +194,7 @@ fn restore(
     }
 }
 
-/// Where the clients of a socket came from.
+/// The endpoint of a socket, as the process before has left it.
 fn endpoint(
     handover: &mut Handover,
     before: &state::Socket,
@@ -205,9 +203,10 @@ fn endpoint(
 ) -> Option<Endpoint> {
     let parked = before.endpoint.as_ref()?;
     let Some((fd, lock)) = handover.endpoint(parked) else {
-        // The manager's own is for the manager to pass; what becomes of it is said where it is not.
+        // The manager may still pass its own; where it does not, the plan says so.
         if !parked.inherited {
-            error!("{}: it did not come along", endpoint::describe(socket));
+            let name = endpoint::describe(socket);
+            error!("{name}: its descriptor is missing in what was handed over");
         }
         return None;
     };
@@ -215,11 +214,11 @@ fn endpoint(
     resumed.inspect_err(log_fault).ok()
 }
 
-/// Puts the file that is there now into force, or what the manager passes anew, and lets it forget what was
-/// left.
+/// Puts the present file into force or, where it cannot be, the sockets that the manager made anew. Takes over what
+/// was handed over, and has the manager forget it.
 ///
-/// What can fail, or takes time, stands before the commit, or after the manager has been told that this
-/// process serves: between the two one that is killed has lost everybody without having served anybody.
+/// What can fail or takes time is done before the commit, or after the manager knows that this process serves. A
+/// process that is killed between the two loses all clients.
 fn adopt(
     resumed: Resumed,
     serving: &Config,
@@ -251,7 +250,7 @@ fn adopt(
             (change, serving.clone(), Some(fault))
         }
     };
-    // One that goes elsewhere has its lines there, all others have them before anything new.
+    // A record that stays where it is gets its lines before any new ones; one that moves gets them there.
     let file = |config: &Config, name: &str| {
         let record = named(&config.sockets, name)?.record.as_ref();
         record.map(|record| record.file.clone())
@@ -282,9 +281,8 @@ fn adopt(
     Ok((server, config))
 }
 
-/// The file that is there cannot be put into force, and that of before stays: of what the manager
-/// passes, takes what stands anew where this process has served, and where else nobody would. Where nothing
-/// does: what there is to be said.
+/// Plans for the file of before, where the present one cannot come into force: takes the sockets that the manager
+/// has made anew for it, which nobody would serve otherwise. Without any, returns lines for the log.
 fn plan_anew(
     before: Current<'_>,
     serving: &Config,
@@ -324,7 +322,7 @@ fn plan_anew(
     Err(lines)
 }
 
-/// Says that the file of before serves. `is_managed`: the manager has passed any.
+/// Says that the file of before stays in force. `is_managed`: the manager has passed some socket.
 fn note_refused(server: &mut Server, fault: &Faults, is_managed: bool) {
     let mut so = "serving as before the restart".to_owned();
     if is_managed && matches!(fault, Faults::Socket { .. }) {

@@ -1,5 +1,5 @@
-//! Where clients and datagrams come from: which of the sockets that the manager passed is which of the file,
-//! what the file may ask of them, and what the log says.
+//! Which socket that the manager passed is which socket of the file, what the file may ask of each, and what the
+//! log says of them.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub(super) fn named<'a>(sockets: &'a [config::Socket], name: &str) -> Option<&'a
     sockets.iter().find(|socket| socket.name == name)
 }
 
-/// What makes the socket units follow the file.
+/// The command that makes the socket units follow the file.
 pub(super) fn units_remedy() -> &'static str {
     if Places::current() == Places::system() {
         "udsc apply"
@@ -37,7 +37,7 @@ pub(super) fn units_remedy() -> &'static str {
     }
 }
 
-/// Which of the sockets that the manager passed is which of the config file.
+/// The passed socket for each socket of the file.
 pub(super) fn assign(
     config: &Config,
     passed: Vec<Inherited>,
@@ -70,7 +70,7 @@ pub(super) fn assign(
     Ok(inherited)
 }
 
-/// `exit-on-idle` would leave somebody without a daemon.
+/// Logs that `exit-on-idle` has to wait for the units.
 pub(super) fn note_staying() {
     warn!(
         "exit-on-idle is not in force until the units follow the file, or nobody would start udsd again for all its sockets: {}",
@@ -78,14 +78,14 @@ pub(super) fn note_staying() {
     );
 }
 
-/// Who reaches the abstract sockets, which no file mode guards.
+/// Logs who can reach the abstract sockets, which have no file mode.
 pub(super) fn note_abstract(server: &Server, config: &Config) {
     let all = config.sockets.iter().filter_map(|socket| {
         let endpoint = endpoint_of(server, &socket.name)?;
         Some((socket, endpoint))
     });
     let all: Vec<(&config::Socket, &Endpoint)> = all.collect();
-    // Those of the manager: the sockets that it passed, and the journal's.
+    // The manager's network namespace: that of a socket that it passed, or of its journal's.
     let passed = all.iter().find(|(_, endpoint)| endpoint.is_inherited());
     let passed = passed.and_then(|(_, endpoint)| endpoint.network().ok());
     let managers = passed.or_else(systemd::network);
@@ -109,21 +109,21 @@ pub(super) fn note_abstract(server: &Server, config: &Config) {
     }
 }
 
-/// The lines of one that could not be had.
+/// The log lines of a socket that is not served, and why.
 pub(super) fn unserved(socket: &config::Socket, why: &str) -> Vec<(Level, String)> {
     let (name, remedy) = (endpoint::describe(socket), units_remedy());
     let consequence = format!("{name}: nobody can reach it, the others are served: {remedy}");
     errors(why).chain(errors(&consequence)).collect()
 }
 
-/// The lines of `text`, as of an error.
+/// The lines of `text` as errors.
 pub(super) fn errors(text: &str) -> impl Iterator<Item = (Level, String)> {
     let lines = text.lines();
     lines.map(|line| (Level::Error, line.to_owned()))
 }
 
-/// `exit-on-idle` where the manager passes nothing: what udsd binds goes with it, and nobody would start
-/// it again for those who come there.
+/// Refuses `exit-on-idle` where the manager passes no socket: a socket that udsd binds ends with it, and then no
+/// client can start udsd again.
 pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Faults> {
     let Some(bound) = config.sockets.first() else {
         return Ok(());
@@ -132,13 +132,13 @@ pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Faults> {
         return Ok(());
     }
     let message = format!(
-        "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: nobody would start udsd again for those who come there; give it a socket unit, or write \"never\"",
+        "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: clients that come there could not start udsd again; give it a socket unit, or write \"never\"",
         bound.name, bound.address
     );
     Err(config.fault("daemon.exit-on-idle", message).into())
 }
 
-/// Where the datagrams of a socket come; `None` where clients connect.
+/// The datagram socket of a socket; `None` where clients connect.
 pub(super) fn datagram_socket(
     config: &Config,
     socket: &config::Socket,
@@ -152,7 +152,7 @@ pub(super) fn datagram_socket(
     Ok(Some(datagram_socket))
 }
 
-/// Whether messages as long as the file lets in can be sent back.
+/// Checks that udsd can send back the longest message that the file lets in.
 pub(super) fn check_longest(
     config: &Config,
     socket: &config::Socket,
