@@ -1,5 +1,6 @@
 //! What changes under running clients: the next process goes on, and another file is put into force, in
-//! which sockets come, go, are renamed, or are others, and their limits larger or smaller. The model says what becomes of the clients.
+//! which sockets come, go, are renamed, or are others; on those that stay, limits, `slow-client`, stamps and records
+//! change. The model says what becomes of the clients.
 
 use std::time::Duration;
 
@@ -244,13 +245,52 @@ impl Schedule {
         self.apply(None, None);
     }
 
-    /// Those who stay may be treated otherwise when they are slow, or get messages with a stamp, or without;
-    /// their record may have another format, or come, or go. What was taken before is passed on as it was
-    /// then.
+    /// `slow-client` and `stamp` may change for clients that stay; their record may have another format, or come,
+    /// or go. What was taken before is passed on as it was then.
     fn rework(&mut self, i: usize) {
+        let Some(mut plan) = self.other_rules(i) else {
+            return;
+        };
+        let room = &self.rooms[i];
+        let (has_record, is_echo) = (plan.socket.record.is_some(), plan.is(ServiceKind::Echo));
+        let of_room = self.actors.iter_mut().filter(|actor| actor.room == i);
+        match plan.witness {
+            Witness::Record if has_record => {}
+            Witness::Record if is_echo => {
+                plan.witness = Witness::Nobody;
+                of_room.for_each(|actor| actor.echoed = actor.taken);
+            }
+            // Nobody else knows the order.
+            Witness::Record => plan.socket.record.clone_from(&room.plan.socket.record),
+            Witness::Nobody if has_record => {
+                let of_room: Vec<_> = of_room.collect();
+                let whole: usize = of_room.iter().map(|actor| actor.whole()).sum();
+                // Else nobody knows what the record is to begin with.
+                if !plan.tagged || room.taken(&self.world) != whole {
+                    return;
+                }
+                plan.witness = Witness::Record;
+                for actor in of_room {
+                    actor.taken = actor.whole();
+                }
+            }
+            Witness::Nobody if plan.drops() && !room.plan.drops() => {
+                of_room.for_each(|actor| actor.receiver.may_drop_the_rest());
+            }
+            Witness::Nobody | Witness::Listener | Witness::Talker => {}
+        }
+        for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
+            if actor.receiver.to_be_told() > 0 {
+                actor.gaps += LONGEST_GAP;
+            }
+        }
+        self.rooms[i].plan = plan;
+    }
+
+    /// Other rules of room `i` for the same clients, where the model can follow them.
+    fn other_rules(&mut self, i: usize) -> Option<Plan> {
         let room = &self.rooms[i];
         let mut plan = room.plan.clone();
-        let is_echo = plan.is(ServiceKind::Echo);
         if self.random.one_in(2) {
             plan.socket.slow_client =
                 self.random
@@ -267,10 +307,10 @@ impl Schedule {
         let is_silent = plan.drops() && !plan.socket.stamp;
         let was_silent = room.plan.drops() && !room.plan.socket.stamp;
         if (is_silent && !plan.tagged) || (plan.bytewise() && is_silent != was_silent) {
-            return;
+            return None;
         }
         if self.quotas.is_some() && plan.longest() > self.longest {
-            return;
+            return None;
         }
         if plan.socket.record.is_some() || !plan.bytewise() {
             plan.socket.record = match self.random.below(3) {
@@ -279,42 +319,7 @@ impl Schedule {
                 _ => None,
             };
         }
-        let has_record = plan.socket.record.is_some();
-        let of_room = self.actors.iter_mut().filter(|actor| actor.room == i);
-        match plan.witness {
-            Witness::Record if has_record => {}
-            Witness::Record if is_echo => {
-                plan.witness = Witness::Nobody;
-                of_room.for_each(|actor| actor.echoed = actor.taken);
-            }
-            Witness::Record => plan.socket.record.clone_from(&room.plan.socket.record),
-            Witness::Nobody if has_record => {
-                let whole: usize = self
-                    .actors
-                    .iter()
-                    .filter(|actor| actor.room == i)
-                    .map(Actor::whole)
-                    .sum();
-                if !plan.tagged || room.taken(&self.world) != whole {
-                    return;
-                }
-                plan.witness = Witness::Record;
-                let of_room = self.actors.iter_mut().filter(|actor| actor.room == i);
-                for actor in of_room {
-                    actor.taken = actor.whole();
-                }
-            }
-            Witness::Nobody if plan.drops() && !room.plan.drops() => {
-                of_room.for_each(|actor| actor.receiver.may_drop_the_rest());
-            }
-            Witness::Nobody | Witness::Listener | Witness::Talker => {}
-        }
-        for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
-            if actor.receiver.to_be_told() > 0 {
-                actor.gaps += LONGEST_GAP;
-            }
-        }
-        self.rooms[i].plan = plan;
+        Some(plan)
     }
 
     /// Messages may be longer, or no longer so long: those that were begun are passed on.
