@@ -1,5 +1,5 @@
-//! The three kinds of failure: a `Faults` keeps a file, or a part of it, from coming into force; `Fatal` ends
-//! the daemon; `Close` ends one client.
+//! The three kinds of failure: `Faults` keep a file, or a part of it, from coming into force; a `Fatal` ends the
+//! daemon; a `Close` ends one client.
 
 use std::{fmt, io, path::PathBuf};
 

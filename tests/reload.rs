@@ -228,6 +228,14 @@ fn sockets_come_go_and_move_and_the_rest_keep_their_clients() {
     }
     daemon.wait_log(&["INFO", "socket goes (", "removed"]);
     daemon.wait_log(&["INFO", "goes: 1 clients", "its socket is gone"]);
+    daemon.wait_log(&[
+        "socket moves (",
+        "/moved): bound, ",
+        ", in place of socket moves (",
+    ]);
+    let told = |line: &str| daemon.log().matches(line).count();
+    assert_eq!(told("): bound, stream, echo"), 3 + 2, "{}", daemon.log());
+    assert_eq!(told("): removed"), 1, "{}", daemon.log());
     // Back to the old path, and a name that was there before.
     daemon.reload_with(&(socket("goes", "") + &socket("moves", "")));
     round_trip(moves, b"moved back");
