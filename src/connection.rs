@@ -234,7 +234,7 @@ impl<S: Stream> Connection<S> {
         self.holds_up || self.awaits == Some(Awaits::Quota)
     }
 
-    /// Notes when one of its timers rings, or that it does not; returns what was noted before.
+    /// Notes when one of its timers rings (`None`: it does not); returns what was noted before.
     pub fn note_timer(&mut self, timer: usize, at: Option<Instant>) -> Option<Instant> {
         if at.is_none() && self.timers.is_none() {
             return None;

@@ -1,8 +1,7 @@
-//! One datagram socket: the connectionless twin of `connection`. Its senders have no stream and no
-//! end; what one of them is owed waits by its address, what the record has no room for waits here.
+//! One datagram socket: what `connection` is to a client, for senders that are not connected. What a sender
+//! is owed waits by its address. Datagrams for which the record has no room wait here.
 //!
-//! It knows nothing of access, services and records: the hub decides, this keeps what waits, its
-//! bounds and its times.
+//! The hub decides by access, services and records. This keeps what waits, with its bounds and times.
 
 mod numbers;
 mod replies;
@@ -25,7 +24,7 @@ pub use replies::{Blame, Lost, Replies, Reply, Why};
 /// Receivers of one socket that something may wait for.
 const RECEIVERS: usize = 1024;
 
-/// What a waiting datagram costs beside its bytes: an empty one is not free.
+/// What a waiting datagram costs beside its bytes, so that empty ones are not free.
 const OVERHEAD: usize = 64;
 
 /// What a datagram costs while it waits, in bytes.

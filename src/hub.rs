@@ -1,6 +1,6 @@
-//! All clients, sockets, services and limits, and what happens next. Knows no descriptor, no event
-//! loop and no clock: events, records' progress and `now` come in; interest, lines for the writers
-//! and one next deadline go out.
+//! All clients, sockets, services and limits, and what happens next. The hub knows no descriptor, no event
+//! loop and no clock. It is told of events, of what records have written, and of the time; it says what to
+//! watch streams for, what records are to write, and when its next deadline is.
 //!
 //! An event makes a client ready. So do the stop and room for which a client waits (`waits`): no event
 //! tells of those. A ready client gets a turn: what waits for it is written, and what it sent is read, once.
@@ -104,7 +104,7 @@ impl Ready {
         }
     }
 
-    /// Adds a client before the others of its user; where it was listed, its later turn is passed over.
+    /// Adds a client before the others of its user. If it was listed, its later turn is passed over.
     fn list_first<S>(&mut self, client: &mut Connection<S>, key: usize) {
         client.listed = true;
         self.0.push_front(client.user, Turn::Client(key), false);
@@ -166,9 +166,9 @@ impl<S: Stream> Hub<S> {
         sockets.filter_map(|(_, socket)| socket.record.as_mut())
     }
 
-    /// A client comes by socket `number`. Returns its key, for events; the event loop watches
-    /// it for reading from now on. Where an access list or a limit keeps it out, its stream is ended
-    /// and `None` returned. `groups`: its supplementary groups, where the socket asks for them.
+    /// A client comes by socket `number`. Returns its key, for events; the event loop watches it for
+    /// reading from now on. If an access list or a limit keeps it out, its stream is ended and `None`
+    /// returned. `groups`: its supplementary groups, if the socket asks for them.
     pub fn enter(
         &mut self,
         number: usize,
@@ -213,15 +213,14 @@ impl<S: Stream> Hub<S> {
                 now,
             ),
         );
+        let client = &mut self.clients[key];
+        if !self.effects.is_empty() {
+            // It was written to, which its turn follows up.
+            self.ready.list(client, key);
+        }
         if let Some(timeout) = socket.rules.idle_timeout {
             let due = now.instant + timeout;
-            set(
-                &mut self.timers,
-                &mut self.clients[key],
-                key,
-                Timer::Idle,
-                due,
-            );
+            set(&mut self.timers, client, key, Timer::Idle, due);
         }
         Some(key)
     }
@@ -264,8 +263,8 @@ impl<S: Stream> Hub<S> {
         self.close(key, &Close::Done, now);
     }
 
-    /// An event for client `key`, who gets its turn; one that has left is passed over. `event` says what
-    /// there is: an error or the end of both directions counts as both.
+    /// An event for client `key`, which gets a turn; a client that has left is passed over. `event` says what
+    /// there is: an error, or the end of both directions, counts as something to read and room to write.
     pub fn event(&mut self, key: usize, event: Watch) {
         if let Some(client) = self.clients.get_mut(key) {
             client.event.add(event);
@@ -273,8 +272,8 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Gives turns to those who are ready, until all had theirs or the work of a turn of the event loop
-    /// is done. `watch` changes what the event loop watches a stream for, from one to the other.
+    /// Gives turns to those who are ready, until all had theirs or one turn of the event loop has done
+    /// its work. `watch` has the event loop watch a stream for something else than before.
     pub fn serve(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         let is_shared = self.expects_clients || self.users.present() > 1 || self.has_datagrams();
         let most = if is_shared { SHARED } else { ALONE };
@@ -375,11 +374,7 @@ impl<S: Stream> Hub<S> {
             socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
         };
         let left = self.stopping && self.left;
-        !self.ready.0.is_empty()
-            || !self.effects.is_empty()
-            || has_quota
-            || left
-            || self.sockets.iter().any(is_due)
+        !self.ready.0.is_empty() || has_quota || left || self.sockets.iter().any(is_due)
     }
 
     /// When `expire` is next due.
@@ -402,8 +397,8 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
-    /// `slow-timeout`. Each gets a last look before, for after a pause of the daemon's own what it
-    /// sent or took may not have been noticed. Where they are many, the rest are left for later.
+    /// `slow-timeout`. Each gets a turn before: the daemon itself may have paused and not have noticed
+    /// what the client sent or took. If they are many, the rest are left for later.
     pub fn expire(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         while let Some(&(at, key, timer)) = self.timers.first() {
             if at > now.instant || self.effects.work >= SHARED {
@@ -463,8 +458,7 @@ impl<S: Stream> Hub<S> {
         self.effects.work = 0;
     }
 
-    /// Has the log tell of the lines that were left out, and whose time is over at `now`; of all where
-    /// there is none.
+    /// Has the log tell of lines that were left out for so long that `now` is their time, or of all of them.
     pub fn tell_left_out(&mut self, now: Option<Instant>) {
         for (_, socket) in &mut self.sockets {
             socket.tell_left_out(now);
@@ -511,8 +505,8 @@ impl<S: Stream> Hub<S> {
     }
 }
 
-/// How the hub has the event loop change what it watches a stream for, from one to the other; an
-/// error closes the client.
+/// Has the event loop change what it watches the stream of a client for: key, stream, before, from now on.
+/// An error closes the client.
 pub type WatchFn<'a, S> = dyn FnMut(usize, &S, Watch, Watch) -> io::Result<()> + 'a;
 
 fn set<S: Stream>(

@@ -1,8 +1,8 @@
 //! Who may still come in, and how much may still wait: clients counted for the daemon, for each user
 //! and for each socket; bytes held for clients counted for each user and for everybody together.
 //!
-//! No user takes all that there is while others are present: of the last sixteenth of clients and of
-//! bytes one may have half, and has none of it who has more than that elsewhere.
+//! No user gets all that there is while others are present. Of the last sixteenth of clients and of bytes one
+//! user may have half, and a user who has more than that elsewhere gets none of it.
 
 use std::{collections::HashMap, fmt, mem};
 
@@ -20,7 +20,7 @@ pub struct Over {
 pub enum OverKey {
     /// `limits.clients`
     Daemon,
-    /// The last sixteenth of it.
+    /// `limits.clients`, of which only the last sixteenth is left, and this user has its part of that.
     Share {
         /// Clients that the user has.
         own: usize,
@@ -61,7 +61,7 @@ pub struct Limits {
     queue_total: usize,
     present: usize,
     held: usize,
-    /// Less is held than at some time since this was last asked.
+    /// Something was released since this was last asked.
     released: bool,
     by_user: HashMap<u32, User>,
 }
@@ -258,8 +258,8 @@ impl Limits {
         self.by_user.get(&uid).map_or(0, |user| user.held)
     }
 
-    /// Bytes that any client may still have held for it, whoever it belongs to: no more than
-    /// `room` says, and without a look at its user.
+    /// Bytes that may be held for any client, whoever its user is. It is no more than `room` says, and
+    /// needs no look at the user.
     #[must_use]
     pub fn ample(&self) -> usize {
         self.queue_per_user
@@ -360,9 +360,9 @@ fn kept(total: usize) -> usize {
     total / 16
 }
 
-/// What a user who has `own` may have of `free`, the last part of `total`, beside so many others: until
-/// it has as much as is then left, so that there is something for the next; and no more than all have
-/// in the mean.
+/// What a user who has `own` may have of `free`, the last part of `total`, beside so many others. It may grow
+/// until it has as much as is then left, so that there is something for the next user, and to no more than
+/// the mean of all users.
 fn share(total: usize, free: usize, own: usize, others: usize) -> usize {
     let mean = total / (others + 1);
     let half = free.saturating_sub(own).div_ceil(2);

@@ -1,5 +1,5 @@
-//! The bytes that wait for one client. Bounded by the `queue-size` that its owner passes. They stand
-//! in chunks: each is given back as soon as all of it is written, and nothing is held for nobody.
+//! The bytes that wait for one client, bounded by the `queue-size` that its owner passes. They stand in
+//! chunks. A chunk is given back as soon as all of it is written, and an empty queue holds no memory.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -50,16 +50,15 @@ impl Queue {
         limit.saturating_sub(self.len())
     }
 
-    /// Adds bytes at the end; the caller has looked at `room`. It comes to hold no more than these
-    /// bytes and `spare` others, for what follows.
+    /// Adds bytes at the end; the caller has looked at `room`. The memory held grows by no more than these
+    /// bytes and `spare` others, which are for what follows.
     pub fn push(&mut self, bytes: &[u8], spare: usize) {
         if !bytes.is_empty() {
             self.0.get_or_insert_default().push(bytes, spare);
         }
     }
 
-    /// What waits, for one `writev`: all of it, or of more the first `enough` bytes and what follows them
-    /// in their last chunk.
+    /// What waits, for one `writev`: whole chunks, until they have `enough` bytes or are all.
     #[must_use]
     pub fn parts(&self, enough: usize) -> Vec<IoSlice<'_>> {
         let Some(queue) = &self.0 else {

@@ -1,7 +1,7 @@
-//! Whose turn it is, and what a turn may cost. Users take turns before their clients do, so how many
-//! clients a user has makes nobody else wait longer.
+//! Whose turn it is, and what a turn may cost. Users take turns, and each user's clients among themselves:
+//! so a user with many clients makes nobody else wait longer.
 //!
-//! Work is counted in bytes, as those are most of it; what else takes time counts as so many bytes as
+//! Work is counted in bytes, for most of it is done for each byte. Other work counts as the bytes that would
 //! take as long. So the bound is the same in every run, and no clock is asked.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,10 +18,11 @@ pub const MESSAGES: u64 = 1024;
 pub const FANOUT: usize = 4 << 20;
 /// What all turns may cost before the event loop asks who else is there.
 pub const SHARED: usize = 2 << 20;
-/// The same where nobody waits for it but those who come: asking has its price too.
+/// The same while all clients are of one user, nobody waits to be let in and there are no datagram sockets:
+/// asking costs time, too.
 pub const ALONE: usize = 64 << 20;
 
-/// The number under which those wait who are of no user in particular.
+/// The number of those who belong to no user: datagram sockets.
 pub const NOBODY: u32 = 0;
 
 /// Small numbers for the users who have clients: turns are kept by them.

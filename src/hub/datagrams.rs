@@ -1,9 +1,9 @@
 //! The datagram sockets of the hub: judges every datagram by its socket's rules, gives it to the
 //! record and back to its sender, and counts what becomes of it.
 //!
-//! An event brings one batch, and repeats while there is more. Of a batch that the record has no room
-//! for the rest is held, and nothing more is received until it is taken: what comes meanwhile waits
-//! in the kernel, where senders that may wait do so.
+//! An event brings one batch, and repeats while there is more. If the record has no room, the rest of the
+//! batch is held, and nothing more is received until that is taken. What comes meanwhile waits in the
+//! kernel, and once that is full, senders that block wait there.
 
 mod notes;
 
@@ -29,8 +29,8 @@ use crate::{
 };
 use notes::Notes;
 
-/// Bytes of the buffer that all datagram sockets share, unless one datagram needs more. What no
-/// datagram ever reached is never backed by memory.
+/// Bytes of the buffer that all datagram sockets share, unless one datagram needs more. The kernel backs
+/// with memory only the pages that a datagram has reached.
 const BUFFER: usize = 16 << 20;
 /// What a datagram may have beyond `message-size`: a terminator that is cut off (LF NUL), and one
 /// byte more, which tells that it is too long.
@@ -212,7 +212,7 @@ impl<S: Stream> Hub<S> {
         let Some(mut exchange) = self.sockets[old].exchange.take() else {
             return;
         };
-        // Else those who know only this one could send without end.
+        // Else senders that are connected to this one could send without end.
         let is_shut = exchange.datagram_socket.shut_down();
         let socket = &mut self.sockets[new];
         socket.exchange = Some(exchange);

@@ -1,5 +1,5 @@
-//! The hub as plain data, and back: what one process hands to the next. Streams are handed over
-//! beside it, in the order of the state's clients; lines of records and descriptors are others' part.
+//! The hub as plain data, and back: what one process hands to the next. Streams are handed over beside
+//! it, in the order of the state's clients. `handover` adds the lines of records and the descriptors.
 
 use std::{collections::HashSet, mem};
 
@@ -19,8 +19,8 @@ use crate::{
 pub type Unusable<S> = (&'static str, Vec<Socket>, Vec<Option<S>>);
 
 impl<S: Stream> Hub<S> {
-    /// Ends the hub between two turns: gives out what was said, writes what the kernel takes at once,
-    /// and returns the rest with the clients' streams.
+    /// Ends the hub between two turns: gives out what services gathered, writes what the kernel takes at
+    /// once, and returns the rest with the clients' streams.
     pub fn park(mut self, now: Now) -> (State, Vec<S>) {
         self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
@@ -73,12 +73,12 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Goes on where `park` ended, with the same sockets. `streams` are those of the state's clients,
-    /// in their order; whose is missing was lost on the way, and is counted. Nobody is refused,
-    /// whatever `limits` say. Returns with the hub the clients' keys. The event loop watches them for
-    /// nothing yet: each has a turn, in which that is told.
+    /// in their order; a client without one was lost on the way, and is counted. Nobody is refused,
+    /// whatever `limits` say. Returns the hub and the clients' keys. The event loop watches no client yet:
+    /// each gets a turn, which says what to watch it for.
     ///
     /// # Errors
-    /// What cannot be in a state that was parked.
+    /// What is wrong with a state that `park` cannot have made.
     pub fn restore(
         sockets: Vec<Socket>,
         limits: Limits,
@@ -152,9 +152,9 @@ impl<S: Stream> Hub<S> {
             set(&mut self.timers, &mut client, key, Timer::Idle, due);
         }
         if let Some(full) = &mut client.full {
-            // From half of it on it is enough.
+            // Half of the queue is enough, and more than the queue is never counted.
             full.taken = full.taken.min(socket.rules.queue_size);
-            // Sooner than it may be over: the log may still have to be told.
+            // Early enough for the log line that comes before it is closed.
             let due = full.since + socket.rules.slow_timeout.min(STALL);
             set(&mut self.timers, &mut client, key, Timer::Slow, due);
         }
@@ -180,7 +180,7 @@ impl<S> Connection<S> {
                 Close::HangUp => Some(Ending::HangUp),
                 Close::MessageTooLong { limit } => Some(Ending::MessageTooLong(limit)),
                 Close::Changed(what) => Some(Ending::Changed(what)),
-                // No client is here that ends for another reason.
+                // Clients that end for another reason are closed by now.
                 _ => None,
             }),
             full: self.full.map(|full| state::Full {
@@ -271,7 +271,7 @@ impl Socket {
     }
 }
 
-/// Whether nothing in it could not have been parked.
+/// Finds what `park` cannot have made.
 fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static str> {
     if state.sockets.len() != sockets {
         return Err("it has another number of sockets than its config");

@@ -307,7 +307,7 @@ impl<S: Stream> Hub<S> {
                 .service
                 .renew(new.service, &mut self.clients, touched);
         }
-        if !socket.rules.lines_up {
+        if !socket.rules.senders_wait {
             // There is nothing to wait for any more, and nobody to be called by.
             let waiting: Vec<usize> = socket.wait_queue.waiting().collect();
             socket.wait_queue.clear();

@@ -151,8 +151,8 @@ pub(super) struct Rules {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) clients: usize,
     pub(super) answer_abstract: bool,
-    /// There is a record, or there are receivers, to wait for.
-    pub(super) lines_up: bool,
+    /// Senders may have to wait for a record or for receivers.
+    pub(super) senders_wait: bool,
 }
 
 /// A socket that the config file no longer has, or not so: nobody comes to it any more, and who is there
@@ -251,7 +251,7 @@ impl Socket {
                 idle_timeout: config.idle_timeout,
                 clients: config.clients,
                 answer_abstract: config.answer_abstract,
-                lines_up: config.record.is_some() || config.service == ServiceKind::Relay,
+                senders_wait: config.record.is_some() || config.service == ServiceKind::Relay,
             },
             draining: None,
             present: 0,

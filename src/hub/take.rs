@@ -128,7 +128,7 @@ impl Socket {
             }
             SlowClient::Drop => {
                 so_far.dropped += match self.rules.input.framing {
-                    // The rest of what one read brought.
+                    // Without framing, the rest of one read counts as a message.
                     Framing::None => 1,
                     _ => offered.messages - messages,
                 };
@@ -146,7 +146,7 @@ impl Socket {
         }
     }
 
-    /// What the messages wait for that the service has not taken.
+    /// What those messages wait for that the service has not taken.
     fn awaits<S: Stream>(&self, out: &Outbox<'_, S>) -> Option<Awaits> {
         if out.is_turn_over {
             Some(Awaits::Turn)

@@ -45,16 +45,16 @@ impl<S: Stream> Hub<S> {
     pub(super) fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
         let socket = self.clients[key].socket as usize;
         let served = self.serve_client(key, event, now);
-        let settled = served.and_then(|()| self.settle(key, event.end, now, watch));
+        let settled = served.and_then(|()| self.apply_state(key, event.end, now, watch));
         if !self.effects.dropped.is_empty() {
             self.note_dropped(now);
         }
-        let lines_up = self.sockets[socket].rules.lines_up;
-        if lines_up {
+        let senders_wait = self.sockets[socket].rules.senders_wait;
+        if senders_wait {
             self.sockets[socket].wait_queue.had_turn(key);
         }
         match settled {
-            Ok(()) if lines_up => self.call(socket, now),
+            Ok(()) if senders_wait => self.call(socket, now),
             Ok(()) => {}
             Err(reason) => self.close(key, &reason, now),
         }
@@ -80,7 +80,7 @@ impl<S: Stream> Hub<S> {
         if !event.read || client.ending.is_some() {
             return Ok(());
         }
-        // What is read may have to be held.
+        // No more is read than may be held: it may have to wait.
         let socket = &self.sockets[client.socket as usize];
         let mut room = (READ_BUFFER >> client.read_shift) + socket.rules.packet;
         if self.limits.ample_for_input() < room {
@@ -107,7 +107,7 @@ impl<S: Stream> Hub<S> {
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Step::Resume,
-                // It went without reading all it was sent; what it sent was read before.
+                // It closed its end with something unread. All that it sent was read before this error.
                 io::ErrorKind::ConnectionReset => {
                     client.ending = Some(Close::HangUp);
                     Step::Finish
@@ -143,10 +143,10 @@ impl<S: Stream> Hub<S> {
         socket.service.leave(key, client);
     }
 
-    /// After a turn, or when another client's turn has changed something for this one: closes the
-    /// client that has ended and is owed nothing, times the one whose queue is full, and changes
-    /// what it is watched for. `gone`: both directions have ended.
-    fn settle(
+    /// Does what follows from the client's state after its turn, or after a turn of another client that
+    /// changed it: settles its charge, closes it if it has ended and is owed nothing, starts its timer if
+    /// its queue is full, and changes what it is watched for. `gone`: both directions have ended.
+    fn apply_state(
         &mut self,
         key: usize,
         gone: bool,
@@ -215,7 +215,7 @@ impl<S: Stream> Hub<S> {
         Ok(())
     }
 
-    /// What a turn did to other clients.
+    /// Does what follows for clients to which a turn of another one did something.
     pub(super) fn follow_up(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
         self.note_dropped(now);
         while let Some((key, reason)) = self.effects.failed.pop() {
@@ -230,7 +230,7 @@ impl<S: Stream> Hub<S> {
         }
         while let Some(key) = self.effects.touched.pop() {
             if self.clients.contains(key)
-                && let Err(reason) = self.settle(key, false, now, watch)
+                && let Err(reason) = self.apply_state(key, false, now, watch)
             {
                 self.close(key, &reason, now);
             }
@@ -266,7 +266,7 @@ impl<S: Stream> Hub<S> {
             id: client.id,
             peer: client.peer,
         };
-        // Taken out, so that the service may reach every client while this one's bytes are read.
+        // Taken out of the client: the service may change every client while these bytes are read.
         let input = client.input.take();
         let mut input = input.map_or_else(Input::default, |input| *input);
         let credit = client.charge.held() - client.queue.held();
