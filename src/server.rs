@@ -32,7 +32,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook_mio::v1_0::Signals;
 
 pub use reload::{
-    Plan, PlannedEndpoint, PlannedRecord, PlannedSocket, Prepared, REFUSED_AT_RESTART,
+    Plan, PlannedEndpoint, PlannedSocket, PlannedWriter, Prepared, REFUSED_AT_RESTART,
     RELOAD_FAILED,
 };
 pub use signals::signals;

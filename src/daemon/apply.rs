@@ -72,11 +72,13 @@ pub(super) fn plan(
     let endpoints = sockets.make_ready()?;
     let parts = config.sockets.iter().zip(access).zip(records);
     let planned = parts.zip(endpoints);
-    let planned = planned.map(|(((socket, access), record), endpoint)| PlannedSocket {
-        socket: Socket::new(socket, access, None),
-        endpoint,
-        record,
-    });
+    let planned = planned.map(
+        |(((socket, access), (record, writer)), endpoint)| PlannedSocket {
+            socket: Socket::new(socket, access, record),
+            endpoint,
+            writer,
+        },
+    );
     let prepared = before.server.prepare(Plan {
         sockets: planned.collect(),
         limits: new_limits(config),

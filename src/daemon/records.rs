@@ -11,7 +11,7 @@ use crate::{
     error::Faults,
     lock::Lock,
     record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
-    server::{PlannedRecord, Server},
+    server::{PlannedWriter, Server},
     systemd,
 };
 
@@ -38,6 +38,9 @@ pub(super) fn note_not_open(fault: &Faults) {
     );
 }
 
+/// The record of a socket, if it is to have one, and what writes it.
+type Planned = (Option<Record>, PlannedWriter);
+
 /// A record's file that is still at its path stays open, also where another socket writes it from now on: two
 /// threads would mix their lines. A record that could not be opened so far is left to its thread, so that the
 /// rest of the file comes into force.
@@ -45,7 +48,7 @@ pub(super) fn plan(
     server: &Server,
     config: &Config,
     tolerate: Tolerate<'_>,
-) -> Result<Vec<PlannedRecord>, Faults> {
+) -> Result<Vec<Planned>, Faults> {
     let mut writers = Writers {
         server,
         left: server.writers().collect(),
@@ -53,22 +56,24 @@ pub(super) fn plan(
     // First the records that stay, so that no other takes their writers.
     let kept: Vec<_> = config.sockets.iter().map(|of| writers.keep(of)).collect();
     let all = config.sockets.iter().zip(kept);
-    let planned = all.map(|(socket, kept)| match (&socket.record, kept) {
-        (None, _) => Ok(PlannedRecord::None),
-        (Some(keys), Some((of, writer))) => {
-            let waits = writer.waits_for(keys.file.as_deref());
-            let not_open = || NotOpen {
-                config: output_config(socket, keys),
-                why: String::new(),
-            };
-            Ok(PlannedRecord::Kept {
-                of,
-                encoder: encoder(socket, keys),
-                queue_size: keys.queue_size,
-                output: waits.then(|| Err(not_open())),
-            })
-        }
-        (Some(keys), None) => writers.open(config, socket, keys, tolerate),
+    let planned = all.map(|(socket, kept)| {
+        let Some(keys) = &socket.record else {
+            return Ok((None, PlannedWriter::None));
+        };
+        let Some((of, writer)) = kept else {
+            let (record, writer) = writers.open(config, socket, keys, tolerate)?;
+            return Ok((Some(record), writer));
+        };
+        let waits = writer.waits_for(keys.file.as_deref());
+        let not_open = || NotOpen {
+            config: output_config(socket, keys),
+            why: String::new(),
+        };
+        let output = waits.then(|| Err(not_open()));
+        Ok((
+            Some(new_record(socket, keys, 0)),
+            PlannedWriter::Kept { of, output },
+        ))
     });
     planned.collect()
 }
@@ -110,36 +115,34 @@ impl<'a> Writers<'a> {
         socket: &config::Socket,
         keys: &config::Record,
         tolerate: Tolerate<'_>,
-    ) -> Result<PlannedRecord, Faults> {
+    ) -> Result<(Record, PlannedWriter), Faults> {
         let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
-        let (encoder, queue_size) = (encoder(socket, keys), keys.queue_size);
         let output = open(config, socket, keys, &held, tolerate)?;
+        let mut record = new_record(socket, keys, last_seq(&output));
         let place = self.server.place(&socket.name);
-        match self.take(&|of, _| Some(of) == place) {
-            Some((_, writer)) if writer.has_too_many_moves() => Err(Faults::Record {
-                record: writer.name.clone(),
-                source: std::io::Error::other(
-                    "the lines of several reloads still wait to be written",
-                ),
-            }),
-            Some((of, _)) => Ok(PlannedRecord::Kept {
+        let writer = match self.take(&|of, _| Some(of) == place) {
+            Some((_, writer)) if writer.has_too_many_moves() => {
+                return Err(Faults::Record {
+                    record: writer.name.clone(),
+                    source: std::io::Error::other(
+                        "the lines of several reloads still wait to be written",
+                    ),
+                });
+            }
+            Some((of, _)) => PlannedWriter::Kept {
                 of,
-                encoder,
-                queue_size,
                 output: Some(output),
-            }),
+            },
             None => {
-                let seq = output.as_ref().map_or(0, |output| output.last_seq);
-                let mut record = Record::new(encoder, queue_size, seq);
                 if output.is_err() {
                     // The number of its last line is not known yet.
                     record.await_open();
                 }
-                let writer = self.server.start_writer(output)?;
-                Ok(PlannedRecord::New(writer, record))
+                PlannedWriter::New(self.server.start_writer(output)?)
             }
-        }
+        };
+        Ok((record, writer))
     }
 }
 
@@ -173,10 +176,16 @@ fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig
     }
 }
 
-/// What makes the lines of the record of `socket`.
-pub(super) fn encoder(socket: &config::Socket, keys: &config::Record) -> Encoder {
+/// The record of `socket`, whose last line so far has the number `seq`.
+pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, seq: u64) -> Record {
     let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
-    Encoder::new(keys.format, journal, &socket.name)
+    let encoder = Encoder::new(keys.format, journal, &socket.name);
+    Record::new(encoder, keys.queue_size, seq)
+}
+
+/// The number of the last line there; 0 where that is not known.
+pub(super) fn last_seq(output: &Result<Output, NotOpen>) -> u64 {
+    output.as_ref().map_or(0, |output| output.last_seq)
 }
 
 pub(super) fn unwritable(

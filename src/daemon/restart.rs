@@ -27,7 +27,7 @@ use crate::{
     error::{Fatal, Faults},
     handover::Handover,
     hub::{Hub, Now, Socket},
-    record::{NotOpen, Output, Record},
+    record::{NotOpen, Output},
     server::{REFUSED_AT_RESTART, Server},
     state::{self, State},
     systemd::Inherited,
@@ -140,9 +140,8 @@ fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
         let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
             let opened = records::open(serving, socket, keys, &[], &tolerate)?;
-            let seq = opened.as_ref().map_or(0, |output| output.last_seq);
-            let encoder = records::encoder(socket, keys);
-            record = Some(Record::new(encoder, keys.queue_size, seq));
+            let seq = records::last_seq(&opened);
+            record = Some(records::new_record(socket, keys, seq));
             output = Some(opened);
         }
         all.push((Socket::new(socket, access, record), output));

@@ -20,58 +20,18 @@ use crate::{
     datagram::Datagrams,
     error::{Changed, Close},
     limits::Limits,
-    record::{Encoder, Record},
+    record::Record,
 };
 
 /// What a config file has of one socket.
 #[derive(Debug)]
 pub struct Renewal {
-    /// Its rules, as `Socket::new` makes them, without a record.
+    /// Its rules and its record, as `Socket::new` makes them.
     pub socket: Socket,
-    /// Its record.
-    pub record: RecordChange,
+    /// The key of the socket whose record goes on as that of this one.
+    pub record_of: Option<usize>,
     /// A datagram socket in place of the one it had, if it had one.
     pub datagram_socket: Option<Box<dyn Datagrams>>,
-}
-
-/// What becomes of a record.
-#[derive(Debug)]
-pub enum RecordChange {
-    /// There is none, or no longer.
-    None,
-    /// It is a new one.
-    New(Record),
-    /// It is that of socket number `of`, and goes on.
-    Kept {
-        /// Whose it is so far.
-        of: usize,
-        /// What makes its lines from now on.
-        encoder: Encoder,
-        /// Bytes that may wait for the disk.
-        queue_size: usize,
-        /// The number of the last line of the file that it goes to.
-        seq: u64,
-    },
-}
-
-impl RecordChange {
-    /// The record that there is now; `records` are those of all sockets so far, by their keys.
-    fn apply(self, records: &mut HashMap<usize, Record>) -> Option<Record> {
-        match self {
-            RecordChange::None => None,
-            RecordChange::New(record) => Some(record),
-            RecordChange::Kept {
-                of,
-                encoder,
-                queue_size,
-                seq,
-            } => {
-                let mut record = records.remove(&of)?;
-                record.renew(encoder, queue_size, seq);
-                Some(record)
-            }
-        }
-    }
 }
 
 impl<S: Stream> Hub<S> {
@@ -158,16 +118,16 @@ impl<S: Stream> Hub<S> {
     ) -> usize {
         let Renewal {
             mut socket,
-            record,
+            record_of,
             datagram_socket,
         } = renewal;
-        let numbered = before.map_or(0, |key| self.sockets[key].numbered);
-        let mut record = record.apply(records);
-        let seq = numbered.max(record.as_ref().map_or(0, Record::seq));
-        if let Some(record) = &mut record {
+        let mut seq = before.map_or(0, |key| self.sockets[key].numbered);
+        if let Some(record) = &mut socket.record {
+            let old = record_of.and_then(|of| records.remove(&of));
+            old.into_iter().for_each(|old| record.continue_from(old));
             record.go_on_from(seq);
+            seq = record.seq();
         }
-        socket.record = record;
         socket.start_at(seq);
         let key = match before {
             None => self.sockets.insert(socket),

@@ -59,13 +59,11 @@ impl Record {
         self.go_on_from(seq);
     }
 
-    /// From now on lines are made by `encoder`, and `queue_size` bytes may wait; numbers go on from
-    /// `seq`, or from where they stand if that is further.
-    pub fn renew(&mut self, encoder: Encoder, queue_size: usize, seq: u64) {
-        self.encoder = encoder;
-        self.queue_size = queue_size;
-        self.go_on_from(seq);
-        self.full = false;
+    /// Goes on where `old` is, with its lines; only what the config says is as here.
+    pub fn continue_from(&mut self, old: Record) {
+        self.go_on_from(old.seq);
+        (self.lines, self.is_open) = (old.lines, old.is_open);
+        (self.handed_over, self.written) = (old.handed_over, old.written);
     }
 
     /// Whether its lines go to the journal.

@@ -23,9 +23,9 @@ use crate::{
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::{Fatal, Faults},
-    hub::{Now, RecordChange, Renewal, Socket},
+    hub::{Now, Renewal, Socket},
     limits::Limits,
-    record::{Encoder, NotOpen, Output, Record, Writer},
+    record::{NotOpen, Output, Writer},
 };
 
 /// Writers of records that are no more, and are not wholly written.
@@ -49,12 +49,12 @@ pub struct Plan {
 /// One socket of a plan.
 #[derive(Debug)]
 pub struct PlannedSocket {
-    /// Its rules, without its record.
+    /// Its rules, and its record.
     pub socket: Socket,
     /// Where its clients come from.
     pub endpoint: PlannedEndpoint,
-    /// Its record.
-    pub record: PlannedRecord,
+    /// What writes its record.
+    pub writer: PlannedWriter,
 }
 
 /// Where the clients of a planned socket come from.
@@ -68,24 +68,39 @@ pub enum PlannedEndpoint {
     None,
 }
 
-/// What becomes of the record of a planned socket.
+/// What becomes of the writer of a planned socket's record.
 #[derive(Debug)]
-pub enum PlannedRecord {
+pub enum PlannedWriter {
     /// There is none, or no longer.
     None,
     /// It is a new one.
-    New(NewWriter, Record),
-    /// The one of socket number `of` goes on.
+    New(NewWriter),
+    /// The one of the socket with the key `of` goes on.
     Kept {
         /// Whose it is so far.
         of: usize,
-        /// What makes its lines.
-        encoder: Encoder,
-        /// Bytes that may wait for the disk.
-        queue_size: usize,
-        /// Where it goes from now on, if that is another file than before, or it is not open.
+        /// Where lines go from now on, if that is another file than before, or it is not open.
         output: Option<Result<Output, NotOpen>>,
     },
+}
+
+impl PlannedWriter {
+    /// The writer that there is from now on; `writers` are those of all sockets so far, by their keys.
+    fn apply(self, writers: &mut HashMap<usize, Writer>) -> Option<Writer> {
+        match self {
+            PlannedWriter::None => None,
+            PlannedWriter::New(mut writer) => writer.0.take(),
+            PlannedWriter::Kept { of, output } => {
+                let mut writer = writers.remove(&of)?;
+                match output {
+                    Some(Ok(output)) => writer.move_to(output),
+                    Some(Err(not_open)) => writer.retry(not_open),
+                    None => {}
+                }
+                Some(writer)
+            }
+        }
+    }
 }
 
 /// A writer that has nothing to write yet. Of a `Writer` that is only dropped, thread and file would stay.
@@ -274,19 +289,23 @@ impl Server {
             let PlannedSocket {
                 socket,
                 mut endpoint,
-                record,
+                writer,
             } = planned;
             let datagram_socket = match &mut endpoint {
                 PlannedEndpoint::New(_, of) => of.take(),
                 PlannedEndpoint::Kept(_) | PlannedEndpoint::None => None,
             };
-            let (writer, record) = follow(record, &mut writers);
+            let record_of = match writer {
+                PlannedWriter::Kept { of, .. } => Some(of),
+                PlannedWriter::New(_) | PlannedWriter::None => None,
+            };
+            let writer = writer.apply(&mut writers);
             let nature = socket.nature();
             let goes_on = before.filter(|&key| self.hub.sockets()[key].nature() == nature);
             rest.push((before, endpoint, goes_on.is_some(), writer));
             renewals.push(Renewal {
                 socket,
-                record,
+                record_of,
                 datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
             });
         }
@@ -385,42 +404,5 @@ impl Server {
             .extract_if(.., written)
             .for_each(Writer::finish);
         outcome
-    }
-}
-
-/// What becomes of a record: its thread, which is taken out of those of before, and the record itself.
-fn follow(
-    record: PlannedRecord,
-    writers: &mut HashMap<usize, Writer>,
-) -> (Option<Writer>, RecordChange) {
-    match record {
-        PlannedRecord::None => (None, RecordChange::None),
-        PlannedRecord::New(mut writer, record) => (writer.0.take(), RecordChange::New(record)),
-        PlannedRecord::Kept {
-            of,
-            encoder,
-            queue_size,
-            output,
-        } => {
-            let mut seq = 0;
-            let mut writer = writers.remove(&of);
-            if let Some(writer) = &mut writer {
-                match output {
-                    Some(Ok(output)) => {
-                        seq = output.last_seq;
-                        writer.move_to(output);
-                    }
-                    Some(Err(not_open)) => writer.retry(not_open),
-                    None => {}
-                }
-            }
-            let record = RecordChange::Kept {
-                of,
-                encoder,
-                queue_size,
-                seq,
-            };
-            (writer, record)
-        }
     }
 }

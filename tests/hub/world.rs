@@ -13,7 +13,7 @@ use udsd::{
     access::Access,
     config::{self, Config, Places},
     connection::{Stream, Watch},
-    hub::{Counters, Hub, Now, RecordChange, Renewal, Socket},
+    hub::{Counters, Hub, Now, Renewal, Socket},
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
@@ -548,10 +548,8 @@ impl World {
         let now = self.now();
         // By their sockets' places, which a record may outlive.
         let records = renewals.iter().map(|renewal| {
-            let of = match renewal.record {
-                RecordChange::Kept { of, .. } => Some(of),
-                RecordChange::None | RecordChange::New(_) => self.hub.place(renewal.socket.name()),
-            };
+            let place = || self.hub.place(renewal.socket.name());
+            let of = renewal.record_of.or_else(place);
             of.map(|of| mem::take(&mut self.records[of]))
         });
         let records: Vec<_> = records.collect();
@@ -573,23 +571,11 @@ impl World {
 
     /// With the record that is now that of socket number `place`.
     fn renewal_with(&mut self, config: &config::Socket, place: Option<usize>) -> Renewal {
-        let kept = place.filter(|&place| self.hub.record(place).is_some());
-        let record = match (&config.record, kept) {
-            (None, _) => RecordChange::None,
-            (Some(record), Some(of)) => RecordChange::Kept {
-                of,
-                encoder: Encoder::new(record.format, false, &config.name),
-                queue_size: record.queue_size,
-                seq: 0,
-            },
-            (Some(record), None) => {
-                let encoder = Encoder::new(record.format, false, &config.name);
-                RecordChange::New(Record::new(encoder, record.queue_size, 0))
-            }
-        };
+        let mut has_record = |place| self.hub.record(place).is_some();
+        let kept = place.filter(|&place| config.record.is_some() && has_record(place));
         Renewal {
-            socket: Socket::new(config, access(config), None),
-            record,
+            socket: socket(config),
+            record_of: kept,
             datagram_socket: None,
         }
     }
