@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
                 *server
             }
             Ok(Ended::Stopped) => return ExitCode::SUCCESS,
-            Ok(Ended::Unwritten) => return ExitCode::FAILURE,
+            Ok(Ended::LinesLost) => return ExitCode::FAILURE,
             Ok(Ended::HandedOver) => return HANDED_OVER.into(),
             Err(fatal) => return report(&fatal),
         }

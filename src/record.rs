@@ -32,7 +32,7 @@ use std::{
 
 use rustix::io::Errno;
 
-pub use check::{OpenError, can_open};
+pub use check::{OpenError, check_path};
 pub use line::{Encoder, Format, Line};
 pub use output::{FileId, Output};
 pub use queue::{Mark, Record};
@@ -259,11 +259,14 @@ impl Writer {
         not_open.is_some_and(|not_open| not_open.config.file.as_deref() == file)
     }
 
-    /// Whether lines that are handed over now go to standard output.
+    /// Whether lines that are handed over now go to standard output, be it open or not.
     #[must_use]
     pub fn is_standard_output(&self) -> bool {
         let inbox = self.shared.inbox();
-        inbox.file.is_none() && inbox.not_open.is_none()
+        match &inbox.not_open {
+            Some(not_open) => not_open.config.file.is_none(),
+            None => inbox.file.is_none(),
+        }
     }
 
     /// The file for which lines are handed over now; `None` for standard output.

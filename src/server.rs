@@ -72,7 +72,7 @@ pub enum Ended {
     /// or until a second signal, were closed without it.
     Stopped,
     /// Messages that were taken into a record could not be written in that time.
-    Unwritten,
+    LinesLost,
     /// It has not: SIGHUP asks for a reload, and the next call of `run` goes on.
     Reload(Box<Server>),
     /// Everything is left to the next process.
@@ -430,7 +430,7 @@ impl Server {
         Some(if unwritten == 0 {
             Ended::Stopped
         } else {
-            Ended::Unwritten
+            Ended::LinesLost
         })
     }
 }

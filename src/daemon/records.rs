@@ -97,9 +97,7 @@ impl<'a> Writers<'a> {
     fn keep(&mut self, socket: &config::Socket) -> Option<(usize, &'a Writer)> {
         let place = self.server.place(&socket.name);
         let Some(path) = &socket.record.as_ref()?.file else {
-            return self.take(&|of, writer| {
-                Some(of) == place && (writer.is_standard_output() || writer.waits_for(None))
-            });
+            return self.take(&|of, writer| Some(of) == place && writer.is_standard_output());
         };
         let waiting = self.take(&|_, writer| writer.waits_for(Some(path)));
         waiting.or_else(|| {

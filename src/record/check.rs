@@ -1,5 +1,5 @@
 //! Which files may be a record: their kind, their owner, their folder and their lock. What is refused is
-//! told with its remedy. `file` opens what passes.
+//! told with its remedy. `output` opens what passes.
 
 use std::{
     fmt,
@@ -36,22 +36,27 @@ impl fmt::Display for OpenError {
     }
 }
 
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError::Failed(error)
+    }
+}
+
 /// Whether `Output::open` would succeed, without a trace; the lock may be had by the process that `is_own`.
 /// `tried`: also whether this process may write there.
 ///
 /// # Errors
 /// As `Output::open`.
-pub fn can_open(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), OpenError> {
-    let refused = |error: io::Error, is_there| open_error(path, error, is_there);
+pub fn check_path(path: &Path, tried: bool, is_own: IsOwn<'_>) -> Result<(), OpenError> {
     let folder = path.parent().unwrap_or(path);
     let there = match fs::symlink_metadata(path) {
         Ok(there) => Some(there),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::metadata(folder).map_err(|error| refused(error, false))?;
+            fs::metadata(folder).map_err(|error| open_error(path, error, false))?;
             None
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !tried => return Ok(()),
-        Err(error) => return Err(refused(error, true)),
+        Err(error) => return Err(open_error(path, error, true)),
     };
     if !tried {
         if let Some(there) = &there {

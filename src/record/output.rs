@@ -56,13 +56,21 @@ pub(super) enum FileState {
     Unknown,
 }
 
-impl From<io::Error> for OpenError {
-    fn from(error: io::Error) -> Self {
-        OpenError::Failed(error)
-    }
-}
-
 impl Output {
+    /// One without a path, a lock and lines.
+    fn new(file: File, name: String) -> Self {
+        Output {
+            file,
+            path_and_mode: None,
+            id: None,
+            lock: None,
+            name,
+            last_seq: 0,
+            torn: false,
+            begun: Vec::new(),
+        }
+    }
+
     /// Goes on behind the first `begun` bytes of `lines`, if an earlier process had ended with them:
     /// returns how many of `lines` are written already.
     ///
@@ -70,13 +78,10 @@ impl Output {
     /// Those of `read(2)`.
     pub fn resume(&mut self, lines: &[u8], begun: usize) -> io::Result<usize> {
         let first = lines.get(..begun).unwrap_or_default();
-        let size = self.file.metadata()?.len();
-        let Some(start) = size.checked_sub(first.len() as u64) else {
+        let start = self.file.metadata()?.len().checked_sub(first.len() as u64);
+        let Some(start) = start.filter(|_| self.torn && !first.is_empty()) else {
             return Ok(0);
         };
-        if !self.torn || first.is_empty() {
-            return Ok(0);
-        }
         let mut there = vec![0; first.len()];
         self.file.read_exact_at(&mut there, start)?;
         if there != first {
@@ -93,16 +98,7 @@ impl Output {
     /// Where no descriptor is left.
     pub fn standard_output() -> Result<Self, OpenError> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Output {
-            file,
-            path_and_mode: None,
-            id: None,
-            lock: None,
-            name: "standard output".into(),
-            last_seq: 0,
-            torn: false,
-            begun: Vec::new(),
-        })
+        Ok(Output::new(file, "standard output".into()))
     }
 
     /// A file, created with `mode` where it is not there, else kept as it is and appended to. The
@@ -148,14 +144,12 @@ impl Output {
             }
         }
         Ok(Output {
-            file,
             path_and_mode: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
             lock,
-            name,
             last_seq,
             torn,
-            begun: Vec::new(),
+            ..Output::new(file, name)
         })
     }
 
@@ -249,16 +243,7 @@ mod tests {
     }
 
     fn a_pipe(pipe: io::PipeWriter) -> Output {
-        Output {
-            file: File::from(OwnedFd::from(pipe)),
-            path_and_mode: None,
-            id: None,
-            lock: None,
-            name: "a pipe".into(),
-            last_seq: 0,
-            torn: false,
-            begun: Vec::new(),
-        }
+        Output::new(File::from(OwnedFd::from(pipe)), "a pipe".into())
     }
 
     fn line(seq: u64, message: &str) -> String {

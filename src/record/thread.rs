@@ -100,7 +100,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// Writes what comes, until the thread is to end.
     fn write_all(&mut self) -> Result<(), Errno> {
-        while self.take() && self.write()? {
+        while self.next_lines() && self.write()? {
             // Whole lines were written behind it.
             self.output.begun = Vec::new();
             self.lines.clear();
@@ -113,7 +113,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     /// Waits for lines and takes all there are; false where the thread is to end.
-    fn take(&mut self) -> bool {
+    fn next_lines(&mut self) -> bool {
         let mut inbox = self.shared.inbox();
         loop {
             if !inbox.lines.is_empty() {
