@@ -29,7 +29,7 @@ use slab::Slab;
 
 pub use log::Kind;
 pub use park::Unusable;
-pub use reload::Renewal;
+pub use reload::SocketChange;
 pub use socket::{Nature, Socket};
 pub use waits::WaitQueue;
 

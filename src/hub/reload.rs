@@ -25,7 +25,7 @@ use crate::{
 
 /// What a config file has of one socket.
 #[derive(Debug)]
-pub struct Renewal {
+pub struct SocketChange {
     /// Its rules and its record, as `Socket::new` makes them.
     pub socket: Socket,
     /// The key of the socket whose record goes on as that of this one.
@@ -71,7 +71,7 @@ impl<S: Stream> Hub<S> {
     /// Nothing may wait to be handed over to a record. Returns the sockets' keys, in the order of the file.
     pub fn apply(
         &mut self,
-        file: Vec<Renewal>,
+        file: Vec<SocketChange>,
         limits: &Limits,
         now: Now,
         watch: &mut WatchFn<'_, S>,
@@ -91,7 +91,7 @@ impl<S: Stream> Hub<S> {
             self.end_socket(key, None, Changed::Gone);
         }
         let all = before.into_iter().zip(file);
-        let keys = all.map(|(before, renewal)| self.put(before, renewal, &mut records, now));
+        let keys = all.map(|(before, change)| self.put(before, change, &mut records, now));
         let keys: Vec<usize> = keys.collect();
         let sizes = self.sockets.iter().map(|(_, of)| of.rules.read_size);
         if let Some(size) = sizes.max()
@@ -112,15 +112,15 @@ impl<S: Stream> Hub<S> {
     fn put(
         &mut self,
         before: Option<usize>,
-        renewal: Renewal,
+        change: SocketChange,
         records: &mut HashMap<usize, Record>,
         now: Now,
     ) -> usize {
-        let Renewal {
+        let SocketChange {
             mut socket,
             record_of,
             datagram_socket,
-        } = renewal;
+        } = change;
         let mut seq = before.map_or(0, |key| self.sockets[key].numbered);
         if let Some(record) = &mut socket.record {
             let old = record_of.and_then(|of| records.remove(&of));

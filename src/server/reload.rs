@@ -23,7 +23,7 @@ use crate::{
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::{Fatal, Faults},
-    hub::{Now, Renewal, Socket},
+    hub::{Now, Socket, SocketChange},
     limits::Limits,
     record::{NotOpen, Output, Writer},
 };
@@ -284,7 +284,7 @@ impl Server {
         // The next turn ends the daemon with a record that cannot be written any more.
         let _ = self.record(now);
         let mut writers: HashMap<usize, Writer> = self.places.take_writers().collect();
-        let (mut renewals, mut rest) = (Vec::new(), Vec::new());
+        let (mut changes, mut rest) = (Vec::new(), Vec::new());
         for (before, planned) in before.into_iter().zip(plan.sockets) {
             let PlannedSocket {
                 socket,
@@ -303,7 +303,7 @@ impl Server {
             let nature = socket.nature();
             let goes_on = before.filter(|&key| self.hub.sockets()[key].nature() == nature);
             rest.push((before, endpoint, goes_on.is_some(), writer));
-            renewals.push(Renewal {
+            changes.push(SocketChange {
                 socket,
                 record_of,
                 datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
@@ -311,7 +311,7 @@ impl Server {
         }
         let registry = self.poll.registry();
         let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
-        let keys = self.hub.apply(renewals, &plan.limits, now, &mut watch);
+        let keys = self.hub.apply(changes, &plan.limits, now, &mut watch);
         // What stays where it was, by another key now, is not closed with what is gone.
         let mut came_from = HashMap::new();
         for (key, (before, ..)) in keys.iter().zip(&rest) {

@@ -131,13 +131,13 @@ impl Datagram {
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
         let config = Config::parse(&config, None, &Places::system()).unwrap();
-        let mut renewal = self.world.renewal(&config.sockets[0]);
+        let mut change = self.world.change(&config.sockets[0]);
         let (post, datagram_socket) = datagram_socket();
-        renewal.datagram_socket = Some(datagram_socket);
+        change.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());
         let watch = &mut |_, _: &_, _, _| Ok(());
         let place = self.place();
-        self.world.hub.apply(vec![renewal], &limits, now, watch);
+        self.world.hub.apply(vec![change], &limits, now, watch);
         let record = mem::take(&mut self.world.records[place]);
         let place = self.place();
         self.world.records.resize_with(place + 1, Vec::new);

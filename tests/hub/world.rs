@@ -13,7 +13,7 @@ use udsd::{
     access::Access,
     config::{self, Config, Places},
     connection::{Stream, Watch},
-    hub::{Counters, Hub, Now, Renewal, Socket},
+    hub::{Counters, Hub, Now, Socket, SocketChange},
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
@@ -535,25 +535,30 @@ impl World {
             _ => self.hub.place(name),
         };
         let records: Vec<_> = sockets.iter().map(|config| of(&config.name)).collect();
-        let renewals = sockets
+        let changes = sockets
             .iter()
             .zip(records)
-            .map(|(config, record)| self.renewal_with(config, record))
+            .map(|(config, record)| self.change_with(config, record))
             .collect();
-        self.apply(sockets, renewals, limits);
+        self.apply(sockets, changes, limits);
     }
 
     /// The same, made ready.
-    pub fn apply(&mut self, sockets: Vec<config::Socket>, renewals: Vec<Renewal>, limits: &Limits) {
+    pub fn apply(
+        &mut self,
+        sockets: Vec<config::Socket>,
+        changes: Vec<SocketChange>,
+        limits: &Limits,
+    ) {
         let now = self.now();
         // By their sockets' places, which a record may outlive.
-        let records = renewals.iter().map(|renewal| {
-            let place = || self.hub.place(renewal.socket.name());
-            let of = renewal.record_of.or_else(place);
+        let records = changes.iter().map(|change| {
+            let place = || self.hub.place(change.socket.name());
+            let of = change.record_of.or_else(place);
             of.map(|of| mem::take(&mut self.records[of]))
         });
         let records: Vec<_> = records.collect();
-        let places = self.hub.apply(renewals, limits, now, &mut watch);
+        let places = self.hub.apply(changes, limits, now, &mut watch);
         let capacity = self.hub.sockets().capacity();
         self.records.resize_with(capacity, Vec::new);
         for (place, record) in places.into_iter().zip(records) {
@@ -565,15 +570,15 @@ impl World {
         self.hand_over();
     }
 
-    pub fn renewal(&mut self, config: &config::Socket) -> Renewal {
-        self.renewal_with(config, self.hub.place(&config.name))
+    pub fn change(&mut self, config: &config::Socket) -> SocketChange {
+        self.change_with(config, self.hub.place(&config.name))
     }
 
     /// With the record that is now that of socket number `place`.
-    fn renewal_with(&mut self, config: &config::Socket, place: Option<usize>) -> Renewal {
+    fn change_with(&mut self, config: &config::Socket, place: Option<usize>) -> SocketChange {
         let mut has_record = |place| self.hub.record(place).is_some();
         let kept = place.filter(|&place| config.record.is_some() && has_record(place));
-        Renewal {
+        SocketChange {
             socket: socket(config),
             record_of: kept,
             datagram_socket: None,

@@ -260,17 +260,17 @@ impl Schedule {
         for last in (1..sockets.len()).rev() {
             sockets.swap(last, self.random.below(last as u64 + 1) as usize);
         }
-        let mut renewals = Vec::new();
+        let mut changes = Vec::new();
         for socket in &sockets {
-            let mut renewal = self.world.renewal(socket);
+            let mut change = self.world.change(socket);
             if let Some((name, queue)) = opened
                 && socket.name == name
             {
-                renewal.datagram_socket = Some(self.datagram_socket(queue));
+                change.datagram_socket = Some(self.datagram_socket(queue));
             }
-            renewals.push(renewal);
+            changes.push(change);
         }
-        self.world.apply(sockets, renewals, &limits());
+        self.world.apply(sockets, changes, &limits());
     }
 
     /// More or less may wait for the record, which may have another format; beside echo it may come or go.
