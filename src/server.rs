@@ -280,47 +280,6 @@ impl Server {
         Ok(goes_on.then_some(Duration::ZERO))
     }
 
-    /// Hands this turn's lines to the writers, and what they have written to the hub.
-    ///
-    /// # Errors
-    /// A record that cannot be written any more; each later call returns it too.
-    fn record(&mut self, now: Now) -> Result<(), Fatal> {
-        let mut outcome = self.finish_drained();
-        let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
-        for (key, place) in self.places.iter_mut().enumerate() {
-            let Some(writer) = &mut place.writer else {
-                continue;
-            };
-            if let Some(seq) = writer.opened() {
-                if let Some(record) = self.hub.record(key) {
-                    record.opened(seq);
-                }
-                self.hub.recorded(key, writer.written(), now);
-                self.stale = true;
-            }
-            let awaited = self.hub.awaits_record(key) || to_be_idle;
-            let Some(record) = self.hub.record(key) else {
-                continue;
-            };
-            let lines = record.hand_over();
-            if !lines.is_empty() {
-                writer.append(lines);
-            }
-            if record.unwritten() == 0 {
-                continue;
-            }
-            if awaited || stops {
-                writer.request_wake();
-            }
-            let written = writer.written();
-            if written > record.written() {
-                self.hub.recorded(key, written, now);
-            }
-            outcome = outcome.and(writer.check());
-        }
-        outcome
-    }
-
     /// The last lines of the log: what happened on each socket.
     fn sum_up(&mut self) {
         self.hub.tell_left_out(None);

@@ -1,12 +1,93 @@
-//! Records whose files are not as they should be: moved away by others, or not to be had at all. One that is
-//! not open costs its own socket: whoever sends there waits, as for a full disk (after a restart once its
-//! queue is full, since lines may have come along), and its thread tries again.
+//! The records in the event loop: lines go to their writers, and what is written goes to the hub.
+//!
+//! A record that is not open costs its own socket: whoever sends there waits, as for a full disk (after a
+//! restart once its queue is full, since lines may have come along), and its thread tries again.
 
-use log::info;
+use log::{info, warn};
 
 use super::Server;
+use crate::{error::Fatal, hub::Now, record::Writer};
 
 impl Server {
+    /// Hands this turn's lines to the writers, and what they have written to the hub.
+    ///
+    /// # Errors
+    /// A record that cannot be written any more; each later call returns it too.
+    pub(super) fn record(&mut self, now: Now) -> Result<(), Fatal> {
+        let mut outcome = self.finish_drained();
+        let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
+        for (key, place) in self.places.iter_mut().enumerate() {
+            let Some(writer) = &mut place.writer else {
+                continue;
+            };
+            if let Some(seq) = writer.opened() {
+                if let Some(record) = self.hub.record(key) {
+                    record.opened(seq);
+                }
+                self.hub.recorded(key, writer.written(), now);
+                self.stale = true;
+            }
+            let awaited = self.hub.awaits_record(key) || to_be_idle;
+            let Some(record) = self.hub.record(key) else {
+                continue;
+            };
+            let lines = record.hand_over();
+            if !lines.is_empty() {
+                writer.append(lines);
+            }
+            if record.unwritten() == 0 {
+                continue;
+            }
+            if awaited || stops {
+                writer.request_wake();
+            }
+            let written = writer.written();
+            if written > record.written() {
+                self.hub.recorded(key, written, now);
+            }
+            outcome = outcome.and(writer.check());
+        }
+        outcome
+    }
+
+    /// Lets go of the writers of records that are no more, once all is written.
+    fn finish_drained(&mut self) -> Result<(), Fatal> {
+        let mut outcome = Ok(());
+        for writer in &self.draining {
+            writer.request_wake();
+            outcome = outcome.and(writer.check());
+        }
+        let written = |writer: &mut Writer| writer.unwritten() == 0;
+        self.draining
+            .extract_if(.., written)
+            .for_each(Writer::finish);
+        outcome
+    }
+
+    /// The record of `writer` is no more; what is handed over is still written.
+    pub(super) fn let_go(&mut self, writer: Writer) {
+        if writer.is_open() {
+            self.draining.push(writer);
+            return;
+        }
+        writer.request_stop();
+        let lost = writer.unwritten();
+        if lost > 0 {
+            warn!(
+                "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
+                writer.name
+            );
+        }
+    }
+
+    /// Lines that an earlier process took into the record of the socket `name` are written first.
+    pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
+        let place = self.hub.place(name);
+        if let Some(record) = place.and_then(|place| self.hub.record(place)) {
+            record.prepend(lines);
+        }
+    }
+
     /// Each record whose file is no longer at its path is begun anew there, by its thread; where it could
     /// not be opened, that is tried now.
     pub(super) fn reopen_records(&mut self) {

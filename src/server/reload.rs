@@ -22,7 +22,7 @@ use crate::{
     accepted::Accepted,
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
-    error::{Fatal, Faults},
+    error::Faults,
     hub::{Now, Socket, SocketChange},
     limits::Limits,
     record::{NotOpen, Output, Writer},
@@ -144,14 +144,6 @@ impl Server {
     /// `RELOAD_FAILED` or `REFUSED_AT_RESTART`.
     pub fn unchanged(&mut self, when: &str, fault: &str) {
         self.unchanged = Some(format!("{when}: {fault}"));
-    }
-
-    /// Lines that an earlier process took into the record of the socket `name` are written first.
-    pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
-        let place = self.hub.place(name);
-        if let Some(record) = place.and_then(|place| self.hub.record(place)) {
-            record.prepend(lines);
-        }
     }
 
     /// What was handed over is this process' own from now on.
@@ -370,39 +362,9 @@ impl Server {
         self.places.put(key, endpoint, registry);
     }
 
-    /// A record is no more.
-    fn let_go(&mut self, writer: Writer) {
-        if writer.is_open() {
-            self.draining.push(writer);
-            return;
-        }
-        writer.request_stop();
-        let lost = writer.unwritten();
-        if lost > 0 {
-            warn!(
-                "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
-                writer.name
-            );
-        }
-    }
-
     /// Records and stamped messages carry the time.
     fn note_time(&mut self) {
         let stamps = self.hub.sockets().iter().any(|(_, of)| of.stamps());
         self.tells_time = stamps || self.places.writers().next().is_some();
-    }
-
-    /// Lets go of the writers of records that are no more, once all is written.
-    pub(super) fn finish_drained(&mut self) -> Result<(), Fatal> {
-        let mut outcome = Ok(());
-        for writer in &self.draining {
-            writer.request_wake();
-            outcome = outcome.and(writer.check());
-        }
-        let written = |writer: &mut Writer| writer.unwritten() == 0;
-        self.draining
-            .extract_if(.., written)
-            .for_each(Writer::finish);
-        outcome
     }
 }
