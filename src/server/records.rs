@@ -64,7 +64,7 @@ impl Server {
         outcome
     }
 
-    /// The record of `writer` is no more; what is handed over is still written.
+    /// The record of `writer` is no more. What was handed over is still written, where it is open.
     pub(super) fn let_go(&mut self, writer: Writer) {
         if writer.is_open() {
             self.draining.push(writer);
