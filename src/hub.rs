@@ -10,8 +10,10 @@
 //! client that sends without end is ready again. After each turn the client's state says what the event loop
 //! is to watch it for. Datagram sockets are served in `datagrams`, by the same turns and timers.
 
+mod admit;
 mod datagrams;
 mod log;
+mod log_rates;
 mod park;
 mod reload;
 mod socket;
@@ -27,7 +29,7 @@ use std::{
 
 use slab::Slab;
 
-pub use log::Kind;
+pub use log_rates::Kind;
 pub use park::Unusable;
 pub use reload::SocketChange;
 pub use socket::{Nature, Socket};
@@ -41,8 +43,7 @@ use socket::{STALL, Time};
 use crate::{
     connection::{Awaits, Connection, Stream, Watch},
     error::Close,
-    limits::{Limits, Over, OverKey},
-    peer::{ClientId, Peer},
+    limits::Limits,
     record::{Position, Record},
     service::{Effects, Outbox},
     turns::{ALONE, CLIENT, SHARED, Turns, Users},
@@ -166,86 +167,10 @@ impl<S: Stream> Hub<S> {
         sockets.filter_map(|(_, socket)| socket.record.as_mut())
     }
 
-    /// A client comes by socket `number`. Returns its key, for events; the event loop watches it for
-    /// reading from now on. If an access list or a limit keeps it out, its stream is ended and `None`
-    /// returned. `groups`: its supplementary groups, if the socket asks for them.
-    pub fn enter(
-        &mut self,
-        number: usize,
-        stream: S,
-        peer: Peer,
-        groups: &[u32],
-        now: Now,
-    ) -> Option<usize> {
-        let socket = &mut self.sockets[number];
-        // Who is refused is closed with all unread, which shows as ECONNRESET and not as an end of file.
-        // Before the limits: raising one would not let this client in.
-        if !socket.rules.access.admits(&peer, groups) {
-            socket.counters.refused += 1;
-            stream.cut_off();
-            socket.denied("a client", &peer, now.instant);
-            return None;
-        }
-        if let Err(over) = self
-            .limits
-            .enter(peer.uid, socket.present, socket.rules.clients)
-        {
-            socket.counters.refused += 1;
-            stream.cut_off();
-            socket.refused(&peer, over, now.instant);
-            return None;
-        }
-        socket.present += 1;
-        socket.counters.clients += 1;
-        self.ids += 1;
-        let id = ClientId(self.ids);
-        socket.entered(id, &peer, now.instant);
-        let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
-        client.user = self.users.enter(peer.uid);
-        let key = self.clients.insert(client);
-        socket.service.join(
-            key,
-            &mut Outbox::new(
-                &mut self.clients,
-                &mut self.limits,
-                &mut self.effects,
-                socket.rules.queue_size,
-                now,
-            ),
-        );
-        let client = &mut self.clients[key];
-        if !self.effects.is_empty() {
-            // It was written to, which its turn follows up.
-            self.ready.list(client, key);
-        }
-        if let Some(timeout) = socket.rules.idle_timeout {
-            let due = now.instant + timeout;
-            set(&mut self.timers, client, key, Timer::Idle, due);
-        }
-        Some(key)
-    }
-
-    /// A client came by socket `number` that cannot be served: `files` descriptors are open,
-    /// and there may be no more.
-    pub fn refuse(&mut self, number: usize, peer: &Peer, files: usize, now: Now) {
-        let over = Over {
-            key: OverKey::Files,
-            limit: files,
-        };
-        let socket = &mut self.sockets[number];
-        socket.counters.refused += 1;
-        socket.refused(peer, over, now.instant);
-    }
-
     /// The stream of client `key`.
     #[must_use]
     pub fn stream(&self, key: usize) -> Option<&S> {
         self.clients.get(key).map(|client| &client.stream)
-    }
-
-    /// The event loop cannot watch client `key`: it is closed.
-    pub fn fail(&mut self, key: usize, error: io::Error, now: Now) {
-        self.close(key, &Close::Io(error), now);
     }
 
     /// The record of socket number `socket`, where it has one.
@@ -256,11 +181,6 @@ impl<S: Stream> Hub<S> {
     /// Whether clients may wait to be let in. Turns are short then, for they may be of any user.
     pub fn expect_clients(&mut self, expects_clients: bool) {
         self.expects_clients = expects_clients;
-    }
-
-    /// Client `key` had left before it was let in, and had sent nothing.
-    pub fn leave(&mut self, key: usize, now: Now) {
-        self.close(key, &Close::Done, now);
     }
 
     /// An event for client `key`, which gets a turn; a client that has left is passed over. `event` says what

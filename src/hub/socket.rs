@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{READ_BUFFER, Timer, log::Lines, waits::WaitQueue};
+use super::{READ_BUFFER, Timer, log_rates::Lines, waits::WaitQueue};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},

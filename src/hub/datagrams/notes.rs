@@ -12,7 +12,7 @@ use crate::{
     header::{AddressKind, Header},
     hub::{
         Socket,
-        log::{Kind, Lines},
+        log_rates::{Kind, Lines},
         socket::Rules,
     },
     peer::Peer,

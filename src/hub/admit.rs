@@ -1,0 +1,95 @@
+//! Who comes in: a newcomer is judged by its socket's access rules, then by the limits.
+
+use std::io;
+
+use super::{Hub, Now, Timer, set};
+use crate::{
+    connection::{Connection, Stream},
+    error::Close,
+    limits::{Over, OverKey},
+    peer::{ClientId, Peer},
+    service::Outbox,
+};
+
+impl<S: Stream> Hub<S> {
+    /// A client comes by socket `number`. Returns its key, for events; the event loop watches it for
+    /// reading from now on. If an access list or a limit keeps it out, its stream is ended and `None`
+    /// returned. `groups`: its supplementary groups, if the socket asks for them.
+    pub fn enter(
+        &mut self,
+        number: usize,
+        stream: S,
+        peer: Peer,
+        groups: &[u32],
+        now: Now,
+    ) -> Option<usize> {
+        let socket = &mut self.sockets[number];
+        // Who is refused is closed with all unread, which shows as ECONNRESET and not as an end of file.
+        // Before the limits: raising one would not let this client in.
+        if !socket.rules.access.admits(&peer, groups) {
+            socket.counters.refused += 1;
+            stream.cut_off();
+            socket.denied("a client", &peer, now.instant);
+            return None;
+        }
+        if let Err(over) = self
+            .limits
+            .enter(peer.uid, socket.present, socket.rules.clients)
+        {
+            socket.counters.refused += 1;
+            stream.cut_off();
+            socket.refused(&peer, over, now.instant);
+            return None;
+        }
+        socket.present += 1;
+        socket.counters.clients += 1;
+        self.ids += 1;
+        let id = ClientId(self.ids);
+        socket.entered(id, &peer, now.instant);
+        let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
+        client.user = self.users.enter(peer.uid);
+        let key = self.clients.insert(client);
+        socket.service.join(
+            key,
+            &mut Outbox::new(
+                &mut self.clients,
+                &mut self.limits,
+                &mut self.effects,
+                socket.rules.queue_size,
+                now,
+            ),
+        );
+        let client = &mut self.clients[key];
+        if !self.effects.is_empty() {
+            // It was written to, which its turn follows up.
+            self.ready.list(client, key);
+        }
+        if let Some(timeout) = socket.rules.idle_timeout {
+            let due = now.instant + timeout;
+            set(&mut self.timers, client, key, Timer::Idle, due);
+        }
+        Some(key)
+    }
+
+    /// A client came by socket `number` that cannot be served: `files` descriptors are open,
+    /// and there may be no more.
+    pub fn refuse(&mut self, number: usize, peer: &Peer, files: usize, now: Now) {
+        let over = Over {
+            key: OverKey::Files,
+            limit: files,
+        };
+        let socket = &mut self.sockets[number];
+        socket.counters.refused += 1;
+        socket.refused(peer, over, now.instant);
+    }
+
+    /// Client `key` had left before it was let in, and had sent nothing.
+    pub fn leave(&mut self, key: usize, now: Now) {
+        self.close(key, &Close::Done, now);
+    }
+
+    /// The event loop cannot watch client `key`: it is closed.
+    pub fn fail(&mut self, key: usize, error: io::Error, now: Now) {
+        self.close(key, &Close::Io(error), now);
+    }
+}

@@ -1,0 +1,158 @@
+//! How often the log may speak of what clients can cause: each kind of line has a rate of its own.
+
+use std::time::Instant;
+
+use log::{Level, log};
+
+use crate::throttle::{LeftOut, Throttle};
+
+/// What a line is about. Each kind has a rate of its own.
+#[allow(missing_docs, reason = "KINDS says what they are")]
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Entered,
+    Left,
+    Denied,
+    Refused,
+    Closed,
+    Dropped,
+    Truncated,
+    Stalled,
+    AwaitsQuota,
+    Oversized,
+    Announced,
+    Nobody,
+    Unreachable,
+    Unproven,
+    Failed,
+    Unaccepted,
+    Unclosed,
+    Groupless,
+}
+
+/// All kinds, with what a line calls their events that were left out.
+const KINDS: [(Kind, &str); 18] = [
+    (Kind::Entered, "clients connected"),
+    (Kind::Left, "clients closed"),
+    (
+        Kind::Denied,
+        "clients and datagrams refused by allow-users or allow-groups",
+    ),
+    (Kind::Refused, "clients refused by limits"),
+    (Kind::Closed, "clients closed for a reason"),
+    (Kind::Dropped, "messages dropped"),
+    (
+        Kind::Truncated,
+        "messages of which only the first part is kept",
+    ),
+    (Kind::Stalled, "clients that held up the others"),
+    (Kind::AwaitsQuota, "clients that waited for room"),
+    (Kind::Oversized, "messages refused as too long"),
+    (
+        Kind::Announced,
+        "messages that began with too great a length",
+    ),
+    (
+        Kind::Nobody,
+        "datagrams refused of which the kernel does not know the sender",
+    ),
+    (Kind::Unreachable, "replies to nobody"),
+    (
+        Kind::Unproven,
+        "replies not sent to addresses that may be somebody else's",
+    ),
+    (Kind::Failed, "failures to receive"),
+    (Kind::Unaccepted, "failures to accept"),
+    (
+        Kind::Unclosed,
+        "rests of accepting while descriptors that clients sent were not closed",
+    ),
+    (
+        Kind::Groupless,
+        "clients whose supplementary groups could not be read",
+    ),
+];
+
+impl Kind {
+    fn level(self) -> Level {
+        match self {
+            Kind::Entered | Kind::Left | Kind::Unreachable => Level::Debug,
+            _ => Level::Warn,
+        }
+    }
+}
+
+/// The rates of all kinds of lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    throttles: [Throttle; KINDS.len()],
+    /// When what was left out is to be told.
+    due: Option<Instant>,
+}
+
+impl Lines {
+    /// Writes a line of so many events if its kind may have one now, and says what was left out before.
+    pub(super) fn write(
+        &mut self,
+        kind: Kind,
+        events: u64,
+        now: Instant,
+        line: impl FnOnce() -> String,
+    ) {
+        if let Some(left_out) = self.pass(kind, events, now) {
+            tell(kind, left_out, &line());
+        }
+    }
+
+    /// Whether a line of so many events may be written now, and what was left out before it.
+    pub(super) fn pass(&mut self, kind: Kind, events: u64, now: Instant) -> Option<LeftOut> {
+        if kind.level() > log::max_level() {
+            return None;
+        }
+        let throttle = &mut self.throttles[kind as usize];
+        let passed = throttle.pass(events, now);
+        if passed.is_none() {
+            self.due = self.due.into_iter().chain(throttle.due()).min();
+        }
+        passed
+    }
+
+    /// When `tell_left_out` is next due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tells what was left out of the kinds whose time is over at `now`; of all where there is none.
+    /// `name`: of the socket.
+    pub(super) fn tell_left_out(&mut self, name: &str, now: Option<Instant>) {
+        if self.due.is_none_or(|due| now.is_some_and(|now| due > now)) {
+            return;
+        }
+        self.due = None;
+        for ((kind, what), throttle) in KINDS.into_iter().zip(&mut self.throttles) {
+            match throttle.due() {
+                Some(due) if now.is_none_or(|now| due <= now) => {
+                    let LeftOut { lines, events } = throttle.take_left_out();
+                    log!(
+                        kind.level(),
+                        "{name}: {events} more {what} ({lines} lines left out)"
+                    );
+                }
+                due => self.due = self.due.into_iter().chain(due).min(),
+            }
+        }
+    }
+}
+
+/// Writes a line, and says what was left out before.
+pub(super) fn tell(kind: Kind, LeftOut { lines, events }: LeftOut, line: &str) {
+    let level = kind.level();
+    match lines {
+        0 => log!(level, "{line}"),
+        _ if lines == events => log!(level, "{line} ({lines} lines like this left out)"),
+        _ => log!(
+            level,
+            "{line} ({lines} lines like this left out, {events} messages)"
+        ),
+    }
+}
