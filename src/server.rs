@@ -13,10 +13,10 @@ mod accept;
 mod handover;
 mod heap;
 mod idle;
-mod places;
 mod records;
 mod reload;
 mod signals;
+mod sockets;
 
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ pub use signals::signals;
 
 use heap::Heap;
 use idle::Idle;
-use places::Places;
+use sockets::Sockets;
 
 use crate::{
     accepted::Accepted,
@@ -84,7 +84,7 @@ pub struct Server {
     poll: Poll,
     timer: Timer,
     hub: Hub<Accepted>,
-    places: Places,
+    sockets: Sockets,
     /// The threads of records that are no more, until all is written.
     draining: Vec<Writer>,
     waker: Arc<Waker>,
@@ -143,7 +143,7 @@ impl Server {
             poll,
             timer,
             hub,
-            places: Places::default(),
+            sockets: Sockets::default(),
             draining: Vec::new(),
             waker,
             signals,
@@ -194,10 +194,11 @@ impl Server {
             if is_due {
                 self.hub.expire(now, &mut watch);
             }
-            self.hub.expect_clients(self.places.is_pending());
+            self.hub.expect_clients(self.sockets.is_pending());
             self.hub.turn(now, &mut watch);
-            // After those who left: their places are free.
-            self.places.accept(&mut self.hub, self.poll.registry(), now);
+            // After those who left: there is room again.
+            self.sockets
+                .accept(&mut self.hub, self.poll.registry(), now);
             if let Err(fatal) = self.record(now) {
                 self.hub.abandon(now);
                 self.sum_up();
@@ -213,7 +214,7 @@ impl Server {
             if let Some(ended) = self.stopped(now) {
                 return Ok(ended);
             }
-            // Last: nothing of this turn is left, and no event of it comes to who is new in a place.
+            // Last: nothing of this turn is left, and no event of it comes to who is new under a key.
             if matches!(self.phase, Phase::Reloading) {
                 self.phase = Phase::Serving;
                 return Ok(Ended::Reload(Box::new(self)));
@@ -223,7 +224,7 @@ impl Server {
 
     /// Waits for events, or for the next deadline, seen from the turn that has ended.
     fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Fatal> {
-        let watched = self.places.watch(&self.hub, self.poll.registry());
+        let watched = self.sockets.watch(&self.hub, self.poll.registry());
         watched.map_err(Faults::system("watching a datagram socket"))?;
         let timeout = self.timeout(now)?;
         match self.poll.poll(events, timeout) {
@@ -251,7 +252,7 @@ impl Server {
                 }
                 Token(token) => {
                     self.stale = true;
-                    self.places.event(token - SOCKETS, &mut self.hub);
+                    self.sockets.event(token - SOCKETS, &mut self.hub);
                 }
             }
         }
@@ -267,7 +268,7 @@ impl Server {
             self.hub.deadline(),
             watchdog,
             status,
-            self.places.rest(),
+            self.sockets.rest(),
             self.stop_until(),
             self.heap_due,
             self.idle_until(),
@@ -276,7 +277,7 @@ impl Server {
             let set = self.timer.set(due, now.instant);
             set.map_err(Faults::system("setting the timer"))?;
         }
-        let goes_on = self.hub.has_ready() || self.places.is_pending();
+        let goes_on = self.hub.has_ready() || self.sockets.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))
     }
 
@@ -341,7 +342,7 @@ impl Server {
             at_once: false,
         };
         self.hub.stop();
-        self.places.close_listeners(self.poll.registry());
+        self.sockets.close_listeners(self.poll.registry());
     }
 
     fn stops(&self) -> bool {
@@ -380,7 +381,7 @@ impl Server {
             self.hub.abandon(now);
         }
         if unwritten == 0 {
-            let writers = self.places.take_writers().map(|(_, writer)| writer);
+            let writers = self.sockets.take_writers().map(|(_, writer)| writer);
             for writer in writers.chain(self.draining.drain(..)) {
                 writer.finish();
             }

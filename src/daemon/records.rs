@@ -95,7 +95,7 @@ impl<'a> Writers<'a> {
 
     /// The writer whose output is already that of the record of `socket`, or that tries to open it.
     fn keep(&mut self, socket: &config::Socket) -> Option<(usize, &'a Writer)> {
-        let place = self.server.place(&socket.name);
+        let place = self.server.key(&socket.name);
         let Some(path) = &socket.record.as_ref()?.file else {
             return self.take(&|of, writer| Some(of) == place && writer.is_standard_output());
         };
@@ -118,7 +118,7 @@ impl<'a> Writers<'a> {
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let output = open(config, socket, keys, &held, tolerate)?;
         let mut record = new_record(socket, keys, last_seq(&output));
-        let place = self.server.place(&socket.name);
+        let place = self.server.key(&socket.name);
         let writer = match self.take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.has_too_many_moves() => {
                 return Err(Faults::Record {

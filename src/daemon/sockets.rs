@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(super) fn endpoint_of<'a>(server: &'a Server, name: &str) -> Option<&'a Endpoint> {
-    server.endpoint(server.place(name)?)
+    server.endpoint(server.key(name)?)
 }
 
 /// Whether the manager passed any of the sockets that are served.

@@ -101,7 +101,7 @@ impl<S: Stream> Hub<S> {
         hub.sockets
             .retain(|_, socket| !socket.is_draining() || socket.present > 0);
         for key in 0..hub.sockets.capacity() {
-            let heir = hub.sockets.get(key).and_then(|of| hub.place(&of.name));
+            let heir = hub.sockets.get(key).and_then(|of| hub.key(&of.name));
             if let Some(socket) = hub.sockets.get_mut(key)
                 && let Some(draining) = &mut socket.draining
             {

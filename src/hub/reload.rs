@@ -12,7 +12,7 @@ use log::info;
 
 use super::{
     Hub, Now, Timer, WatchFn, set,
-    socket::{Draining, Nature, Socket},
+    socket::{Draining, Socket},
 };
 use crate::{
     config::SocketType,
@@ -35,21 +35,9 @@ pub struct SocketChange {
 }
 
 impl<S: Stream> Hub<S> {
-    /// The socket by which clients of the socket `name` go on that relied on `nature`.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn place_of(&self, name: &str, nature: &Nature) -> Result<usize, Changed> {
-        let place = self.place(name).ok_or(Changed::Gone)?;
-        match nature.change(&self.sockets[place].nature) {
-            None => Ok(place),
-            Some(changed) => Err(changed),
-        }
-    }
-
     /// The key of the socket `name`.
     #[must_use]
-    pub fn place(&self, name: &str) -> Option<usize> {
+    pub fn key(&self, name: &str) -> Option<usize> {
         let mut sockets = self.sockets.iter();
         let found = sockets.find(|(_, socket)| socket.name == name && !socket.is_draining());
         found.map(|(key, _)| key)
@@ -83,7 +71,7 @@ impl<S: Stream> Hub<S> {
             socket.note_number();
             records.extend(socket.record.take().map(|record| (key, record)));
         }
-        let before = file.iter().map(|of| self.place(&of.socket.name));
+        let before = file.iter().map(|of| self.key(&of.socket.name));
         let before: Vec<Option<usize>> = before.collect();
         let all = self.sockets.iter();
         let gone = all.filter(|(key, of)| !of.is_draining() && !before.contains(&Some(*key)));
@@ -214,9 +202,9 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Takes over what `new` has, at which the clients and senders of socket `place` can go on.
-    fn renew(&mut self, place: usize, new: Socket, now: Now) {
-        let socket = &mut self.sockets[place];
+    /// Takes over what `new` has, at which the clients and senders of the socket `number` can go on.
+    fn renew(&mut self, number: usize, new: Socket, now: Now) {
+        let socket = &mut self.sockets[number];
         let are_gaps_over =
             socket.rules.slow_client != new.rules.slow_client || socket.stamps() != new.stamps();
         let old = std::mem::replace(&mut socket.rules, new.rules);
@@ -237,7 +225,7 @@ impl<S: Stream> Hub<S> {
         }
         let all = self.clients.iter_mut();
         let mut failed = Vec::new();
-        for (key, client) in all.filter(|(_, client)| client.socket as usize == place) {
+        for (key, client) in all.filter(|(_, client)| client.socket as usize == number) {
             // In place of what was lost, and before what comes.
             if are_gaps_over && client.queue_gap(&mut self.limits, |gap| socket.service.tell(gap)) {
                 self.effects.touched.push(key);

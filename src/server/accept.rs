@@ -9,7 +9,7 @@ use rustix::{
 };
 
 use super::{
-    places::{Accepting, Place, Places, deregister, reserve},
+    sockets::{Accepting, Served, Sockets, deregister, reserve},
     watch,
 };
 use crate::{
@@ -36,18 +36,18 @@ const ROUND: usize = 16 * LET_IN;
 /// How long accepting rests once descriptors have run out, or too many wait to be closed.
 const REST: Duration = Duration::from_millis(100);
 
-impl Place {
+impl Served {
     /// Whether somebody may wait who can be accepted at once.
     fn is_pending(&self) -> bool {
         self.pending && self.rest.is_none()
     }
 }
 
-impl Places {
+impl Sockets {
     /// Somebody may wait at any listener, also where no event has told so.
     pub(super) fn expect(&mut self) {
-        for place in self.iter_mut() {
-            place.pending = place.endpoint.as_ref().is_some_and(Endpoint::listens);
+        for served in self.iter_mut() {
+            served.pending = served.endpoint.as_ref().is_some_and(Endpoint::listens);
         }
         self.accepting.pending = true;
     }
@@ -55,7 +55,7 @@ impl Places {
     /// Whether somebody may wait who can be accepted at once.
     pub(super) fn is_pending(&self) -> bool {
         let Accepting { pending, rest, .. } = self.accepting;
-        pending && rest.is_none() && self.iter().any(Place::is_pending)
+        pending && rest.is_none() && self.iter().any(Served::is_pending)
     }
 
     /// When accepting goes on, where it rests.
@@ -105,8 +105,8 @@ impl Places {
     ) -> Option<usize> {
         let mut spent = 0;
         while spent < ROUND {
-            let place = self.of(key);
-            let Some(endpoint) = place.endpoint.as_ref().filter(|_| place.is_pending()) else {
+            let served = self.of(key);
+            let Some(endpoint) = served.endpoint.as_ref().filter(|_| served.is_pending()) else {
                 break;
             };
             // One more might have to wait there.
@@ -125,7 +125,7 @@ impl Places {
                     spent += if is_in { LET_IN } else { TURNED_AWAY };
                 }
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::AGAIN) => place.pending = false,
+                    Some(Errno::AGAIN) => served.pending = false,
                     // The client is gone already, or the call was interrupted.
                     Some(Errno::CONNABORTED | Errno::INTR) => spent += TURNED_AWAY,
                     Some(Errno::MFILE | Errno::NFILE) => {
@@ -134,7 +134,7 @@ impl Places {
                     }
                     // The fault of this one; the others have their turns.
                     _ => {
-                        place.rest = Some(now.instant + REST);
+                        served.rest = Some(now.instant + REST);
                         hub.warn(key, Kind::Unaccepted, now, || {
                             format!("cannot accept: {error}; this socket rests for {REST:?}")
                         });

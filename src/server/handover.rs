@@ -49,10 +49,10 @@ impl Server {
         let patience = || end.saturating_duration_since(Instant::now());
         // All are told before any is waited for: one that takes all the time leaves the others theirs.
         self.draining.iter().for_each(Writer::request_finish);
-        let going_on = self.places.writers();
+        let going_on = self.sockets.writers();
         going_on.for_each(|(_, writer)| writer.request_stop());
         let mut unwritten = Vec::new();
-        for (socket, writer) in self.places.take_writers() {
+        for (socket, writer) in self.sockets.take_writers() {
             // Where the disk is full, the next process could not make another.
             if let Some(lock) = writer.lock() {
                 lock.leave();
@@ -75,7 +75,7 @@ impl Server {
             }
         }
         closer::tell_left_out();
-        let mut endpoints = self.places.take_endpoints();
+        let mut endpoints = self.sockets.take_endpoints();
         let (mut state, links) = self.hub.park(now);
         state.config = self.config;
         for (socket, Unwritten { lines, begun, .. }) in unwritten {

@@ -68,8 +68,8 @@ impl Server {
         }
         let mut came = events.iter().any(|event| event.token().0 >= SOCKETS);
         if self.idle_is_over(now) {
-            self.places.expect();
-            came |= self.places.receive(&mut self.hub, now);
+            self.sockets.expect();
+            came |= self.sockets.receive(&mut self.hub, now);
             self.stale |= came;
         }
         came
@@ -104,10 +104,10 @@ impl Server {
             // Replies to datagrams that wait, and receiving that rests.
             && self.hub.deadline().is_none()
             && self.hub.undelivered() == 0
-            && !self.places.is_pending()
-            && self.places.rest().is_none()
+            && !self.sockets.is_pending()
+            && self.sockets.rest().is_none()
             && self.hub.records().all(|record| record.unwritten() == 0)
             && self.draining.is_empty()
-            && self.places.writers().all(|(_, writer)| writer.is_open())
+            && self.sockets.writers().all(|(_, writer)| writer.is_open())
     }
 }

@@ -16,8 +16,8 @@ impl Server {
     pub(super) fn record(&mut self, now: Now) -> Result<(), Fatal> {
         let mut outcome = self.finish_drained();
         let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
-        for (key, place) in self.places.iter_mut().enumerate() {
-            let Some(writer) = &mut place.writer else {
+        for (key, served) in self.sockets.iter_mut().enumerate() {
+            let Some(writer) = &mut served.writer else {
                 continue;
             };
             if let Some(seq) = writer.opened() {
@@ -82,7 +82,7 @@ impl Server {
 
     /// Lines that an earlier process took into the record of the socket `name` are written first.
     pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
-        let place = self.hub.place(name);
+        let place = self.hub.key(name);
         if let Some(record) = place.and_then(|place| self.hub.record(place)) {
             record.prepend(lines);
         }
@@ -92,14 +92,14 @@ impl Server {
     /// not be opened, that is tried now.
     pub(super) fn reopen_records(&mut self) {
         info!("SIGUSR1: looking whether records were moved away");
-        for (_, writer) in self.places.writers() {
+        for (_, writer) in self.sockets.writers() {
             writer.request_check();
         }
     }
 
     /// What the status says of records that are not open.
     pub(super) fn unopened_records(&self) -> Option<String> {
-        let closed = self.places.writers();
+        let closed = self.sockets.writers();
         let closed = closed.filter(|(_, writer)| !writer.is_open());
         let mut names = closed.map(|(key, _)| self.hub.sockets()[key].name());
         let first = names.next()?;

@@ -15,7 +15,7 @@ use log::warn;
 
 use super::{
     Server,
-    places::{deregister, register},
+    sockets::{deregister, register},
     watch,
 };
 use crate::{
@@ -134,8 +134,8 @@ impl Server {
     pub fn reloading(&mut self) {
         self.is_ready = false;
         self.notifier.reloading();
-        self.places.endpoints().for_each(Endpoint::fill_lock);
-        for lock in self.places.writers().filter_map(|(_, of)| of.lock()) {
+        self.sockets.endpoints().for_each(Endpoint::fill_lock);
+        for lock in self.sockets.writers().filter_map(|(_, of)| of.lock()) {
             lock.fill();
         }
     }
@@ -148,43 +148,43 @@ impl Server {
 
     /// What was handed over is this process' own from now on.
     pub fn own(&mut self) {
-        self.places.endpoints_mut().for_each(Endpoint::own);
+        self.sockets.endpoints_mut().for_each(Endpoint::own);
     }
 
     /// The manager no longer passes these sockets: once they are let go, nobody can connect there.
-    pub fn disown(&mut self, places: &[usize]) {
-        for &place in places {
-            if let Some(endpoint) = &mut self.places.of(place).endpoint {
+    pub fn disown(&mut self, keys: &[usize]) {
+        for &key in keys {
+            if let Some(endpoint) = &mut self.sockets.of(key).endpoint {
                 endpoint.disown();
             }
-            self.hub.disown(place);
+            self.hub.disown(key);
         }
     }
 
     /// Whether one of its sockets is not among those with these cookies, which the manager has.
     #[must_use]
     pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
-        self.places.endpoints().any(|endpoint| {
+        self.sockets.endpoints().any(|endpoint| {
             let cookie = endpoint.cookie();
             !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
         })
     }
 
-    /// The number of the socket `name`.
+    /// The key of the socket `name`.
     #[must_use]
-    pub fn place(&self, name: &str) -> Option<usize> {
-        self.hub.place(name)
+    pub fn key(&self, name: &str) -> Option<usize> {
+        self.hub.key(name)
     }
 
-    /// Where the clients of socket number `place` come from.
+    /// Where the clients of the socket `key` come from.
     #[must_use]
-    pub fn endpoint(&self, place: usize) -> Option<&Endpoint> {
-        self.places.get(place)?.endpoint.as_ref()
+    pub fn endpoint(&self, key: usize) -> Option<&Endpoint> {
+        self.sockets.get(key)?.endpoint.as_ref()
     }
 
-    /// The writers of all records, with the numbers of their sockets.
+    /// The writers of all records, with the keys of their sockets.
     pub fn writers(&self) -> impl Iterator<Item = (usize, &Writer)> {
-        self.places.writers()
+        self.sockets.writers()
     }
 
     /// Does of a plan what may fail and nobody notices.
@@ -223,26 +223,26 @@ impl Server {
         Ok(NewWriter(Some(writer)))
     }
 
-    /// A socket that is restored: number `place` of the hub.
+    /// A socket that is restored: by its key in the hub.
     ///
     /// # Errors
     /// Those of `epoll_ctl(2)`, and of starting threads.
     pub fn resume(
         &mut self,
-        place: usize,
+        key: usize,
         endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
         output: Option<Result<Output, NotOpen>>,
     ) -> Result<(), Faults> {
         if let Some((endpoint, datagram_socket)) = endpoint {
             let registry = self.poll.registry();
             register(&endpoint, registry).map_err(setting_up)?;
-            self.places.put(place, endpoint, registry);
+            self.sockets.put(key, endpoint, registry);
             if let Some(of) = datagram_socket {
-                self.hub.open(place, Box::new(of), Instant::now());
+                self.hub.open(key, Box::new(of), Instant::now());
             }
         }
         if let Some(output) = output {
-            self.places.of(place).writer = self.start_writer(output)?.0.take();
+            self.sockets.of(key).writer = self.start_writer(output)?.0.take();
         }
         self.note_time();
         Ok(())
@@ -262,20 +262,17 @@ impl Server {
             instant: Instant::now(),
             wall: SystemTime::now(),
         };
-        let names = plan
-            .sockets
-            .iter()
-            .map(|of| self.hub.place(of.socket.name()));
+        let names = plan.sockets.iter().map(|of| self.hub.key(of.socket.name()));
         let before: Vec<Option<usize>> = names.collect();
         for (key, planned) in before.iter().zip(&plan.sockets) {
             if let (Some(key), PlannedEndpoint::New(..)) = (*key, &planned.endpoint) {
                 // What waits there comes before what comes to another.
-                self.places.receive_all(key, &mut self.hub, now);
+                self.sockets.receive_all(key, &mut self.hub, now);
             }
         }
         // The next turn ends the daemon with a record that cannot be written any more.
         let _ = self.record(now);
-        let mut writers: HashMap<usize, Writer> = self.places.take_writers().collect();
+        let mut writers: HashMap<usize, Writer> = self.sockets.take_writers().collect();
         let (mut changes, mut rest) = (Vec::new(), Vec::new());
         for (before, planned) in before.into_iter().zip(plan.sockets) {
             let PlannedSocket {
@@ -307,16 +304,16 @@ impl Server {
         // What stays where it was, by another key now, is not closed with what is gone.
         let mut came_from = HashMap::new();
         for (key, (before, ..)) in keys.iter().zip(&rest) {
-            let endpoint = before.and_then(|before| self.places.of(before).endpoint.take());
+            let endpoint = before.and_then(|before| self.sockets.of(before).endpoint.take());
             came_from.extend(endpoint.map(|endpoint| (*key, endpoint)));
         }
-        for key in 0..self.places.len() {
-            self.places.close(key, self.poll.registry());
+        for key in 0..self.sockets.len() {
+            self.sockets.close(key, self.poll.registry());
         }
         for (&key, (_, endpoint, goes_on, writer)) in keys.iter().zip(rest) {
             let before = came_from.remove(&key);
             self.put_endpoint(key, endpoint, before, goes_on.then_some(now));
-            self.places.of(key).writer = writer;
+            self.sockets.of(key).writer = writer;
         }
         writers.into_values().for_each(|writer| self.let_go(writer));
         self.note_time();
@@ -349,7 +346,7 @@ impl Server {
                 endpoint.settle();
                 match (before, goes_on) {
                     (Some(old), Some(now)) if old.listens() => {
-                        self.places.drain(old, key, &mut self.hub, registry, now);
+                        self.sockets.drain(old, key, &mut self.hub, registry, now);
                     }
                     (old, _) => old.into_iter().for_each(drop),
                 }
@@ -359,12 +356,12 @@ impl Server {
                 return before.into_iter().for_each(drop);
             }
         };
-        self.places.put(key, endpoint, registry);
+        self.sockets.put(key, endpoint, registry);
     }
 
     /// Records and stamped messages carry the time.
     fn note_time(&mut self) {
         let stamps = self.hub.sockets().iter().any(|(_, of)| of.stamps());
-        self.tells_time = stamps || self.places.writers().next().is_some();
+        self.tells_time = stamps || self.sockets.writers().next().is_some();
     }
 }

@@ -124,7 +124,7 @@ impl Datagram {
     }
 
     fn place(&self) -> usize {
-        self.world.hub.place("s").unwrap()
+        self.world.hub.key("s").unwrap()
     }
 
     /// A reload with another datagram socket in place of this one, which is returned.

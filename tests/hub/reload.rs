@@ -88,7 +88,7 @@ fn whose_service_or_framing_changed_gets_what_it_is_owed_and_an_end() {
         world.settle();
         assert!(idle.is_closed(), "{changed}");
         assert!(!client.is_closed(), "{changed}");
-        let place = world.hub.place("s").unwrap();
+        let place = world.hub.key("s").unwrap();
         let new = world.enter(place);
         take_all(&mut world, &client);
         assert_eq!(client.got(), lines(100..100 + delivered), "{changed}");
@@ -135,14 +135,14 @@ fn a_socket_that_is_gone_lets_its_clients_finish_and_its_place_be_used_again() {
     let b = socket("a", "") + &socket("b", "framing = \"lines\"");
     world.reload(&b);
     // Somebody is left in the old place.
-    assert_eq!(world.hub.place("b"), Some(2));
+    assert_eq!(world.hub.key("b"), Some(2));
     let new = world.enter(2);
     take_all(&mut world, &goes);
     assert!(goes.is_closed());
     world.settle();
     world.turn();
     world.reload(&(b + &socket("c", "")));
-    assert_eq!(world.hub.place("c"), Some(1));
+    assert_eq!(world.hub.key("c"), Some(1));
     assert_eq!(world.hub.sockets()[1].counters().clients, 0);
     for client in [stays, new] {
         client.send(b"here\n");
@@ -161,7 +161,7 @@ fn a_name_that_comes_back_is_another_socket() {
     let client = owed(&mut world, 0);
     world.reload(&socket("other", ""));
     world.reload(&echo(SMALL));
-    assert_eq!(world.hub.place("s"), Some(2));
+    assert_eq!(world.hub.key("s"), Some(2));
     assert_eq!(world.hub.sockets()[2].counters().clients, 0);
     let new = world.enter(2);
     take_all(&mut world, &client);

@@ -531,8 +531,8 @@ impl World {
         renamed: Option<(&str, &str)>,
     ) {
         let of = |name: &str| match renamed {
-            Some((new, old)) if name == new => self.hub.place(old),
-            _ => self.hub.place(name),
+            Some((new, old)) if name == new => self.hub.key(old),
+            _ => self.hub.key(name),
         };
         let records: Vec<_> = sockets.iter().map(|config| of(&config.name)).collect();
         let changes = sockets
@@ -553,7 +553,7 @@ impl World {
         let now = self.now();
         // By their sockets' places, which a record may outlive.
         let records = changes.iter().map(|change| {
-            let place = || self.hub.place(change.socket.name());
+            let place = || self.hub.key(change.socket.name());
             let of = change.record_of.or_else(place);
             of.map(|of| mem::take(&mut self.records[of]))
         });
@@ -571,7 +571,7 @@ impl World {
     }
 
     pub fn change(&mut self, config: &config::Socket) -> SocketChange {
-        self.change_with(config, self.hub.place(&config.name))
+        self.change_with(config, self.hub.key(&config.name))
     }
 
     /// With the record that is now that of socket number `place`.
@@ -619,7 +619,7 @@ impl World {
     }
 
     pub fn counters(&self) -> Counters {
-        let first = self.hub.place(&self.sockets[0].name).unwrap();
+        let first = self.hub.key(&self.sockets[0].name).unwrap();
         *self.hub.sockets()[first].counters()
     }
 

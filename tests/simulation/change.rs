@@ -42,7 +42,7 @@ impl Schedule {
                 room.half = DEFAULT_HALF;
                 continue;
             }
-            room.place = self.world.hub.place(&room.plan.socket.name).unwrap();
+            room.place = self.world.hub.key(&room.plan.socket.name).unwrap();
             if !room.is_numbered() {
                 // Nobody asks for its number.
                 room.numbered = 0;
@@ -139,7 +139,7 @@ impl Schedule {
             return;
         };
         self.tell(|| format!("{:?} {:?}", plan.witness, plan.socket));
-        let place = self.world.hub.place(&plan.socket.name).unwrap();
+        let place = self.world.hub.key(&plan.socket.name).unwrap();
         let index = self.rooms.len();
         let seen = self.world.records[place].len();
         let mut room = Room::new(plan, index, place, seen);
@@ -165,7 +165,7 @@ impl Schedule {
         let numbered = self.rooms[i].numbered;
         let sockets = self.file(Some(i), Some(&after));
         self.world.reload_as(sockets, &limits(self.quotas));
-        let place = self.world.hub.place(&after.socket.name).unwrap();
+        let place = self.world.hub.key(&after.socket.name).unwrap();
         let index = self.rooms.len();
         let seen = self.world.records[place].len();
         let room = Room::new(after, index, place, seen).follows(numbered, &self.world);

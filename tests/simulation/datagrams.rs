@@ -244,7 +244,7 @@ impl Schedule {
         // What is owed from there only the process before could send.
         self.gone.clear();
         for n in 0..self.rooms.len() {
-            let place = self.world.hub.place(&self.rooms[n].socket.name).unwrap();
+            let place = self.world.hub.key(&self.rooms[n].socket.name).unwrap();
             let datagram_socket = self.datagram_socket(&self.rooms[n].queue);
             let now = self.world.now().instant;
             self.rooms[n].place = place;
@@ -312,7 +312,7 @@ impl Schedule {
         let name = self.rooms[room].socket.name.clone();
         self.apply(None, Some((&name, &queue)));
         let moved = &mut self.rooms[room];
-        moved.place = self.world.hub.place(&name).unwrap();
+        moved.place = self.world.hub.key(&name).unwrap();
         let received = moved.queue.borrow().received.len();
         assert_eq!(received, waiting, "datagrams were left behind");
         // What was taken is sent back from the old place.
@@ -334,7 +334,7 @@ impl Schedule {
         self.names += 1;
         let queue = self.queue();
         self.apply(Some(&socket), Some((&socket.name, &queue)));
-        let place = self.world.hub.place(&socket.name).unwrap();
+        let place = self.world.hub.key(&socket.name).unwrap();
         self.add(socket, place, queue);
     }
 

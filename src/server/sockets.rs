@@ -19,14 +19,14 @@ use crate::{
     record::Writer,
 };
 
-/// Batches that may be received of a socket before another takes its place.
+/// Batches that may be received of a socket before another takes its served.
 const LAST_BATCHES: usize = 1024;
 
 /// All sockets.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct Sockets {
     /// By the keys of the hub's sockets.
-    all: Vec<Place>,
+    all: Vec<Served>,
     pub(super) accepting: Accepting,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn reserve() -> Option<File> {
 
 /// One socket.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct Served {
     /// `None` where nobody comes any more, or it could not be had.
     pub(super) endpoint: Option<Endpoint>,
     /// More clients may wait than were accepted.
@@ -72,33 +72,33 @@ pub(super) struct Place {
     pub(super) writer: Option<Writer>,
 }
 
-impl Place {
+impl Served {
     fn receives_datagrams(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|of| !of.listens())
     }
 }
 
-impl Places {
-    /// The place of the socket `key`.
-    pub(super) fn get(&self, key: usize) -> Option<&Place> {
+impl Sockets {
+    /// What there is of the socket `key`.
+    pub(super) fn get(&self, key: usize) -> Option<&Served> {
         self.all.get(key)
     }
 
     /// The same, to change it; where there was none, an empty one.
-    pub(super) fn of(&mut self, key: usize) -> &mut Place {
+    pub(super) fn of(&mut self, key: usize) -> &mut Served {
         if self.all.len() <= key {
-            self.all.resize_with(key + 1, Place::default);
+            self.all.resize_with(key + 1, Served::default);
         }
         &mut self.all[key]
     }
 
-    /// All places, by their keys; some are empty.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+    /// All, by their keys; some are empty.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Served> {
         self.all.iter()
     }
 
     /// The same, to change them.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Served> {
         self.all.iter_mut()
     }
 
@@ -109,37 +109,39 @@ impl Places {
 
     /// Where clients and datagrams come from.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.all.iter().filter_map(|place| place.endpoint.as_ref())
+        self.all
+            .iter()
+            .filter_map(|served| served.endpoint.as_ref())
     }
 
     /// The same, to change it.
     pub(super) fn endpoints_mut(&mut self) -> impl Iterator<Item = &mut Endpoint> {
         self.all
             .iter_mut()
-            .filter_map(|place| place.endpoint.as_mut())
+            .filter_map(|served| served.endpoint.as_mut())
     }
 
     /// The threads of the records, with the keys of their sockets.
     pub(super) fn writers(&self) -> impl Iterator<Item = (usize, &Writer)> {
         let all = self.all.iter().enumerate();
-        all.filter_map(|(key, place)| Some((key, place.writer.as_ref()?)))
+        all.filter_map(|(key, served)| Some((key, served.writer.as_ref()?)))
     }
 
     /// Takes out the threads of the records, with the keys of their sockets.
     pub(super) fn take_writers(&mut self) -> impl Iterator<Item = (usize, Writer)> {
         let all = self.all.iter_mut().enumerate();
-        all.filter_map(|(key, place)| Some((key, place.writer.take()?)))
+        all.filter_map(|(key, served)| Some((key, served.writer.take()?)))
     }
 
     /// Takes out where clients and datagrams come from, with the keys of their sockets: the next process lets
     /// in who waits.
     pub(super) fn take_endpoints(&mut self) -> Vec<(usize, Endpoint)> {
         let all = self.all.iter_mut().enumerate();
-        all.filter_map(|(key, place)| Some((key, place.endpoint.take()?)))
+        all.filter_map(|(key, served)| Some((key, served.endpoint.take()?)))
             .collect()
     }
 
-    /// Puts a registered endpoint into the empty place of the socket `key`, and watches it.
+    /// Puts a registered endpoint to the socket `key`, which has none, and watches it.
     pub(super) fn put(&mut self, key: usize, endpoint: Endpoint, registry: &Registry) {
         let listens = endpoint.listens();
         let mut flags = EventFlags::empty();
@@ -149,16 +151,16 @@ impl Places {
             error!("cannot watch a socket: {error}");
         }
         self.accepting.pending |= listens;
-        let place = self.of(key);
-        (place.pending, place.rest, place.is_watched) = (listens, None, false);
-        place.endpoint = Some(endpoint);
+        let served = self.of(key);
+        (served.pending, served.rest, served.is_watched) = (listens, None, false);
+        served.endpoint = Some(endpoint);
     }
 
     /// Nobody comes to the socket `key` any more.
     pub(super) fn close(&mut self, key: usize, registry: &Registry) {
-        let place = self.of(key);
-        (place.pending, place.rest) = (false, None);
-        if let Some(endpoint) = place.endpoint.take() {
+        let served = self.of(key);
+        (served.pending, served.rest) = (false, None);
+        if let Some(endpoint) = served.endpoint.take() {
             deregister(&endpoint, registry);
             endpoint.close();
         }
@@ -166,20 +168,20 @@ impl Places {
 
     /// An event for the socket `key`.
     pub(super) fn event(&mut self, key: usize, hub: &mut Hub<Accepted>) {
-        let Some(place) = self.all.get_mut(key) else {
+        let Some(served) = self.all.get_mut(key) else {
             return;
         };
-        if place.receives_datagrams() {
+        if served.receives_datagrams() {
             hub.datagram_event(key);
-        } else if place.endpoint.is_some() {
-            place.pending = true;
+        } else if served.endpoint.is_some() {
+            served.pending = true;
             self.accepting.pending = true;
         }
     }
 
     /// Receives all datagrams that are there for the socket `key`, but not without end.
     pub(super) fn receive_all(&self, key: usize, hub: &mut Hub<Accepted>, now: Now) {
-        if self.get(key).is_some_and(Place::receives_datagrams) {
+        if self.get(key).is_some_and(Served::receives_datagrams) {
             for _ in 0..LAST_BATCHES {
                 if !hub.receive(key, now) {
                     return;
@@ -191,8 +193,8 @@ impl Places {
     /// Receives datagrams that are there, of each socket; whether anything came.
     pub(super) fn receive(&self, hub: &mut Hub<Accepted>, now: Now) -> bool {
         let mut came = false;
-        for (key, place) in self.all.iter().enumerate() {
-            came |= place.receives_datagrams() && hub.receive(key, now);
+        for (key, served) in self.all.iter().enumerate() {
+            came |= served.receives_datagrams() && hub.receive(key, now);
         }
         came
     }
@@ -200,18 +202,18 @@ impl Places {
     /// Watches the datagram sockets that the hub receives from, and no others: an event that nobody acts on
     /// would come again at once.
     pub(super) fn watch(&mut self, hub: &Hub<Accepted>, registry: &Registry) -> io::Result<()> {
-        for (key, place) in self.all.iter_mut().enumerate() {
-            if !place.receives_datagrams() {
+        for (key, served) in self.all.iter_mut().enumerate() {
+            if !served.receives_datagrams() {
                 continue;
             }
             let wanted = hub.receives(key);
-            if let Some(endpoint) = &place.endpoint
-                && wanted != place.is_watched
+            if let Some(endpoint) = &served.endpoint
+                && wanted != served.is_watched
             {
                 let mut flags = EventFlags::empty();
                 flags.set(EventFlags::IN, wanted);
                 epoll::modify(registry, endpoint, data(key), flags)?;
-                place.is_watched = wanted;
+                served.is_watched = wanted;
             }
         }
         Ok(())
