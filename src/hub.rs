@@ -219,10 +219,10 @@ impl<S: Stream> Hub<S> {
 
     /// A turn of the event loop: serves those who are ready, and gives out what the relays gathered.
     pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        self.effects.work = 0;
         self.serve(now, watch);
         self.turn_datagrams(now);
         self.give_out(now, watch);
-        self.effects.work = 0;
         if self.limits.take_released() {
             self.call_for_quota(now);
         }
@@ -320,6 +320,7 @@ impl<S: Stream> Hub<S> {
     /// `slow-timeout`. Each gets a turn before: the daemon itself may have paused and not have noticed
     /// what the client sent or took. If they are many, the rest are left for later.
     pub fn expire(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+        self.effects.work = 0;
         while let Some(&(at, key, timer)) = self.timers.first() {
             if at > now.instant || self.effects.work >= SHARED {
                 break;
@@ -375,7 +376,6 @@ impl<S: Stream> Hub<S> {
         }
         self.expire_datagrams(now);
         self.tell_left_out(Some(now.instant));
-        self.effects.work = 0;
     }
 
     /// Has the log tell of lines that were left out for so long that `now` is their time, or of all of them.

@@ -39,7 +39,8 @@ pub struct State {
     pub config: String,
     /// The number of the last client that entered.
     pub ids: u64,
-    /// The sockets of the file in its order, then those that it no longer has.
+    /// The sockets by the hub's keys: those of the file, those that it no longer has, and `Socket::nobody` where
+    /// a key is free.
     pub sockets: Vec<Socket>,
     /// All clients.
     pub clients: Vec<Client>,

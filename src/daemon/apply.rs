@@ -224,12 +224,18 @@ impl<'a> Sockets<'a> {
             let (kind, service) = (new.kind, new.service);
             let old = named(self.before.sockets, &new.name);
             let old = old.filter(|old| (&old.address, old.kind) != (&new.address, new.kind));
-            let instead = old.map_or(String::new(), |old| {
-                format!(", in place of {}, {}", endpoint::describe(old), old.kind)
-            });
+            let (at, instead) = match (&done, old) {
+                // It is still where it was.
+                (PlannedEndpoint::Kept(_), Some(old)) => (old, String::new()),
+                (_, Some(old)) => {
+                    let old = format!(", in place of {}, {}", endpoint::describe(old), old.kind);
+                    (new, old)
+                }
+                (_, None) => (new, String::new()),
+            };
             self.say(
                 Level::Info,
-                new,
+                at,
                 &format!("{how}, {kind}, {service}{instead}"),
             );
         }

@@ -80,7 +80,7 @@ impl Socket {
         if let Some(exchange) = &mut self.exchange {
             exchange.ending = true;
             self.counters.unread += exchange.datagram_socket.hang_up() as u64;
-            self.counters.untaken += drain(exchange, limits);
+            self.counters.untaken += discard_held(exchange, limits);
         }
     }
 
@@ -88,7 +88,8 @@ impl Socket {
     pub(super) fn give_up_held(&mut self, limits: &mut Limits) {
         let parked = self.parked.as_mut().map_or(0, DatagramState::give_up_held);
         let exchange = self.exchange.as_mut();
-        self.counters.untaken += parked + exchange.map_or(0, |exchange| drain(exchange, limits));
+        self.counters.untaken +=
+            parked + exchange.map_or(0, |exchange| discard_held(exchange, limits));
     }
 
     /// Gives up what waits for its datagram socket, which only another process could deliver.
@@ -125,7 +126,7 @@ impl Socket {
     /// Gives up all that waits.
     fn abandon_datagrams(&mut self, limits: &mut Limits) {
         if let Some(exchange) = &mut self.exchange {
-            self.counters.untaken += drain(exchange, limits);
+            self.counters.untaken += discard_held(exchange, limits);
             self.counters.undelivered += exchange.replies.abandon(limits) as u64;
         }
         self.give_up_parked();
@@ -242,7 +243,7 @@ impl<S: Stream> Hub<S> {
         headers.clear();
         match exchange.datagram_socket.receive(buffer, slot, headers) {
             Ok(()) => {
-                let mut desk = Desk {
+                let mut judge = Judge {
                     exchange: &mut exchange,
                     socket,
                     limits: &mut self.limits,
@@ -251,7 +252,7 @@ impl<S: Stream> Hub<S> {
                 };
                 for (header, bytes) in headers.iter().zip(buffer.chunks_exact(slot)) {
                     self.effects.work += header.length.min(slot) + DELIVERY;
-                    desk.open(header, bytes, &mut self.ids);
+                    judge.open(header, bytes, &mut self.ids);
                 }
             }
             Err(error) => match error.kind() {
@@ -273,16 +274,16 @@ impl<S: Stream> Hub<S> {
                 continue;
             };
             exchange.called = false;
-            let mut desk = Desk {
+            let mut judge = Judge {
                 exchange: &mut exchange,
                 socket,
                 limits: &mut self.limits,
                 notes: &mut self.datagrams.notes,
                 now,
             };
-            while let Some(datagram) = desk.exchange.next_held(desk.limits) {
-                if !desk.take(&datagram.from, &datagram.bytes, datagram.truncated) {
-                    desk.exchange.put_back(datagram, desk.limits);
+            while let Some(datagram) = judge.exchange.next_held(judge.limits) {
+                if !judge.take(&datagram.from, &datagram.bytes, datagram.truncated) {
+                    judge.exchange.put_back(datagram, judge.limits);
                     break;
                 }
             }
@@ -333,7 +334,7 @@ impl<S: Stream> Hub<S> {
 }
 
 /// Gives up what is held; returns how many datagrams.
-fn drain(exchange: &mut Exchange, limits: &mut Limits) -> u64 {
+fn discard_held(exchange: &mut Exchange, limits: &mut Limits) -> u64 {
     let mut datagrams = 0;
     while exchange.next_held(limits).is_some() {
         datagrams += 1;
@@ -364,7 +365,7 @@ fn takes_own(socket: &Socket) -> bool {
 }
 
 /// One datagram socket at work.
-struct Desk<'a> {
+struct Judge<'a> {
     exchange: &'a mut Exchange,
     socket: &'a mut Socket,
     limits: &'a mut Limits,
@@ -372,7 +373,7 @@ struct Desk<'a> {
     now: Now,
 }
 
-impl Desk<'_> {
+impl Judge<'_> {
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
     fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
@@ -426,7 +427,7 @@ impl Desk<'_> {
 
     /// Takes one datagram; false where the record has no room for it, and nothing has happened.
     fn take(&mut self, from: &Sender, bytes: &[u8], truncated: bool) -> bool {
-        let Desk { socket, now, .. } = self;
+        let Judge { socket, now, .. } = self;
         if let Some(record) = &mut socket.record {
             let text = match truncated {
                 // Its end is not its own.

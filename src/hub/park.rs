@@ -274,7 +274,7 @@ impl Socket {
 /// Finds what `park` cannot have made.
 fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static str> {
     if state.sockets.len() != sockets {
-        return Err("it has another number of sockets than its config");
+        return Err("it has another number of sockets than were made for it");
     }
     if state.clients.len() != streams {
         return Err("it has another number of clients than streams");

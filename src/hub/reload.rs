@@ -92,6 +92,9 @@ impl<S: Stream> Hub<S> {
             self.call(key, now);
         }
         self.follow_up(now, watch);
+        if self.draining {
+            self.clear_drained();
+        }
         keys
     }
 
@@ -172,13 +175,6 @@ impl<S: Stream> Hub<S> {
     /// Nobody comes to socket `key` any more; its clients get what they are owed, and are closed for the reason
     /// `why`. `heir`: the socket that has its name now.
     fn end_socket(&mut self, key: usize, heir: Option<usize>, why: Changed) {
-        for (_, socket) in &mut self.sockets {
-            if let Some(draining) = &mut socket.draining
-                && draining.heir == Some(key)
-            {
-                draining.heir = heir;
-            }
-        }
         let socket = &mut self.sockets[key];
         socket.draining = Some(Draining { heir });
         self.draining = true;
@@ -268,18 +264,17 @@ impl<S: Stream> Hub<S> {
     /// Removes the sockets that have drained. Their counts go to those that have their names.
     pub(super) fn clear_drained(&mut self) {
         self.draining = false;
-        for key in 0..self.sockets.capacity() {
-            let Some(socket) = self.sockets.get_mut(key) else {
-                continue;
-            };
-            let Some(Draining { heir }) = socket.draining else {
-                continue;
-            };
+        let draining = self.sockets.iter();
+        let draining = draining.filter_map(|(key, of)| Some((key, of.draining?.heir)));
+        for (key, heir) in draining.collect::<Vec<_>>() {
+            let gives = |of: &Socket| of.draining.is_some_and(|of| of.heir == Some(key));
+            let is_heir = self.sockets.iter().any(|(_, of)| gives(of));
+            let socket = &mut self.sockets[key];
             let is_owed = socket.undelivered() > 0;
             if !is_owed {
                 socket.exchange = None;
             }
-            let is_left = is_owed || socket.present > 0;
+            let is_left = is_owed || socket.present > 0 || is_heir;
             self.draining |= is_left;
             if let Some(heir) = heir {
                 let counters = std::mem::take(&mut socket.counters);

@@ -342,6 +342,9 @@ impl<S: Stream> Hub<S> {
     /// Takes a client out and ends its stream.
     pub(super) fn close(&mut self, key: usize, reason: &Close, now: Now) {
         let mut client = self.clients.remove(key);
+        if !self.effects.is_empty() {
+            self.effects.forget(key);
+        }
         self.left = true;
         for timer in [Timer::Idle, Timer::Slow] {
             if let Some(at) = client.note_timer(timer as usize, None) {

@@ -200,10 +200,21 @@ impl Server {
                 ),
             });
         }
-        for planned in &plan.sockets {
-            if let PlannedEndpoint::New(endpoint, _) = &planned.endpoint {
-                register(endpoint, self.poll.registry()).map_err(setting_up)?;
+        let new = plan.sockets.iter().filter_map(|of| match &of.endpoint {
+            PlannedEndpoint::New(endpoint, _) => Some(endpoint),
+            PlannedEndpoint::Kept(_) | PlannedEndpoint::None => None,
+        });
+        let registry = self.poll.registry();
+        let mut registered = Vec::new();
+        for endpoint in new {
+            if let Err(error) = register(endpoint, registry) {
+                // Dropping is not enough where the manager has a copy.
+                registered
+                    .into_iter()
+                    .for_each(|of| deregister(of, registry));
+                return Err(setting_up(error));
             }
+            registered.push(endpoint);
         }
         Ok(Prepared(plan))
     }
@@ -255,7 +266,7 @@ impl Server {
         self.set_exit_on_idle(exit_on_idle);
     }
 
-    /// Does the rest.
+    /// Puts a plan into force, which cannot fail.
     pub fn put(&mut self, prepared: Prepared) {
         let Prepared(plan) = prepared;
         let now = Now {
@@ -333,7 +344,7 @@ impl Server {
         goes_on: Option<Now>,
     ) {
         let registry = self.poll.registry();
-        let drop = |old: Endpoint| {
+        let close = |old: Endpoint| {
             deregister(&old, registry);
             old.close();
         };
@@ -348,12 +359,12 @@ impl Server {
                     (Some(old), Some(now)) if old.listens() => {
                         self.sockets.drain(old, key, &mut self.hub, registry, now);
                     }
-                    (old, _) => old.into_iter().for_each(drop),
+                    (old, _) => old.into_iter().for_each(close),
                 }
                 endpoint
             }
             (PlannedEndpoint::None | PlannedEndpoint::Kept(_), before) => {
-                return before.into_iter().for_each(drop);
+                return before.into_iter().for_each(close);
             }
         };
         self.sockets.put(key, endpoint, registry);

@@ -220,7 +220,7 @@ impl Sockets {
     }
 }
 
-/// Registers an endpoint, watched for nothing yet. What is dropped is forgotten (`epoll(7)`).
+/// Registers an endpoint, watched for nothing yet.
 pub(super) fn register(endpoint: &Endpoint, registry: &Registry) -> io::Result<()> {
     Ok(epoll::add(
         registry,

@@ -232,6 +232,13 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.touched.is_empty() && self.failed.is_empty() && self.dropped.is_empty()
     }
+
+    /// Client `key` is no more; another one may soon have its key.
+    pub fn forget(&mut self, key: usize) {
+        self.touched.retain(|&of| of != key);
+        self.failed.retain(|(of, _)| *of != key);
+        self.dropped.retain(|(of, _)| *of != key);
+    }
 }
 
 /// The clients' queues as a service sees them.

@@ -156,6 +156,21 @@ fn a_socket_that_is_gone_lets_its_clients_finish_and_its_place_be_used_again() {
 }
 
 #[test]
+fn a_socket_that_is_gone_waits_for_the_counts_of_the_one_before_it() {
+    let mut world = World::new(&echo(SMALL));
+    let client = owed(&mut world, 0);
+    world.reload(&socket("s", "framing = \"nul\""));
+    let second = world.hub.key("s").unwrap();
+    world.reload(&socket("other", ""));
+    assert!(world.hub.sockets().contains(second));
+    take_all(&mut world, &client);
+    assert!(client.is_closed());
+    world.turn();
+    world.turn();
+    assert_eq!(world.hub.sockets().len(), 1);
+}
+
+#[test]
 fn a_name_that_comes_back_is_another_socket() {
     let mut world = World::new(&echo(SMALL));
     let client = owed(&mut world, 0);
