@@ -1224,6 +1224,8 @@ fn one_that_cannot_move_yet_is_served_where_it_is() {
     for _ in 0..2 {
         daemon = go_on(daemon);
         daemon.wait_log(&["ERROR", "socket b", "where it was"]);
+        daemon.wait_log(&["socket b (", "/b): kept"]);
+        assert!(!daemon.log().contains("in place of"), "{}", daemon.log());
         round_trip(&daemon.connect("b"), b"new\n");
     }
     fs::create_dir(daemon.path("no")).unwrap();
@@ -1288,6 +1290,7 @@ fn a_reload_leaves_alone_what_is_served_on_where_it_was() {
     let moved = ONE.replace("{dir}/a", "{dir}/moved");
     let daemon = restart(daemon, &moved);
     daemon.wait_log(&["WARN", "the service manager no longer has it"]);
+    daemon.wait_log(&["socket a (", "/a): kept"]);
     daemon.signal(Signal::HUP);
     daemon.wait_log(&["reloaded"]);
     round_trip(&daemon.connect("a"), b"here\n");
