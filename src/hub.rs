@@ -62,7 +62,7 @@ enum Timer {
 #[derive(Debug)]
 pub struct Hub<S> {
     clients: Slab<Connection<S>>,
-    /// Keys of sockets stay theirs for as long as anybody is there.
+    /// A socket keeps its key until it is removed, which is when its last client has gone.
     sockets: Slab<Socket>,
     limits: Limits,
     users: Users,

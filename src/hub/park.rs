@@ -44,7 +44,7 @@ impl<S: Stream> Hub<S> {
         }
         // Where nobody is left, nothing would bring these counts to the heir later.
         self.clear_drained();
-        // By their keys, so that clients need no others; where a key is free, nobody comes.
+        // Each stands at its key, by which its clients name it. A free key has an entry without clients.
         let mut sockets: Vec<state::Socket> = Vec::new();
         for (key, socket) in &mut self.sockets {
             sockets.resize_with(key, state::Socket::nobody);

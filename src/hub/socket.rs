@@ -155,8 +155,8 @@ pub(super) struct Rules {
     pub(super) senders_wait: bool,
 }
 
-/// A socket that the config file no longer has, or not so: nobody comes to it any more, and who is there
-/// gets what is owed.
+/// The state of a socket that the config file no longer has, or has with another type, service or framing:
+/// nobody new comes to it, and its clients get what they are owed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draining {
     /// The socket that now has its name, and gets its counts.
@@ -285,7 +285,7 @@ impl Socket {
         self.nature
     }
 
-    /// Whether the config file no longer has it, or not so: nobody comes to it.
+    /// Whether nobody new comes to it: see `Draining`.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.is_some()

@@ -10,8 +10,8 @@
 //! Those who wait for a relay or a record stand in the `WaitQueue` of their socket. It calls one at a time,
 //! and the next when that one had its turn: so nobody is called for room that is taken by then. Those who
 //! wait for a quota, which all sockets share, stand in `Hub::quota_queue` in the order in which they came.
-//! Who only sent more than one turn takes waits for its next turn, and who has a full queue of its own for
-//! nobody: it goes on when it reads.
+//! Two others wait without a place in a queue: a client that sent more than one turn takes waits for its next
+//! turn, and a client whose own queue is full goes on when it reads.
 
 use super::{Hub, Now, READ_BUFFER};
 use crate::{

@@ -169,8 +169,8 @@ impl Sockets {
         }
     }
 
-    /// Lets nobody in by `old` any more, whose socket `key` listens elsewhere now: who waits
-    /// there comes in first.
+    /// Closes `old`, the endpoint of the socket `key` until now, which listens elsewhere from now on. Clients that
+    /// wait at `old` are let in first.
     pub(super) fn drain(
         &mut self,
         mut old: Endpoint,

@@ -312,7 +312,7 @@ impl Server {
         let registry = self.poll.registry();
         let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
         let keys = self.hub.apply(changes, &plan.limits, now, &mut watch);
-        // What stays where it was, by another key now, is not closed with what is gone.
+        // Endpoints of sockets that the file still has, by the keys that those have now. The others are closed.
         let mut came_from = HashMap::new();
         for (key, (before, ..)) in keys.iter().zip(&rest) {
             let endpoint = before.and_then(|before| self.sockets.of(before).endpoint.take());
