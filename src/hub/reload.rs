@@ -226,6 +226,10 @@ impl<S: Stream> Hub<S> {
             if are_gaps_over && client.queue_gap(&mut self.limits, |gap| socket.service.tell(gap)) {
                 self.effects.touched.push(key);
             }
+            // Its queue may have room now, or what does not fit may be dropped now: no event tells of that.
+            if (are_gaps_over || is_queue_changed) && client.is_blocked() {
+                self.ready.list(client, key);
+            }
             if is_resized
                 && socket.rules.packet > 0
                 && let Err(error) = client

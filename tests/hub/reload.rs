@@ -171,6 +171,18 @@ fn a_socket_that_is_gone_waits_for_the_counts_of_the_one_before_it() {
 }
 
 #[test]
+fn who_waited_for_its_own_queue_goes_on_when_messages_are_dropped_from_now_on() {
+    let mut world = World::new(&echo(SMALL));
+    let client = owed(&mut world, 0);
+    assert_eq!(world.counters().dropped, 0);
+    world.reload(&echo(&format!("{SMALL}\nslow-client = \"drop\"")));
+    world.settle();
+    let counters = world.counters();
+    assert!(counters.dropped > 0 && counters.untaken == 0);
+    assert!(!client.is_closed());
+}
+
+#[test]
 fn a_name_that_comes_back_is_another_socket() {
     let mut world = World::new(&echo(SMALL));
     let client = owed(&mut world, 0);
