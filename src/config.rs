@@ -1,21 +1,21 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
 //! This file holds the types and the entry points. `keys` has a row for every key, with its default and all
-//! else that holds for it, `bounds` says how far values may go. `parse` reads the tables (`source` knows their
-//! lines), `value` and `path` one value each, `show` is their reverse, `check` says which values contradict each
-//! other, `write` turns a `Config` into TOML again. `draft` is a file that may have faults, `last_good` the copy
-//! that is kept for that.
+//! else that holds for it, `bounds` says how far values may go. `load` finds and reads the file, `base_dirs`
+//! knows where. `parse` reads the tables (`source` knows their lines), `value` and `path` one value each, `show` is
+//! their reverse, `check` says which values contradict each other, `write` turns a `Config` into TOML again. Faults
+//! gather in `diagnostics`; `last_good` is the copy that serves where a file has some.
 
+mod base_dirs;
 mod bounds;
 mod check;
-mod draft;
-mod faults;
+mod diagnostics;
 pub mod keys;
 pub mod last_good;
+mod load;
 mod options;
 mod parse;
 mod path;
-mod places;
 mod show;
 mod source;
 mod value;
@@ -31,9 +31,9 @@ use std::{
 
 use rustix::net;
 
-pub use draft::Draft;
+pub use base_dirs::BaseDirs;
+pub use parse::Parsed;
 pub(crate) use parse::is_name;
-pub use places::Places;
 
 use crate::{
     error::{Fault, Faults},
@@ -291,31 +291,31 @@ impl Config {
         }
     }
 
-    /// Reads `file`, or where that is `None` the first of `places.files` that exists, or else the
+    /// Reads `file`, or where that is `None` the first of `dirs.config_files` that exists, or else the
     /// embedded file.
     ///
     /// # Errors
     /// `Faults::Config` with all faults found.
-    pub fn load(file: Option<&Path>, places: &Places) -> Result<Self, Faults> {
-        let draft = Draft::load(file, places)?;
-        draft.verdict().map_err(Faults::Config)
+    pub fn load(file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Faults> {
+        let parsed = Parsed::load(file, dirs)?;
+        parsed.verdict().map_err(Faults::Config)
     }
 
     /// Checks `text` as if it stood in `file`.
     ///
     /// # Errors
     /// All faults found.
-    pub fn parse(text: &str, file: Option<&Path>, places: &Places) -> Result<Self, Vec<Fault>> {
-        let draft = Draft::parse(text.as_bytes(), file, places).map_err(|fault| vec![fault])?;
-        draft.verdict()
+    pub fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Vec<Fault>> {
+        let parsed = Parsed::new(text.as_bytes(), file, dirs).map_err(|fault| vec![fault])?;
+        parsed.verdict()
     }
 
     /// The configuration of `--socket`.
     ///
     /// # Errors
     /// `Faults::Config`, its keys named as the options are.
-    pub fn ad_hoc(options: &AdHoc, places: &Places) -> Result<Self, Faults> {
-        options::parse(options, places).map_err(Faults::Config)
+    pub fn ad_hoc(options: &AdHoc, dirs: &BaseDirs) -> Result<Self, Faults> {
+        options::parse(options, dirs).map_err(Faults::Config)
     }
 
     /// The effective configuration as TOML that loads again to the same.
@@ -336,7 +336,7 @@ impl Config {
     pub fn fault(&self, key: &str, message: String) -> Fault {
         Fault {
             file: self.file.clone(),
-            line: faults::line(&self.lines, key),
+            line: diagnostics::line(&self.lines, key),
             key: key.into(),
             message,
         }

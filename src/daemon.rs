@@ -21,7 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     accepted::Accepted,
-    config::{AdHoc, Config, Places},
+    config::{AdHoc, BaseDirs, Config},
     error::{Fatal, Faults},
     generator,
     handover::Handover,
@@ -152,17 +152,17 @@ fn start(
 /// The file, or the one socket of the command line. Where units make the sockets, a value that they cannot have is
 /// a fault of the file like any other.
 fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Faults> {
-    let places = Places::current();
-    let config = read(arguments, &places)?;
-    match is_managed.then(|| generator::faults(&config, &places)) {
+    let dirs = BaseDirs::current();
+    let config = read(arguments, &dirs)?;
+    match is_managed.then(|| generator::faults(&config, &dirs)) {
         Some(faults) if !faults.is_empty() => Err(Faults::Config(faults)),
         _ => Ok(config),
     }
 }
 
-fn read(arguments: &Arguments, places: &Places) -> Result<Config, Faults> {
+fn read(arguments: &Arguments, dirs: &BaseDirs) -> Result<Config, Faults> {
     match &arguments.socket {
-        None => Config::load(arguments.config.as_deref(), places),
+        None => Config::load(arguments.config.as_deref(), dirs),
         Some(path) => {
             let Arguments {
                 kind,
@@ -176,7 +176,7 @@ fn read(arguments: &Arguments, places: &Places) -> Result<Config, Faults> {
                 service: service.clone(),
                 framing: framing.clone(),
             };
-            Config::ad_hoc(&options, places)
+            Config::ad_hoc(&options, dirs)
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The three kinds of failure: `Faults` keep a file, or a part of it, from coming into force; a `Fatal` ends the
 //! daemon; a `Close` ends one client.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +50,19 @@ pub struct Fault {
     pub key: String,
     /// What is wrong and what would be right.
     pub message: String,
+}
+
+impl Fault {
+    /// A fault of a file as a whole, or of a line in it, and of no key.
+    #[must_use]
+    pub fn of_file(file: Option<&Path>, line: Option<usize>, message: impl Into<String>) -> Self {
+        Fault {
+            file: file.map(Into::into),
+            line,
+            key: String::new(),
+            message: message.into(),
+        }
+    }
 }
 
 impl fmt::Display for Fault {

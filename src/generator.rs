@@ -22,7 +22,7 @@ use clap::Parser;
 use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
-    config::{Config, Places, Socket},
+    config::{BaseDirs, Config, Socket},
     error::Fault,
     sysctl,
 };
@@ -72,9 +72,9 @@ impl Scope {
         }
     }
 
-    /// The manager that these places belong to.
-    fn of(places: &Places) -> Self {
-        match *places == Places::system() {
+    /// The manager whose these directories are.
+    fn of(dirs: &BaseDirs) -> Self {
+        match *dirs == BaseDirs::system() {
             true => Self::System,
             false => Self::User,
         }
@@ -113,13 +113,13 @@ pub fn main() -> ExitCode {
 /// Reads the file and writes the units. Returns lines for the log: the faults of the file, or why nothing was
 /// written.
 fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
-    let places = match scope {
-        Scope::System => Places::system(),
-        Scope::User => Places::current(),
+    let dirs = match scope {
+        Scope::System => BaseDirs::system(),
+        Scope::User => BaseDirs::current(),
     };
     let file = arguments.config.as_deref().map(std::path::absolute);
     let file = file.transpose().map_err(|error| error.to_string())?;
-    let maker = Maker::new(&places, scope);
+    let maker = Maker::new(&dirs, scope);
     let followed = follow::read(file.as_deref(), &maker);
     // Without a file the embedded one serves, and the static units are made for it.
     if followed.file.is_none() {
@@ -137,31 +137,31 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
 /// Whether units are made for this config: it is that of the embedded file, or of the file that the generator
 /// reads.
 #[must_use]
-pub fn is_followed(config: &Config, places: &Places) -> bool {
+pub fn is_followed(config: &Config, dirs: &BaseDirs) -> bool {
     let file = config.file.as_ref();
-    file.is_none_or(|file| places.files.contains(file))
+    file.is_none_or(|file| dirs.config_files.contains(file))
 }
 
 /// Whether the start of the service makes this folder (LogsDirectory= and the like).
 #[must_use]
-pub fn makes(folder: &Path, places: &Places) -> bool {
-    units::own_folders(places).iter().any(|own| own == folder)
+pub fn makes(folder: &Path, dirs: &BaseDirs) -> bool {
+    units::own_folders(dirs).iter().any(|own| own == folder)
 }
 
 /// The user that the service runs as; `None` for a user's own.
 #[must_use]
-pub fn user(places: &Places) -> Option<&'static str> {
-    (Scope::of(places) == Scope::System).then_some(units::OWNER)
+pub fn user(dirs: &BaseDirs) -> Option<&'static str> {
+    (Scope::of(dirs) == Scope::System).then_some(units::OWNER)
 }
 
 /// What the file says and units cannot do; nothing where units do not follow the file.
 #[must_use]
-pub fn faults(config: &Config, places: &Places) -> Vec<Fault> {
+pub fn faults(config: &Config, dirs: &BaseDirs) -> Vec<Fault> {
     // The static units are made for the embedded file.
-    if config.file.is_none() || !is_followed(config, places) {
+    if config.file.is_none() || !is_followed(config, dirs) {
         return Vec::new();
     }
-    let maker = Maker::new(places, Scope::of(places));
+    let maker = Maker::new(dirs, Scope::of(dirs));
     let sockets = config.sockets.iter().enumerate();
     let units = sockets.map(|(i, socket)| maker.express(i, socket, config));
     units.flat_map(|(_, faults)| faults).collect()
@@ -175,14 +175,14 @@ pub fn unit_name(i: usize, socket: &Socket) -> String {
 
 /// Whether udsd.socket is the administrator's own.
 #[must_use]
-pub fn has_own_unit(places: &Places) -> bool {
-    has_own_socket_unit(places, Scope::of(places))
+pub fn has_own_unit(dirs: &BaseDirs) -> bool {
+    has_own_socket_unit(dirs, Scope::of(dirs))
 }
 
-/// Whether systemd runs here and has udsd's units for a file of these places.
+/// Whether systemd runs here and has udsd's units for this manager.
 #[must_use]
-pub fn is_installed(places: &Places) -> bool {
-    let unit = Path::new("systemd").join(Scope::of(places).folder());
+pub fn is_installed(dirs: &BaseDirs) -> bool {
+    let unit = Path::new("systemd").join(Scope::of(dirs).folder());
     let unit = unit.join("udsd.service");
     // `sd_booted(3)`, and where units lie (`systemd.unit(5)`).
     Path::new("/run/systemd/system").is_dir()
@@ -192,11 +192,11 @@ pub fn is_installed(places: &Places) -> bool {
 }
 
 impl<'a> Maker<'a> {
-    fn new(places: &'a Places, scope: Scope) -> Self {
+    fn new(dirs: &'a BaseDirs, scope: Scope) -> Self {
         Self {
-            places,
+            dirs,
             scope,
-            own_first: has_own_socket_unit(places, scope),
+            own_first: has_own_socket_unit(dirs, scope),
             version: manager::version(),
         }
     }
@@ -205,8 +205,8 @@ impl<'a> Maker<'a> {
 /// Whether the administrator has put a whole udsd.socket in place of the shipped one, or masked it:
 /// such a unit is not to be changed by a drop-in. It lies in /etc or, for a user, also beside the
 /// config file.
-fn has_own_socket_unit(places: &Places, scope: Scope) -> bool {
-    let files = places.files.iter();
+fn has_own_socket_unit(dirs: &BaseDirs, scope: Scope) -> bool {
+    let files = dirs.config_files.iter();
     let mut folders = files.filter_map(|file| file.parent().and_then(Path::parent));
     let is_there = |folder: &Path| {
         let unit = folder.join("systemd").join(scope.folder());

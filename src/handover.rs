@@ -21,7 +21,7 @@ use rustix::net::{SocketType, sockopt};
 
 use crate::{
     accepted::{Accepted, Sizes},
-    config::{Config, Draft, Places},
+    config::{BaseDirs, Config, Parsed},
     connection::Stream,
     endpoint::Endpoint,
     parking::{self, ATTEMPTS, Memory, Parking, Stored},
@@ -149,14 +149,14 @@ impl Handover {
         }
         stored.mark().map_err(text)?;
         let state = State::decode(&stored.bytes().map_err(text)?).map_err(|why| why.to_string())?;
-        // Its paths have no specifiers left, so the places of today do not matter. A fault of today does not
+        // Its paths have no specifiers left, so the directories of today do not matter. A fault of today does not
         // matter either: the file was in force, and an upgrade closes no client for it.
-        let draft = Draft::parse(state.config.as_bytes(), None, &Places::current());
-        let draft = draft.map_err(|fault| format!("its config is not understood: {fault}"))?;
-        for fault in &draft.faults {
+        let parsed = Parsed::new(state.config.as_bytes(), None, &BaseDirs::current());
+        let parsed = parsed.map_err(|fault| format!("its config is not understood: {fault}"))?;
+        for fault in &parsed.faults {
             info!("before the restart served by what is a fault now: {fault}");
         }
-        Ok((state, draft.config))
+        Ok((state, parsed.config))
     }
 
     fn gather(stored: Stored, state: State, config: Config) -> Option<Self> {

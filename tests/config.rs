@@ -21,7 +21,7 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use udsd::config::{Address, Config, Places};
+use udsd::config::{Address, BaseDirs, Config};
 
 /// A fresh folder, removed on drop.
 struct Folder(PathBuf);
@@ -113,7 +113,7 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
     let output = check(&file);
     let faults = faults(&file, &output);
     assert_eq!(output.status.code(), Some(78));
-    let places = [
+    let dirs = [
         ":2: daemon.log: ",
         ":4: socket.a.path: ",
         ":5: socket.a.mode: ",
@@ -123,8 +123,8 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
         ":9: socket.b.service: ",
         ":11: limits.clients: ",
     ];
-    assert_eq!(faults.len(), places.len(), "{faults:#?}");
-    for (fault, place) in faults.iter().zip(places) {
+    assert_eq!(faults.len(), dirs.len(), "{faults:#?}");
+    for (fault, place) in faults.iter().zip(dirs) {
         assert!(fault.starts_with(place), "{place:?}: {faults:#?}");
     }
 }
@@ -237,25 +237,25 @@ fn an_ad_hoc_path_is_printed_from_the_root_and_loads_again() {
 fn the_first_file_that_exists_is_read_else_the_embedded_one() {
     let folder = Folder::new();
     let file = folder.file("[socket.a]\npath = \"%t/a.sock\"\n");
-    let mut places = Places::system();
-    places.files = vec![
+    let mut dirs = BaseDirs::system();
+    dirs.config_files = vec![
         folder.0.join("none.toml"),
         file.join("below-a-file.toml"),
         file.clone(),
     ];
-    let config = Config::load(None, &places).unwrap();
+    let config = Config::load(None, &dirs).unwrap();
     assert_eq!(config.file.as_deref(), Some(file.as_path()));
     assert_eq!(
         config.sockets[0].address,
         Address::Path("/run/a.sock".into())
     );
 
-    places.files.pop();
-    let config = Config::load(None, &places).unwrap();
+    dirs.config_files.pop();
+    let config = Config::load(None, &dirs).unwrap();
     assert_eq!(config.file, None);
     assert_eq!(config.sockets[0].name, "udsd");
 
-    places.files.push(folder.0.clone());
-    let fatal = Config::load(None, &places).unwrap_err();
+    dirs.config_files.push(folder.0.clone());
+    let fatal = Config::load(None, &dirs).unwrap_err();
     assert_eq!(fatal.exit_code(), 78);
 }

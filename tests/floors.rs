@@ -462,7 +462,10 @@ mod checker {
                 "use super::{Outbox, collect}; use crate::service::Sender;",
             ),
             ("config/check.rs", "use super::{faults::Faults, value};"),
-            ("config.rs", "pub use places::Places; pub(crate) fn f() {}"),
+            (
+                "config.rs",
+                "pub use base_dirs::BaseDirs; pub(crate) fn f() {}",
+            ),
             ("bin/udsd.rs", "fn main() { udsd::daemon::main() }"),
             (
                 "queue.rs",

@@ -27,7 +27,7 @@ use rustix::{
 
 use super::{Options, failure::Failure};
 use crate::{
-    config::{Config, Places, Socket, last_good},
+    config::{BaseDirs, Config, Socket, last_good},
     error::Faults,
     generator,
     server::{REFUSED_AT_RESTART, RELOAD_FAILED},
@@ -52,7 +52,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The sockets of one manager, and the file that they are to follow.
 struct Apply {
     systemctl: Systemctl,
-    places: Places,
+    dirs: BaseDirs,
     config: Config,
     /// The sockets of the file, in its order.
     wanted: Vec<Wanted>,
@@ -66,14 +66,14 @@ struct Stale {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let (systemctl, places) = manager(options)?;
+    let (systemctl, dirs) = manager(options)?;
     let checked = check()?;
-    let config = Config::load(None, &places).map_err(|fault| Failure::of_file(&fault))?;
+    let config = Config::load(None, &dirs).map_err(|fault| Failure::of_file(&fault))?;
     for warning in sysctl::warnings(config.sockets.iter()) {
         eprintln!("udsc: warning: {warning}");
     }
     systemctl.must::<&str>("daemon-reload", &[])?;
-    let apply = Apply::of(systemctl, places, config)?;
+    let apply = Apply::of(systemctl, dirs, config)?;
     apply.must_be_on()?;
     let service = apply.state_of(SERVICE)?;
     let (stale, gone) = (apply.stale()?, apply.gone()?);
@@ -94,7 +94,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Whose sockets are meant.
-fn manager(options: &Options) -> Result<(Systemctl, Places), Failure> {
+fn manager(options: &Options) -> Result<(Systemctl, BaseDirs), Failure> {
     let Options {
         config,
         socket,
@@ -106,7 +106,7 @@ fn manager(options: &Options) -> Result<(Systemctl, Places), Failure> {
         let text = "apply is for all sockets of the file that a manager's units follow: leave out --config, --socket, --type and --framing";
         return Err(Failure::Asked(text.into()));
     }
-    let (system, current) = (Places::system(), Places::current());
+    let (system, current) = (BaseDirs::system(), BaseDirs::current());
     let wrong = match (options.user, geteuid().is_root()) {
         (true, _) if current == system => {
             "--user: root has no sockets but the system's; leave it out"
@@ -141,8 +141,8 @@ fn check() -> Result<String, Failure> {
 }
 
 impl Apply {
-    fn of(systemctl: Systemctl, places: Places, config: Config) -> Result<Self, Failure> {
-        let own_first = generator::has_own_unit(&places);
+    fn of(systemctl: Systemctl, dirs: BaseDirs, config: Config) -> Result<Self, Failure> {
+        let own_first = generator::has_own_unit(&dirs);
         let mut wanted = Vec::new();
         for (number, socket) in config.sockets.iter().enumerate() {
             let rights = if number == 0 && own_first {
@@ -155,7 +155,7 @@ impl Apply {
         }
         Ok(Self {
             systemctl,
-            places,
+            dirs,
             config,
             wanted,
         })
@@ -402,8 +402,8 @@ impl Apply {
             Some(file) => last_good::write(file, checked),
             // Where the embedded one serves, none needs to be kept.
             None => self
-                .places
-                .files
+                .dirs
+                .config_files
                 .iter()
                 .try_for_each(|file| last_good::forget(file)),
         };

@@ -13,7 +13,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    config::{Address, Config, Places, ServiceKind, Socket, SocketType, is_name},
+    config::{Address, BaseDirs, Config, ServiceKind, Socket, SocketType, is_name},
     error::Faults,
     frame::Framing,
 };
@@ -146,26 +146,22 @@ fn of_path(options: &Options, address: &Address) -> Option<Listed> {
 /// A daemon, by the file that it reads.
 struct Daemon<'a> {
     owner: Owner,
-    places: Places,
+    dirs: BaseDirs,
     /// `--config`
     file: Option<&'a Path>,
 }
 
 impl Daemon<'_> {
     fn config(&self) -> Result<Config, Faults> {
-        Config::load(self.file, &self.places)
+        Config::load(self.file, &self.dirs)
     }
 }
 
 /// The daemons that `options` allow, in the order in which they are asked.
 fn daemons(options: &Options) -> Result<Vec<Daemon<'_>>, Failure> {
-    let (system, current) = (Places::system(), Places::current());
+    let (system, current) = (BaseDirs::system(), BaseDirs::current());
     let file = options.config.as_deref();
-    let daemon = |owner, places| Daemon {
-        owner,
-        places,
-        file,
-    };
+    let daemon = |owner, dirs| Daemon { owner, dirs, file };
     if file.is_some() {
         return Ok(vec![daemon(Owner::File, current)]);
     }

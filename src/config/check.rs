@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType,
-    faults::Faults,
+    diagnostics::Diagnostics,
     keys::{self, Effect, Setting},
     value::show_size,
 };
@@ -17,7 +17,7 @@ use crate::{frame::Framing, lock};
 const PACKET: usize = 4 << 20;
 
 /// Reports every contradiction, and every value that is not available yet.
-pub(super) fn check(config: &Config, faults: &mut Faults) {
+pub(super) fn check(config: &Config, faults: &mut Diagnostics) {
     // First, so that no remedy leads from one fault into the other.
     not_available_yet(config, faults);
     for socket in &config.sockets {
@@ -40,7 +40,7 @@ const COLLECT: &str = "collect alone acknowledges messages";
 const FILE: &str = "an abstract socket has no file; leave it out";
 
 /// Modes by which nobody connects, or that give the owner less than others.
-fn modes(socket: &Socket, faults: &mut Faults) {
+fn modes(socket: &Socket, faults: &mut Diagnostics) {
     if socket.mode & 0o222 == 0 {
         let message = format!(
             "\"{:04o}\" lets nobody connect, since that needs the right to write: write \"0600\", or wider for others",
@@ -57,7 +57,7 @@ fn modes(socket: &Socket, faults: &mut Faults) {
 
 /// The owner must have all rights that others have, and the right to write: anything else is a slip, as "0066"
 /// for "0660".
-fn owner(key: &str, mode: u32, faults: &mut Faults) {
+fn owner(key: &str, mode: u32, faults: &mut Diagnostics) {
     let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
     let needed = group | others | 2;
     if needed & !owner != 0 {
@@ -70,7 +70,7 @@ fn owner(key: &str, mode: u32, faults: &mut Faults) {
 }
 
 /// The contradictions inside one socket.
-fn contradictions(socket: &Socket, faults: &mut Faults) {
+fn contradictions(socket: &Socket, faults: &mut Diagnostics) {
     let (stream, datagram) = (
         socket.kind == SocketType::Stream,
         socket.kind == SocketType::Datagram,
@@ -115,7 +115,7 @@ fn contradictions(socket: &Socket, faults: &mut Faults) {
     record_size(socket, faults);
 }
 
-fn contradicts(socket: &Socket, key: &str, other: &str, why: &str, faults: &mut Faults) {
+fn contradicts(socket: &Socket, key: &str, other: &str, why: &str, faults: &mut Diagnostics) {
     let (this, that) = (setting(socket, key, faults), setting(socket, other, faults));
     let message = format!("{this} contradicts {that}: {why}");
     clash(socket, [key, other], &message, faults);
@@ -126,20 +126,20 @@ fn whole(socket: &Socket, key: &str) -> String {
     format!("socket.{}.{key}", socket.name)
 }
 
-fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Faults) {
+fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Diagnostics) {
     let keys = keys.map(|key| whole(socket, key));
     faults.clash(&keys.each_ref().map(String::as_str), message);
 }
 
 /// A key and its value, as the file or the command line writes them.
-fn setting(socket: &Socket, key: &str, faults: &Faults) -> String {
+fn setting(socket: &Socket, key: &str, faults: &Diagnostics) -> String {
     match keys::value_of(socket, key) {
         Some(value) => faults.setting(&whole(socket, key), &value),
         None => format!("the {key} table"),
     }
 }
 
-fn sizes(socket: &Socket, faults: &mut Faults) {
+fn sizes(socket: &Socket, faults: &mut Diagnostics) {
     let framing = setting(socket, "framing", faults);
     let message_size = setting(socket, "message-size", faults);
     let counted = match socket.framing {
@@ -182,7 +182,7 @@ fn sizes(socket: &Socket, faults: &mut Faults) {
     }
 }
 
-fn record_size(socket: &Socket, faults: &mut Faults) {
+fn record_size(socket: &Socket, faults: &mut Diagnostics) {
     let Some(record) = &socket.record else {
         return;
     };
@@ -236,7 +236,7 @@ impl Socket {
 }
 
 /// A file that two keys name would be written over, or keep a socket from being bound.
-fn shared_files(config: &Config, faults: &mut Faults) {
+fn shared_files(config: &Config, faults: &mut Diagnostics) {
     let control = config.daemon.control.as_deref();
     let control = control.map(|path| (Address::Path(path.into()), ("", "daemon.control".into())));
     let mut seen: BTreeMap<Address, (&str, String)> = control.into_iter().collect();
@@ -285,7 +285,7 @@ fn shared_files(config: &Config, faults: &mut Faults) {
 }
 
 /// A limit below another one, or below what it would have to hold.
-fn limits(config: &Config, faults: &mut Faults) {
+fn limits(config: &Config, faults: &mut Diagnostics) {
     let queues = [
         ("queue-per-user", config.limits.queue_per_user),
         ("queue-total", config.limits.queue_total),
@@ -328,7 +328,7 @@ fn limits(config: &Config, faults: &mut Faults) {
 }
 
 /// A key that is not available yet must have its default.
-fn not_available_yet(config: &Config, faults: &mut Faults) {
+fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
     for table in keys::tables(config) {
         for Setting {
             key,
@@ -410,7 +410,7 @@ mod tests {
             socket.service = service.parse().unwrap();
             socket.framing = framing.parse().unwrap();
             (socket.stamp, socket.ack) = (stamp, ack);
-            let mut faults = Faults::of_file(None, BTreeMap::new());
+            let mut faults = Diagnostics::of_file(None, BTreeMap::new());
             contradictions(&socket, &mut faults);
             let found = faults.verdict().unwrap_err();
             assert!(
@@ -429,7 +429,7 @@ mod tests {
             ("/run/a.sock.lock", "lock file is daemon.control too"),
         ] {
             config.daemon.control = Some(control.into());
-            let mut faults = Faults::of_file(None, BTreeMap::new());
+            let mut faults = Diagnostics::of_file(None, BTreeMap::new());
             shared_files(&config, &mut faults);
             let found = faults.verdict().unwrap_err();
             assert!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::{Value, de::DeValue};
 
 use super::{
-    Address, Config, Daemon, Format, Limits, Places, Record, ServiceKind, SlowClient, Socket,
+    Address, BaseDirs, Config, Daemon, Format, Limits, Record, ServiceKind, SlowClient, Socket,
     SocketType,
     bounds::{
         BACKLOG, CLIENTS, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_EXIT,
@@ -73,7 +73,7 @@ pub struct Keys<T: 'static> {
 pub(super) struct Row<T> {
     pub(super) key: Key,
     /// Puts the value that the file has into its field, or says what would be right.
-    pub(super) read: fn(&mut T, &DeValue<'_>, &Places) -> Result<(), String>,
+    pub(super) read: fn(&mut T, &DeValue<'_>, &BaseDirs) -> Result<(), String>,
     show: fn(&T) -> Value,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Row<T> {
 macro_rules! keys {
     (
         $(#[$doc:meta])* $table:ident: $type:ident, $kind:literal, $about:literal,
-        |$places:ident| $({ $($beside:tt)* })?
+        |$dirs:ident| $({ $($beside:tt)* })?
         $($name:literal $field:ident: $default:expr, $form:ident($($bound:expr)?),
             $effect:ident $($directive:literal)*, $meaning:literal;)*
     ) => {
@@ -104,9 +104,9 @@ macro_rules! keys {
                     directives: &[$($directive),*],
                     meaning: $meaning,
                 },
-                read: |table, value, $places| {
+                read: |table, value, $dirs| {
                     // Most forms need none.
-                    let _ = $places;
+                    let _ = $dirs;
                     table.$field = $form(value $(, $bound)?)?;
                     Ok(())
                 },
@@ -121,10 +121,10 @@ const MIB: usize = 1 << 20;
 
 keys! {
     /// The keys of `[daemon]`.
-    DAEMON: Daemon, "daemon", "of the process", |places|
+    DAEMON: Daemon, "daemon", "of the process", |dirs|
     "log"              log: "info".into(),                        log(),                           AtOnce,
         "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins";
-    "control"          control: None,                             control(places),                 NotYet,
+    "control"          control: None,                             control(dirs),                 NotYet,
         "not available yet";
     "drain-timeout"    drain_timeout: Duration::from_secs(5),     span(Duration::ZERO),            AtOnce "TimeoutStopSec",
         "how long a stop waits for queues to empty";
@@ -134,7 +134,7 @@ keys! {
 
 keys! {
     /// The keys of `[limits]`.
-    LIMITS: Limits, "limits", "of all sockets together", |places|
+    LIMITS: Limits, "limits", "of all sockets together", |dirs|
     "clients"          clients: 0,                                count(&CLIENTS),                 Newcomers,
         "clients at once; 0: as the limit of open files, and a restart, allow";
     "clients-per-user" clients_per_user: 0,                       count(&CLIENTS),                 Newcomers,
@@ -148,8 +148,8 @@ keys! {
 keys! {
     /// The keys of `[socket.NAME]`, without its record.
     SOCKET: Socket, "socket.NAME", "NAME is for logs, and FileDescriptorName= where systemd passes it",
-    |places| { name: String::new(), record: None }
-    "path"             address: Address::Abstract(Vec::new()),    address(places),                 Units
+    |dirs| { name: String::new(), record: None }
+    "path"             address: Address::Abstract(Vec::new()),    address(dirs),                 Units
         "ListenStream" "ListenSequentialPacket" "ListenDatagram",
         "the socket file, at most 107 bytes, or `\"@name\"`: abstract";
     "type"             kind: SocketType::Stream,                  word("stream"),                  Units "PassCredentials",
@@ -193,8 +193,8 @@ keys! {
 keys! {
     /// The keys of `[socket.NAME.record]`.
     RECORD: Record, "socket.NAME.record", "of `collect`, or an audit trail beside `echo` and `relay`",
-    |places|
-    "file"             file: None,                                file(places),                    AtOnce "ReadWritePaths",
+    |dirs|
+    "file"             file: None,                                file(dirs),                    AtOnce "ReadWritePaths",
         "`\"\"`: standard output, and so the journal";
     "mode"             mode: 0o640,                               mode(),                          Newcomers,
         "of a new file";

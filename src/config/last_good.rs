@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{fs::OFlags, process::geteuid};
 
-use super::{Config, Draft, Places, draft};
+use super::{BaseDirs, Config, Parsed, load};
 use crate::error::Fault;
 
 const NAME: &str = ".last-good.toml";
@@ -30,17 +30,12 @@ pub fn path(file: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Why the one that is there cannot be used.
-pub fn load(file: &Path, places: &Places) -> Result<Option<Config>, Fault> {
+pub fn load(file: &Path, dirs: &BaseDirs) -> Result<Option<Config>, Fault> {
     let path = path(file);
-    let fault = |message: String| Fault {
-        file: Some(path.clone()),
-        line: None,
-        key: String::new(),
-        message,
-    };
-    let (text, found) = match draft::read(&path, OFlags::NOFOLLOW) {
+    let fault = |message: String| Fault::of_file(Some(&path), None, message);
+    let (text, found) = match load::read(&path, OFlags::NOFOLLOW) {
         Ok(read) => read,
-        Err(error) if draft::is_absent(&error) => return Ok(None),
+        Err(error) if load::is_absent(&error) => return Ok(None),
         Err(error) => return Err(fault(format!("cannot be read: {error}"))),
     };
     let (owner, mode) = (found.uid(), found.mode());
@@ -50,13 +45,10 @@ pub fn load(file: &Path, places: &Places) -> Result<Option<Config>, Fault> {
             mode & 0o7777
         )));
     }
-    let draft = Draft::parse(&text, Some(&path), places)?;
-    match draft.verdict() {
-        Ok(config) => Ok(Some(config)),
-        Err(faults) => Err(faults
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| fault(String::new()))),
+    let parsed = Parsed::new(&text, Some(&path), dirs)?;
+    match parsed.faults.first() {
+        Some(fault) => Err(fault.clone()),
+        None => Ok(Some(parsed.config)),
     }
 }
 
@@ -87,7 +79,7 @@ pub fn forget(file: &Path) -> io::Result<()> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if !draft::is_absent(&error) => Err(error),
+        Err(error) if !load::is_absent(&error) => Err(error),
         _ => Ok(()),
     }
 }

@@ -3,14 +3,14 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
 
 use super::{
-    AdHoc, Address, Config, Places, Record, ServiceKind, Socket, check, faults::Faults,
+    AdHoc, Address, BaseDirs, Config, Record, ServiceKind, Socket, check, diagnostics::Diagnostics,
     parse::is_name, path,
 };
 use crate::error::Fault;
 
 /// Reads and checks the options.
-pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Fault>> {
-    let address = path::ad_hoc_address(&options.path, places);
+pub(super) fn parse(options: &AdHoc, dirs: &BaseDirs) -> Result<Config, Vec<Fault>> {
+    let address = path::ad_hoc_address(&options.path, dirs);
     let name = address.as_ref().map_or_else(|_| "socket".into(), name);
     let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
     let AdHoc {
@@ -26,7 +26,7 @@ pub(super) fn parse(options: &AdHoc, places: &Places) -> Result<Config, Vec<Faul
         ("framing", "--framing", framing.is_some()),
     ];
     let given = given.map(|(name, option, given)| (key(name), option, given));
-    let mut faults = Faults::of_options(given.into_iter());
+    let mut faults = Diagnostics::of_options(given.into_iter());
 
     let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
     match address {
@@ -49,7 +49,7 @@ fn set<T: FromStr<Err = String>>(
     place: &mut T,
     text: Option<&str>,
     key: &str,
-    faults: &mut Faults,
+    faults: &mut Diagnostics,
 ) {
     match text.map(str::parse) {
         Some(Ok(value)) => *place = value,
@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn faults(options: &AdHoc) -> Vec<String> {
-        let faults = parse(options, &Places::system()).unwrap_err();
+        let faults = parse(options, &BaseDirs::system()).unwrap_err();
         assert!(faults.iter().all(|f| f.file.is_none() && f.line.is_none()));
         faults.iter().map(ToString::to_string).collect()
     }
@@ -103,7 +103,7 @@ mod tests {
             ("@echo", "echo"),
             ("/tmp/a b.sock", "socket"),
         ] {
-            let config = parse(&options(path, "", "", ""), &Places::system()).unwrap();
+            let config = parse(&options(path, "", "", ""), &BaseDirs::system()).unwrap();
             assert_eq!(config.sockets[0].name, name, "{path}");
             assert_eq!(config.daemon.control, None);
             assert_eq!(config.sockets[0].record, None);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn collect_needs_a_framing_and_gets_a_record() {
-        let config = parse(&options("c", "", "collect", "lines"), &Places::system()).unwrap();
+        let config = parse(&options("c", "", "collect", "lines"), &BaseDirs::system()).unwrap();
         assert_eq!(config.sockets[0].record, Some(Record::default()));
         assert_eq!(
             faults(&options("c", "", "collect", "")),

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, path::Path};
 use toml::de::{DeTable, DeValue, Error};
 
 use super::{
-    Address, Config, Places, Record, ServiceKind, Socket, bounds, check,
-    faults::Faults,
+    Address, BaseDirs, Config, Record, ServiceKind, Socket, bounds, check,
+    diagnostics::Diagnostics,
     keys::{self, Keys},
     source::{Source, join},
     value,
@@ -32,13 +32,57 @@ const REMEDIES: [(&str, &str); 8] = [
     ("unclosed", "close it"),
 ];
 
-/// Reads and checks the whole file, and returns what is wrong with it too, in the order of the file. The error
-/// is that of a text that is not TOML.
-pub(super) fn parse(
-    text: &str,
-    file: Option<&Path>,
-    places: &Places,
-) -> Result<(Config, Vec<Fault>), Fault> {
+/// A file whose text is TOML: what of it can be used, and what is wrong with the rest.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// All sockets that have a table. A value that cannot be read has its default here.
+    pub config: Config,
+    /// In the order of the file.
+    pub faults: Vec<Fault>,
+}
+
+impl Parsed {
+    /// Reads and checks `text` as if it stood in `file`.
+    ///
+    /// # Errors
+    /// Why it is not TOML.
+    pub fn new(text: &[u8], file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Fault> {
+        match str::from_utf8(text) {
+            Ok(text) => parse(text, file, dirs),
+            Err(error) => {
+                let before = text[..error.valid_up_to()].iter();
+                let line = 1 + before.filter(|&&byte| byte == b'\n').count();
+                let message = "is not UTF-8, which TOML has to be: save the file as UTF-8";
+                Err(Fault::of_file(file, Some(line), message))
+            }
+        }
+    }
+
+    /// Whether the table of `socket` has no fault.
+    #[must_use]
+    pub fn is_sound(&self, socket: &Socket) -> bool {
+        let table = join("socket", &socket.name);
+        let of_table = |fault: &Fault| {
+            let rest = fault.key.strip_prefix(&table);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        !self.faults.iter().any(of_table)
+    }
+
+    /// The whole file, if it has no fault.
+    ///
+    /// # Errors
+    /// All faults found.
+    pub fn verdict(self) -> Result<Config, Vec<Fault>> {
+        if self.faults.is_empty() {
+            Ok(self.config)
+        } else {
+            Err(self.faults)
+        }
+    }
+}
+
+fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Parsed, Fault> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let (root, source) = (root.get_ref(), Source::new(text));
     let (repeats, errors): (Vec<_>, Vec<_>) = errors
@@ -52,7 +96,7 @@ pub(super) fn parse(
         return Err(syntax_fault(error, &source, file));
     }
     let lines = source.lines(root);
-    let mut faults = Faults::of_file(file, lines.clone());
+    let mut faults = Diagnostics::of_file(file, lines.clone());
     let mut tables: Vec<String> = Vec::new();
     for error in repeats.iter().take(MOST_REPEATS) {
         let span = error.span().unwrap_or_default();
@@ -76,14 +120,15 @@ pub(super) fn parse(
         };
         faults.at(line, &key, &message);
     }
-    let config = config(root, places, &lines, &mut faults);
+    let config = config(root, dirs, &lines, &mut faults);
     check::check(&config, &mut faults);
     let config = Config {
         file: file.map(Into::into),
         lines,
         ..config
     };
-    Ok((config, faults.found()))
+    let faults = faults.found();
+    Ok(Parsed { config, faults })
 }
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
@@ -92,12 +137,7 @@ fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Faul
     let remedy = REMEDIES.iter().find(|(word, _)| wrong.contains(word));
     let remedy = remedy.map_or("udsd.toml(5) shows the form", |(_, remedy)| remedy);
     let message = format!("not TOML at column {column}: {wrong}: {remedy}");
-    Fault {
-        file: file.map(Into::into),
-        line: Some(line),
-        key: String::new(),
-        message,
-    }
+    Fault::of_file(file, Some(line), message)
 }
 
 /// Whether a socket can have this name.
@@ -108,9 +148,9 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 fn config(
     root: &DeTable<'_>,
-    places: &Places,
+    dirs: &BaseDirs,
     lines: &BTreeMap<String, usize>,
-    faults: &mut Faults,
+    faults: &mut Diagnostics,
 ) -> Config {
     let mut config = Config::empty();
     let mut root = Section {
@@ -119,10 +159,10 @@ fn config(
         known: Vec::new(),
         faults,
     };
-    root.read_table("daemon", &keys::DAEMON, &mut config.daemon, places);
-    root.read_table("limits", &keys::LIMITS, &mut config.limits, places);
+    root.read_table("daemon", &keys::DAEMON, &mut config.daemon, dirs);
+    root.read_table("limits", &keys::LIMITS, &mut config.limits, dirs);
     if root.table.contains_key("socket") {
-        let sockets = root.inner("socket", |section| sockets(section, places));
+        let sockets = root.inner("socket", |section| sockets(section, dirs));
         config.sockets = sockets.unwrap_or_default();
     } else {
         let message = format!("there is none: {AT_LEAST_ONE}");
@@ -138,7 +178,7 @@ fn config(
 
 const AT_LEAST_ONE: &str = "write at least one table [socket.NAME] with a path";
 
-fn sockets(section: &mut Section<'_>, places: &Places) -> Vec<Socket> {
+fn sockets(section: &mut Section<'_>, dirs: &BaseDirs) -> Vec<Socket> {
     const MOST: usize = bounds::SOCKETS;
     let table = section.table;
     match table.len() {
@@ -154,11 +194,11 @@ fn sockets(section: &mut Section<'_>, places: &Places) -> Vec<Socket> {
     }
     let names = table.iter().take(MOST).map(|(name, _)| name.get_ref());
     names
-        .filter_map(|name| section.inner(name, |section| socket(name, section, places)))
+        .filter_map(|name| section.inner(name, |section| socket(name, section, dirs)))
         .collect()
 }
 
-fn socket(name: &str, section: &mut Section<'_>, places: &Places) -> Socket {
+fn socket(name: &str, section: &mut Section<'_>, dirs: &BaseDirs) -> Socket {
     if !is_name(name) {
         let message = "is no name of a socket: write 1 to 64 letters, digits, \"-\" and \"_\"";
         section.faults.invalid(&section.name, message);
@@ -170,9 +210,9 @@ fn socket(name: &str, section: &mut Section<'_>, places: &Places) -> Socket {
             .invalid(&join(&section.name, "path"), message);
     }
     let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
-    section.read(&keys::SOCKET, &mut socket, places);
+    section.read(&keys::SOCKET, &mut socket, dirs);
     let mut record = Record::default();
-    let has_table = section.read_table("record", &keys::RECORD, &mut record, places);
+    let has_table = section.read_table("record", &keys::RECORD, &mut record, dirs);
     let is_needed = has_table || socket.service == ServiceKind::Collect;
     socket.record = is_needed.then_some(record);
     section.known.push("record");
@@ -187,17 +227,17 @@ struct Section<'a> {
     table: &'a DeTable<'a>,
     /// The keys that were looked for.
     known: Vec<&'static str>,
-    faults: &'a mut Faults,
+    faults: &'a mut Diagnostics,
 }
 
 impl Section<'_> {
     /// Reads the values of `keys`. Where there is none, or a faulty one, the default stays.
-    fn read<T>(&mut self, keys: &Keys<T>, values: &mut T, places: &Places) {
+    fn read<T>(&mut self, keys: &Keys<T>, values: &mut T, dirs: &BaseDirs) {
         for row in keys.rows {
             let name = row.key.name;
             self.known.push(name);
             if let Some(value) = self.table.get(name)
-                && let Err(message) = (row.read)(values, value.get_ref(), places)
+                && let Err(message) = (row.read)(values, value.get_ref(), dirs)
             {
                 self.faults.invalid(&join(&self.name, name), &message);
             }
@@ -210,10 +250,10 @@ impl Section<'_> {
         key: &str,
         keys: &Keys<T>,
         values: &mut T,
-        places: &Places,
+        dirs: &BaseDirs,
     ) -> bool {
         let read = |section: &mut Section<'_>| {
-            section.read(keys, values, places);
+            section.read(keys, values, dirs);
             section.refuse_unknown();
         };
         self.inner(key, read).is_some()
@@ -285,7 +325,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        Config::parse(text, None, &Places::system()).unwrap()
+        Config::parse(text, None, &BaseDirs::system()).unwrap()
     }
 
     /// The shipped file with its record uncommented.
@@ -366,9 +406,13 @@ mod tests {
             for wedge in ["\"", "\n", "[", "%", "9", "\0", ".", "µ", "="] {
                 let (before, after) = text.split_at(i);
                 let after = after.get(1..).unwrap_or_default();
-                let _ = parse(&format!("{before}{wedge}{after}"), None, &Places::system());
+                let _ = parse(
+                    &format!("{before}{wedge}{after}"),
+                    None,
+                    &BaseDirs::system(),
+                );
             }
-            let _ = parse(&text[..i], None, &Places::system());
+            let _ = parse(&text[..i], None, &BaseDirs::system());
         }
     }
 }

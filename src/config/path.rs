@@ -5,14 +5,14 @@ use std::path::{Component, Path, PathBuf};
 use toml::de::DeValue;
 
 use super::{
-    Address, Places, bounds,
+    Address, BaseDirs, bounds,
     value::{quote, text},
 };
 
 /// Where a socket of the file listens.
-pub(super) fn address(value: &DeValue<'_>, places: &Places) -> Result<Address, String> {
+pub(super) fn address(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Address, String> {
     let text = text(value, "%t/udsd.sock")?;
-    let address = read_address(text, places)?;
+    let address = read_address(text, dirs)?;
     if let Address::Path(path) = &address {
         check_file(text, path)?;
     }
@@ -21,8 +21,8 @@ pub(super) fn address(value: &DeValue<'_>, places: &Places) -> Result<Address, S
 
 /// Where the socket of `--socket` listens: its path may be relative, to the current folder or to one
 /// above it.
-pub(super) fn ad_hoc_address(text: &str, places: &Places) -> Result<Address, String> {
-    let address = read_address(text, places)?;
+pub(super) fn ad_hoc_address(text: &str, dirs: &BaseDirs) -> Result<Address, String> {
+    let address = read_address(text, dirs)?;
     if let Address::Path(path) = &address {
         let above = |part: &Component<'_>| {
             path.is_relative() && matches!(part, Component::CurDir | Component::ParentDir)
@@ -49,8 +49,8 @@ fn parent(text: &str) -> String {
     format!("{} contains \"..\": write the path without", quote(text))
 }
 
-fn read_address(text: &str, places: &Places) -> Result<Address, String> {
-    let path = expand(text, places)?;
+fn read_address(text: &str, dirs: &BaseDirs) -> Result<Address, String> {
+    let path = expand(text, dirs)?;
     let (name, least) = match path.strip_prefix('@') {
         Some(name) => (name, "\"@\" alone is no name: write \"@name\""),
         None => (
@@ -79,24 +79,24 @@ fn read_address(text: &str, places: &Places) -> Result<Address, String> {
 }
 
 /// The control socket; `None` for "".
-pub(super) fn control(value: &DeValue<'_>, places: &Places) -> Result<Option<PathBuf>, String> {
-    let path = read_file(value, places, "%t/udsd/control.sock")?;
+pub(super) fn control(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<PathBuf>, String> {
+    let path = read_file(value, dirs, "%t/udsd/control.sock")?;
     if let DeValue::String(text) = value
         && path.is_some()
     {
-        read_address(text, places)?;
+        read_address(text, dirs)?;
     }
     Ok(path)
 }
 
 /// The file of a record; `None` for "".
-pub(super) fn file(value: &DeValue<'_>, places: &Places) -> Result<Option<PathBuf>, String> {
-    read_file(value, places, "%L/udsd/udsd.json")
+pub(super) fn file(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<PathBuf>, String> {
+    read_file(value, dirs, "%L/udsd/udsd.json")
 }
 
 fn read_file(
     value: &DeValue<'_>,
-    places: &Places,
+    dirs: &BaseDirs,
     example: &str,
 ) -> Result<Option<PathBuf>, String> {
     let text = text(value, example)?;
@@ -110,7 +110,7 @@ fn read_file(
             quote(example)
         ));
     }
-    let path = PathBuf::from(expand(text, places)?);
+    let path = PathBuf::from(expand(text, dirs)?);
     check_file(text, &path)?;
     Ok(Some(path))
 }
@@ -133,7 +133,7 @@ fn check_file(text: &str, path: &Path) -> Result<(), String> {
 
 /// Replaces %t, %S and %L by their folders, and %% by %. A control character is refused because paths go into
 /// unit files and logs, where a line break would begin a new line.
-fn expand(text: &str, places: &Places) -> Result<String, String> {
+fn expand(text: &str, dirs: &BaseDirs) -> Result<String, String> {
     if text.contains(char::is_control) {
         return Err(format!(
             "{} contains a control character: write the path without",
@@ -146,9 +146,9 @@ fn expand(text: &str, places: &Places) -> Result<String, String> {
     while let Some(part) = parts.next() {
         let state = "XDG_STATE_HOME, or HOME,";
         let (place, variable) = match part.chars().next() {
-            Some('t') => (places.runtime.as_ref(), "XDG_RUNTIME_DIR"),
-            Some('S') => (places.state.as_ref(), state),
-            Some('L') => (places.logs.as_ref(), state),
+            Some('t') => (dirs.runtime.as_ref(), "XDG_RUNTIME_DIR"),
+            Some('S') => (dirs.state.as_ref(), state),
+            Some('L') => (dirs.logs.as_ref(), state),
             // An empty part before another one: the two % of "%%".
             None => {
                 let rest = parts.next().ok_or_else(|| wrong_specifier(text, "%"))?;
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn specifiers_expand() {
-        let places = Places::system();
+        let dirs = BaseDirs::system();
         for (text, path) in [
             ("%t/a", "/run/a"),
             ("%S/a", "/var/lib/a"),
@@ -215,42 +215,42 @@ mod tests {
             ("/%%t", "/%t"),
             ("/%t%%", "//run%"),
         ] {
-            assert_eq!(expand(text, &places).as_deref(), Ok(path), "{text}");
+            assert_eq!(expand(text, &dirs).as_deref(), Ok(path), "{text}");
         }
         for text in ["/a%", "/a%%%", "/%h/a", "/%é"] {
-            assert!(expand(text, &places).is_err(), "{text}");
+            assert!(expand(text, &dirs).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_place_that_no_file_can_name_is_refused_with_its_variable() {
-        let mut places = Places::system();
-        places.runtime = Some(OsStr::from_bytes(b"/run/\xff").into());
-        places.state = Some("/a\nb".into());
-        let fault = expand("%t/a", &places).unwrap_err();
+        let mut dirs = BaseDirs::system();
+        dirs.runtime = Some(OsStr::from_bytes(b"/run/\xff").into());
+        dirs.state = Some("/a\nb".into());
+        let fault = expand("%t/a", &dirs).unwrap_err();
         assert!(fault.contains("\"%t/a\" stands below XDG_RUNTIME_DIR which is not UTF-8"));
         assert!(
-            expand("%S/a", &places)
+            expand("%S/a", &dirs)
                 .unwrap_err()
                 .contains("XDG_STATE_HOME")
         );
-        assert!(expand("%L/a", &places).is_ok());
+        assert!(expand("%L/a", &dirs).is_ok());
     }
 
     #[test]
     fn a_path_holds_107_bytes() {
-        let places = Places::system();
+        let dirs = BaseDirs::system();
         let longest = format!("/{}", "a".repeat(106));
         assert_eq!(
-            read_address(&longest, &places),
+            read_address(&longest, &dirs),
             Ok(Address::Path(longest.clone().into()))
         );
-        assert!(read_address(&format!("{longest}a"), &places).is_err());
+        assert!(read_address(&format!("{longest}a"), &dirs).is_err());
         let name = "n".repeat(107);
         assert_eq!(
-            read_address(&format!("@{name}"), &places),
+            read_address(&format!("@{name}"), &dirs),
             Ok(Address::Abstract(name.clone().into()))
         );
-        assert!(read_address(&format!("@{name}n"), &places).is_err());
+        assert!(read_address(&format!("@{name}n"), &dirs).is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use toml::Value;
 
 use super::{
-    Address, places,
+    Address, base_dirs,
     value::{show_size, show_span},
 };
 
@@ -51,7 +51,7 @@ pub(super) fn span_or_never(value: &Option<Duration>) -> Value {
 pub(super) fn address(address: &Address) -> Value {
     match address {
         Address::Abstract(name) => format!("@{}", text(&String::from_utf8_lossy(name))).into(),
-        Address::Path(given) => path(places::absolute(given).as_ref().unwrap_or(given)).into(),
+        Address::Path(given) => path(base_dirs::absolute(given).as_ref().unwrap_or(given)).into(),
     }
 }
 

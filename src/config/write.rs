@@ -49,7 +49,7 @@ fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::super::{Address, DEFAULT, Places, Record, Socket, keys::Effect};
+    use super::super::{Address, BaseDirs, DEFAULT, Record, Socket, keys::Effect};
     use super::*;
 
     #[test]
@@ -80,10 +80,10 @@ mod tests {
             record = { file = "%S/%%t.json", mode = "0600", format = "raw", queue-size = "1GiB" }
         "#;
         for text in [DEFAULT, rich] {
-            let places = Places::system();
-            let first = Config::parse(text, None, &places).unwrap();
+            let dirs = BaseDirs::system();
+            let first = Config::parse(text, None, &dirs).unwrap();
             for text in [plain(&first), commented(&first)] {
-                let again = Config::parse(&text, None, &places).unwrap();
+                let again = Config::parse(&text, None, &dirs).unwrap();
                 let lines = first.lines.clone();
                 assert_eq!(Config { lines, ..again }, first, "{text}");
             }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, exposure, in_force, read, records::unwritable, reload, sockets};
 use crate::{
-    config::{self, Config, Places, SocketType},
+    config::{self, BaseDirs, Config, SocketType},
     datagram_socket::DatagramSocket,
     endpoint,
     error::{Fault, Faults},
@@ -30,7 +30,7 @@ use crate::{
 /// Prints the file as udsd understands it, or what is wrong with it; returns the exit code.
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let mut check = Check::new(arguments);
-    let checked = read(arguments, &check.places).and_then(|config| {
+    let checked = read(arguments, &check.dirs).and_then(|config| {
         if !arguments.text {
             check.examine(&config);
         }
@@ -75,7 +75,7 @@ fn as_json(fault: &Faults) -> String {
 
 struct Check<'a> {
     arguments: &'a Arguments,
-    places: Places,
+    dirs: BaseDirs,
     /// The pid of the daemon whose ExecReload= this is.
     daemon: Option<i32>,
     faults: Vec<Fault>,
@@ -87,7 +87,7 @@ impl<'a> Check<'a> {
         let pid = env::var("MAINPID").ok();
         Self {
             arguments,
-            places: Places::current(),
+            dirs: BaseDirs::current(),
             daemon: pid.and_then(|pid| pid.parse().ok()),
             faults: Vec::new(),
             notes: Vec::new(),
@@ -97,15 +97,15 @@ impl<'a> Check<'a> {
     fn examine(&mut self, config: &Config) {
         self.notes.extend(exposure::warnings(config));
         // The file in force in the daemon that is to be reloaded, if units make its sockets.
-        let serving = self.daemon.and_then(|_| in_force::read(&self.places));
+        let serving = self.daemon.and_then(|_| in_force::read(&self.dirs));
         let has_units = match self.daemon {
             Some(_) => serving.is_some(),
-            None => generator::is_installed(&self.places),
+            None => generator::is_installed(&self.dirs),
         };
-        let is_managed = has_units && generator::is_followed(config, &self.places);
+        let is_managed = has_units && generator::is_followed(config, &self.dirs);
         self.take(users::check(config), config, "");
         if is_managed {
-            self.faults.extend(generator::faults(config, &self.places));
+            self.faults.extend(generator::faults(config, &self.dirs));
         }
         if let Some(serving) = &serving {
             let judged = reload::leave_to_units(serving, config);
@@ -154,7 +154,7 @@ impl<'a> Check<'a> {
 
     fn records(&mut self, config: &Config, is_managed: bool) {
         let service = match self.daemon {
-            None if is_managed => generator::user(&self.places),
+            None if is_managed => generator::user(&self.dirs),
             _ => None,
         };
         let is_other = |user: &&str| {
@@ -174,7 +174,7 @@ impl<'a> Check<'a> {
             }
             // The service makes at its start what is missing there.
             let is_made = |folder: &Path| {
-                is_managed && generator::makes(folder, &self.places) && !folder.exists()
+                is_managed && generator::makes(folder, &self.dirs) && !folder.exists()
             };
             if file.parent().is_some_and(is_made) {
                 continue;

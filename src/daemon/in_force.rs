@@ -9,7 +9,7 @@ use std::{
 
 use ::log::warn;
 
-use crate::config::{Config, Draft, Places};
+use crate::config::{BaseDirs, Config, Parsed};
 
 const NAME: &str = "in-force.toml";
 
@@ -38,10 +38,10 @@ pub(super) fn write(config: Option<&Config>) {
 }
 
 /// The file in force in the daemon of this unit.
-pub(super) fn read(places: &Places) -> Option<Config> {
+pub(super) fn read(dirs: &BaseDirs) -> Option<Config> {
     let text = fs::read_to_string(path()?).ok()?;
     // It is in force, even if a newer version finds faults in it.
-    Some(Draft::parse(text.as_bytes(), None, places).ok()?.config)
+    Some(Parsed::new(text.as_bytes(), None, dirs).ok()?.config)
 }
 
 /// RuntimeDirectory= of the unit (`systemd.exec(5)`).

@@ -148,10 +148,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-    use crate::config::Places;
+    use crate::config::BaseDirs;
 
     fn scaled(text: &str, bytes: u64) -> Option<(usize, usize)> {
-        let config = Config::parse(text, None, &Places::system()).unwrap();
+        let config = Config::parse(text, None, &BaseDirs::system()).unwrap();
         let source = String::new();
         scale(&config, &Memory { bytes, source })
     }
@@ -161,7 +161,7 @@ mod tests {
         let derived = |clients: usize, kept: Option<usize>| {
             let text =
                 format!("[limits]\nclients = {clients}\n[socket.a]\npath = \"/a\"\nbacklog = 1\n");
-            let config = Config::parse(&text, None, &Places::system()).unwrap();
+            let config = Config::parse(&text, None, &BaseDirs::system()).unwrap();
             let memory = Memory {
                 bytes: u64::MAX,
                 source: String::new(),

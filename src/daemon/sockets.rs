@@ -6,7 +6,7 @@ use std::io;
 use ::log::{Level, error, warn};
 
 use crate::{
-    config::{self, Address, Config, Places, ServiceKind},
+    config::{self, Address, BaseDirs, Config, ServiceKind},
     datagram_socket::DatagramSocket,
     endpoint::{self, Endpoint},
     error::Faults,
@@ -30,7 +30,7 @@ pub(super) fn named<'a>(sockets: &'a [config::Socket], name: &str) -> Option<&'a
 
 /// The command that makes the socket units follow the file.
 pub(super) fn units_remedy() -> &'static str {
-    if Places::current() == Places::system() {
+    if BaseDirs::current() == BaseDirs::system() {
         "udsc apply"
     } else {
         "udsc --user apply"

@@ -5,25 +5,25 @@ use std::path::Path;
 
 use super::units::{Followed, Maker, SocketUnit};
 use crate::{
-    config::{Address, Config, Draft, Socket, last_good},
+    config::{Address, Config, Parsed, Socket, last_good},
     error::Fault,
 };
 
-/// Reads `file`, or the one that the manager's places have.
+/// Reads `file`, or the one that is there for the manager.
 pub(super) fn read(file: Option<&Path>, maker: &Maker<'_>) -> Followed {
-    match Draft::load(file, maker.places) {
-        Ok(draft) => of_draft(draft, maker),
+    match Parsed::load(file, maker.dirs) {
+        Ok(parsed) => of_parsed(parsed, maker),
         Err(fault) => without_text(fault, maker),
     }
 }
 
-fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
-    let config = &draft.config;
-    let mut faults = draft.faults.clone();
+fn of_parsed(parsed: Parsed, maker: &Maker<'_>) -> Followed {
+    let config = &parsed.config;
+    let mut faults = parsed.faults.clone();
     let mut units = Vec::new();
     for (i, socket) in config.sockets.iter().enumerate() {
         // A unit of the administrator's is there whatever the table says.
-        let unit = if draft.is_sound(socket) || maker.is_own(i) {
+        let unit = if parsed.is_sound(socket) || maker.is_own(i) {
             let (unit, found) = maker.express(i, socket, config);
             faults.extend(found);
             unit
@@ -43,7 +43,7 @@ fn of_draft(draft: Draft, maker: &Maker<'_>) -> Followed {
         sockets: maker.in_order(units),
         faults,
         instead,
-        file: draft.config.file,
+        file: parsed.config.file,
     }
 }
 
@@ -97,7 +97,7 @@ fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
 
 /// The last good one of `file`. A fault of it is added to `faults`.
 fn last_good(file: Option<&Path>, maker: &Maker<'_>, faults: &mut Vec<Fault>) -> Option<Config> {
-    last_good::load(file?, maker.places).unwrap_or_else(|fault| {
+    last_good::load(file?, maker.dirs).unwrap_or_else(|fault| {
         faults.push(fault);
         None
     })
@@ -108,20 +108,20 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-    use crate::{config::Places, generator::Scope};
+    use crate::{config::BaseDirs, generator::Scope};
 
     /// The files that are written for the system where udsd.socket is the administrator's own, and Sockets=
     /// of the service.
     fn beside_an_own_unit(text: &str) -> (Vec<String>, String, usize) {
-        let places = Places::system();
+        let dirs = BaseDirs::system();
         let maker = Maker {
-            places: &places,
+            dirs: &dirs,
             scope: Scope::System,
             own_first: true,
             version: 257,
         };
-        let draft = Draft::parse(text.as_bytes(), None, &places).unwrap();
-        let followed = of_draft(draft, &maker);
+        let parsed = Parsed::new(text.as_bytes(), None, &dirs).unwrap();
+        let followed = of_parsed(parsed, &maker);
         let entries = maker.entries(&followed);
         let names = entries.iter().map(|of| of.path.display().to_string());
         let texts = entries.iter().filter_map(|of| of.as_text());

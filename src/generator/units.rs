@@ -14,7 +14,7 @@ use std::{
 
 use super::Scope;
 use crate::{
-    config::{Address, Config, Places, ServiceKind, Socket, SocketType, keys},
+    config::{Address, BaseDirs, Config, ServiceKind, Socket, SocketType, keys},
     datagram_socket,
     error::Fault,
 };
@@ -114,7 +114,7 @@ pub(super) struct Followed {
 
 /// Makes units for one manager.
 pub(super) struct Maker<'a> {
-    pub(super) places: &'a Places,
+    pub(super) dirs: &'a BaseDirs,
     pub(super) scope: Scope,
     /// udsd.socket is the administrator's own.
     pub(super) own_first: bool,
@@ -145,7 +145,7 @@ impl Maker<'_> {
                 .ok()
         };
         let record_folder =
-            record_folder(socket, self.places, self.scope).unwrap_or_else(|message| {
+            record_folder(socket, self.dirs, self.scope).unwrap_or_else(|message| {
                 let key = format!("socket.{}.record.file", socket.name);
                 faults.push(config.fault(&key, message));
                 None
@@ -348,7 +348,7 @@ fn directive_value(
         }
         "Backlog" => Ok((!is_datagram).then(|| socket.backlog.to_string())),
         listen if listen == socket.kind.listen_directive() => {
-            address(&socket.address.in_unit(), maker.places).map(Some)
+            address(&socket.address.in_unit(), maker.dirs).map(Some)
         }
         _ => Ok(None),
     }
@@ -360,10 +360,10 @@ fn line(out: &mut String, key: &str, value: &impl Display) {
 }
 
 /// The value of the directive that has the address.
-fn address(address: &Address, places: &Places) -> Result<String, String> {
+fn address(address: &Address, dirs: &BaseDirs) -> Result<String, String> {
     match address {
         Address::Path(path) => {
-            let own = places.runtime.as_ref().map(|place| place.join(OWN_FOLDER));
+            let own = dirs.runtime.as_ref().map(|place| place.join(OWN_FOLDER));
             if let Some(own) = own.filter(|own| path.starts_with(own)) {
                 // The service's RuntimeDirectory=: it is given to the service's user with all that
                 // is in it, and removed when the service stops.
@@ -440,11 +440,11 @@ fn service(followed: &Followed) -> String {
 /// (ProtectSystem=strict). It begins with "-": systemd ignores a folder that is missing, and udsd says then which
 /// file and key are at fault. Not RequiresMountsFor=: while a mount fails, clients that wait would make the
 /// sockets reach their trigger limit.
-fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Option<String>, String> {
+fn record_folder(socket: &Socket, dirs: &BaseDirs, scope: Scope) -> Result<Option<String>, String> {
     let Some(file) = socket.record.as_ref().and_then(|r| r.file.as_deref()) else {
         return Ok(None);
     };
-    let own = own_folders(places);
+    let own = own_folders(dirs);
     // A user's manager cannot protect the file system, so there is nothing to open up.
     if scope == Scope::User || own.iter().any(|folder| file.starts_with(folder)) {
         return Ok(None);
@@ -462,8 +462,8 @@ fn record_folder(socket: &Socket, places: &Places, scope: Scope) -> Result<Optio
 }
 
 /// The folders that are the service's own.
-pub(super) fn own_folders(places: &Places) -> Vec<PathBuf> {
-    let known = [&places.runtime, &places.state, &places.logs].into_iter();
+pub(super) fn own_folders(dirs: &BaseDirs) -> Vec<PathBuf> {
+    let known = [&dirs.runtime, &dirs.state, &dirs.logs].into_iter();
     known
         .flatten()
         .map(|place| place.join(OWN_FOLDER))

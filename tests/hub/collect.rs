@@ -4,7 +4,7 @@ use std::io;
 
 use udsd::{
     access::Access,
-    config::{Config, Places},
+    config::{BaseDirs, Config},
     hub::{Hub, Socket},
     limits::Limits,
     record::{Encoder, Format, Record},
@@ -75,7 +75,7 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
 
 #[test]
 fn a_line_that_is_longer_than_the_queue_waits_alone() {
-    let config = Config::parse(&collect_socket(""), None, &Places::system()).unwrap();
+    let config = Config::parse(&collect_socket(""), None, &BaseDirs::system()).unwrap();
     let tiny = Record::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
     let mut world = World::collect("");
     world.hub = Hub::new(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use udsd::{
-    config::{Config, Places},
+    config::{BaseDirs, Config},
     hub::Hub,
     limits::Limits,
     state::State,
@@ -123,7 +123,7 @@ fn damage(value: &mut Value, random: &mut Random) {
 #[test]
 fn a_state_that_nobody_parked_is_refused_or_served_but_never_a_panic() {
     let whole = parked();
-    let config = Config::parse(SOCKETS, None, &Places::system()).unwrap();
+    let config = Config::parse(SOCKETS, None, &BaseDirs::system()).unwrap();
     let mut served = 0;
     for seed in 0..3000 {
         let mut random = Random::new(seed);

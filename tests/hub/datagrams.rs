@@ -9,7 +9,7 @@ use std::{
 };
 
 use udsd::{
-    config::{Config, Places},
+    config::{BaseDirs, Config},
     datagram::Datagrams,
     header::{Address, Header},
     limits::Limits,
@@ -130,7 +130,7 @@ impl Datagram {
     /// A reload with another datagram socket in place of this one, which is returned.
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
-        let config = Config::parse(&config, None, &Places::system()).unwrap();
+        let config = Config::parse(&config, None, &BaseDirs::system()).unwrap();
         let mut change = self.world.change(&config.sockets[0]);
         let (post, datagram_socket) = datagram_socket();
         change.datagram_socket = Some(datagram_socket);

@@ -11,7 +11,7 @@ use std::{
 
 use udsd::{
     access::Access,
-    config::{self, Config, Places},
+    config::{self, BaseDirs, Config},
     connection::{Stream, Watch},
     hub::{Counters, Hub, Now, Socket, SocketChange},
     limits::Limits,
@@ -276,7 +276,7 @@ impl World {
     }
 
     pub fn with_limits(sockets: &str, limits: Limits) -> Self {
-        let config = Config::parse(sockets, None, &Places::system()).unwrap();
+        let config = Config::parse(sockets, None, &BaseDirs::system()).unwrap();
         Self::of(&config.sockets, limits)
     }
 
@@ -514,7 +514,7 @@ impl World {
     }
 
     pub fn reload_with(&mut self, sockets: &str, limits: &Limits) {
-        let config = Config::parse(sockets, None, &Places::system()).unwrap();
+        let config = Config::parse(sockets, None, &BaseDirs::system()).unwrap();
         self.reload_as(config.sockets, limits);
     }
 

@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, time::Duration};
 
 use udsd::{
-    config::{self, Config, Places},
+    config::{self, BaseDirs, Config},
     limits::Limits,
     peer::Peer,
 };
@@ -61,7 +61,7 @@ thread_local! {
 pub fn base() -> config::Socket {
     let parse = || {
         let text = "[socket.s]\npath = \"/run/s\"\n";
-        Config::parse(text, None, &Places::system())
+        Config::parse(text, None, &BaseDirs::system())
             .unwrap()
             .sockets
             .remove(0)

@@ -26,7 +26,7 @@ impl Apply {
     /// them. A file whose socket a process has open stays.
     pub(super) fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
         let last = self.config.file.as_deref();
-        let last = last.map(|file| last_good::load(file, &self.places));
+        let last = last.map(|file| last_good::load(file, &self.dirs));
         let Some(Ok(Some(last))) = last else {
             return Ok(());
         };

@@ -13,9 +13,9 @@ use rustix::process::{Uid, geteuid};
 
 use super::bounds;
 
-/// The folders that %t, %S and %L stand for, and the places of config files. `None`: nobody says.
+/// The base directories of the system or of a user (XDG), for which %t, %S and %L stand. `None`: nobody says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct BaseDirs {
     /// %t: for sockets and locks, which go when the machine stops.
     pub runtime: Option<PathBuf>,
     /// %S: for what is kept.
@@ -23,10 +23,10 @@ pub struct Places {
     /// %L: for logs and records.
     pub logs: Option<PathBuf>,
     /// Config files in the order they are looked for.
-    pub files: Vec<PathBuf>,
+    pub config_files: Vec<PathBuf>,
 }
 
-impl Places {
+impl BaseDirs {
     /// Those of the system manager.
     #[must_use]
     pub fn system() -> Self {
@@ -34,7 +34,7 @@ impl Places {
             runtime: Some("/run".into()),
             state: Some("/var/lib".into()),
             logs: Some("/var/log".into()),
-            files: vec!["/etc/udsd/udsd.toml".into()],
+            config_files: vec!["/etc/udsd/udsd.toml".into()],
         }
     }
 
@@ -67,7 +67,7 @@ impl Places {
             runtime: folder("XDG_RUNTIME_DIR").or(runtime),
             logs: state.as_deref().map(|state| state.join("log")),
             state,
-            files: file.into_iter().collect(),
+            config_files: file.into_iter().collect(),
         }
     }
 }
@@ -120,45 +120,42 @@ mod tests {
 
     use super::*;
 
-    fn user(variables: &[(&str, &str)], home: Option<&str>, runtime: Option<&str>) -> Places {
+    fn user(variables: &[(&str, &str)], home: Option<&str>, runtime: Option<&str>) -> BaseDirs {
         let find = |name: &str| {
             let found = variables.iter().find(|(n, _)| *n == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        Places::of_user(find, home.map(PathBuf::from), runtime.map(PathBuf::from))
+        BaseDirs::of_user(find, home.map(PathBuf::from), runtime.map(PathBuf::from))
     }
 
     #[test]
     fn a_user_has_places_below_home_and_no_file_of_the_systems() {
         let runtime = [("XDG_RUNTIME_DIR", "/run/user/7")];
-        let places = user(&runtime, Some("/home/u"), Some("/r"));
-        assert_eq!(places.runtime.unwrap(), Path::new("/run/user/7"));
-        assert_eq!(places.state.unwrap(), Path::new("/home/u/.local/state"));
-        assert_eq!(places.logs.unwrap(), Path::new("/home/u/.local/state/log"));
+        let dirs = user(&runtime, Some("/home/u"), Some("/r"));
+        assert_eq!(dirs.runtime.unwrap(), Path::new("/run/user/7"));
+        assert_eq!(dirs.state.unwrap(), Path::new("/home/u/.local/state"));
+        assert_eq!(dirs.logs.unwrap(), Path::new("/home/u/.local/state/log"));
         let file = PathBuf::from("/home/u/.config/udsd/udsd.toml");
-        assert_eq!(places.files, [file]);
+        assert_eq!(dirs.config_files, [file]);
     }
 
     #[test]
     fn variables_win_over_home() {
         let variables = [("XDG_STATE_HOME", "/s"), ("XDG_CONFIG_HOME", "/c")];
-        let places = user(&variables, None, Some("/r"));
-        assert_eq!(places.runtime.unwrap(), Path::new("/r"));
-        assert_eq!(places.state.unwrap(), Path::new("/s"));
-        assert_eq!(places.logs.unwrap(), Path::new("/s/log"));
-        assert_eq!(places.files, [PathBuf::from("/c/udsd/udsd.toml")]);
+        let dirs = user(&variables, None, Some("/r"));
+        assert_eq!(dirs.runtime.unwrap(), Path::new("/r"));
+        assert_eq!(dirs.state.unwrap(), Path::new("/s"));
+        assert_eq!(dirs.logs.unwrap(), Path::new("/s/log"));
+        assert_eq!(dirs.config_files, [PathBuf::from("/c/udsd/udsd.toml")]);
     }
 
     #[test]
     fn what_nobody_says_is_not_made_up() {
         for value in ["", "run"] {
             let variables = [("XDG_RUNTIME_DIR", value), ("XDG_STATE_HOME", value)];
-            let places = user(&variables, None, None);
-            assert_eq!(
-                (places.runtime, places.state, places.logs),
-                (None, None, None)
-            );
-            assert!(places.files.is_empty());
+            let dirs = user(&variables, None, None);
+            assert_eq!((dirs.runtime, dirs.state, dirs.logs), (None, None, None));
+            assert!(dirs.config_files.is_empty());
         }
     }
 

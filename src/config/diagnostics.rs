@@ -10,7 +10,7 @@ use toml::Value;
 use crate::error::Fault;
 
 /// Collects every fault of one file, or of one command line.
-pub(super) struct Faults {
+pub(super) struct Diagnostics {
     file: Option<PathBuf>,
     /// Line of each key and table that was given; 0 where there is none.
     lines: BTreeMap<String, usize>,
@@ -21,7 +21,7 @@ pub(super) struct Faults {
     found: Vec<Fault>,
 }
 
-impl Faults {
+impl Diagnostics {
     /// For a file that gives these keys.
     pub(super) fn of_file(file: Option<&Path>, lines: BTreeMap<String, usize>) -> Self {
         Self {
