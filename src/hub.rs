@@ -99,6 +99,7 @@ struct Ready(Turns<Turn>);
 
 impl Ready {
     /// Adds a client, once.
+    #[inline(always)]
     fn list<S>(&mut self, client: &mut Connection<S>, key: usize) {
         if !mem::replace(&mut client.listed, true) {
             self.0.push(client.user, Turn::Client(key));

@@ -96,10 +96,12 @@ impl<T: Copy + PartialEq> Turns<T> {
     }
 
     /// Adds one behind the others of its user.
+    #[inline]
     pub fn push(&mut self, user: u32, one: T) {
         let queue = self.queue(user);
+        let is_first = queue.is_empty();
         queue.push_back(one);
-        if queue.len() == 1 {
+        if is_first {
             self.ring.push_back(user);
         }
     }
@@ -117,6 +119,7 @@ impl<T: Copy + PartialEq> Turns<T> {
         }
     }
 
+    #[inline]
     fn queue(&mut self, user: u32) -> &mut VecDeque<T> {
         let place = user as usize;
         if self.queues.len() <= place {
@@ -126,12 +129,15 @@ impl<T: Copy + PartialEq> Turns<T> {
     }
 
     /// Whose turn it is; its user's next one comes after those of all others.
+    #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        let user = self.ring.pop_front()?;
-        let queue = self.queue(user);
+        let user = *self.ring.front()?;
+        let queue = &mut self.queues[user as usize];
         let one = queue.pop_front();
-        if !queue.is_empty() {
-            self.ring.push_back(user);
+        if queue.is_empty() {
+            self.ring.pop_front();
+        } else if self.ring.len() > 1 {
+            self.ring.rotate_left(1);
         }
         one
     }

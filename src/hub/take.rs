@@ -16,6 +16,8 @@ use crate::{
 /// What became of one client's messages in its turn.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
+    /// Messages that may be taken in it.
+    pub(super) most: u64,
     /// Messages dropped for the sender itself.
     pub(super) dropped: u64,
     /// Messages that were taken.
@@ -59,8 +61,7 @@ impl Socket {
             return 0;
         }
         let whole = batch.bytes.len();
-        let most = self.service.most_messages();
-        let batch = &batch.first_messages(most.saturating_sub(so_far.messages));
+        let batch = &batch.first_messages(so_far.most.saturating_sub(so_far.messages));
         out.effects.work += batch.messages as usize * self.rules.message_work;
         let taken = self.take_some(from, batch, out, so_far);
         if taken == batch.bytes.len() && taken < whole {

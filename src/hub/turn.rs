@@ -29,11 +29,10 @@ enum Step {
 }
 
 /// How often READ_BUFFER is halved for the next read, after a turn that took so much of what was read.
-/// `most`: messages that it could have taken.
-fn read_shift(before: u8, taken: &Taken, most: u64) -> u8 {
+fn read_shift(before: u8, taken: &Taken) -> u8 {
     if taken.awaits == Some(Awaits::Turn) {
         (before + 1).min(MOST_READ_SHIFT)
-    } else if taken.messages < most / 4 {
+    } else if taken.messages < taken.most / 4 {
         before.saturating_sub(1)
     } else {
         before
@@ -279,8 +278,10 @@ impl<S: Stream> Hub<S> {
         );
         out.credit = credit;
         let rule = socket.rules.input;
-        let most_messages = socket.service.most_messages();
-        let mut taken = Taken::default();
+        let mut taken = Taken {
+            most: socket.service.most_messages(),
+            ..Taken::default()
+        };
         let mut batches = match step {
             Step::Resume => input.resume(rule),
             Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule),
@@ -306,7 +307,7 @@ impl<S: Stream> Hub<S> {
         if let Some(reason) = taken.failed {
             return Err(reason);
         }
-        client.read_shift = read_shift(client.read_shift, &taken, most_messages);
+        client.read_shift = read_shift(client.read_shift, &taken);
         if let Some(limit) = too_long {
             // What it sent before is still owed.
             client.ending = Some(Close::MessageTooLong { limit });
