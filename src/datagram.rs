@@ -109,109 +109,89 @@ pub struct DatagramState {
     numbers: numbers::SavedNumbers,
 }
 
-impl DatagramState {
-    /// Datagrams that wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        let replies = self.owed.iter().map(|owed| owed.replies.len());
-        self.held.len() + replies.sum::<usize>()
-    }
-
-    /// Datagrams among them that were received and not taken.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Bytes of the replies among them.
-    #[must_use]
-    pub fn owed(&self) -> usize {
-        self.owed.iter().map(replies::UnsentReplies::bytes).sum()
-    }
-
-    /// Gives up what was received and not taken; returns how many datagrams.
-    pub fn give_up_held(&mut self) -> u64 {
-        mem::take(&mut self.held).len() as u64
-    }
-}
-
-/// A datagram socket and all that waits for it.
+/// A datagram socket that is open.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct OpenSocket {
     /// The socket itself.
-    pub datagram_socket: Box<dyn Datagrams>,
-    /// What its senders are owed.
-    pub replies: Replies,
-    /// The rest of a batch that the record had no room for: while there is one, nothing is received.
-    held: VecDeque<(HeldDatagram, Charge)>,
-    /// The record has room again.
+    pub datagrams: Box<dyn Datagrams>,
+    /// The record has room again for what is held.
     pub called: bool,
     /// It waits for its turn to receive.
     pub listed: bool,
     /// Receiving failed, and rests until then.
     pub rest: Option<Instant>,
-    /// The stop: nothing more is received.
+    /// Nothing more is received.
     pub ending: bool,
-    numbers: Numbers,
 }
 
-impl Exchange {
-    /// A socket at which nothing has come yet.
+impl OpenSocket {
+    /// One from which nothing was received yet.
     #[must_use]
-    pub fn new(datagram_socket: Box<dyn Datagrams>) -> Self {
-        Exchange {
-            datagram_socket,
-            replies: Replies::default(),
-            held: VecDeque::new(),
+    pub fn new(datagrams: Box<dyn Datagrams>) -> Self {
+        OpenSocket {
+            datagrams,
             called: false,
             listed: false,
             rest: None,
             ending: false,
-            numbers: Numbers::default(),
         }
     }
+}
 
-    /// Lets go of the socket, and returns what waited at it.
+/// What waits at a datagram socket, or until it is open.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// What its senders are owed.
+    pub replies: Replies,
+    /// The rest of a batch that the record had no room for: while there is one, nothing is received.
+    held: VecDeque<(HeldDatagram, Charge)>,
+    numbers: Numbers,
+}
+
+impl Pending {
+    /// As one process hands it to the next.
     #[must_use]
     pub fn park(self, now: Instant) -> DatagramState {
+        let held = self.held.into_iter().map(|(datagram, _)| datagram);
         DatagramState {
-            held: self
-                .held
-                .into_iter()
-                .map(|(datagram, _)| datagram)
-                .collect(),
+            held: held.collect(),
             owed: self.replies.park(now),
             numbers: self.numbers.park(),
         }
     }
 
+    /// Goes on with what waited in an earlier process; nothing of it is refused.
+    #[must_use]
+    pub fn resume(parked: DatagramState, limits: &mut Limits, now: Instant) -> Self {
+        let mut pending = Pending::default();
+        for datagram in parked.held {
+            pending.hold(datagram, limits);
+        }
+        pending.replies.resume(parked.owed, limits, now);
+        pending.numbers.resume(parked.numbers);
+        pending
+    }
+
     /// Takes out what another socket in its place goes on with: what is held, and the senders'
     /// numbers. Who is owed a reply knows this one, and gets it from here.
     #[must_use]
-    pub fn move_out(&mut self, limits: &mut Limits) -> DatagramState {
-        DatagramState {
-            held: iter::from_fn(|| self.next_held(limits)).collect(),
-            owed: Vec::new(),
-            numbers: mem::take(&mut self.numbers).park(),
+    pub fn take_received(&mut self) -> Self {
+        Pending {
+            replies: Replies::default(),
+            held: mem::take(&mut self.held),
+            numbers: mem::take(&mut self.numbers),
         }
     }
 
-    /// Goes on with what waited at the socket of an earlier process, or at the one in whose place it
-    /// is; nothing of it is refused.
-    pub fn resume(&mut self, parked: DatagramState, limits: &mut Limits, now: Instant) {
-        for datagram in parked.held {
-            self.hold(datagram, limits);
-        }
-        // No event tells that there is room for it.
-        self.called = self.held() > 0;
-        self.replies.resume(parked.owed, limits, now);
-        self.numbers.resume(parked.numbers);
-    }
-
-    /// Whether the event loop is to watch for datagrams.
+    /// Datagrams that wait, of either kind.
     #[must_use]
-    pub fn receives(&self) -> bool {
-        !self.ending && self.held.is_empty() && self.rest.is_none()
+    pub fn waiting(&self) -> usize {
+        self.held() + self.replies.waiting()
+    }
+
+    /// Gives up what is held; returns how many datagrams.
+    pub fn give_up_held(&mut self, limits: &mut Limits) -> u64 {
+        iter::from_fn(|| self.next_held(limits)).count() as u64
     }
 
     /// Holds what the record had no room for. Its bytes count for its sender's user, though nothing
@@ -238,12 +218,6 @@ impl Exchange {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
-    }
-
-    /// When there is something to do without an event.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.replies.deadline().into_iter().chain(self.rest).min()
     }
 
     /// The sender of a datagram; `next` gives a number to one that is not known. The flag says that

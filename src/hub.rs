@@ -291,8 +291,7 @@ impl<S: Stream> Hub<S> {
     pub fn has_ready(&self) -> bool {
         let has_quota = !self.quota_queue.is_empty() && self.limits.released();
         let is_due = |(_, socket): (usize, &Socket)| {
-            let exchange = socket.exchange.as_ref();
-            socket.service.is_due() || exchange.is_some_and(|exchange| exchange.called)
+            socket.service.is_due() || socket.has_called_datagrams()
         };
         let left = self.stopping && self.left;
         !self.ready.0.is_empty() || has_quota || left || self.sockets.iter().any(is_due)
@@ -310,9 +309,7 @@ impl<S: Stream> Hub<S> {
         consider(self.datagrams.due());
         for (_, socket) in &self.sockets {
             consider(socket.lines.due());
-            if let Some(exchange) = &socket.exchange {
-                consider(exchange.deadline());
-            }
+            consider(socket.datagrams_due());
         }
         first
     }

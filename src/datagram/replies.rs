@@ -127,13 +127,6 @@ pub(super) struct UnsentReplies {
     since: Duration,
 }
 
-impl UnsentReplies {
-    /// Bytes of the replies.
-    pub(super) fn bytes(&self) -> usize {
-        self.replies.iter().map(|Datagram(reply)| reply.len()).sum()
-    }
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Datagram(#[serde(with = "serde_base64")] Box<[u8]>);
 
@@ -247,22 +240,19 @@ impl Replies {
         place
     }
 
-    /// Tries those who are due, a turn's share; gives `lost` what will not be delivered any more.
+    /// Tries those who are due, a turn's share; returns what will not be delivered any more.
     pub fn retry(
         &mut self,
         datagram_socket: &mut dyn Datagrams,
         slow_timeout: Duration,
         limits: &mut Limits,
         now: Instant,
-        mut lost: impl FnMut(Lost),
-    ) {
+    ) -> Vec<Lost> {
+        let mut lost = Vec::new();
         for _ in 0..TURN_RECEIVERS {
-            let Some(&(due, place)) = self.timers.first() else {
-                return;
+            let Some(&(_, place)) = self.timers.first().filter(|(due, _)| *due <= now) else {
+                break;
             };
-            if due > now {
-                return;
-            }
             self.timers.pop_first();
             let why = match self.flush(place, datagram_socket, limits, now) {
                 Flushed::All => {
@@ -279,12 +269,13 @@ impl Replies {
                 }
             };
             let owed = self.forget(place, limits);
-            lost(Lost {
+            lost.push(Lost {
                 to: owed.to,
                 replies: owed.replies.len() as u64,
                 why,
             });
         }
+        lost
     }
 
     /// Gives up all that waits; returns the bytes that its receivers will not get.

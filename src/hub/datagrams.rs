@@ -17,7 +17,7 @@ use log::warn;
 use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
-    datagram::{DatagramState, Datagrams, Exchange, HeldDatagram, Lost, Reply, Sender},
+    datagram::{Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sender},
     frame::Framing,
     header::{BATCH, Header},
     input::TooLong,
@@ -68,102 +68,99 @@ impl Shared {
 }
 
 impl Socket {
-    /// What waits at its datagram socket, or for it, for the next process.
-    pub(super) fn park_datagrams(&mut self, now: Instant) -> DatagramState {
-        let exchange = self.exchange.take();
-        let parked = exchange.map(|exchange| exchange.park(now));
-        parked.or(self.parked.take()).unwrap_or_default()
-    }
-
     /// Its datagram socket receives no more; what its senders are owed is still tried.
     pub(super) fn end_datagrams(&mut self, limits: &mut Limits) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.ending = true;
-            self.counters.unread += exchange.datagram_socket.hang_up() as u64;
-            self.counters.untaken += discard_held(exchange, limits);
+        match &mut self.open {
+            Some(open) => {
+                open.ending = true;
+                self.counters.unread += open.datagrams.hang_up() as u64;
+            }
+            // Only another process could deliver it.
+            None => self.give_up_unserved(limits),
         }
     }
 
     /// Gives up what its record had no room for.
     pub(super) fn give_up_held(&mut self, limits: &mut Limits) {
-        let parked = self.parked.as_mut().map_or(0, DatagramState::give_up_held);
-        let exchange = self.exchange.as_mut();
-        self.counters.untaken +=
-            parked + exchange.map_or(0, |exchange| discard_held(exchange, limits));
+        self.counters.untaken += self.pending.give_up_held(limits);
     }
 
-    /// Gives up what waits for its datagram socket, which only another process could deliver.
-    pub(super) fn give_up_parked(&mut self) {
-        let Some(parked) = self.parked.take() else {
-            return;
-        };
-        let (waiting, held, owed) = (parked.waiting(), parked.held(), parked.owed());
-        if waiting == 0 {
-            return;
+    /// Gives up what waits until its datagram socket is open.
+    fn give_up_unserved(&mut self, limits: &mut Limits) {
+        let (held, replies) = (self.pending.held(), self.pending.replies.waiting());
+        if self.open.is_none() && held + replies > 0 {
+            let name = &self.name;
+            warn!(
+                "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
+            );
+            self.give_up_pending(limits);
         }
-        self.counters.untaken += held as u64;
-        self.counters.undelivered += owed as u64;
-        let (name, replies) = (&self.name, waiting - held);
-        warn!(
-            "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
-        );
+    }
+
+    /// Gives up all that waits.
+    fn give_up_pending(&mut self, limits: &mut Limits) {
+        self.give_up_held(limits);
+        self.counters.undelivered += self.pending.replies.abandon(limits) as u64;
     }
 
     /// Its record has room.
     pub(super) fn call_datagrams(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.called = exchange.held() > 0;
+        if let Some(open) = &mut self.open {
+            open.called = self.pending.held() > 0;
         }
     }
 
-    /// Datagrams that were received and are not yet where they belong.
-    pub(super) fn undelivered(&self) -> usize {
-        let open = self.exchange.as_ref();
-        let open = open.map_or(0, |exchange| exchange.held() + exchange.replies.waiting());
-        open + self.parked.as_ref().map_or(0, DatagramState::waiting)
+    /// Whether a turn goes on with what is held.
+    pub(super) fn has_called_datagrams(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.called)
     }
 
-    /// Gives up all that waits.
-    fn abandon_datagrams(&mut self, limits: &mut Limits) {
-        if let Some(exchange) = &mut self.exchange {
-            self.counters.untaken += discard_held(exchange, limits);
-            self.counters.undelivered += exchange.replies.abandon(limits) as u64;
-        }
-        self.give_up_parked();
+    /// Whether the event loop is to watch its datagram socket for reading.
+    fn receives(&self) -> bool {
+        let open = self.open.as_ref();
+        open.is_some_and(|open| !open.ending && open.rest.is_none()) && self.pending.held() == 0
+    }
+
+    /// When there is something to do for its datagrams without an event.
+    pub(super) fn datagrams_due(&self) -> Option<Instant> {
+        let rest = self.open.as_ref()?.rest;
+        self.pending
+            .replies
+            .deadline()
+            .into_iter()
+            .chain(rest)
+            .min()
     }
 }
 
 impl<S: Stream> Hub<S> {
-    /// Serves socket number `socket` by datagrams.
-    pub fn open(&mut self, socket: usize, datagram_socket: Box<dyn Datagrams>, now: Instant) {
+    /// Serves socket number `socket` by datagrams, and goes on with what waited for that.
+    pub fn open(&mut self, socket: usize, datagrams: Box<dyn Datagrams>) {
         let socket = &mut self.sockets[socket];
         self.datagrams.make_room(socket);
-        let mut exchange = Exchange::new(datagram_socket);
-        if let Some(parked) = socket.parked.take() {
-            exchange.resume(parked, &mut self.limits, now);
-        }
-        socket.exchange = Some(Box::new(exchange));
+        socket.open = Some(OpenSocket::new(datagrams));
+        // No event tells that there is room for what is held.
+        socket.call_datagrams();
     }
 
     /// Whether the event loop is to watch the datagram socket of socket number `socket` for reading.
     #[must_use]
     pub fn receives(&self, socket: usize) -> bool {
-        let socket = self.sockets.get(socket);
-        let exchange = socket.and_then(|socket| socket.exchange.as_ref());
-        exchange.is_some_and(|exchange| exchange.receives())
+        self.sockets.get(socket).is_some_and(Socket::receives)
     }
 
     /// Datagrams that were received and are not yet where they belong.
     #[must_use]
     pub fn undelivered(&self) -> usize {
-        self.sockets.iter().map(|(_, of)| of.undelivered()).sum()
+        let waiting = self.sockets.iter().map(|(_, of)| of.pending.waiting());
+        waiting.sum()
     }
 
     /// Nobody else receives from the datagram socket of socket number `socket` any more, if it has one: what
     /// waits there is lost with it unless it is received.
     pub fn disown(&mut self, socket: usize) {
-        if let Some(exchange) = &mut self.sockets[socket].exchange {
-            exchange.datagram_socket.disown();
+        if let Some(open) = &mut self.sockets[socket].open {
+            open.datagrams.disown();
         }
     }
 
@@ -171,14 +168,13 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn awaits_record(&self, socket: usize) -> bool {
         let socket = &self.sockets[socket];
-        let exchange = socket.exchange.as_ref();
-        exchange.is_some_and(|exchange| exchange.held() > 0) || !socket.wait_queue.is_empty()
+        socket.pending.held() > 0 || !socket.wait_queue.is_empty()
     }
 
     /// An event for the datagram socket of socket number `socket`, which gets its turn.
     pub fn datagram_event(&mut self, socket: usize) {
-        if let Some(exchange) = &mut self.sockets[socket].exchange
-            && !mem::replace(&mut exchange.listed, true)
+        if let Some(open) = &mut self.sockets[socket].open
+            && !mem::replace(&mut open.listed, true)
         {
             self.ready.0.push(NOBODY, Turn::Datagrams(socket));
         }
@@ -188,8 +184,8 @@ impl<S: Stream> Hub<S> {
     pub(super) fn receive_next(&mut self, socket: usize, now: Now) {
         // It may be gone since.
         if let Some(of) = self.sockets.get_mut(socket)
-            && let Some(exchange) = &mut of.exchange
-            && mem::take(&mut exchange.listed)
+            && let Some(open) = &mut of.open
+            && mem::take(&mut open.listed)
         {
             self.effects.work += CLIENT;
             self.receive(socket, now);
@@ -198,7 +194,7 @@ impl<S: Stream> Hub<S> {
 
     /// Whether there are datagram sockets.
     pub(super) fn has_datagrams(&self) -> bool {
-        self.sockets.iter().any(|(_, of)| of.exchange.is_some())
+        self.sockets.iter().any(|(_, of)| of.open.is_some())
     }
 
     /// Receives one batch of socket number `socket`, where that may be. Returns whether anything came.
@@ -210,41 +206,42 @@ impl<S: Stream> Hub<S> {
     /// its place: what waits there, and all that still waits in the kernel, judged by the rules of `new`. No more
     /// than the kernel's queue is held beyond a batch.
     pub(super) fn move_datagrams(&mut self, old: usize, new: usize, now: Now) {
-        let Some(mut exchange) = self.sockets[old].exchange.take() else {
+        let mut pending = mem::take(&mut self.sockets[old].pending);
+        let Some(mut open) = self.sockets[old].open.take() else {
+            self.sockets[new].pending = pending;
             return;
         };
         // Else senders that are connected to this one could send without end.
-        let is_shut = exchange.datagram_socket.shut_down();
+        let is_shut = open.datagrams.shut_down();
         let socket = &mut self.sockets[new];
-        socket.exchange = Some(exchange);
+        (socket.open, socket.pending) = (Some(open), pending);
         if is_shut {
             self.datagrams.make_room(socket);
             while self.receive_batch(new, now) {}
         }
         let socket = &mut self.sockets[new];
-        let mut exchange = socket.exchange.take();
-        let moved = exchange.as_mut().map(|of| of.move_out(&mut self.limits));
-        socket.parked = moved;
-        self.sockets[old].exchange = exchange;
+        let received = socket.pending.take_received();
+        pending = mem::replace(&mut socket.pending, received);
+        let open = socket.open.take();
+        let socket = &mut self.sockets[old];
+        (socket.open, socket.pending) = (open, pending);
     }
 
     fn receive_batch(&mut self, socket: usize, now: Now) -> bool {
-        let socket = &mut self.sockets[socket];
-        // Taken out while its datagrams are judged by the socket's rules.
-        let Some(mut exchange) = socket.exchange.take() else {
-            return false;
-        };
         let Shared {
             buffer,
             headers,
             notes,
         } = &mut self.datagrams;
+        let socket = &mut self.sockets[socket];
         let slot = slot(socket);
         headers.clear();
-        match exchange.datagram_socket.receive(buffer, slot, headers) {
+        let Some(open) = &mut socket.open else {
+            return false;
+        };
+        match open.datagrams.receive(buffer, slot, headers) {
             Ok(()) => {
                 let mut judge = Judge {
-                    exchange: &mut exchange,
                     socket,
                     limits: &mut self.limits,
                     notes,
@@ -258,89 +255,71 @@ impl<S: Stream> Hub<S> {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
                 _ => {
-                    exchange.rest = Some(now.instant + REST);
+                    open.rest = Some(now.instant + REST);
                     notes.failed(socket, &error, REST, now.instant);
                 }
             },
         }
-        socket.exchange = Some(exchange);
         !headers.is_empty()
     }
 
     /// Goes on with what was held, where there is room in the record again.
     pub(super) fn turn_datagrams(&mut self, now: Now) {
         for (_, socket) in &mut self.sockets {
-            let Some(mut exchange) = socket.exchange.take_if(|exchange| exchange.called) else {
+            let Some(open) = socket.open.as_mut().filter(|open| open.called) else {
                 continue;
             };
-            exchange.called = false;
+            open.called = false;
             let mut judge = Judge {
-                exchange: &mut exchange,
                 socket,
                 limits: &mut self.limits,
                 notes: &mut self.datagrams.notes,
                 now,
             };
-            while let Some(datagram) = judge.exchange.next_held(judge.limits) {
+            while let Some(datagram) = judge.socket.pending.next_held(judge.limits) {
                 if !judge.take(&datagram.from, &datagram.bytes, datagram.truncated) {
-                    judge.exchange.put_back(datagram, judge.limits);
+                    judge.socket.pending.put_back(datagram, judge.limits);
                     break;
                 }
             }
-            socket.exchange = Some(exchange);
         }
     }
 
     /// Tries again what receivers had no room for.
     pub(super) fn expire_datagrams(&mut self, now: Now) {
         for (_, socket) in &mut self.sockets {
-            let Some(mut exchange) = socket.exchange.take() else {
+            let Some(open) = &mut socket.open else {
                 continue;
             };
-            exchange.rest = exchange.rest.filter(|&until| until > now.instant);
-            let notes = &mut self.datagrams.notes;
-            exchange.replies.retry(
-                &mut *exchange.datagram_socket,
+            open.rest = open.rest.filter(|&until| until > now.instant);
+            let lost = socket.pending.replies.retry(
+                &mut *open.datagrams,
                 socket.rules.slow_timeout,
                 &mut self.limits,
                 now.instant,
-                |lost| notes.lost(socket, &lost, now.instant),
             );
-            socket.exchange = Some(exchange);
+            for lost in lost {
+                self.datagrams.notes.lost(socket, &lost, now.instant);
+            }
         }
     }
 
     /// Begins the stop: nothing more is received.
     pub(super) fn stop_datagrams(&mut self) {
         for (_, socket) in &mut self.sockets {
-            if let Some(exchange) = &mut socket.exchange {
-                exchange.ending = true;
-                socket.counters.unread += exchange.datagram_socket.hang_up() as u64;
-            }
-            socket.give_up_parked();
+            socket.end_datagrams(&mut self.limits);
         }
     }
 
     /// Gives up what waits at all sockets for which `is_meant` holds.
     pub(super) fn abandon_datagrams(&mut self, is_meant: impl Fn(&Socket) -> bool) {
-        let meant = self
-            .sockets
-            .iter_mut()
-            .filter(|(_, socket)| is_meant(socket));
-        for (_, socket) in meant {
-            socket.abandon_datagrams(&mut self.limits);
+        for (_, socket) in &mut self.sockets {
+            if is_meant(socket) {
+                socket.give_up_unserved(&mut self.limits);
+                socket.give_up_pending(&mut self.limits);
+            }
         }
     }
-}
-
-/// Gives up what is held; returns how many datagrams.
-fn discard_held(exchange: &mut Exchange, limits: &mut Limits) -> u64 {
-    let mut datagrams = 0;
-    while exchange.next_held(limits).is_some() {
-        datagrams += 1;
-    }
-    exchange.called = false;
-    datagrams
 }
 
 /// Bytes of the buffer that one datagram may fill.
@@ -366,7 +345,6 @@ fn takes_own(socket: &Socket) -> bool {
 
 /// One datagram socket at work.
 struct Judge<'a> {
-    exchange: &'a mut Exchange,
     socket: &'a mut Socket,
     limits: &'a mut Limits,
     notes: &'a mut Notes,
@@ -407,7 +385,7 @@ impl Judge<'_> {
             }
             bytes = &bytes[..most];
         }
-        let (from, is_new) = self.exchange.sender(header, || {
+        let (from, is_new) = socket.pending.sender(header, || {
             *ids += 1;
             *ids
         });
@@ -415,13 +393,13 @@ impl Judge<'_> {
         if is_new && matches!(socket.service, Service::Echo) && !self.notes.proves(socket, &from) {
             self.notes.unproven(socket, &from, now);
         }
-        if self.exchange.held() > 0 || !self.take(&from, bytes, truncated) {
+        if self.socket.pending.held() > 0 || !self.take(&from, bytes, truncated) {
             let datagram = HeldDatagram {
                 from,
                 bytes: bytes.into(),
                 truncated,
             };
-            self.exchange.hold(datagram, self.limits);
+            self.socket.pending.hold(datagram, self.limits);
         }
     }
 
@@ -454,11 +432,6 @@ impl Judge<'_> {
 
     fn reply(&mut self, to: &Sender, bytes: &[u8]) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
-        let Exchange {
-            replies,
-            datagram_socket,
-            ..
-        } = &mut *self.exchange;
         let lost = |why| Lost {
             to: *to,
             replies: 1,
@@ -468,8 +441,11 @@ impl Judge<'_> {
             socket.counters.unproven += 1;
             return;
         }
-        match replies.send(
-            &mut **datagram_socket,
+        let Some(open) = &mut socket.open else {
+            return;
+        };
+        match socket.pending.replies.send(
+            &mut *open.datagrams,
             (to, bytes),
             socket.rules.queue_size,
             self.limits,

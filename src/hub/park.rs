@@ -9,6 +9,7 @@ use crate::{
     config::{self, Address, ServiceKind},
     connection::{Awaits, Connection, Full, Stream, Watch},
     counters::UNCOUNTABLE,
+    datagram::Pending,
     error::Close,
     limits::Limits,
     service::Standing,
@@ -124,7 +125,7 @@ impl<S: Stream> Hub<S> {
                 continue;
             };
             if !socket.is_draining() {
-                socket.parked = Some(parked.datagrams);
+                socket.pending = Pending::resume(parked.datagrams, &mut hub.limits, now.instant);
             }
             hub.call(number, now);
         }
@@ -247,7 +248,7 @@ impl Socket {
             counters: self.counters,
             stamped,
             enough,
-            datagrams: self.park_datagrams(now.instant),
+            datagrams: mem::take(&mut self.pending).park(now.instant),
             packets: (self.rules.packet > 0)
                 .then_some((self.rules.input.message_size, self.rules.longest)),
             record: self.record.as_ref().map(|record| state::Record {

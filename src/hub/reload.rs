@@ -129,7 +129,7 @@ impl<S: Stream> Hub<S> {
             Some(key) => self.succeed(key, socket, now),
         };
         if let Some(datagram_socket) = datagram_socket {
-            self.open(key, datagram_socket, now.instant);
+            self.open(key, datagram_socket);
         }
         key
     }
@@ -139,7 +139,7 @@ impl<S: Stream> Hub<S> {
     fn stays(&self, key: usize, new: &Socket, is_opened: bool) -> bool {
         let old = &self.sockets[key];
         match old.nature.change(&new.nature) {
-            _ if is_opened && old.exchange.is_some() => false,
+            _ if is_opened && old.open.is_some() => false,
             None => true,
             Some(Changed::Service | Changed::Framing) => {
                 // Its senders are not connected, and what they are owed waits by their addresses.
@@ -160,12 +160,8 @@ impl<S: Stream> Hub<S> {
         }
         new.counters = std::mem::take(&mut before.counters);
         new.lines = std::mem::take(&mut before.lines);
-        let goes_on = why != Some(Changed::Type);
-        if goes_on {
-            new.parked = before.parked.take();
-        }
         let new = self.sockets.insert(new);
-        if goes_on {
+        if why != Some(Changed::Type) {
             self.move_datagrams(old, new, now);
         }
         self.end_socket(old, Some(new), why.unwrap_or(Changed::Gone));
@@ -181,7 +177,7 @@ impl<S: Stream> Hub<S> {
         // In the order of their turns they waited for what no longer comes.
         socket.wait_queue.clear();
         socket.end_datagrams(&mut self.limits);
-        socket.give_up_parked();
+        socket.give_up_held(&mut self.limits);
         let clients = &self.clients;
         let of_socket = |client: usize| clients[client].socket as usize == key;
         self.quota_queue.retain(|&client| !of_socket(client));
@@ -274,9 +270,9 @@ impl<S: Stream> Hub<S> {
             let gives = |of: &Socket| of.draining.is_some_and(|of| of.heir == Some(key));
             let is_heir = self.sockets.iter().any(|(_, of)| gives(of));
             let socket = &mut self.sockets[key];
-            let is_owed = socket.undelivered() > 0;
+            let is_owed = socket.pending.waiting() > 0;
             if !is_owed {
-                socket.exchange = None;
+                socket.open = None;
             }
             let is_left = is_owed || socket.present > 0 || is_heir;
             self.draining |= is_left;

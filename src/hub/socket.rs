@@ -11,7 +11,7 @@ use crate::{
     config::{self, ServiceKind, SlowClient, SocketType},
     connection::{Connection, Stream},
     counters::Counters,
-    datagram::{DatagramState, Exchange},
+    datagram::{OpenSocket, Pending},
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
@@ -178,10 +178,10 @@ pub struct Socket {
     /// Senders that wait for room in the record or with receivers.
     pub(super) wait_queue: WaitQueue,
     pub(super) counters: Counters,
-    /// Its datagram socket, and what waits there.
-    pub(super) exchange: Option<Box<Exchange>>,
-    /// What waits until its datagram socket is open: it came to one before, of this process or an earlier one.
-    pub(super) parked: Option<DatagramState>,
+    /// Its datagram socket, once that is open.
+    pub(super) open: Option<OpenSocket>,
+    /// What waits there, or until then: it came to one before, of this process or an earlier one.
+    pub(super) pending: Pending,
     /// How often the log may speak of it: what happens on one socket hides nothing of another.
     pub(super) lines: Lines,
     /// The number of the last message, as it stood at the last reload: numbers go on from there where
@@ -260,8 +260,8 @@ impl Socket {
             record,
             wait_queue: WaitQueue::default(),
             counters: Counters::default(),
-            exchange: None,
-            parked: None,
+            open: None,
+            pending: Pending::default(),
             lines: Lines::default(),
             numbered: 0,
         }

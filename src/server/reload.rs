@@ -249,7 +249,7 @@ impl Server {
             register(&endpoint, registry).map_err(setting_up)?;
             self.sockets.put(key, endpoint, registry);
             if let Some(of) = datagram_socket {
-                self.hub.open(key, Box::new(of), Instant::now());
+                self.hub.open(key, Box::new(of));
             }
         }
         if let Some(output) = output {

@@ -119,7 +119,7 @@ impl Datagram {
         let config = format!("[socket.s]\npath = \"/run/s\"\ntype = \"datagram\"\n{keys}\n");
         let mut world = World::with_limits(&config, limits);
         let (post, datagram_socket) = datagram_socket();
-        world.hub.open(0, datagram_socket, world.start);
+        world.hub.open(0, datagram_socket);
         Datagram { world, post }
     }
 

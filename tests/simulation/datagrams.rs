@@ -69,8 +69,7 @@ impl Schedule {
         for (place, socket) in sockets.into_iter().enumerate() {
             let queue = schedule.queue();
             let datagram_socket = schedule.datagram_socket(&queue);
-            let now = schedule.world.start;
-            schedule.world.hub.open(place, datagram_socket, now);
+            schedule.world.hub.open(place, datagram_socket);
             schedule.add(socket, place, queue);
         }
         schedule
@@ -246,9 +245,8 @@ impl Schedule {
         for n in 0..self.rooms.len() {
             let place = self.world.hub.key(&self.rooms[n].socket.name).unwrap();
             let datagram_socket = self.datagram_socket(&self.rooms[n].queue);
-            let now = self.world.now().instant;
             self.rooms[n].place = place;
-            self.world.hub.open(place, datagram_socket, now);
+            self.world.hub.open(place, datagram_socket);
         }
     }
 
