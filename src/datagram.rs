@@ -79,7 +79,7 @@ pub trait Datagrams: fmt::Debug {
 
 /// Who sent a datagram.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Sender {
+pub struct DatagramSender {
     /// Its number; 0 where it has no address, for then nothing tells it from others.
     pub id: ClientId,
     /// Its credentials.
@@ -92,7 +92,7 @@ pub struct Sender {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HeldDatagram {
     /// Who sent it.
-    pub from: Sender,
+    pub from: DatagramSender,
     /// What was kept of it.
     #[serde(with = "serde_base64")]
     pub bytes: Box<[u8]>,
@@ -222,13 +222,13 @@ impl Pending {
 
     /// The sender of a datagram; `next` gives a number to one that is not known. The flag says that
     /// this one got it.
-    pub fn sender(&mut self, of: &Header, next: impl FnOnce() -> u64) -> (Sender, bool) {
+    pub fn sender(&mut self, of: &Header, next: impl FnOnce() -> u64) -> (DatagramSender, bool) {
         let Header { from, peer, .. } = *of;
         let (id, is_new) = match from.kind() {
             None => (0, false),
             Some(_) => self.numbers.of((from, peer.uid), next),
         };
-        let sender = Sender {
+        let sender = DatagramSender {
             id: ClientId(id),
             peer,
             address: from,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use super::{
-    Datagrams, RECEIVERS, Sender, cost,
+    DatagramSender, Datagrams, RECEIVERS, cost,
     numbers::Key,
     shares::{Refusal, Shares},
 };
@@ -87,7 +87,7 @@ impl From<&Refusal> for Blame {
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
     /// Who was owed them: the first who sent.
-    pub to: Sender,
+    pub to: DatagramSender,
     /// How many.
     pub replies: u64,
     /// `None`: the receiver can no longer be reached.
@@ -97,7 +97,7 @@ pub struct Lost {
 /// What one receiver is owed.
 #[derive(Debug)]
 struct Owed {
-    to: Sender,
+    to: DatagramSender,
     replies: VecDeque<Box<[u8]>>,
     /// What `replies` cost.
     charge: Charge,
@@ -121,7 +121,7 @@ impl Owed {
 /// What one receiver is owed, as one process hands it to the next.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct UnsentReplies {
-    to: Sender,
+    to: DatagramSender,
     pub(super) replies: Vec<Datagram>,
     /// Since it last took something, or began to owe.
     since: Duration,
@@ -183,7 +183,7 @@ impl Replies {
     pub fn send(
         &mut self,
         datagram_socket: &mut dyn Datagrams,
-        (to, bytes): (&Sender, &[u8]),
+        (to, bytes): (&DatagramSender, &[u8]),
         queue_size: usize,
         limits: &mut Limits,
         now: Instant,
@@ -223,7 +223,7 @@ impl Replies {
     }
 
     /// A place for what a receiver is owed from now on.
-    fn owe(&mut self, to: &Sender, blame: Blame, now: Instant) -> usize {
+    fn owe(&mut self, to: &DatagramSender, blame: Blame, now: Instant) -> usize {
         let due = now + FIRST_WAIT;
         let place = self.owed.insert(Owed {
             to: *to,

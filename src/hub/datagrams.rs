@@ -17,7 +17,7 @@ use log::warn;
 use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
-    datagram::{Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sender},
+    datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply},
     frame::Framing,
     header::{BATCH, Header},
     input::TooLong,
@@ -404,7 +404,7 @@ impl Judge<'_> {
     }
 
     /// Takes one datagram; false where the record has no room for it, and nothing has happened.
-    fn take(&mut self, from: &Sender, bytes: &[u8], truncated: bool) -> bool {
+    fn take(&mut self, from: &DatagramSender, bytes: &[u8], truncated: bool) -> bool {
         let Judge { socket, now, .. } = self;
         if let Some(record) = &mut socket.record {
             let text = match truncated {
@@ -430,7 +430,7 @@ impl Judge<'_> {
         true
     }
 
-    fn reply(&mut self, to: &Sender, bytes: &[u8]) {
+    fn reply(&mut self, to: &DatagramSender, bytes: &[u8]) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
         let lost = |why| Lost {
             to: *to,

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::geteuid;
 
 use crate::{
-    datagram::{Blame, Lost, Sender, Why},
+    datagram::{Blame, DatagramSender, Lost, Why},
     header::{AddressKind, Header},
     hub::{
         Socket,
@@ -49,7 +49,7 @@ impl Notes {
     /// Whether an answer to this sender's address goes to nobody else. A path is looked at when it is
     /// written to. An abstract name is free in a network namespace that the sender made for itself,
     /// whoever has it in udsd's. Root and udsd's own user need nobody to speak for them.
-    pub(super) fn proves(&self, socket: &Socket, sender: &Sender) -> bool {
+    pub(super) fn proves(&self, socket: &Socket, sender: &DatagramSender) -> bool {
         let Some(AddressKind::Abstract(_)) = sender.address.kind() else {
             return true;
         };
@@ -58,9 +58,9 @@ impl Notes {
             || [0, self.own_uid].contains(&sender.peer.uid)
     }
 
-    pub(super) fn unproven(&mut self, socket: &Socket, sender: &Sender, now: Instant) {
+    pub(super) fn unproven(&mut self, socket: &Socket, sender: &DatagramSender, now: Instant) {
         let name = &socket.name;
-        let Sender { id, peer, address } = sender;
+        let DatagramSender { id, peer, address } = sender;
         self.lines.write(Kind::Unproven, 1, now, || {
             format!(
                 "{name}: does not answer client {id} at {address} ({peer}): the abstract name may be somebody else's; have it bind a path, or autobind, or write socket.{name}.answer-abstract = true"
@@ -139,7 +139,7 @@ impl Notes {
                     format!("{cause}, for socket.{name}.slow-timeout = {slow_timeout:?}")
                 }
             };
-            let Sender { id, peer, address } = to;
+            let DatagramSender { id, peer, address } = to;
             format!(
                 "{name}: dropped {replies} messages for client {id} at {address} ({peer}): {why}"
             )
