@@ -45,7 +45,7 @@ use crate::{
 pub const DEFAULT: &str = include_str!("../config/udsd.toml");
 
 /// Everything that the file says, checked, with defaults filled in and paths expanded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// What holds for the process.
     pub daemon: Daemon,
@@ -248,16 +248,17 @@ pub struct Record {
     pub keep: u32,
 }
 
-/// `--socket PATH [--type T] [--service S] [--framing F]`: one socket in place of the file's.
-#[derive(Clone, Debug, Default)]
-pub struct AdHoc {
-    /// The address, as it was given.
-    pub path: String,
-    /// The word for the type, where there is one.
+/// What the command line says of its one socket, beside the path.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct SocketOptions {
+    /// Type of the one socket: stream, seqpacket, datagram
+    #[arg(long = "type", value_name = "T", requires = "socket")]
     pub kind: Option<String>,
-    /// The word for the service, where there is one.
+    /// Service of the one socket: echo, relay, collect
+    #[arg(long, value_name = "S", requires = "socket")]
     pub service: Option<String>,
-    /// The word for the framing, where there is one.
+    /// Framing of the one socket: none, lines, nul, length-prefixed, fixed:N, cstring:N, syslog
+    #[arg(long, value_name = "F", requires = "socket")]
     pub framing: Option<String>,
 }
 
@@ -274,60 +275,21 @@ impl Socket {
 }
 
 impl Config {
-    /// No sockets, and the defaults.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self::of(Vec::new())
-    }
-
-    /// These sockets, and the defaults.
-    fn of(sockets: Vec<Socket>) -> Self {
-        Self {
-            daemon: Daemon::default(),
-            limits: Limits::default(),
-            sockets,
-            file: None,
-            lines: BTreeMap::new(),
-        }
-    }
-
     /// Reads `file`, or where that is `None` the first of `dirs.config_files` that exists, or else the
     /// embedded file.
     ///
     /// # Errors
     /// `Faults::Config` with all faults found.
     pub fn load(file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Faults> {
-        let parsed = Parsed::load(file, dirs)?;
-        parsed.verdict().map_err(Faults::Config)
+        Parsed::load(file, dirs)?.verdict()
     }
 
     /// Checks `text` as if it stood in `file`.
     ///
     /// # Errors
-    /// All faults found.
-    pub fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Vec<Fault>> {
-        let parsed = Parsed::new(text.as_bytes(), file, dirs).map_err(|fault| vec![fault])?;
-        parsed.verdict()
-    }
-
-    /// The configuration of `--socket`.
-    ///
-    /// # Errors
-    /// `Faults::Config`, its keys named as the options are.
-    pub fn ad_hoc(options: &AdHoc, dirs: &BaseDirs) -> Result<Self, Faults> {
-        options::parse(options, dirs).map_err(Faults::Config)
-    }
-
-    /// The effective configuration as TOML that loads again to the same.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        write::plain(self)
-    }
-
-    /// The same for people, with what each key means behind it.
-    #[must_use]
-    pub fn to_commented_toml(&self) -> String {
-        write::commented(self)
+    /// `Faults::Config` with all faults found.
+    pub fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Faults> {
+        Parsed::new(text.as_bytes(), file, dirs)?.verdict()
     }
 
     /// A fault of `key` that only the running system can tell, as a user that does not exist; with file and

@@ -21,7 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     accepted::Accepted,
-    config::{AdHoc, BaseDirs, Config},
+    config::{BaseDirs, Config, SocketOptions},
     error::{Fatal, Faults},
     generator,
     handover::Handover,
@@ -58,15 +58,8 @@ struct Arguments {
     /// Serve one socket at PATH in place of the config file's ("@name": abstract)
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Type of the one socket: stream, seqpacket, datagram
-    #[arg(long = "type", value_name = "T", requires = "socket")]
-    kind: Option<String>,
-    /// Service of the one socket: echo, relay, collect
-    #[arg(long, value_name = "S", requires = "socket")]
-    service: Option<String>,
-    /// Framing of the one socket: none, lines, nul, length-prefixed, fixed:N, cstring:N, syslog
-    #[arg(long, value_name = "F", requires = "socket")]
-    framing: Option<String>,
+    #[command(flatten)]
+    of_socket: SocketOptions,
 }
 
 /// Runs the daemon.
@@ -154,30 +147,16 @@ fn start(
 fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Faults> {
     let dirs = BaseDirs::current();
     let config = read(arguments, &dirs)?;
-    match is_managed.then(|| generator::faults(&config, &dirs)) {
-        Some(faults) if !faults.is_empty() => Err(Faults::Config(faults)),
-        _ => Ok(config),
+    if is_managed {
+        Faults::of_config(generator::faults(&config, &dirs))?;
     }
+    Ok(config)
 }
 
 fn read(arguments: &Arguments, dirs: &BaseDirs) -> Result<Config, Faults> {
     match &arguments.socket {
         None => Config::load(arguments.config.as_deref(), dirs),
-        Some(path) => {
-            let Arguments {
-                kind,
-                service,
-                framing,
-                ..
-            } = arguments;
-            let options = AdHoc {
-                path: path.clone(),
-                kind: kind.clone(),
-                service: service.clone(),
-                framing: framing.clone(),
-            };
-            Config::ad_hoc(&options, dirs)
-        }
+        Some(path) => Config::ad_hoc(path, &arguments.of_socket, dirs),
     }
 }
 

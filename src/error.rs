@@ -86,6 +86,17 @@ impl fmt::Display for Fault {
 pub struct Fatal(pub Faults);
 
 impl Faults {
+    /// Those found in a config file, if any.
+    ///
+    /// # Errors
+    /// `Faults::Config`.
+    pub fn of_config(found: Vec<Fault>) -> Result<(), Self> {
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(Faults::Config(found)),
+        }
+    }
+
     /// A call failed while this was being done.
     pub fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Faults::System { doing, source }

@@ -30,11 +30,7 @@ pub fn check(config: &Config) -> Result<(), Faults> {
             }
         }
     }
-    if all.is_empty() {
-        Ok(())
-    } else {
-        Err(Faults::Config(all))
-    }
+    Faults::of_config(all)
 }
 
 /// The numbers of `user` and `group`, where the file names them.
@@ -100,11 +96,7 @@ pub fn access(socket: &Socket, config: &Config) -> Result<Access, Faults> {
             users.extend(members(socket, gid));
         }
     }
-    if faults.is_empty() {
-        Ok(Access::new(users, groups))
-    } else {
-        Err(Faults::Config(faults))
-    }
+    Faults::of_config(faults).map(|()| Access::new(users, groups))
 }
 
 /// `kind` is "user" or "group".

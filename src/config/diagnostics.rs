@@ -7,7 +7,7 @@ use std::{
 
 use toml::Value;
 
-use crate::error::Fault;
+use crate::error::{Fault, Faults};
 
 /// Collects every fault of one file, or of one command line.
 pub(super) struct Diagnostics {
@@ -110,9 +110,8 @@ impl Diagnostics {
     }
 
     /// Fails with all faults where there is one.
-    pub(super) fn verdict(self) -> Result<(), Vec<Fault>> {
-        let found = self.found();
-        if found.is_empty() { Ok(()) } else { Err(found) }
+    pub(super) fn verdict(self) -> Result<(), Faults> {
+        Faults::of_config(self.found())
     }
 }
 

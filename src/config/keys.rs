@@ -280,7 +280,10 @@ pub(super) fn tables(config: &Config) -> Vec<Table> {
 pub(super) fn defaults() -> Vec<Table> {
     let mut socket = Socket::new("NAME".into(), Address::Path("/".into()));
     socket.record = Some(Record::default());
-    tables(&Config::of(vec![socket]))
+    tables(&Config {
+        sockets: vec![socket],
+        ..Config::default()
+    })
 }
 
 /// The value of a key of `[socket.NAME]`; `None` where there is no such key.

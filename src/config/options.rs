@@ -3,46 +3,52 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
 
 use super::{
-    AdHoc, Address, BaseDirs, Config, Record, ServiceKind, Socket, check, diagnostics::Diagnostics,
-    parse::is_name, path,
+    Address, BaseDirs, Config, Record, ServiceKind, Socket, SocketOptions, check,
+    diagnostics::Diagnostics, parse::is_name, path,
 };
-use crate::error::Fault;
+use crate::error::Faults;
 
-/// Reads and checks the options.
-pub(super) fn parse(options: &AdHoc, dirs: &BaseDirs) -> Result<Config, Vec<Fault>> {
-    let address = path::ad_hoc_address(&options.path, dirs);
-    let name = address.as_ref().map_or_else(|_| "socket".into(), name);
-    let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
-    let AdHoc {
-        kind,
-        service,
-        framing,
-        ..
-    } = options;
-    let given = [
-        ("path", "--socket", true),
-        ("type", "--type", kind.is_some()),
-        ("service", "--service", service.is_some()),
-        ("framing", "--framing", framing.is_some()),
-    ];
-    let given = given.map(|(name, option, given)| (key(name), option, given));
-    let mut faults = Diagnostics::of_options(given.into_iter());
+impl Config {
+    /// The configuration of `--socket PATH` and its options.
+    ///
+    /// # Errors
+    /// `Faults::Config`, its keys named as the options are.
+    pub fn ad_hoc(path: &str, options: &SocketOptions, dirs: &BaseDirs) -> Result<Self, Faults> {
+        let address = path::ad_hoc_address(path, dirs);
+        let name = address.as_ref().map_or_else(|_| "socket".into(), name);
+        let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
+        let SocketOptions {
+            kind,
+            service,
+            framing,
+        } = options;
+        let given = [
+            ("path", "--socket", true),
+            ("type", "--type", kind.is_some()),
+            ("service", "--service", service.is_some()),
+            ("framing", "--framing", framing.is_some()),
+        ];
+        let given = given.map(|(name, option, given)| (key(name), option, given));
+        let mut faults = Diagnostics::of_options(given.into_iter());
 
-    let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
-    match address {
-        Ok(address) => socket.address = address,
-        Err(message) => faults.invalid(&key("path"), &message),
+        let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
+        match address {
+            Ok(address) => socket.address = address,
+            Err(message) => faults.invalid(&key("path"), &message),
+        }
+        let f = &mut faults;
+        set(&mut socket.kind, kind.as_deref(), &key("type"), f);
+        set(&mut socket.service, service.as_deref(), &key("service"), f);
+        set(&mut socket.framing, framing.as_deref(), &key("framing"), f);
+        socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
+
+        let config = Config {
+            sockets: vec![socket],
+            ..Config::default()
+        };
+        check::check(&config, &mut faults);
+        faults.verdict().map(|()| config)
     }
-    let f = &mut faults;
-    set(&mut socket.kind, kind.as_deref(), &key("type"), f);
-    set(&mut socket.service, service.as_deref(), &key("service"), f);
-    set(&mut socket.framing, framing.as_deref(), &key("framing"), f);
-    socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
-
-    let mut config = Config::of(vec![socket]);
-    config.daemon.control = None;
-    check::check(&config, &mut faults);
-    faults.verdict().map(|()| config)
 }
 
 fn set<T: FromStr<Err = String>>(
@@ -77,18 +83,20 @@ mod tests {
 
     use super::*;
 
-    fn options(path: &str, kind: &str, service: &str, framing: &str) -> AdHoc {
+    fn config(path: &str, kind: &str, service: &str, framing: &str) -> Result<Config, Faults> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        AdHoc {
-            path: path.into(),
+        let options = SocketOptions {
             kind: given(kind),
             service: given(service),
             framing: given(framing),
-        }
+        };
+        Config::ad_hoc(path, &options, &BaseDirs::system())
     }
 
-    fn faults(options: &AdHoc) -> Vec<String> {
-        let faults = parse(options, &BaseDirs::system()).unwrap_err();
+    fn faults(path: &str, kind: &str, service: &str, framing: &str) -> Vec<String> {
+        let Err(Faults::Config(faults)) = config(path, kind, service, framing) else {
+            panic!("{path} has no fault");
+        };
         assert!(faults.iter().all(|f| f.file.is_none() && f.line.is_none()));
         faults.iter().map(ToString::to_string).collect()
     }
@@ -103,7 +111,7 @@ mod tests {
             ("@echo", "echo"),
             ("/tmp/a b.sock", "socket"),
         ] {
-            let config = parse(&options(path, "", "", ""), &BaseDirs::system()).unwrap();
+            let config = config(path, "", "", "").unwrap();
             assert_eq!(config.sockets[0].name, name, "{path}");
             assert_eq!(config.daemon.control, None);
             assert_eq!(config.sockets[0].record, None);
@@ -119,7 +127,7 @@ mod tests {
             ("a/../b", "contains \"..\""),
             ("/tmp/../b", "contains \"..\""),
         ] {
-            let found = faults(&options(path, "", "", ""));
+            let found = faults(path, "", "", "");
             assert!(
                 found[0].starts_with("--socket: ") && found[0].contains(why),
                 "{found:?}"
@@ -129,10 +137,10 @@ mod tests {
 
     #[test]
     fn collect_needs_a_framing_and_gets_a_record() {
-        let config = parse(&options("c", "", "collect", "lines"), &BaseDirs::system()).unwrap();
+        let config = config("c", "", "collect", "lines").unwrap();
         assert_eq!(config.sockets[0].record, Some(Record::default()));
         assert_eq!(
-            faults(&options("c", "", "collect", "")),
+            faults("c", "", "collect", ""),
             [
                 "--service: --framing none contradicts --service collect: a record needs whole \
               messages; use another framing, as lines"
@@ -142,7 +150,7 @@ mod tests {
 
     #[test]
     fn faults_name_the_options() {
-        let found = faults(&options("", "packet", "proxy", "json"));
+        let found = faults("", "packet", "proxy", "json");
         for (fault, option) in found
             .iter()
             .zip(["--socket", "--type", "--service", "--framing"])
@@ -150,7 +158,7 @@ mod tests {
             assert!(fault.starts_with(&format!("{option}: ")), "{fault}");
         }
         assert_eq!(found.len(), 4);
-        let found = faults(&options("a", "datagram", "relay", ""));
+        let found = faults("a", "datagram", "relay", "");
         assert_eq!(
             found,
             [

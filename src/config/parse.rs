@@ -15,7 +15,7 @@ use super::{
     value,
     words::{either, nearest},
 };
-use crate::error::Fault;
+use crate::error::{Fault, Faults};
 
 /// Most repeated keys that are reported: to find where one was given first takes another reading of the file.
 const MOST_REPEATS: usize = 20;
@@ -72,13 +72,9 @@ impl Parsed {
     /// The whole file, if it has no fault.
     ///
     /// # Errors
-    /// All faults found.
-    pub fn verdict(self) -> Result<Config, Vec<Fault>> {
-        if self.faults.is_empty() {
-            Ok(self.config)
-        } else {
-            Err(self.faults)
-        }
+    /// `Faults::Config` with all faults found.
+    pub fn verdict(self) -> Result<Config, Faults> {
+        Faults::of_config(self.faults).map(|()| self.config)
     }
 }
 
@@ -152,7 +148,7 @@ fn config(
     lines: &BTreeMap<String, usize>,
     faults: &mut Diagnostics,
 ) -> Config {
-    let mut config = Config::empty();
+    let mut config = Config::default();
     let mut root = Section {
         name: String::new(),
         table: root,

@@ -10,39 +10,32 @@ use super::{
 /// Width of a setting, before its comment.
 const SETTING: usize = 35;
 
-/// The whole file, for programs.
-pub(super) fn plain(config: &Config) -> String {
-    write(config, |line, _| line)
-}
-
-/// The whole file, with what each key means behind it.
-pub(super) fn commented(config: &Config) -> String {
-    write(config, |line, meaning| match meaning {
-        "" => line,
-        _ => format!("{line:<SETTING$} # {}", meaning.replace('`', "")),
-    })
-}
-
-fn write(config: &Config, line: impl Fn(String, &str) -> String) -> String {
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    for table in keys::tables(config) {
-        let gap = if out.is_empty() { "" } else { "\n" };
-        let head = line(format!("[{}]", table.name), table.meaning);
-        let _ = writeln!(out, "{gap}{head}");
-        for Setting { key, value, .. } in table.settings {
-            if key.name == "path"
-                && value
-                    .as_str()
-                    .is_some_and(|path| !path.starts_with(['/', '@']))
-            {
-                out += "# No file can say this: the absolute path is not UTF-8, or longer than 107 bytes.\n";
+impl Config {
+    /// The effective configuration as TOML that loads again to the same, with what each key means behind it.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        for table in keys::tables(self) {
+            if !out.is_empty() {
+                out += "\n";
             }
-            let setting = line(format!("{} = {value}", key.name), key.meaning);
-            let _ = writeln!(out, "{setting}");
+            put(&mut out, &format!("[{}]", table.name), table.meaning);
+            for Setting { key, value, .. } in table.settings {
+                let path = value.as_str().filter(|_| key.name == "path");
+                if path.is_some_and(|path| !path.starts_with(['/', '@'])) {
+                    out += "# No file can say this: the absolute path is not UTF-8, or longer than 107 bytes.\n";
+                }
+                put(&mut out, &format!("{} = {value}", key.name), key.meaning);
+            }
         }
+        out
     }
-    out
+}
+
+fn put(out: &mut String, setting: &str, meaning: &str) {
+    let meaning = meaning.replace('`', "");
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{setting:<SETTING$} # {meaning}");
 }
 
 #[cfg(test)]
@@ -82,11 +75,10 @@ mod tests {
         for text in [DEFAULT, rich] {
             let dirs = BaseDirs::system();
             let first = Config::parse(text, None, &dirs).unwrap();
-            for text in [plain(&first), commented(&first)] {
-                let again = Config::parse(&text, None, &dirs).unwrap();
-                let lines = first.lines.clone();
-                assert_eq!(Config { lines, ..again }, first, "{text}");
-            }
+            let text = first.to_toml();
+            let again = Config::parse(&text, None, &dirs).unwrap();
+            let lines = first.lines.clone();
+            assert_eq!(Config { lines, ..again }, first, "{text}");
         }
     }
 
@@ -95,12 +87,15 @@ mod tests {
         let address = Address::Path("/run/udsd.sock".into());
         let mut socket = Socket::new("udsd".into(), address);
         socket.record = Some(Record::default());
-        Config::of(vec![socket])
+        Config {
+            sockets: vec![socket],
+            ..Config::default()
+        }
     }
 
     #[test]
     fn the_shipped_file_has_the_table_of_keys() {
-        let table = commented(&defaults());
+        let table = defaults().to_toml();
         let table = table.replace("\"/run/udsd.sock\"  ", "\"%t/udsd.sock\"    ");
         let (head, rest) = table.split_at(table.find("\n[socket.udsd.record]").unwrap() + 1);
         let record: String = rest.lines().map(|line| format!("#{line}\n")).collect();

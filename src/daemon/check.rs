@@ -8,6 +8,7 @@ use std::{
     env,
     fs::{self, File},
     io::{self, Write},
+    mem,
     os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -34,10 +35,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         if !arguments.text {
             check.examine(&config);
         }
-        match check.faults.is_empty() {
-            true => Ok(config),
-            false => Err(Faults::Config(check.faults.split_off(0))),
-        }
+        Faults::of_config(mem::take(&mut check.faults)).map(|()| config)
     });
     // Where standard error is closed, the exit code has to do.
     for note in &check.notes {
@@ -45,7 +43,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
     let (code, out) = match checked {
         Ok(_) if arguments.json => (0, "[]\n".into()),
-        Ok(config) => (0, config.to_commented_toml()),
+        Ok(config) => (0, config.to_toml()),
         Err(fault) if arguments.json => (fault.exit_code(), as_json(&fault)),
         Err(fault) => {
             for line in fault.to_string().lines() {

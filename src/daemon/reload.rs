@@ -112,8 +112,5 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
             _ => {}
         }
     }
-    if !faults.is_empty() {
-        return Err(Faults::Config(faults));
-    }
-    Ok(notes)
+    Faults::of_config(faults).map(|()| notes)
 }

@@ -80,7 +80,7 @@ fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
     let file = fault.file.clone();
     let mut faults = vec![fault];
     let last = last_good(file.as_deref(), maker, &mut faults);
-    let last = last.unwrap_or_else(Config::empty);
+    let last = last.unwrap_or_default();
     let sockets = last.sockets.iter().enumerate();
     let sockets = maker.in_order(sockets.map(|(i, socket)| maker.express(i, socket, &last).0));
     Followed {
