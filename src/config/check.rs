@@ -2,7 +2,7 @@
 //! not available yet. What is refused stays in the `Config` as it was given: an earlier version may have served
 //! by it.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType,
@@ -237,51 +237,52 @@ impl Socket {
 
 /// A file that two keys name would be written over, or keep a socket from being bound.
 fn shared_files(config: &Config, faults: &mut Diagnostics) {
-    let control = config.daemon.control.as_deref();
-    let control = control.map(|path| (Address::Path(path.into()), ("", "daemon.control".into())));
-    let mut seen: BTreeMap<Address, (&str, String)> = control.into_iter().collect();
-    for socket in &config.sockets {
-        let path = format!("socket.{}.path", socket.name);
-        let file = format!("socket.{}.record.file", socket.name);
-        let own = match &socket.address {
-            Address::Path(path) => Some(Address::Path(lock::of_socket(path))),
-            Address::Abstract(_) => None,
+    let mut seen: BTreeMap<Address, (bool, String)> = BTreeMap::new();
+    for (address, is_lock, key) in files(config) {
+        let Some((other_is_lock, other)) = seen.get(&address) else {
+            seen.insert(address, (is_lock, key));
+            continue;
         };
-        let record = socket
-            .record
-            .as_ref()
-            .and_then(|record| record.file.clone());
-        let records = record.as_deref().map(lock::of_record);
-        let uses = [
-            (Some(socket.address.clone()), "", path.clone()),
-            (own, "the lock file of ", path),
-            (record.map(Address::Path), "", file.clone()),
-            (records.map(Address::Path), "the lock file of ", file),
-        ];
-        for (address, what, key) in uses {
-            let Some(address) = address else { continue };
-            match seen.entry(address) {
-                Entry::Vacant(place) => {
-                    place.insert((what, key));
-                }
-                Entry::Occupied(other) => {
-                    let (other_what, other) = other.get();
-                    // Two locks are one where the paths are, which is a fault already.
-                    if !what.is_empty() && !other_what.is_empty() {
-                        continue;
-                    }
-                    let this = if what.is_empty() { "" } else { "lock file " };
-                    let remedy = if key.ends_with(".file") {
-                        "give each record its own file"
-                    } else {
-                        "give each socket its own path"
-                    };
-                    let message = format!("{this}is {other_what}{other} too: {remedy}");
-                    faults.clash(&[&key, other], &message);
-                }
-            }
+        // Two locks are one where the paths are, which is a fault already.
+        if is_lock && *other_is_lock {
+            continue;
+        }
+        let this = if is_lock { "lock file " } else { "" };
+        let that = if *other_is_lock {
+            "the lock file of "
+        } else {
+            ""
+        };
+        let own = match key.ends_with(".file") {
+            true => "give each record its own file",
+            false => "give each socket its own path",
+        };
+        faults.clash(
+            &[&key, other],
+            &format!("{this}is {that}{other} too: {own}"),
+        );
+    }
+}
+
+/// All files that udsd makes, whether they are lock files, and the keys that name them.
+fn files(config: &Config) -> Vec<(Address, bool, String)> {
+    let control = config.daemon.control.iter();
+    let control = control.map(|path| (Address::Path(path.clone()), false, "daemon.control".into()));
+    let mut files: Vec<_> = control.collect();
+    for socket in &config.sockets {
+        let key = whole(socket, "path");
+        files.push((socket.address.clone(), false, key.clone()));
+        if let Address::Path(path) = &socket.address {
+            files.push((Address::Path(lock::of_socket(path)), true, key));
+        }
+        let record = socket.record.as_ref();
+        if let Some(file) = record.and_then(|record| record.file.as_deref()) {
+            let key = whole(socket, "record.file");
+            files.push((Address::Path(file.into()), false, key.clone()));
+            files.push((Address::Path(lock::of_record(file)), true, key));
         }
     }
+    files
 }
 
 /// A limit below another one, or below what it would have to hold.

@@ -80,13 +80,7 @@ fn read_address(text: &str, dirs: &BaseDirs) -> Result<Address, String> {
 
 /// The control socket; `None` for "".
 pub(super) fn control(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<PathBuf>, String> {
-    let path = read_file(value, dirs, "%t/udsd/control.sock")?;
-    if let DeValue::String(text) = value
-        && path.is_some()
-    {
-        read_address(text, dirs)?;
-    }
-    Ok(path)
+    read_file(value, dirs, "%t/udsd/control.sock")
 }
 
 /// The file of a record; `None` for "".
@@ -140,36 +134,41 @@ fn expand(text: &str, dirs: &BaseDirs) -> Result<String, String> {
             quote(text)
         ));
     }
+    let state = "XDG_STATE_HOME, or HOME,";
     let mut out = String::new();
-    let mut parts = text.split('%');
-    out += parts.next().unwrap_or_default();
-    while let Some(part) = parts.next() {
-        let state = "XDG_STATE_HOME, or HOME,";
-        let (place, variable) = match part.chars().next() {
-            Some('t') => (dirs.runtime.as_ref(), "XDG_RUNTIME_DIR"),
-            Some('S') => (dirs.state.as_ref(), state),
-            Some('L') => (dirs.logs.as_ref(), state),
-            // An empty part before another one: the two % of "%%".
-            None => {
-                let rest = parts.next().ok_or_else(|| wrong_specifier(text, "%"))?;
-                out += "%";
-                out += rest;
+    let mut rest = text.chars();
+    while let Some(plain) = rest.next() {
+        if plain != '%' {
+            out.push(plain);
+            continue;
+        }
+        let (folder, variable) = match rest.next() {
+            Some('%') => {
+                out.push('%');
                 continue;
             }
-            Some(other) => return Err(wrong_specifier(text, &format!("%{other}"))),
+            Some('t') => (&dirs.runtime, "XDG_RUNTIME_DIR"),
+            Some('S') => (&dirs.state, state),
+            Some('L') => (&dirs.logs, state),
+            other => {
+                return Err(format!(
+                    "{} contains %{}: only %t, %S, %L have a meaning, and %% is a plain %",
+                    quote(text),
+                    other.map_or(String::new(), String::from)
+                ));
+            }
         };
-        let place = place.ok_or_else(|| unknown(text, variable))?;
-        let place = place
+        let folder = folder.as_ref().ok_or_else(|| unknown(text, variable))?;
+        let folder = folder
             .to_str()
-            .filter(|place| !place.contains(char::is_control));
-        out += place.ok_or_else(|| {
+            .filter(|text| !text.contains(char::is_control));
+        out += folder.ok_or_else(|| {
             format!(
                 "{} stands below {variable} which is not UTF-8, or has a control character: set it \
                  to a path that can be written in a file",
                 quote(text)
             )
         })?;
-        out += &part[1..];
     }
     Ok(out)
 }
@@ -186,13 +185,6 @@ fn unknown(text: &str, variable: &str) -> String {
         ),
         _ => format!("{text} needs {variable} which is not set: set it, or write a whole path"),
     }
-}
-
-fn wrong_specifier(text: &str, specifier: &str) -> String {
-    format!(
-        "{} contains {specifier}: only %t, %S, %L have a meaning, and %% is a plain %",
-        quote(text)
-    )
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use toml::de::{DeInteger, DeValue};
 use super::bounds;
 
 /// Units of sizes, the largest first.
-const SIZES: [(&str, u128); 4] = [
+const SIZES: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
@@ -17,7 +17,7 @@ const SIZES: [(&str, u128); 4] = [
 ];
 
 /// Units of spans of time in nanoseconds, the largest first.
-const SPANS: [(&str, u128); 6] = [
+const SPANS: [(&str, u64); 6] = [
     ("h", 3_600_000_000_000),
     ("min", 60_000_000_000),
     ("s", 1_000_000_000),
@@ -76,8 +76,14 @@ pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, String> {
     flag.ok_or_else(|| must_be(value, "true or false"))
 }
 
-fn integer(number: &DeInteger<'_>) -> Option<i128> {
-    i128::from_str_radix(number.as_str(), number.radix()).ok()
+fn integer(number: &DeInteger<'_>) -> Option<u64> {
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The number, where `range` and `T` hold it.
+fn within<T: TryFrom<u64>>(range: &RangeInclusive<u64>, number: Option<u64>) -> Option<T> {
+    let number = number.filter(|number| range.contains(number))?;
+    number.try_into().ok()
 }
 
 /// A whole number in `range`.
@@ -90,10 +96,7 @@ pub(super) fn count<T: TryFrom<u64>>(
         let what = format!("a whole number from {least} to {most}");
         return Err(must_be(value, &what));
     };
-    integer(number)
-        .and_then(|n| u64::try_from(n).ok())
-        .filter(|n| range.contains(n))
-        .and_then(|n| T::try_from(n).ok())
+    within(range, integer(number))
         .ok_or_else(|| format!("{number} is out of range: write a number from {least} to {most}"))
 }
 
@@ -102,22 +105,15 @@ pub(super) fn size<T: TryFrom<u64>>(
     value: &DeValue<'_>,
     range: &RangeInclusive<u64>,
 ) -> Result<T, String> {
-    let out_of_range = |given: &str| {
-        let (least, most) = (show_size(*range.start()), show_size(*range.end()));
-        format!("{given} is out of range: write a size from {least} to {most}")
-    };
     let (given, bytes) = match value {
-        DeValue::Integer(number) => {
-            let bytes = integer(number).and_then(|n| u64::try_from(n).ok());
-            (number.to_string(), bytes)
-        }
+        DeValue::Integer(number) => (number.to_string(), integer(number)),
         DeValue::String(text) => (quote(text), read_size(text)?),
         _ => return Err(must_be(value, "a size, as \"64KiB\"")),
     };
-    bytes
-        .filter(|bytes| range.contains(bytes))
-        .and_then(|bytes| T::try_from(bytes).ok())
-        .ok_or_else(|| out_of_range(&given))
+    within(range, bytes).ok_or_else(|| {
+        let (least, most) = (show_size(*range.start()), show_size(*range.end()));
+        format!("{given} is out of range: write a size from {least} to {most}")
+    })
 }
 
 /// `None` where it is more than can be counted.
@@ -130,11 +126,8 @@ fn read_size(text: &str) -> Result<Option<u64>, String> {
         .find(|(name, _)| *name == unit || unit.is_empty() && *name == "B");
     match unit {
         Some((_, bytes)) if digits > 0 => {
-            let bytes = number
-                .parse()
-                .ok()
-                .and_then(|n: u128| n.checked_mul(*bytes));
-            Ok(bytes.and_then(|bytes| u64::try_from(bytes).ok()))
+            let number: Option<u64> = number.parse().ok();
+            Ok(number.and_then(|number| number.checked_mul(*bytes)))
         }
         _ => Err(format!(
             "{} is no size: write a whole number and B, KiB, MiB or GiB, as \"64KiB\"",
@@ -144,16 +137,16 @@ fn read_size(text: &str) -> Result<Option<u64>, String> {
 }
 
 pub(super) fn show_size(bytes: u64) -> String {
-    show(bytes.into(), &SIZES, "B")
+    show(bytes, &SIZES, "B")
 }
 
 pub(super) fn show_span(span: Duration) -> String {
-    show(span.as_nanos(), &SPANS, "s")
+    show(span.as_nanos() as u64, &SPANS, "s")
 }
 
 /// `number` in the largest unit that is exact; zero in the unit `of_zero`.
-fn show(number: u128, units: &[(&str, u128)], of_zero: &str) -> String {
-    let exact = |(_, unit): &(&str, u128)| number > 0 && number.is_multiple_of(*unit);
+fn show(number: u64, units: &[(&str, u64)], of_zero: &str) -> String {
+    let exact = |(_, unit): &(&str, u64)| number > 0 && number.is_multiple_of(*unit);
     let (name, unit) = units.iter().copied().find(exact).unwrap_or((of_zero, 1));
     format!("{}{name}", number / unit)
 }

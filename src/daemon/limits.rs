@@ -99,17 +99,12 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
         0 => clients.div_ceil(2),
         per_user => per_user,
     };
-    let config::Limits {
-        queue_per_user,
-        queue_total,
-        ..
-    } = config.limits;
-    let mut queues = (queue_per_user, queue_total);
+    let mut queues = (config.limits.queue_per_user, config.limits.queue_total);
     if let Some(scaled) = scale(config, memory) {
         queues = scaled;
         reasons.push(format!(
-            "limits.queue-total = {queue_total} bytes and the records' queue-size together are more than the memory, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give the service more",
-            memory.bytes, memory.source, queues.1, queues.0
+            "limits.queue-total = {} bytes and the records' queue-size together are more than the memory, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give the service more",
+            config.limits.queue_total, memory.bytes, memory.source, queues.1, queues.0
         ));
     }
     reasons.extend(sysctl::warnings(config.sockets.iter()));
@@ -127,9 +122,8 @@ fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
         ..
     } = config.limits;
     let records = config.sockets.iter().filter_map(|of| of.record.as_ref());
-    let all = records.fold(queue_total, |sum, record| {
-        sum.saturating_add(record.queue_size)
-    });
+    let queues = records.map(|record| record.queue_size);
+    let all = queues.fold(queue_total, usize::saturating_add);
     if all as u64 <= memory.bytes {
         return None;
     }
