@@ -25,16 +25,9 @@ pub enum Faults {
     },
     /// A call to the operating system failed that the daemon cannot do without.
     System {
-        /// What was being done.
-        doing: &'static str,
+        /// What was being done, or the record that can no longer be written.
+        doing: String,
         /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A record can no longer be written.
-    Record {
-        /// The file, or "standard output".
-        record: String,
-        /// Why.
         source: io::Error,
     },
 }
@@ -98,8 +91,11 @@ impl Faults {
     }
 
     /// A call failed while this was being done.
-    pub fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Faults::System { doing, source }
+    pub fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        |source| Faults::System {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// The exit code of what ends by it: 78 (EX_CONFIG) for the config file, else 1.
@@ -138,7 +134,6 @@ impl fmt::Display for Faults {
             }
             Faults::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
             Faults::System { doing, source } => write!(f, "{doing}: {source}"),
-            Faults::Record { record, source } => write!(f, "record {record}: {source}"),
         }
     }
 }

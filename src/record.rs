@@ -34,10 +34,10 @@ use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
 pub use line::{Encoder, Format, Line};
-pub use output::{FileId, Output};
+pub use output::{Output, OutputConfig};
 pub use queue::{Mark, Record};
-pub use retry::{NotOpen, OutputConfig};
 
+use output::FileId;
 use thread::Thread;
 
 use crate::{
@@ -76,8 +76,8 @@ struct Inbox {
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
-    /// Why there is no output so far.
-    not_open: Option<NotOpen>,
+    /// What is to be opened, where there is no output so far.
+    not_open: Option<OutputConfig>,
     /// The number of the last line in the output, where there was none at first and now there is.
     opened: Option<u64>,
     /// The thread is to check whether its file is still at its path, or to try to open it.
@@ -163,22 +163,22 @@ impl Writer {
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
-        output: Result<Output, NotOpen>,
+        output: Result<Output, OutputConfig>,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let mut inbox = Inbox::default();
-        let is_open = output.is_ok();
         let (name, output) = match output {
             Ok(output) => {
                 inbox.set_output(&output);
-                (output.name.clone(), Some(output))
+                (output.config.name(), Some(output))
             }
-            Err(not_open) => {
-                let name = not_open.config.name();
-                inbox.not_open = Some(not_open);
+            Err(config) => {
+                let name = config.name();
+                inbox.not_open = Some(config);
                 (name, None)
             }
         };
+        let is_open = output.is_some();
         let inbox = Mutex::new(inbox);
         let shared = Arc::new(Shared {
             inbox,
@@ -218,7 +218,7 @@ impl Writer {
     /// Lines that are handed over from now on go to `output`, once those before have gone where they were
     /// to go. Not to be called where it `has_too_many_moves`.
     pub fn move_to(&mut self, output: Output) {
-        self.name.clone_from(&output.name);
+        self.name = output.config.name();
         self.shared.tell(|inbox| {
             inbox.set_output(&output);
             inbox.not_open = None;
@@ -227,10 +227,10 @@ impl Writer {
     }
 
     /// Where there is no output so far, the thread tries to open this one from now on, and at once.
-    pub fn retry(&self, not_open: NotOpen) {
+    pub fn retry(&self, config: OutputConfig) {
         self.shared.tell(|inbox| {
             if inbox.not_open.is_some() {
-                (inbox.not_open, inbox.check_requested) = (Some(not_open), true);
+                (inbox.not_open, inbox.check_requested) = (Some(config), true);
             }
         });
     }
@@ -251,31 +251,19 @@ impl Writer {
         opened
     }
 
-    /// Whether it has not been able to open this file, or standard output, so far.
+    /// Whether lines that are handed over now go to this file, as it is at its path, or to standard output
+    /// (`None`); or will once that can be opened.
     #[must_use]
-    pub fn waits_for(&self, file: Option<&Path>) -> bool {
-        let inbox = self.shared.inbox();
-        let not_open = inbox.not_open.as_ref();
-        not_open.is_some_and(|not_open| not_open.config.file.as_deref() == file)
-    }
-
-    /// Whether lines that are handed over now go to standard output, be it open or not.
-    #[must_use]
-    pub fn is_standard_output(&self) -> bool {
+    pub fn writes_to(&self, file: Option<&Path>) -> bool {
+        let there = file.and_then(Output::at);
         let inbox = self.shared.inbox();
         match &inbox.not_open {
-            Some(not_open) => not_open.config.file.is_none(),
-            None => inbox.file.is_none(),
+            Some(config) => config.file.as_deref() == file,
+            None => inbox.file == there && there.is_some() == file.is_some(),
         }
     }
 
-    /// The file for which lines are handed over now; `None` for standard output.
-    #[must_use]
-    pub fn file(&self) -> Option<FileId> {
-        self.shared.inbox().file
-    }
-
-    /// The lock of that file, where it is a regular one.
+    /// The lock of the file for which lines are handed over now, where it is a regular one.
     #[must_use]
     pub fn lock(&self) -> Option<Arc<Lock>> {
         self.shared.inbox().lock.clone()
@@ -321,8 +309,8 @@ impl Writer {
     pub fn check(&self) -> Result<(), Fatal> {
         let failed = self.shared.failed.get();
         failed.map_or(Ok(()), |&errno| {
-            let (record, source) = (self.name.clone(), errno.into());
-            Err(Fatal(Faults::Record { record, source }))
+            let what = format!("record {}", self.name);
+            Err(Faults::system(what)(errno.into()).into())
         })
     }
 

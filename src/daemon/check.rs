@@ -180,7 +180,7 @@ impl<'a> Check<'a> {
             let looked =
                 record::check_path(file, other.is_none(), &|pid, lock| self.is_own(pid, lock));
             if let Err(why) = looked {
-                let fatal = unwritable(config, socket, file.display().to_string(), why);
+                let fatal = unwritable(config, socket, &file.display().to_string(), why);
                 self.take(Err(fatal), config, &key);
             } else if other.is_some() {
                 untried.push(file.display().to_string());

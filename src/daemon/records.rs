@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     error::Faults,
     lock::Lock,
-    record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
+    record::{Encoder, OpenError, Output, OutputConfig, Record, Writer},
     server::{PlannedWriter, Server},
     systemd,
 };
@@ -64,12 +64,7 @@ pub(super) fn plan(
             let (record, writer) = writers.open(config, socket, keys, tolerate)?;
             return Ok((Some(record), writer));
         };
-        let waits = writer.waits_for(keys.file.as_deref());
-        let not_open = || NotOpen {
-            config: output_config(socket, keys),
-            why: String::new(),
-        };
-        let output = waits.then(|| Err(not_open()));
+        let output = (!writer.is_open()).then(|| Err(output_config(socket, keys)));
         Ok((
             Some(new_record(socket, keys, 0)),
             PlannedWriter::Kept { of, output },
@@ -95,15 +90,10 @@ impl<'a> Writers<'a> {
 
     /// The writer whose output is already that of the record of `socket`, or that tries to open it.
     fn keep(&mut self, socket: &config::Socket) -> Option<(usize, &'a Writer)> {
-        let place = self.server.key(&socket.name);
-        let Some(path) = &socket.record.as_ref()?.file else {
-            return self.take(&|of, writer| Some(of) == place && writer.is_standard_output());
-        };
-        let waiting = self.take(&|_, writer| writer.waits_for(Some(path)));
-        waiting.or_else(|| {
-            let there = Output::at(path)?;
-            self.take(&|_, writer| writer.file() == Some(there))
-        })
+        let file = socket.record.as_ref()?.file.as_deref();
+        let own = self.server.key(&socket.name);
+        // Standard output may have several.
+        self.take(&|of, writer| writer.writes_to(file) && (file.is_some() || Some(of) == own))
     }
 
     /// Opens the output of a record that moves or is new.
@@ -121,12 +111,10 @@ impl<'a> Writers<'a> {
         let place = self.server.key(&socket.name);
         let writer = match self.take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.has_too_many_moves() => {
-                return Err(Faults::Record {
-                    record: writer.name.clone(),
-                    source: std::io::Error::other(
-                        "the lines of several reloads still wait to be written",
-                    ),
-                });
+                let record = format!("record {}", writer.name);
+                return Err(Faults::system(record)(std::io::Error::other(
+                    "the lines of several reloads still wait to be written",
+                )));
             }
             Some((of, _)) => PlannedWriter::Kept {
                 of,
@@ -151,17 +139,13 @@ pub(super) fn open(
     keys: &config::Record,
     held: &[Arc<Lock>],
     tolerate: Tolerate<'_>,
-) -> Result<Result<Output, NotOpen>, Faults> {
+) -> Result<Result<Output, OutputConfig>, Faults> {
     let output = output_config(socket, keys);
-    match output.open(held) {
+    match Output::open(&output, held) {
         Ok(output) => Ok(Ok(output)),
-        Err(failed) => {
-            let why = failed.to_string();
-            tolerate(unwritable(config, socket, output.name(), failed))?;
-            Ok(Err(NotOpen {
-                config: output,
-                why,
-            }))
+        Err(why) => {
+            tolerate(unwritable(config, socket, &output.name(), why))?;
+            Ok(Err(output))
         }
     }
 }
@@ -182,14 +166,14 @@ pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, seq: u6
 }
 
 /// The number of the last line there; 0 where that is not known.
-pub(super) fn last_seq(output: &Result<Output, NotOpen>) -> u64 {
+pub(super) fn last_seq(output: &Result<Output, OutputConfig>) -> u64 {
     output.as_ref().map_or(0, |output| output.last_seq)
 }
 
 pub(super) fn unwritable(
     config: &Config,
     socket: &config::Socket,
-    record: String,
+    record: &str,
     why: OpenError,
 ) -> Faults {
     match why {
@@ -198,6 +182,6 @@ pub(super) fn unwritable(
             let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
             fault.into()
         }
-        OpenError::Failed(source) => Faults::Record { record, source },
+        OpenError::Failed(source) => Faults::system(format!("record {record}"))(source),
     }
 }

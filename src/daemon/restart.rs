@@ -27,7 +27,7 @@ use crate::{
     error::{Fatal, Faults},
     handover::Handover,
     hub::{Hub, Now, Socket},
-    record::{NotOpen, Output},
+    record::{Output, OutputConfig},
     server::{REFUSED_AT_RESTART, Server},
     state::{self, State},
     systemd::Inherited,
@@ -111,8 +111,8 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     })
 }
 
-/// Where the record of a socket is written to, or why that could not be opened; `None` without a record.
-type Opened = Option<Result<Output, NotOpen>>;
+/// Where the record of a socket is written to, or what could not be opened; `None` without a record.
+type Opened = Option<Result<Output, OutputConfig>>;
 
 /// The sockets of the file as the hub has them, each with the output of its record. A socket whose access rules
 /// name an unknown user or group serves too, but lets no new client in.

@@ -21,20 +21,38 @@ use super::{
 use crate::lock::Lock;
 
 /// Device and inode of a file.
-pub type FileId = (u64, u64);
+pub(super) type FileId = (u64, u64);
+
+/// What the config says of an output.
+#[derive(Clone, Debug, Default)]
+pub struct OutputConfig {
+    /// `None`: standard output.
+    pub file: Option<PathBuf>,
+    /// The mode of a new file.
+    pub mode: u32,
+    /// The number of the last JSON record is looked for in so many bytes at the end of the file; in none where
+    /// this is `None`.
+    pub search: Option<u64>,
+}
+
+impl OutputConfig {
+    /// As the log names it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let file = self.file.as_ref();
+        file.map_or("standard output".into(), |file| file.display().to_string())
+    }
+}
 
 /// What a record is written to: a file, or standard output.
 #[derive(Debug)]
 pub struct Output {
     pub(super) file: File,
-    /// The path of that file, and the mode of a new one there; `None` for standard output.
-    path_and_mode: Option<(PathBuf, u32)>,
+    pub(super) config: OutputConfig,
     /// Which file that is; `None` for standard output.
     pub(super) id: Option<FileId>,
     /// What keeps other writers from it, where it is a regular file.
     pub(super) lock: Option<Arc<Lock>>,
-    /// As the log names it.
-    pub(super) name: String,
     /// The number of the last whole JSON record that is there; 0 where there is none.
     pub last_seq: u64,
     /// The last line is unfinished: a process ended in the middle of it.
@@ -57,14 +75,13 @@ pub(super) enum FileState {
 }
 
 impl Output {
-    /// One without a path, a lock and lines.
-    fn new(file: File, name: String) -> Self {
+    /// One without a lock and lines.
+    fn new(file: File, config: OutputConfig) -> Self {
         Output {
             file,
-            path_and_mode: None,
+            config,
             id: None,
             lock: None,
-            name,
             last_seq: 0,
             torn: false,
             begun: Vec::new(),
@@ -92,30 +109,18 @@ impl Output {
         Ok(first.len())
     }
 
-    /// The daemon's standard output.
+    /// Opens it. A file is created where it is not there, else kept as it is and appended to. `held`: the locks
+    /// that this process holds, among which its own may be.
     ///
     /// # Errors
-    /// Where no descriptor is left.
-    pub fn standard_output() -> Result<Self, OpenError> {
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Output::new(file, "standard output".into()))
-    }
-
-    /// A file, created with `mode` where it is not there, else kept as it is and appended to. The
-    /// number of its last JSON record is looked for in `search` bytes at its end; in none where that
-    /// is `None`. `held`: the locks that this process holds, among which its own may be.
-    ///
-    /// # Errors
-    /// `Refused` where it is neither a regular file nor a character device, or `path` cannot be
+    /// `Refused` where it is neither a regular file nor a character device, or its path cannot be
     /// opened as things stand; `Failed` where another process writes it, and with what the kernel
     /// refuses for the moment.
-    pub fn open(
-        path: &Path,
-        mode: u32,
-        search: Option<u64>,
-        held: &[Arc<Lock>],
-    ) -> Result<Self, OpenError> {
-        let name = path.display().to_string();
+    pub fn open(config: &OutputConfig, held: &[Arc<Lock>]) -> Result<Self, OpenError> {
+        let Some(path) = &config.file else {
+            let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            return Ok(Output::new(file, config.clone()));
+        };
         let there = fs::symlink_metadata(path);
         // Before a lock file is made for it, and before opening it, which the other end of a FIFO would
         // notice; and after: it may change.
@@ -124,7 +129,8 @@ impl Output {
             Ok(there) if there.file_type().is_char_device() => None,
             _ => Some(take_lock(path, held)?),
         };
-        let file = open_file(path, mode).map_err(|error| open_error(path, error, there.is_ok()))?;
+        let file =
+            open_file(path, config.mode).map_err(|error| open_error(path, error, there.is_ok()))?;
         let found = file.metadata()?;
         check_kind(found.file_type())?;
         check_owner(path, &found)?;
@@ -133,23 +139,23 @@ impl Output {
             // Only now: its last writer may have just ended.
             let size = file.metadata()?.len();
             torn = ends_torn(&file, size)?;
-            if let Some(search) = search {
+            if let Some(search) = config.search {
                 let found = last_number(&file, size, search)?;
                 last_seq = found.unwrap_or(0);
                 if found.is_none() && size > search {
                     warn!(
-                        "record {name}: no JSON record in its last {search} bytes, numbers start from 1"
+                        "record {}: no JSON record in its last {search} bytes, numbers start from 1",
+                        config.name()
                     );
                 }
             }
         }
         Ok(Output {
-            path_and_mode: Some((path.into(), mode)),
             id: Some((found.dev(), found.ino())),
             lock,
             last_seq,
             torn,
-            ..Output::new(file, name)
+            ..Output::new(file, config.clone())
         })
     }
 
@@ -158,16 +164,17 @@ impl Output {
     /// # Errors
     /// As `open`.
     pub(super) fn reopen(&self) -> Result<Self, OpenError> {
-        match &self.path_and_mode {
+        let config = OutputConfig {
             // Numbers go on.
-            Some((path, mode)) => Output::open(path, *mode, None, self.lock.as_slice()),
-            None => Output::standard_output(),
-        }
+            search: None,
+            ..self.config.clone()
+        };
+        Output::open(&config, self.lock.as_slice())
     }
 
     /// Where the file is.
     pub(super) fn file_state(&self) -> FileState {
-        let Some((path, _)) = &self.path_and_mode else {
+        let Some(path) = &self.config.file else {
             return FileState::Unknown;
         };
         let is_nameless = match self.file.metadata() {
@@ -184,8 +191,7 @@ impl Output {
     }
 
     /// Which file is at `path` now, if any.
-    #[must_use]
-    pub fn at(path: &Path) -> Option<FileId> {
+    pub(super) fn at(path: &Path) -> Option<FileId> {
         let there = fs::symlink_metadata(path).ok()?;
         Some((there.dev(), there.ino()))
     }
@@ -226,7 +232,12 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Output, OpenError> {
-        Output::open(path, 0o640, Some(4 << 20), &[])
+        let config = OutputConfig {
+            file: Some(path.into()),
+            mode: 0o640,
+            search: Some(4 << 20),
+        };
+        Output::open(&config, &[])
     }
 
     fn write(path: &Path, text: &str) -> u64 {
@@ -243,7 +254,7 @@ mod tests {
     }
 
     fn a_pipe(pipe: io::PipeWriter) -> Output {
-        Output::new(File::from(OwnedFd::from(pipe)), "a pipe".into())
+        Output::new(File::from(OwnedFd::from(pipe)), OutputConfig::default())
     }
 
     fn line(seq: u64, message: &str) -> String {

@@ -3,64 +3,23 @@
 
 use std::{
     mem,
-    path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use log::{error, info};
 
-use super::{End, OpenError, Output, Shared};
-use crate::lock::Lock;
+use super::{End, Output, Shared};
 
 /// How long until the next attempt: at first, and at most.
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
 
-/// What the config says of an output.
-#[derive(Clone, Debug)]
-pub struct OutputConfig {
-    /// `None`: standard output.
-    pub file: Option<PathBuf>,
-    /// The mode of a new file.
-    pub mode: u32,
-    /// As for `Output::open`.
-    pub search: Option<u64>,
-}
-
-impl OutputConfig {
-    /// Opens it; `held` as for `Output::open`.
-    ///
-    /// # Errors
-    /// As `Output::open`.
-    pub fn open(&self, held: &[Arc<Lock>]) -> Result<Output, OpenError> {
-        match &self.file {
-            None => Output::standard_output(),
-            Some(file) => Output::open(file, self.mode, self.search, held),
-        }
-    }
-
-    /// As the log names it.
-    #[must_use]
-    pub fn name(&self) -> String {
-        let file = self.file.as_ref();
-        file.map_or("standard output".into(), |file| file.display().to_string())
-    }
-}
-
-/// An output that could not be opened.
-#[derive(Clone, Debug)]
-pub struct NotOpen {
-    /// What is tried again.
-    pub config: OutputConfig,
-    /// Why it failed, as the log has it.
-    pub why: String,
-}
-
 /// Tries until it is open, or the record has moved to another output; `None` where the thread is to end.
 pub(super) fn open_later(shared: &Shared) -> Option<Output> {
     let mut delay = FIRST;
     let mut due = Instant::now() + delay;
+    // Why it failed, as the log has it.
+    let mut logged = None;
     loop {
         let mut inbox = shared.inbox();
         if let Some((output, mut waiting)) = inbox.moves.pop_front() {
@@ -77,7 +36,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
         let asked = mem::take(&mut inbox.check_requested);
         let wait = due.saturating_duration_since(Instant::now());
         let config = match &inbox.not_open {
-            Some(not_open) if asked || wait.is_zero() => not_open.config.clone(),
+            Some(config) if asked || wait.is_zero() => config.clone(),
             _ => {
                 // How it ended does not matter.
                 drop(shared.work.wait_timeout(inbox, wait));
@@ -85,11 +44,10 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             }
         };
         drop(inbox);
-        let opened = config.open(&[]);
         let name = config.name();
-        let mut inbox = shared.inbox();
-        match opened {
+        match Output::open(&config, &[]) {
             Ok(output) => {
+                let mut inbox = shared.inbox();
                 if inbox.not_open.take().is_some() {
                     inbox.set_output(&output);
                 }
@@ -100,12 +58,10 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             }
             Err(error) => {
                 let why = error.to_string();
-                let not_open = inbox.not_open.as_mut();
-                let before = not_open.map(|of| mem::replace(&mut of.why, why.clone()));
-                drop(inbox);
-                if before.is_some_and(|before| before != why) {
+                if asked || logged.as_ref() != Some(&why) {
                     error!("record {name}: cannot be opened: {why}; it is tried again");
                 }
+                logged = Some(why);
                 delay = if asked { FIRST } else { (2 * delay).min(MOST) };
                 due = Instant::now() + delay;
             }

@@ -193,7 +193,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     if !mem::replace(&mut self.failing, true) {
                         warn!(
                             "record {}: {error}; trying again every second, senders wait when its queue-size is reached",
-                            self.output.name
+                            self.output.config.name()
                         );
                     }
                     // No event tells that a disk has room again.
@@ -207,7 +207,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     fn note_written(&mut self, n: usize) {
         self.unchecked = true;
         if mem::take(&mut self.failing) {
-            let name = &self.output.name;
+            let name = self.output.config.name();
             info!("record {name}: writing again, nothing was lost");
         }
         if mem::take(&mut self.output.torn) {
@@ -263,7 +263,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 } else if !mem::replace(&mut self.moved, true) {
                     warn!(
                         "record {}: its file was moved away, and lines go on into it: whoever moves it is to send SIGUSR1 or reload udsd behind that",
-                        self.output.name
+                        self.output.config.name()
                     );
                 }
                 true
@@ -275,7 +275,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     /// Goes on in the file that is at the path, or a new one there; false where none can be had.
     /// `removed`: the one until now has no name any more.
     fn reopen(&mut self, removed: bool) -> bool {
-        let name = &self.output.name;
+        let name = self.output.config.name();
         match self.output.reopen() {
             Ok(output) => {
                 if removed {
@@ -325,7 +325,7 @@ mod tests {
     use std::{fs, process};
 
     use super::*;
-    use crate::record::Writer;
+    use crate::record::{OutputConfig, Writer};
 
     /// Half a line stands in the old file, written by an earlier process; the whole goes to the new one.
     #[test]
@@ -334,7 +334,12 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let (path, old) = (folder.join("record"), folder.join("record.1"));
         fs::write(&path, "first\nsecond, ha").unwrap();
-        let mut output = Output::open(&path, 0o600, None, &[]).unwrap();
+        let config = OutputConfig {
+            file: Some(path.clone()),
+            mode: 0o600,
+            search: None,
+        };
+        let mut output = Output::open(&config, &[]).unwrap();
         let lines = b"second, half\nthird\n";
         let begun = output.resume(lines, 10).unwrap();
         assert_eq!(begun, 10);

@@ -25,7 +25,7 @@ use crate::{
     error::Faults,
     hub::{Now, Socket, SocketChange},
     limits::Limits,
-    record::{NotOpen, Output, Writer},
+    record::{Output, OutputConfig, Writer},
 };
 
 /// Writers of records that are no more, and are not wholly written.
@@ -80,7 +80,7 @@ pub enum PlannedWriter {
         /// Whose it is so far.
         of: usize,
         /// Where lines go from now on, if that is another file than before, or it is not open.
-        output: Option<Result<Output, NotOpen>>,
+        output: Option<Result<Output, OutputConfig>>,
     },
 }
 
@@ -94,7 +94,7 @@ impl PlannedWriter {
                 let mut writer = writers.remove(&of)?;
                 match output {
                     Some(Ok(output)) => writer.move_to(output),
-                    Some(Err(not_open)) => writer.retry(not_open),
+                    Some(Err(config)) => writer.retry(config),
                     None => {}
                 }
                 Some(writer)
@@ -123,10 +123,7 @@ pub const RELOAD_FAILED: &str = "reload failed";
 pub const REFUSED_AT_RESTART: &str = "restart: new udsd.toml refused";
 
 fn setting_up(source: io::Error) -> Faults {
-    Faults::System {
-        doing: "setting up what the file says",
-        source,
-    }
+    Faults::system("setting up what the file says")(source)
 }
 
 impl Server {
@@ -193,12 +190,10 @@ impl Server {
     /// What stands in the way.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Faults> {
         if self.draining.len() >= DRAINING {
-            return Err(Faults::Record {
-                record: self.draining[0].name.clone(),
-                source: io::Error::other(
-                    "too many records that earlier reloads ended still wait to be written",
-                ),
-            });
+            let record = format!("record {}", self.draining[0].name);
+            return Err(Faults::system(record)(io::Error::other(
+                "too many records that earlier reloads ended still wait to be written",
+            )));
         }
         let new = plan.sockets.iter().filter_map(|of| match &of.endpoint {
             PlannedEndpoint::New(endpoint, _) => Some(endpoint),
@@ -223,7 +218,7 @@ impl Server {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start_writer(&self, output: Result<Output, NotOpen>) -> Result<NewWriter, Faults> {
+    pub fn start_writer(&self, output: Result<Output, OutputConfig>) -> Result<NewWriter, Faults> {
         let waker = Arc::clone(&self.waker);
         let wake = move || {
             if let Err(error) = waker.wake() {
@@ -242,7 +237,7 @@ impl Server {
         &mut self,
         key: usize,
         endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
-        output: Option<Result<Output, NotOpen>>,
+        output: Option<Result<Output, OutputConfig>>,
     ) -> Result<(), Faults> {
         if let Some((endpoint, datagram_socket)) = endpoint {
             let registry = self.poll.registry();
