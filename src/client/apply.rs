@@ -68,7 +68,7 @@ struct Stale {
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let (systemctl, dirs) = manager(options)?;
     let checked = check()?;
-    let config = Config::load(None, &dirs).map_err(|fault| Failure::of_file(&fault))?;
+    let config = Config::load(None, &dirs)?;
     for warning in sysctl::warnings(config.sockets.iter()) {
         eprintln!("udsc: warning: {warning}");
     }
@@ -88,8 +88,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     table::print(&rows)?;
     match rows.iter().filter(|row| row.outcome.is_err()).count() {
         0 => apply.remember(&checked),
-        1 => Err(Failure::Amount("1 is not as the file says".into())),
-        n => Err(Failure::Amount(format!("{n} are not as the file says"))),
+        1 => Err(Failure::Told("1 is not as the file says".into())),
+        n => Err(Failure::Told(format!("{n} are not as the file says"))),
     }
 }
 
@@ -104,7 +104,7 @@ fn manager(options: &Options) -> Result<(Systemctl, BaseDirs), Failure> {
     } = options;
     if config.is_some() || socket.is_some() || kind.is_some() || framing.is_some() {
         let text = "apply is for all sockets of the file that a manager's units follow: leave out --config, --socket, --type and --framing";
-        return Err(Failure::Asked(text.into()));
+        return Err(Failure::Told(text.into()));
     }
     let (system, current) = (BaseDirs::system(), BaseDirs::current());
     let wrong = match (options.user, geteuid().is_root()) {
@@ -116,7 +116,7 @@ fn manager(options: &Options) -> Result<(Systemctl, BaseDirs), Failure> {
         }
         (user, _) => return Ok((Systemctl { user }, if user { current } else { system })),
     };
-    Err(Failure::Asked(wrong.into()))
+    Err(Failure::Told(wrong.into()))
 }
 
 /// What `udsd --check` prints of a good file. It says itself what is wrong with a faulty one.
@@ -131,10 +131,10 @@ fn check() -> Result<String, Failure> {
         .arg("--check")
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|error| Failure::Asked(format!("{} cannot be run: {error}", udsd.display())))?;
+        .map_err(|error| Failure::Told(format!("{} cannot be run: {error}", udsd.display())))?;
     match String::from_utf8(output.stdout) {
         Ok(text) if output.status.success() => Ok(text),
-        _ => Err(Failure::Asked(
+        _ => Err(Failure::Told(
             "nothing was changed: mend the file first".into(),
         )),
     }
@@ -148,7 +148,7 @@ impl Apply {
             let rights = if number == 0 && own_first {
                 own_rights(systemctl)?
             } else {
-                rights(socket, &config, systemctl).map_err(|fault| Failure::of_file(&fault))?
+                rights(socket, &config, systemctl)?
             };
             let unit = generator::unit_name(number, socket);
             wanted.push(Wanted::of(socket, unit, rights));
@@ -179,7 +179,7 @@ impl Apply {
             "loaded" => first.get("UnitFileState"),
             other => other,
         };
-        Err(Failure::Asked(format!(
+        Err(Failure::Told(format!(
             "{FIRST} is {state}, so there are no sockets: {systemctl} enable --now {FIRST}"
         )))
     }
@@ -207,7 +207,7 @@ impl Apply {
         if states.len() != units.len() {
             let (name, known) = (self.systemctl.name(), states.len());
             let text = format!("{name} show: {known} of {} units", units.len());
-            return Err(Failure::Asked(text));
+            return Err(Failure::Told(text));
         }
         let mut looks = Vec::new();
         for (wanted, state) in self.wanted.iter().zip(&states) {

@@ -77,7 +77,7 @@ fn converse(
             "{}: the server closed before standard input ended",
             conn.name
         );
-        return Err(Failure::Amount(text));
+        return Err(Failure::Told(text));
     };
     // What went wrong in sending came first, and explains what followed.
     let delivery = result?;

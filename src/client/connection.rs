@@ -33,34 +33,32 @@ impl Connection {
         wire: &mut Vec<u8>,
         place: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
+        let length = message.len();
         if let Some((limit, socket)) = &self.limit
-            && message.len() > *limit
+            && length > *limit
         {
-            return Err(Failure::TooLong {
-                place: place(),
-                length: message.len(),
-                limit: *limit,
-                socket: socket.clone(),
-            });
+            return Err(Failure::Told(format!(
+                "{} has {length} bytes, and message-size of socket {socket} is {limit}: send it in parts, or raise message-size",
+                place()
+            )));
         }
         let largest = self
             .transport
-            .make_room(message.len())
+            .make_room(length)
             .map_err(|source| Failure::System("raising the send buffer", source))?;
         if let Some(largest) = largest {
-            return Err(Failure::Packet {
-                place: place(),
-                length: message.len(),
-                largest,
-            });
+            return Err(Failure::Told(format!(
+                "{} does not fit into a packet: it has {length} bytes, a packet at most {largest}; send it in parts, or raise net.core.wmem_max",
+                place()
+            )));
         }
-        self.framing
-            .put(message, wire)
-            .map_err(|why| Failure::Unfit {
-                place: place(),
-                framing: self.framing,
-                why,
-            })
+        let framing = self.framing;
+        framing.put(message, wire).map_err(|why| {
+            let place = place();
+            Failure::Told(format!(
+                "{place} cannot be sent under framing {framing}: {why}"
+            ))
+        })
     }
 
     /// The failure that an error on the connection is.
@@ -75,7 +73,7 @@ impl Connection {
 
     /// The failure that time ran out, after everything was sent.
     pub(crate) fn late(&self) -> Failure {
-        Failure::Amount(format!(
+        Failure::Told(format!(
             "{}: time ran out before the server had read everything that was sent",
             self.name
         ))
@@ -88,7 +86,7 @@ impl Connection {
         } else {
             format!("{} bytes", wire.len())
         };
-        Failure::Amount(format!(
+        Failure::Told(format!(
             "{}: time ran out with {amount} unsent, which the server did not read",
             self.name
         ))

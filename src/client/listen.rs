@@ -12,7 +12,7 @@ use super::{
 /// Prints until the server closes, or until `count` messages came.
 pub(crate) fn run(conn: &Connection, count: Option<u64>) -> Result<(), Failure> {
     if !conn.transport.has_end() {
-        return Err(Failure::Asked(format!(
+        return Err(Failure::Told(format!(
             "{}: on datagrams only who has sent something is answered; use connect or send --wait",
             conn.name
         )));
@@ -26,7 +26,7 @@ fn listen(conn: &Connection, count: Option<u64>, output: impl Write) -> Result<(
     match count {
         Some(wanted) if came < wanted => Err(Failure::closed(came, wanted)),
         // Who is refused gets nothing but this end.
-        None if came == 0 => Err(Failure::Amount(format!(
+        None if came == 0 => Err(Failure::Told(format!(
             "{}: the server closed before a message came {WHY}",
             conn.name
         ))),

@@ -35,7 +35,7 @@ pub(crate) enum Broken {
 impl Broken {
     /// The failure that this is, of messages from `place`.
     pub(crate) fn at(self, place: &str, framing: Framing) -> Failure {
-        Failure::Amount(match self {
+        Failure::Told(match self {
             Broken::TooLong(limit) => {
                 format!("{place}: a message is longer than the {limit} bytes that udsc holds")
             }

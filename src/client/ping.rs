@@ -77,17 +77,15 @@ fn ping(
         .map_err(|source| Failure::System("making the connection non-blocking", source))?;
     let outcome = ping.rounds(plan.count, plan.interval);
     let _ = conn.transport.shutdown(Shutdown::Both);
-    if !matches!(
-        outcome,
-        Err(Failure::Standard(..) | Failure::Unfit { .. } | Failure::Packet { .. })
-    ) {
+    // Of a ping that cannot be sent there is nothing to sum up.
+    if outcome.is_ok() || ping.statistics.sent > 0 {
         ping.summary()?;
     }
     outcome?;
     if ping.statistics.are_complete() {
         Ok(())
     } else {
-        Err(Failure::Amount("not every ping came back".into()))
+        Err(Failure::Told("not every ping came back".into()))
     }
 }
 
@@ -192,7 +190,7 @@ impl<W: Write> Ping<'_, W> {
             match self.messages.receive() {
                 Ok(0) => {
                     let text = format!("{name}: the server closed the connection");
-                    return Err(Failure::Amount(text));
+                    return Err(Failure::Told(text));
                 }
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => {}

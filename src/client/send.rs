@@ -102,7 +102,7 @@ impl<W: Write> Exchange<'_, W> {
             return self.conn.unread(self.unsent);
         }
         let timeout = humantime::format_duration(timeout.unwrap_or_default());
-        Failure::Amount(format!(
+        Failure::Told(format!(
             "{} of {messages} messages came within {timeout}",
             self.came
         ))

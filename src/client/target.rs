@@ -72,7 +72,7 @@ pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Con
             Err(reason) => reasons.push(reason),
         }
     }
-    Err(Failure::Unreached(reasons))
+    Err(Failure::Told(reasons.join("\nudsc: ")))
 }
 
 /// The servers to try, in order; an error says why a file has none.
@@ -116,9 +116,7 @@ fn configured(
     let mut targets = Vec::new();
     for daemon in daemons(options)? {
         let owner = daemon.owner;
-        let config = daemon
-            .config()
-            .map_err(|fault| Failure::Asked(fault.to_string()))?;
+        let config = daemon.config()?;
         match select(&config, name) {
             // Both daemons may read the same file, and one that has the socket is enough.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
@@ -174,7 +172,7 @@ fn daemons(options: &Options) -> Result<Vec<Daemon<'_>>, Failure> {
         daemons.push(daemon(Owner::System, system));
     }
     if daemons.is_empty() {
-        return Err(Failure::Asked(
+        return Err(Failure::Told(
             "--user: root has no user's daemon; use --system".into(),
         ));
     }
@@ -225,7 +223,7 @@ impl<'a> Wanted<'a> {
                 ),
             },
         };
-        Err(Failure::Asked(wrong))
+        Err(Failure::Told(wrong))
     }
 }
 
@@ -261,7 +259,7 @@ impl Target {
                 "framing {framing} contradicts type {kind}: packets need no framing; leave it out"
             ),
         };
-        Err(Failure::Asked(wrong))
+        Err(Failure::Told(wrong))
     }
 
     fn connect(&self) -> Result<Connection, String> {
@@ -287,7 +285,7 @@ impl Target {
             (Some(listed), Some(why)) if listed.service == ServiceKind::Collect => {
                 let name = &listed.name;
                 let text = format!("socket {name} collects and answers nothing; {why}");
-                Err(Failure::Asked(text))
+                Err(Failure::Told(text))
             }
             _ => Ok(()),
         }

@@ -54,7 +54,7 @@ impl Systemctl {
     /// Runs a command whose failure ends udsc.
     pub(super) fn must<S: AsRef<str>>(self, verb: &str, units: &[S]) -> Result<(), Failure> {
         self.try_to(verb, units)?
-            .map_err(|said| Failure::Asked(format!("{} {verb}: {said}", self.name())))
+            .map_err(|said| Failure::Told(format!("{} {verb}: {said}", self.name())))
     }
 
     /// These properties of each of `units`, in their order.
@@ -71,7 +71,7 @@ impl Systemctl {
         if !output.status.success() || text.trim().is_empty() {
             let said = String::from_utf8_lossy(&output.stderr);
             let text = format!("{} show: {}", self.name(), said.trim());
-            return Err(Failure::Asked(text));
+            return Err(Failure::Told(text));
         }
         // A blank line stands between two units.
         let blocks = text.trim_end().split("\n\n");
@@ -118,7 +118,7 @@ impl Systemctl {
             .env("LC_ALL", "C.UTF-8")
             .env_remove("SYSTEMD_COLORS");
         command.output().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::Asked(
+            io::ErrorKind::NotFound => Failure::Told(
                 "there is no systemctl: apply is for sockets that come from systemd; a udsd without it takes a changed file by SIGHUP".into(),
             ),
             _ => Failure::System("systemctl", error),
