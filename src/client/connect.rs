@@ -2,9 +2,9 @@
 //! pace. A thread sends, the caller receives, so that reading never waits for writing.
 
 use std::{
-    io::{self, Read, Write},
+    io::{Read, Write},
     net::Shutdown,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{Arc, mpsc},
     thread,
     time::Instant,
 };
@@ -15,63 +15,58 @@ use super::{
     LINGER,
     connection::Connection,
     datagrams,
-    delivery::{Delivery, SIGN, is_end, until_read},
+    delivery::{Delivery, SIGN, settle},
     failure::Failure,
-    messages::read,
     poll::until_ready,
-    stdio::{CHUNK, print_messages, send_lines, standard_input, standard_output},
+    stdio::{Incoming, send_input, standard_input, standard_output},
 };
 use crate::frame::Framing;
 
-/// How sending ended.
-struct Sent {
-    /// What became of what was sent; the error is the input's, or the connection's.
-    result: Result<Delivery, Failure>,
-    /// Bytes where they pass unchanged, else messages.
-    amount: u64,
-}
-
 /// Runs until both directions are done, or the server has closed.
-pub(crate) fn run(conn: &Connection) -> Result<(), Failure> {
+pub(crate) fn run(conn: Connection) -> Result<(), Failure> {
     converse(conn, standard_input()?, standard_output()?)
 }
 
 fn converse(
-    conn: &Connection,
+    mut conn: Connection,
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
-    if !conn.transport.has_end() {
-        return datagrams::converse(conn, input, output);
+    // Where no file says how long a line may be, lines pass unchanged as well.
+    if conn.framing == Framing::Lines && conn.limit.is_none() {
+        conn.framing = Framing::None;
     }
-    let (tell, told) = mpsc::channel::<Sent>();
-    // Closed when the first bytes come, or the end.
-    let (unanswered, answered) = mpsc::channel::<()>();
-    let sending = conn.duplicate()?;
+    let conn = Arc::new(conn);
+    if !conn.transport.has_end() {
+        return datagrams::converse(&conn, input, output);
+    }
+    let (tell, told) = mpsc::channel();
+    let sending = Arc::clone(&conn);
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
-        let mut amount = 0;
+        let socket = &sending.transport.socket;
+        let wait = |until| until_ready(socket, PollFlags::empty(), Some(until));
+        let mut sent = 0;
         let result =
-            put_all(input, &sending, &mut amount).and_then(|()| settle(&sending, &answered));
+            send_input(input, &sending, &mut sent).and_then(|()| settle(&sending, None, wait));
         let is_ours =
             matches!(&result, Err(failure) if !matches!(failure, Failure::Connection(..)));
         // Told before the socket is shut down, so that the receiver, once woken, knows.
-        let _ = tell.send(Sent { result, amount });
+        let _ = tell.send(result.map(|delivery| (delivery, sent)));
         // A socket that can no longer be shut down is gone anyway.
-        let _ = sending.transport.shutdown(Shutdown::Write);
+        let _ = socket.shutdown(Shutdown::Write);
         if is_ours {
             // Gives the server time to answer the messages before. A relay would go on for ever.
-            let end = Instant::now() + LINGER;
-            let _ = until_ready(&sending.transport, PollFlags::empty(), Some(end));
+            let _ = wait(Instant::now() + LINGER);
         }
         if is_ours || !sending.ends_after_us() {
-            let _ = sending.transport.shutdown(Shutdown::Read);
+            let _ = socket.shutdown(Shutdown::Read);
         }
     });
-    let mut came = 0;
-    let received = receive(conn, output, unanswered, &mut came).and_then(|()| await_hang_up(conn));
+    let mut incoming = Incoming::new(&conn, output);
+    let received = incoming.print(u64::MAX).and_then(|()| await_hang_up(&conn));
     // Where the input ends together with the server, the thread that sends says so a moment later.
-    let Ok(Sent { result, amount }) = told.recv_timeout(SIGN) else {
+    let Ok(result) = told.recv_timeout(SIGN) else {
         received?;
         let text = format!(
             "{}: the server closed before standard input ended",
@@ -80,103 +75,26 @@ fn converse(
         return Err(Failure::Told(text));
     };
     // What went wrong in sending came first, and explains what followed.
-    let delivery = result?;
+    let (delivery, sent) = result?;
     received?;
     if delivery == Delivery::Ended {
-        conn.ended(came > 0)?;
+        conn.ended()?;
     }
-    let what = if is_passed_through(conn) {
-        "bytes"
-    } else {
-        "messages"
+    let what = match conn.framing {
+        Framing::None => "bytes",
+        _ => "messages",
     };
-    conn.check_echo(came, amount, what)
-}
-
-/// Once all is sent: waits until the server has read it, and for a sign that it stays.
-fn settle(conn: &Connection, answered: &Receiver<()>) -> Result<Delivery, Failure> {
-    let wait = |until| {
-        until_ready(&conn.transport, PollFlags::empty(), Some(until))
-            .map_err(|source| conn.broke(source))
-    };
-    let delivery = until_read(conn, None, wait)?;
-    if delivery != Delivery::Read || !conn.is_silent() {
-        return Ok(delivery);
-    }
-    if conn.ends_after_us() {
-        // A server that has answered may end: it has refused nothing.
-        let _ = answered.recv_timeout(SIGN);
-        return until_read(conn, None, wait);
-    }
-    match is_end(wait(Instant::now() + SIGN)?) {
-        true => Ok(Delivery::Ended),
-        false => Ok(Delivery::Read),
-    }
+    conn.check_echo(incoming.amount(), sent, what)
 }
 
 /// End of stream may mean that the server reads on: it shut down its writing side alone. It has hung
 /// up when it has closed, or when our side has ended as well.
 fn await_hang_up(conn: &Connection) -> Result<(), Failure> {
-    until_ready(&conn.transport, PollFlags::empty(), None)
-        .and_then(|_| conn.transport.take_error())
-        .and_then(|error| error.map_or(Ok(()), Err))
-        .map_err(|source| conn.broke(source))
-}
-
-/// Whether bytes pass unchanged: there are no messages, or each line is one and no file says how long it may be.
-fn is_passed_through(conn: &Connection) -> bool {
-    match conn.framing {
-        Framing::None => true,
-        Framing::Lines => conn.limit.is_none(),
-        _ => false,
-    }
-}
-
-/// Sends `input`; `sent` is as in `Sent`.
-fn put_all(input: impl Read, conn: &Connection, sent: &mut u64) -> Result<(), Failure> {
-    if !is_passed_through(conn) {
-        return send_lines(input, conn, sent);
-    }
-    let unread = |source| Failure::Standard("input", source);
-    pass(input, &conn.transport, sent, unread, |e| conn.broke(e))
-}
-
-/// Prints what comes; `came` counts as the amount in `Sent`. `unanswered` is dropped when the first bytes come.
-fn receive(
-    conn: &Connection,
-    output: impl Write,
-    unanswered: Sender<()>,
-    came: &mut u64,
-) -> Result<(), Failure> {
-    let unprinted = |source| Failure::Standard("output", source);
-    // Looks only, whatever it finds.
-    let _ = until_ready(&conn.transport, PollFlags::IN, None);
-    drop(unanswered);
-    if is_passed_through(conn) {
-        let reader = conn.transport.reader();
-        return pass(reader, output, came, |e| conn.broke(e), unprinted);
-    }
-    print_messages(conn, u64::MAX, output, came)
-}
-
-/// Passes bytes on as they come, and counts them.
-fn pass(
-    mut from: impl Read,
-    mut to: impl Write,
-    passed: &mut u64,
-    unread: impl Fn(io::Error) -> Failure,
-    unwritten: impl Fn(io::Error) -> Failure,
-) -> Result<(), Failure> {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let n = read(&mut from, &mut buffer).map_err(&unread)?;
-        if n == 0 {
-            return Ok(());
-        }
-        to.write_all(&buffer[..n])
-            .and_then(|()| to.flush())
-            .map_err(&unwritten)?;
-        *passed += n as u64;
+    let socket = &conn.transport.socket;
+    until_ready(socket, PollFlags::empty(), None)?;
+    match socket.take_error() {
+        Ok(None) => Ok(()),
+        Ok(Some(source)) | Err(source) => Err(conn.broke(source)),
     }
 }
 
@@ -184,9 +102,10 @@ fn pass(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::os::unix::net::UnixStream;
+    use std::{io, os::unix::net::UnixStream};
 
     use super::*;
+    use crate::client::stdio::CHUNK;
 
     /// Converses with a server that sends `answer`, closes its writing side and reads to the end.
     fn exchange(framing: Framing, input: &'static [u8], answer: &[u8]) -> (Vec<u8>, Vec<u8>) {
@@ -199,7 +118,7 @@ mod tests {
             sent
         });
         let mut printed = Vec::new();
-        converse(&conn, input, &mut printed).unwrap();
+        converse(conn, input, &mut printed).unwrap();
         (reader.join().unwrap(), printed)
     }
 
@@ -229,8 +148,7 @@ mod tests {
     #[test]
     fn a_line_that_does_not_fit_is_named_and_those_before_it_are_sent() {
         let (conn, mut server) = Connection::pair(Framing::Fixed(2));
-        let conversation =
-            thread::spawn(move || converse(&conn, &b"ab\ncde\nfg\n"[..], Vec::new()));
+        let conversation = thread::spawn(move || converse(conn, &b"ab\ncde\nfg\n"[..], Vec::new()));
         let mut sent = Vec::new();
         server.read_to_end(&mut sent).unwrap();
         drop(server);
@@ -249,7 +167,7 @@ mod tests {
         server.write_all(b"bye\n").unwrap();
         drop(server);
         let mut printed = Vec::new();
-        let failure = converse(&conn, input, &mut printed).unwrap_err();
+        let failure = converse(conn, input, &mut printed).unwrap_err();
         assert_eq!(printed, b"bye\n");
         assert_eq!(
             failure.to_string(),
@@ -262,7 +180,7 @@ mod tests {
         let (conn, server) = Connection::pair(Framing::Lines);
         (&conn.transport).write_all(b"unread\n").unwrap();
         drop(server);
-        let failure = converse(&conn, io::empty(), Vec::new()).unwrap_err();
+        let failure = converse(conn, io::empty(), Vec::new()).unwrap_err();
         let text = failure.to_string();
         assert!(
             text.starts_with("/x: the server closed before it had read everything that was sent"),
@@ -277,7 +195,7 @@ mod tests {
         drop(reader);
         server.write_all(b"a\0").unwrap();
         let (input, _open) = UnixStream::pair().unwrap();
-        let failure = converse(&conn, input, output).unwrap_err();
+        let failure = converse(conn, input, output).unwrap_err();
         assert!(failure.is_closed_output(), "{failure}");
     }
 }

@@ -1,10 +1,18 @@
 //! The connection to a server: puts messages on it, and names what goes wrong on it.
 
-use std::io;
 #[cfg(test)]
 use std::os::unix::net::UnixStream;
+use std::{
+    io::{self, ErrorKind, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use super::{failure::Failure, messages::Broken, packets, transport::Transport};
+use super::{
+    failure::Failure,
+    messages::{Broken, Messages},
+    packets::{self, Reader},
+    transport::Transport,
+};
 #[cfg(test)]
 use crate::config::SocketType;
 use crate::{config::ServiceKind, frame::Framing};
@@ -22,6 +30,8 @@ pub(crate) struct Connection {
     pub limit: Option<(usize, String)>,
     /// The server's address, as errors and replies show it.
     pub name: String,
+    /// Whether anything came from the server.
+    pub answered: AtomicBool,
 }
 
 impl Connection {
@@ -61,6 +71,40 @@ impl Connection {
         })
     }
 
+    /// Sends of `unsent` what the socket takes.
+    pub(crate) fn send(&self, unsent: &mut &[u8]) -> Result<(), Failure> {
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        match (&self.transport).write(unsent) {
+            Ok(n) => *unsent = &unsent[n..],
+            Err(error)
+                if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
+            Err(error) => return Err(self.broke(error)),
+        }
+        Ok(())
+    }
+
+    /// Receives once, so many bytes; 0 at the end, or where nothing is there and the socket does not wait.
+    pub(crate) fn receive(&self, messages: &mut Messages<Reader<'_>>) -> Result<usize, Failure> {
+        match messages.receive() {
+            Ok(n) => {
+                self.answered.fetch_or(n > 0, Ordering::Relaxed);
+                Ok(n)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(self.broke(error)),
+        }
+    }
+
+    /// Makes `send` and `receive` return where they would wait.
+    pub(crate) fn never_wait(&self) -> Result<(), Failure> {
+        self.transport
+            .socket
+            .set_nonblocking(true)
+            .map_err(|source| Failure::System("making the connection non-blocking", source))
+    }
+
     /// The failure that an error on the connection is.
     pub(crate) fn broke(&self, source: io::Error) -> Failure {
         Failure::Connection(self.name.clone(), source)
@@ -92,19 +136,6 @@ impl Connection {
         ))
     }
 
-    /// The same connection, for another thread.
-    pub(crate) fn duplicate(&self) -> Result<Self, Failure> {
-        let transport = self.transport.try_clone();
-        Ok(Self {
-            transport: transport
-                .map_err(|source| Failure::System("duplicating the connection", source))?,
-            framing: self.framing,
-            service: self.service,
-            limit: self.limit.clone(),
-            name: self.name.clone(),
-        })
-    }
-
     /// One whose other end is the server.
     #[cfg(test)]
     pub(crate) fn pair(framing: Framing) -> (Self, UnixStream) {
@@ -126,6 +157,7 @@ impl Connection {
             service: None,
             limit: None,
             name: "/x".into(),
+            answered: AtomicBool::new(false),
         };
         (conn, server)
     }

@@ -2,8 +2,8 @@
 //! when nothing more is to be expected.
 
 use std::{
-    io::{self, BufWriter, Read, Write},
-    sync::mpsc,
+    io::{self, Read, Write},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -11,12 +11,11 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    LINGER, MESSAGE_LIMIT,
+    LINGER,
     connection::Connection,
     failure::Failure,
-    messages::Messages,
     poll::until_any,
-    stdio::{print, send_lines},
+    stdio::{Incoming, send_input},
 };
 use crate::config::ServiceKind;
 
@@ -48,51 +47,38 @@ impl Sent {
 /// Sends the lines of `input` and prints what comes, until the input has ended and an echo has
 /// answered, or nothing came for a while.
 pub(super) fn converse(
-    conn: &Connection,
+    conn: &Arc<Connection>,
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
     let (tell, told) = mpsc::channel();
     let (end, end_of_input) =
         io::pipe().map_err(|source| Failure::System("making a pipe", source))?;
-    let sending = conn.duplicate()?;
+    let sending = Arc::clone(conn);
     // Never joined: it may wait for a terminal when the receiver has failed.
     thread::spawn(move || {
         let mut count = 0;
-        let result = send_lines(input, &sending, &mut count);
+        let result = send_input(input, &sending, &mut count);
         let _ = tell.send(Sent { count, result });
         // Wakes the receiver, who then finds it told.
         drop(end_of_input);
     });
-    let mut messages = Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT);
-    let mut output = BufWriter::new(output);
-    let unprinted = |source| Failure::Standard("output", source);
-    let mut came = 0;
+    let mut incoming = Incoming::new(conn, output);
     let mut sent: Option<Sent> = None;
     let mut deadline = None;
-    while sent.as_ref().is_none_or(|sent| sent.may_come(conn, came)) {
-        let mut fds = vec![PollFd::new(&conn.transport, PollFlags::IN)];
+    while sent
+        .as_ref()
+        .is_none_or(|sent| sent.may_come(conn, incoming.printed))
+    {
+        let mut fds = vec![PollFd::new(&conn.transport.socket, PollFlags::IN)];
         if sent.is_none() {
             fds.push(PollFd::new(&end, PollFlags::IN));
         }
-        let ready = until_any(&mut fds, deadline)
-            .map_err(|source| Failure::System("waiting for the server", source))?;
-        if !ready {
+        if !until_any(&mut fds, deadline)? {
             break;
         }
         if !fds[0].revents().is_empty() {
-            match messages.receive() {
-                // The sender was told of the error that woke us.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => {
-                    done.map_err(|source| conn.broke(source))?;
-                }
-            }
-            while let Some(wire) = messages.at_hand().map_err(|broken| conn.garbled(broken))? {
-                print(conn.framing, wire, &mut output).map_err(unprinted)?;
-                came += 1;
-            }
-            output.flush().map_err(unprinted)?;
+            incoming.receive(u64::MAX)?;
         }
         if sent.is_none() {
             sent = told.try_recv().ok();
@@ -105,7 +91,7 @@ pub(super) fn converse(
         return Ok(());
     };
     result?;
-    conn.check_echo(came, count, "messages")
+    conn.check_echo(incoming.printed, count, "messages")
 }
 
 #[cfg(test)]
@@ -141,7 +127,7 @@ mod tests {
         let input = io::Cursor::new(input.to_vec());
         let mut printed = Vec::new();
         let start = Instant::now();
-        let result = converse(&conn, input, &mut printed);
+        let result = converse(&Arc::new(conn), input, &mut printed);
         let took = start.elapsed();
         serving.join().unwrap();
         (result, String::from_utf8(printed).unwrap(), took)
@@ -188,8 +174,8 @@ mod tests {
         let (conn, mut server) = Connection::packets(SocketType::Datagram);
         let (input, mut typed) = UnixStream::pair().unwrap();
         let (mut shown, output) = io::pipe().unwrap();
+        let conn = &Arc::new(conn);
         thread::scope(|scope| {
-            let conn = &conn;
             let conversation = scope.spawn(move || converse(conn, input, output));
             server.write_all(b"first").unwrap();
             let mut text = [0; 6];

@@ -7,13 +7,14 @@
 
 use std::{
     io,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use rustix::event::PollFlags;
 
 use super::{connection::Connection, failure::Failure};
-use crate::config::ServiceKind;
+use crate::{config::ServiceKind, sys};
 
 /// How long udsc watches a server that gives no sign that it took what it read: one that refuses a message
 /// closes within this time.
@@ -35,29 +36,30 @@ pub(super) enum Delivery {
     Unread,
 }
 
-/// Waits until the server has read all that was sent, or `deadline`. `wait` waits for the connection
-/// up to an instant and says what there is; it may read what comes.
-pub(super) fn until_read(
+/// Waits until the server has read all that was sent, or `deadline`, and then for a sign that it stays. `wait`
+/// waits for the connection up to an instant and says what there is; it may read what comes.
+pub(super) fn settle(
     conn: &Connection,
     deadline: Option<Instant>,
     mut wait: impl FnMut(Instant) -> Result<PollFlags, Failure>,
 ) -> Result<Delivery, Failure> {
     let mut pause = FIRST_PAUSE;
+    let mut sign_ends = None;
     loop {
-        let unread = conn.transport.unread();
-        let unread = unread.map_err(|source| conn.broke(source))?;
+        let unread = sys::unread_by_peer(&conn.transport.socket);
+        let is_read = unread.map_err(|source| conn.broke(source))? == 0;
         let now = Instant::now();
-        let until = if unread == 0 { now } else { now + pause };
+        let is_settled =
+            is_read && (conn.has_given_sign() || *sign_ends.get_or_insert(now + SIGN) <= now);
         // After the count, not before: a server that closes discards what it has not read, and then nothing
         // counts as unread.
-        let ready = wait(deadline.map_or(until, |deadline| until.min(deadline)))?;
-        if is_end(ready) {
+        if is_end(wait(if is_settled { now } else { now + pause })?) {
             return Ok(Delivery::Ended);
         }
-        if unread == 0 {
+        if is_settled {
             return Ok(Delivery::Read);
         }
-        if deadline.is_some_and(|deadline| deadline <= now) {
+        if !is_read && deadline.is_some_and(|deadline| deadline <= now) {
             return Ok(Delivery::Unread);
         }
         pause = (2 * pause).min(LAST_PAUSE);
@@ -65,7 +67,7 @@ pub(super) fn until_read(
 }
 
 /// Whether both directions of the connection have ended.
-pub(super) fn is_end(ready: PollFlags) -> bool {
+fn is_end(ready: PollFlags) -> bool {
     ready.intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
@@ -76,16 +78,21 @@ impl Connection {
         self.service != Some(ServiceKind::Relay)
     }
 
-    /// Whether the server gives no sign that it took a message: a relay is silent, and a server that no file knows
-    /// may be. An echo answers, and collect refuses no message that it has read.
-    pub(super) fn is_silent(&self) -> bool {
-        !matches!(self.service, Some(ServiceKind::Echo | ServiceKind::Collect))
+    /// Whether there was, or will be, a sign that the server took what it read: an echo answers, and collect refuses
+    /// no message that it has read. A relay is silent. A server that no file knows has refused nothing once it has
+    /// answered.
+    fn has_given_sign(&self) -> bool {
+        match self.service {
+            Some(ServiceKind::Echo | ServiceKind::Collect) => true,
+            Some(ServiceKind::Relay) => false,
+            None => self.answered.load(Ordering::Relaxed),
+        }
     }
 
-    /// The server has ended before udsc: a failure, except of a server that no file knows and that has `answered`.
-    pub(super) fn ended(&self, answered: bool) -> Result<(), Failure> {
+    /// The server has ended before udsc: a failure, except of a server that no file knows and that has answered.
+    pub(super) fn ended(&self) -> Result<(), Failure> {
         match self.service {
-            None if answered => Ok(()),
+            None if self.answered.load(Ordering::Relaxed) => Ok(()),
             _ => Err(self.broke(io::ErrorKind::BrokenPipe.into())),
         }
     }

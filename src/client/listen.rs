@@ -1,12 +1,10 @@
 //! `udsc listen`: incoming messages to standard output. Our writing side stays open, so that a
 //! server that answers an end of stream with its own goes on.
 
-use std::io::Write;
-
 use super::{
     connection::Connection,
     failure::{Failure, WHY},
-    stdio::{print_messages, standard_output},
+    stdio::{Incoming, standard_output},
 };
 
 /// Prints until the server closes, or until `count` messages came.
@@ -17,16 +15,12 @@ pub(crate) fn run(conn: &Connection, count: Option<u64>) -> Result<(), Failure> 
             conn.name
         )));
     }
-    listen(conn, count, standard_output()?)
-}
-
-fn listen(conn: &Connection, count: Option<u64>, output: impl Write) -> Result<(), Failure> {
-    let mut came = 0;
-    print_messages(conn, count.unwrap_or(u64::MAX), output, &mut came)?;
-    match count {
-        Some(wanted) if came < wanted => Err(Failure::closed(came, wanted)),
+    let mut incoming = Incoming::new(conn, standard_output()?);
+    incoming.print(count.unwrap_or(u64::MAX))?;
+    match (count, incoming.printed) {
+        (Some(wanted), came) if came < wanted => Err(Failure::closed(came, wanted)),
         // Who is refused gets nothing but this end.
-        None if came == 0 => Err(Failure::Told(format!(
+        (None, 0) => Err(Failure::Told(format!(
             "{}: the server closed before a message came {WHY}",
             conn.name
         ))),

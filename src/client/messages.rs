@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::{failure::Failure, transport::Reader};
+use super::{failure::Failure, packets::Reader};
 use crate::frame::{Cut, Framing};
 
 /// Room for one read.
@@ -21,6 +21,7 @@ pub(crate) struct Messages<R> {
     searched: usize,
     /// Up to here the buffer is filled.
     filled: usize,
+    has_ended: bool,
 }
 
 /// Why no further message can be cut.
@@ -46,16 +47,6 @@ impl Broken {
     }
 }
 
-/// Reads once, whatever signals come in between; 0 at the end.
-pub(crate) fn read(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match source.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
 impl<R: Read> Messages<R> {
     /// The messages of `source`, each with a body of at most `limit` bytes.
     pub(crate) fn new(source: R, framing: Framing, limit: usize) -> Self {
@@ -67,31 +58,45 @@ impl<R: Read> Messages<R> {
             start: 0,
             searched: 0,
             filled: 0,
+            has_ended: false,
         }
     }
 
-    /// The next message in wire form, if it is here whole.
-    pub(crate) fn at_hand(&mut self) -> Result<Option<&[u8]>, Broken> {
-        Ok(self.find()?.map(|(from, to)| &self.buffer[from..to]))
+    /// Whether the end of the stream was read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
-    /// Reads once, so many bytes; 0 at end of stream.
+    /// The next message in wire form, if it is here whole. At end of stream also an unfinished last one, where
+    /// the framing lets it count.
+    pub(crate) fn at_hand(&mut self) -> Result<Option<&[u8]>, Broken> {
+        match self.find()? {
+            Some((from, to)) => Ok(Some(&self.buffer[from..to])),
+            None if self.has_ended => self.last(),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads once, whatever signals come in between: so many bytes; 0 at end of stream.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         self.make_room();
-        let n = read(&mut self.source, &mut self.buffer[self.filled..])?;
+        let n = loop {
+            match self.source.read(&mut self.buffer[self.filled..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
         self.filled += n;
+        self.has_ended = n == 0;
         Ok(n)
     }
 
-    /// Reads once and forgets all that is held; as `fill`.
-    pub(crate) fn discard(&mut self) -> io::Result<usize> {
-        (self.start, self.searched, self.filled) = (0, 0, 0);
-        self.make_room();
-        read(&mut self.source, &mut self.buffer)
+    /// Drops all that is held.
+    pub(crate) fn forget(&mut self) {
+        self.begin_at(self.filled);
     }
 
-    /// At end of stream: the unfinished last message, where the framing lets it count as one.
-    pub(crate) fn last(&mut self) -> Result<Option<&[u8]>, Broken> {
+    fn last(&mut self) -> Result<Option<&[u8]>, Broken> {
         let left = self.filled - self.start;
         self.buffer.truncate(self.filled);
         self.buffer.drain(..self.start);
@@ -180,9 +185,10 @@ mod tests {
                 if let Some(wire) = self.at_hand()? {
                     return Ok(Some(wire.to_vec()));
                 }
-                if self.fill().unwrap() == 0 {
-                    return Ok(self.last()?.map(<[u8]>::to_vec));
+                if self.has_ended {
+                    return Ok(None);
                 }
+                self.fill().unwrap();
             }
         }
     }

@@ -113,17 +113,7 @@ enum Command {
     ///
     /// A datagram is not sent again, and only sending shows that a datagram server is gone: --timeout bounds the
     /// wait for its answers.
-    Send {
-        /// The messages; on a stream under framing none the bytes as they are
-        #[arg(required = true, value_name = "MESSAGE")]
-        messages: Vec<OsString>,
-        /// Wait for N messages and print each on a line (of a stream under framing none: N reads)
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        wait: u64,
-        /// Fail once it took longer than T to send and to get the answers
-        #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
-        timeout: Option<Duration>,
-    },
+    Send(send::Plan),
     /// Print incoming messages, each on a line (of a stream under framing none: the bytes), until the
     /// server closes
     ///
@@ -136,20 +126,7 @@ enum Command {
         count: Option<u64>,
     },
     /// Measure round trips over an echo socket; fails if one is lost
-    Ping {
-        /// End after N; without it, Ctrl-C ends and prints the summary
-        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        count: Option<u64>,
-        /// From one to the next
-        #[arg(short, long, value_name = "T", default_value = "1s", value_parser = humantime::parse_duration)]
-        interval: Duration,
-        /// How long an answer may take before it counts as lost
-        #[arg(short = 'W', long, value_name = "T", default_value = "5s", value_parser = humantime::parse_duration)]
-        timeout: Duration,
-        /// Bytes of each message [default: 64, or what the framing fixes]
-        #[arg(long, value_name = "N", value_parser = size)]
-        size: Option<usize>,
-    },
+    Ping(ping::Plan),
     /// Have systemd's sockets and the daemon follow udsd.toml
     ///
     /// Checks the file, has systemd read its units anew, makes the sockets anew that differ from the
@@ -163,22 +140,16 @@ impl Command {
     /// Why a socket that answers nothing is of no use to it.
     fn unanswered(&self) -> Option<&'static str> {
         match self {
-            Command::Ping { .. } => Some("ping needs service = \"echo\""),
+            Command::Ping(_) => Some("ping needs service = \"echo\""),
             Command::Listen { .. } => Some("listen would wait for ever"),
-            Command::Send { wait: 1.., .. } => Some("send --wait would wait for ever"),
-            Command::Send { .. } | Command::Connect | Command::Apply => None,
+            Command::Send(plan) if plan.wait > 0 => Some("send --wait would wait for ever"),
+            Command::Send(_) | Command::Connect | Command::Apply => None,
         }
     }
 }
 
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
     PossibleValuesParser::new(SocketType::WORDS).try_map(|word| word.parse::<SocketType>())
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok();
-    size.filter(|n| (1..=MESSAGE_LIMIT).contains(n))
-        .ok_or_else(|| format!("a number of bytes from 1 to {MESSAGE_LIMIT}"))
 }
 
 /// Runs `udsc` with the arguments of the process.
@@ -201,32 +172,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let conn = || target::connect(&arguments.options, command.unanswered());
     match command {
         Command::Apply => apply::run(&arguments.options),
-        Command::Connect => connect::run(&conn()?),
-        Command::Send {
-            messages,
-            wait,
-            timeout,
-        } => {
-            let wait = send::Wait {
-                messages: *wait,
-                timeout: *timeout,
-            };
-            send::run(&conn()?, messages, wait)
-        }
+        Command::Connect => connect::run(conn()?),
+        Command::Send(plan) => send::run(&conn()?, plan),
         Command::Listen { count } => listen::run(&conn()?, *count),
-        Command::Ping {
-            count,
-            interval,
-            timeout,
-            size,
-        } => {
-            let plan = ping::Plan {
-                count: *count,
-                interval: *interval,
-                timeout: *timeout,
-                size: *size,
-            };
-            ping::run(&conn()?, plan)
-        }
+        Command::Ping(plan) => ping::run(&conn()?, plan),
     }
 }

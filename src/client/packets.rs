@@ -11,7 +11,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send},
 };
 
-use crate::{frame::Framing, sys};
+use crate::{config::SocketType, frame::Framing, sys};
 
 /// What packets look like above this file.
 pub(crate) const FRAMING: Framing = Framing::LengthPrefixed;
@@ -19,11 +19,10 @@ pub(crate) const FRAMING: Framing = Framing::LengthPrefixed;
 /// Bytes of the length before a packet.
 const PREFIX: usize = 4;
 
-/// Incoming packets.
-pub(crate) struct Packets<'a> {
+/// What comes on a socket: the bytes of a stream, or packets.
+pub(crate) struct Reader<'a> {
     socket: &'a UnixStream,
-    /// A connection, which the server can end; else datagrams.
-    has_end: bool,
+    kind: SocketType,
     /// The packet at hand with its length before it. Bytes behind it are left from longer packets.
     packet: Vec<u8>,
     /// Up to here it was read, and up to here it reaches.
@@ -33,13 +32,13 @@ pub(crate) struct Packets<'a> {
     reset: Option<io::Error>,
 }
 
-impl<'a> Packets<'a> {
-    /// Packets that come on `socket`: of a connection, on which SO_PASSCRED is set, or datagrams. Reading datagrams
-    /// never waits: only another datagram would end the wait.
-    pub(crate) fn new(socket: &'a UnixStream, has_end: bool) -> Self {
+impl<'a> Reader<'a> {
+    /// Reads `socket`; on one for seqpackets SO_PASSCRED is set. Reading datagrams never waits: only another
+    /// datagram would end the wait.
+    pub(crate) fn new(socket: &'a UnixStream, kind: SocketType) -> Self {
         Self {
             socket,
-            has_end,
+            kind,
             packet: Vec::new(),
             given: 0,
             filled: 0,
@@ -48,7 +47,7 @@ impl<'a> Packets<'a> {
     }
 
     /// Whether the rest of a packet was received, but not read.
-    pub(crate) fn is_amid(&self) -> bool {
+    pub(crate) fn is_amid_packet(&self) -> bool {
         self.given < self.filled
     }
 
@@ -66,7 +65,7 @@ impl<'a> Packets<'a> {
                 // Where a server closes with packets unread, this error comes before the packets that it had
                 // sent, unlike on a stream.
                 Err(error)
-                    if self.has_end
+                    if self.kind == SocketType::Seqpacket
                         && self.reset.is_none()
                         && error.kind() == io::ErrorKind::ConnectionReset =>
                 {
@@ -81,10 +80,9 @@ impl<'a> Packets<'a> {
     fn receive(&mut self) -> io::Result<Option<usize>> {
         // Asks for the length first: of a packet longer than the buffer, the rest would be lost. The sender's
         // SO_SNDBUF bounds how long one can be.
-        let wait = if self.has_end {
-            RecvFlags::empty()
-        } else {
-            RecvFlags::DONTWAIT
+        let wait = match self.kind {
+            SocketType::Datagram => RecvFlags::DONTWAIT,
+            _ => RecvFlags::empty(),
         };
         let flags = wait | RecvFlags::PEEK | RecvFlags::TRUNC;
         let (_, length) = recv(self.socket, &mut [0_u8; 0][..], flags)?;
@@ -92,7 +90,7 @@ impl<'a> Packets<'a> {
             self.packet.resize(PREFIX + length, 0);
         }
         let room = &mut self.packet[PREFIX..PREFIX + length];
-        if self.has_end {
+        if self.kind == SocketType::Seqpacket {
             return sys::receive_packet(self.socket, room);
         }
         let (received, _) = recv(self.socket, room, wait)?;
@@ -100,9 +98,12 @@ impl<'a> Packets<'a> {
     }
 }
 
-impl Read for Packets<'_> {
+impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.is_amid() && !self.fill()? {
+        if self.kind == SocketType::Stream {
+            return self.socket.read(buffer);
+        }
+        if !self.is_amid_packet() && !self.fill()? {
             return Ok(0);
         }
         let n = (&self.packet[self.given..self.filled]).read(buffer)?;
@@ -140,20 +141,17 @@ pub(crate) fn count(wire: &[u8]) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::os::fd::OwnedFd;
-
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+    use rustix::net::sockopt;
 
     use super::*;
+    use crate::client::transport::Transport;
 
-    fn pair(kind: SocketType) -> (UnixStream, OwnedFd) {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-        sockopt::set_socket_passcred(&ours, true).unwrap();
-        (ours.into(), theirs)
+    fn pair(kind: SocketType) -> (UnixStream, UnixStream) {
+        let (ours, theirs) = Transport::pair(kind).unwrap();
+        (ours.socket, theirs)
     }
 
-    fn give(server: &OwnedFd, packet: &[u8]) {
+    fn give(server: &UnixStream, packet: &[u8]) {
         assert_eq!(
             send(server, packet, SendFlags::empty()).unwrap(),
             packet.len()
@@ -163,7 +161,7 @@ mod tests {
     #[test]
     fn packets_of_any_length_have_it_before_them_until_the_end() {
         for piece in [1, 3, 1 << 20] {
-            let (ours, server) = pair(SocketType::SEQPACKET);
+            let (ours, server) = pair(SocketType::Seqpacket);
             let long = vec![b'x'; 150_000];
             let mut wire = Vec::new();
             for packet in [&b"a"[..], b"", b"bc"] {
@@ -177,7 +175,7 @@ mod tests {
             give(&server, b"");
             FRAMING.put(b"", &mut wire).unwrap();
             drop(server);
-            let mut packets = Packets::new(&ours, true);
+            let mut packets = Reader::new(&ours, SocketType::Seqpacket);
             let mut came = Vec::new();
             let mut buffer = vec![0; piece];
             loop {
@@ -193,12 +191,12 @@ mod tests {
 
     #[test]
     fn a_reset_hides_no_packet_and_is_told_behind_them() {
-        let (ours, server) = pair(SocketType::SEQPACKET);
+        let (ours, server) = pair(SocketType::Seqpacket);
         send(&ours, b"unread", SendFlags::empty()).unwrap();
         give(&server, b"one");
         give(&server, b"");
         drop(server);
-        let mut packets = Packets::new(&ours, true);
+        let mut packets = Reader::new(&ours, SocketType::Seqpacket);
         let mut came = Vec::new();
         let error = packets.read_to_end(&mut came).unwrap_err();
         assert_eq!(came, b"\0\0\0\x03one\0\0\0\0");
@@ -207,10 +205,10 @@ mod tests {
 
     #[test]
     fn datagrams_go_on_after_an_empty_one() {
-        let (ours, server) = pair(SocketType::DGRAM);
+        let (ours, server) = pair(SocketType::Datagram);
         give(&server, b"");
         give(&server, b"a");
-        let mut packets = Packets::new(&ours, false);
+        let mut packets = Reader::new(&ours, SocketType::Datagram);
         let mut came = [0; 9];
         packets.read_exact(&mut came).unwrap();
         assert_eq!(&came, b"\0\0\0\0\0\0\0\x01a");
@@ -220,7 +218,7 @@ mod tests {
 
     #[test]
     fn messages_go_out_one_a_packet() {
-        let (ours, server) = pair(SocketType::SEQPACKET);
+        let (ours, server) = pair(SocketType::Seqpacket);
         let mut wire = Vec::new();
         for message in [&b"one"[..], b"", b"three"] {
             FRAMING.put(message, &mut wire).unwrap();
@@ -239,7 +237,7 @@ mod tests {
 
     #[test]
     fn room_is_made_as_far_as_it_can_be_and_is_what_the_kernel_takes() {
-        let (ours, server) = pair(SocketType::DGRAM);
+        let (ours, server) = pair(SocketType::Datagram);
         sockopt::set_socket_send_buffer_size(&ours, 5000).unwrap();
         let largest = sys::make_room(&ours, 20_000).unwrap();
         assert!(largest >= 20_000, "{largest}");

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::{Args, value_parser};
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::{consts::SIGINT, low_level::pipe};
 
@@ -16,31 +17,41 @@ use super::{
     connection::Connection,
     failure::Failure,
     messages::Messages,
-    poll::{is_passing, until_any},
+    packets::Reader,
+    poll::until_any,
     statistics::{Statistics, millis},
     stdio::standard_output,
-    transport::Reader,
 };
 use crate::frame::Framing;
 
 /// Bytes of a message where neither `--size` nor the framing says otherwise.
 const SIZE: usize = 64;
 
-/// What `udsc ping` was asked for.
-#[derive(Clone, Copy)]
+// The arguments of `udsc ping`. A doc comment here would show in its help.
+#[derive(Args, Debug)]
 pub(crate) struct Plan {
-    /// How many; `None` = until SIGINT.
-    pub count: Option<u64>,
-    /// From one to the next.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Bytes of a message.
-    pub size: Option<usize>,
+    /// End after N; without it, Ctrl-C ends and prints the summary
+    #[arg(short, long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// From one to the next
+    #[arg(short, long, value_name = "T", default_value = "1s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// How long an answer may take before it counts as lost
+    #[arg(short = 'W', long, value_name = "T", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Bytes of each message [default: 64, or what the framing fixes]
+    #[arg(long, value_name = "N", value_parser = size)]
+    size: Option<usize>,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok();
+    size.filter(|n| (1..=MESSAGE_LIMIT).contains(n))
+        .ok_or_else(|| format!("a number of bytes from 1 to {MESSAGE_LIMIT}"))
 }
 
 /// Pings, prints each answer and the summary.
-pub(crate) fn run(conn: &Connection, plan: Plan) -> Result<(), Failure> {
+pub(crate) fn run(conn: &Connection, plan: &Plan) -> Result<(), Failure> {
     let system = |source| Failure::System("catching SIGINT", source);
     let (stop, signal) = UnixStream::pair().map_err(system)?;
     pipe::register(SIGINT, signal).map_err(system)?;
@@ -50,7 +61,7 @@ pub(crate) fn run(conn: &Connection, plan: Plan) -> Result<(), Failure> {
 /// As `run`, until `stop` is readable.
 fn ping(
     conn: &Connection,
-    plan: Plan,
+    plan: &Plan,
     stop: &UnixStream,
     output: impl Write,
 ) -> Result<(), Failure> {
@@ -72,11 +83,9 @@ fn ping(
         statistics: Statistics::new()
             .map_err(|source| Failure::System("making the histogram", source))?,
     };
-    conn.transport
-        .set_nonblocking(true)
-        .map_err(|source| Failure::System("making the connection non-blocking", source))?;
+    conn.never_wait()?;
     let outcome = ping.rounds(plan.count, plan.interval);
-    let _ = conn.transport.shutdown(Shutdown::Both);
+    let _ = conn.transport.socket.shutdown(Shutdown::Both);
     // Of a ping that cannot be sent there is nothing to sum up.
     if outcome.is_ok() || ping.statistics.sent > 0 {
         ping.summary()?;
@@ -127,7 +136,6 @@ impl<W: Write> Ping<'_, W> {
     fn stops_before(&self, next: Instant) -> Result<bool, Failure> {
         let mut fds = [PollFd::new(self.stop, PollFlags::IN)];
         until_any(&mut fds, Some(next))
-            .map_err(|source| Failure::System("waiting for the next round", source))
     }
 
     /// One message there and back; false where SIGINT came in between.
@@ -169,32 +177,20 @@ impl<W: Write> Ping<'_, W> {
             let mut wanted = PollFlags::IN;
             wanted.set(PollFlags::OUT, !unsent.is_empty());
             let mut fds = [
-                PollFd::new(&self.conn.transport, wanted),
+                PollFd::new(&self.conn.transport.socket, wanted),
                 PollFd::new(self.stop, PollFlags::IN),
             ];
-            let ready = until_any(&mut fds, Some(deadline))
-                .map_err(|source| Failure::System("waiting for the answer", source))?;
-            if !ready {
+            if !until_any(&mut fds, Some(deadline))? {
                 return Ok(Event::Timeout);
             }
             if !fds[1].revents().is_empty() {
                 return Ok(Event::Stop);
             }
-            if !unsent.is_empty() {
-                match (&self.conn.transport).write(unsent) {
-                    Ok(bytes) => *unsent = &unsent[bytes..],
-                    Err(error) if is_passing(&error) => {}
-                    Err(error) => return Err(self.conn.broke(error)),
-                }
-            }
-            match self.messages.receive() {
-                Ok(0) => {
-                    let text = format!("{name}: the server closed the connection");
-                    return Err(Failure::Told(text));
-                }
-                Ok(_) => {}
-                Err(error) if is_passing(&error) => {}
-                Err(error) => return Err(self.conn.broke(error)),
+            self.conn.send(unsent)?;
+            self.conn.receive(&mut self.messages)?;
+            if self.messages.has_ended() {
+                let text = format!("{name}: the server closed the connection");
+                return Err(Failure::Told(text));
             }
         }
     }
@@ -282,7 +278,7 @@ mod tests {
         });
         let (stop, _signal) = UnixStream::pair().unwrap();
         let mut printed = Vec::new();
-        let result = ping(&conn, plan, &stop, &mut printed);
+        let result = ping(&conn, &plan, &stop, &mut printed);
         server.join().unwrap();
         (result, String::from_utf8(printed).unwrap())
     }
@@ -333,7 +329,7 @@ mod tests {
         let (stop, mut signal) = UnixStream::pair().unwrap();
         signal.write_all(b"!").unwrap();
         let mut printed = Vec::new();
-        ping(&conn, plan, &stop, &mut printed).unwrap();
+        ping(&conn, &plan, &stop, &mut printed).unwrap();
         assert_eq!(printed, b"\n--- /x ---\n0 sent, 0 received, 0 lost\n");
     }
 

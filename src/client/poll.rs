@@ -1,11 +1,13 @@
 //! Waiting: for one descriptor, or one of several, up to a point in time.
 
-use std::{io, os::fd::AsFd, time::Instant};
+use std::{os::fd::AsFd, time::Instant};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+
+use super::failure::Failure;
 
 /// Waits until `fd` is ready for `wanted`, has an error or has hung up, or until `deadline`. What it
 /// is ready for; nothing once time is up.
@@ -13,14 +15,17 @@ pub(crate) fn until_ready(
     fd: &impl AsFd,
     wanted: PollFlags,
     deadline: Option<Instant>,
-) -> io::Result<PollFlags> {
+) -> Result<PollFlags, Failure> {
     let mut fds = [PollFd::new(fd, wanted)];
     until_any(&mut fds, deadline)?;
     Ok(fds[0].revents())
 }
 
 /// Waits until one of `fds` is ready; false once `deadline` has passed without.
-pub(crate) fn until_any(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+pub(crate) fn until_any(
+    fds: &mut [PollFd<'_>],
+    deadline: Option<Instant>,
+) -> Result<bool, Failure> {
     loop {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         // Centuries are as good as never.
@@ -28,17 +33,9 @@ pub(crate) fn until_any(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io
         match poll(fds, left.as_ref()) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::System("poll(2)", error.into())),
         }
     }
-}
-
-/// Whether the call may succeed when it is made again.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 #[cfg(test)]

@@ -3,248 +3,143 @@
 
 use std::{
     ffi::OsString,
-    io::{BufWriter, Write},
+    io::Write,
     net::Shutdown,
     os::unix::ffi::OsStrExt,
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use rustix::event::PollFlags;
 
 use super::{
-    LINGER, MESSAGE_LIMIT,
+    LINGER,
     connection::Connection,
-    delivery::{Delivery, SIGN, is_end, until_read},
+    delivery::{Delivery, settle},
     failure::Failure,
-    messages::Messages,
-    poll::{is_passing, until_ready},
-    stdio::standard_output,
-    transport::Reader,
+    poll::until_ready,
+    stdio::{Incoming, standard_output},
 };
 
-/// What is waited for.
-#[derive(Clone, Copy)]
-pub(crate) struct Wait {
-    /// Messages from the server.
-    pub messages: u64,
-    /// The longest time, from the start.
-    pub timeout: Option<Duration>,
+// The arguments of `udsc send`. A doc comment here would show in its help.
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// The messages; on a stream under framing none the bytes as they are
+    #[arg(required = true, value_name = "MESSAGE")]
+    messages: Vec<OsString>,
+    /// Wait for N messages and print each on a line (of a stream under framing none: N reads)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) wait: u64,
+    /// Fail once it took longer than T to send and to get the answers
+    #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
 }
 
-/// Sends `messages`, prints what is waited for, and leaves without a reset.
-pub(crate) fn run(conn: &Connection, messages: &[OsString], wait: Wait) -> Result<(), Failure> {
-    let wire = wire(messages, conn)?;
-    exchange(conn, &wire, wait, standard_output()?)
+/// Sends the messages, prints what is waited for, and leaves without a reset.
+pub(crate) fn run(conn: &Connection, plan: &Plan) -> Result<(), Failure> {
+    exchange(conn, plan, standard_output()?)
 }
 
-fn wire(messages: &[OsString], conn: &Connection) -> Result<Vec<u8>, Failure> {
+fn exchange(conn: &Connection, plan: &Plan, output: impl Write) -> Result<(), Failure> {
     let mut wire = Vec::new();
-    for (i, message) in messages.iter().enumerate() {
-        conn.put(message.as_bytes(), &mut wire, || {
-            format!("message {}", i + 1)
-        })?;
+    for (i, message) in plan.messages.iter().enumerate() {
+        let place = || format!("message {}", i + 1);
+        conn.put(message.as_bytes(), &mut wire, place)?;
     }
-    Ok(wire)
-}
-
-fn exchange(conn: &Connection, wire: &[u8], wait: Wait, output: impl Write) -> Result<(), Failure> {
-    conn.transport
-        .set_nonblocking(true)
-        .map_err(|source| Failure::System("making the connection non-blocking", source))?;
-    let deadline = wait
+    conn.never_wait()?;
+    let deadline = plan
         .timeout
         .and_then(|span| Instant::now().checked_add(span));
     let mut exchange = Exchange {
         conn,
-        unsent: wire,
-        messages: Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT),
-        came: 0,
-        wait,
-        wire: wire.len() as u64,
-        received: 0,
-        ended: false,
-        output: BufWriter::new(output),
+        unsent: &wire,
+        wanted: plan.wait,
+        incoming: Incoming::new(conn, output),
     };
-    while !exchange.is_done() {
-        if exchange.ended && exchange.came < wait.messages {
-            return Err(Failure::closed(exchange.came, wait.messages));
+    exchange.incoming.as_lines = true;
+    while !exchange.unsent.is_empty() || exchange.lacks_answers() {
+        if exchange.lacks_answers() && exchange.incoming.have_ended() {
+            return Err(Failure::closed(exchange.incoming.printed, plan.wait));
         }
-        if !exchange.turn(deadline)? {
-            return Err(exchange.ran_out());
+        if exchange.turn(deadline)?.is_empty() {
+            return Err(exchange.ran_out(plan));
         }
     }
-    exchange.leave(deadline)
+    // Datagrams that the kernel has taken stay with the server.
+    if conn.transport.has_end() {
+        exchange.leave(deadline)?;
+        conn.check_echo(exchange.incoming.received, wire.len() as u64, "bytes")?;
+    }
+    Ok(())
 }
 
 /// Messages on their way out, answers on their way in.
 struct Exchange<'a, W: Write> {
     conn: &'a Connection,
     unsent: &'a [u8],
-    messages: Messages<Reader<'a>>,
-    came: u64,
-    wait: Wait,
-    /// Bytes that were to be sent, and those that came.
-    wire: u64,
-    received: u64,
-    /// The server has ended its side.
-    ended: bool,
-    output: BufWriter<W>,
+    /// Messages that are waited for.
+    wanted: u64,
+    incoming: Incoming<'a, W>,
 }
 
 impl<W: Write> Exchange<'_, W> {
-    fn is_done(&self) -> bool {
-        self.unsent.is_empty() && self.came >= self.wait.messages
+    fn lacks_answers(&self) -> bool {
+        self.incoming.printed < self.wanted
     }
 
-    fn ran_out(&self) -> Failure {
-        let Wait { messages, timeout } = self.wait;
-        if self.came == messages {
+    fn ran_out(&self, plan: &Plan) -> Failure {
+        if !self.lacks_answers() {
             return self.conn.unread(self.unsent);
         }
-        let timeout = humantime::format_duration(timeout.unwrap_or_default());
+        let timeout = humantime::format_duration(plan.timeout.unwrap_or_default());
         Failure::Told(format!(
-            "{} of {messages} messages came within {timeout}",
-            self.came
+            "{} of {} messages came within {timeout}",
+            self.incoming.printed, self.wanted
         ))
     }
 
-    /// Does what the socket is ready for; false once time is up.
-    fn turn(&mut self, deadline: Option<Instant>) -> Result<bool, Failure> {
+    /// Waits for the connection up to `until`, and does what it is ready for.
+    fn turn(&mut self, until: Option<Instant>) -> Result<PollFlags, Failure> {
         let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::IN, !self.ended);
+        wanted.set(PollFlags::IN, !self.incoming.have_ended());
         wanted.set(PollFlags::OUT, !self.unsent.is_empty());
-        let ready = until_ready(&self.conn.transport, wanted, deadline)
-            .map_err(|source| Failure::System("waiting for the server", source))?;
-        if ready.is_empty() {
-            return Ok(false);
-        }
-        // Receives first: where the server has closed, a failing write must not hide what it said before.
-        if !self.ended {
-            self.receive()?;
-        }
-        if !self.unsent.is_empty() {
-            self.send()?;
-        }
-        Ok(true)
-    }
-
-    fn send(&mut self) -> Result<(), Failure> {
-        match (&self.conn.transport).write(self.unsent) {
-            Ok(n) => self.unsent = &self.unsent[n..],
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(self.conn.broke(error)),
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<(), Failure> {
-        if self.came >= self.wait.messages {
-            return self.discard();
-        }
-        let framing = self.conn.framing;
-        match self.messages.receive() {
-            Ok(bytes) => {
-                self.received += bytes as u64;
-                self.ended = bytes == 0;
+        let ready = until_ready(&self.conn.transport.socket, wanted, until)?;
+        if !ready.is_empty() {
+            // Receives first: where the server has closed, a failing write must not hide what it said before.
+            if !self.incoming.have_ended() {
+                self.incoming.receive(self.wanted)?;
             }
-            Err(error) if is_passing(&error) => return Ok(()),
-            Err(error) => return Err(self.conn.broke(error)),
+            self.conn.send(&mut self.unsent)?;
         }
-        let unprinted = |source| Failure::Standard("output", source);
-        while self.came < self.wait.messages {
-            let wire = if self.ended {
-                self.messages.last()
-            } else {
-                self.messages.at_hand()
-            };
-            let Some(wire) = wire.map_err(|broken| self.conn.garbled(broken))? else {
-                break;
-            };
-            self.output
-                .write_all(framing.body(wire))
-                .and_then(|()| self.output.write_all(b"\n"))
-                .map_err(unprinted)?;
-            self.came += 1;
-        }
-        self.output.flush().map_err(unprinted)
-    }
-
-    /// Reads and discards what comes beyond the messages that are waited for.
-    fn discard(&mut self) -> Result<(), Failure> {
-        match self.messages.discard() {
-            Ok(bytes) => {
-                self.received += bytes as u64;
-                self.ended = bytes == 0;
-                Ok(())
-            }
-            Err(error) if is_passing(&error) => Ok(()),
-            Err(error) => Err(self.conn.broke(error)),
-        }
+        Ok(ready)
     }
 
     /// Waits until the server has read everything, half-closes and reads to the end: closing with input unread
     /// would reset the connection, and the server could lose what it has not read. A relay keeps its receivers
-    /// and a server that no file knows may take its time, so udsc does not wait for their end. Datagrams that
-    /// the kernel has taken stay with the server.
-    fn leave(mut self, deadline: Option<Instant>) -> Result<(), Failure> {
+    /// and a server that no file knows may take its time, so udsc does not wait for their end.
+    fn leave(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
         let conn = self.conn;
-        if !conn.transport.has_end() {
-            return Ok(());
-        }
-        let mut delivery = until_read(conn, deadline, |until| self.wait(until))?;
-        let sign = Instant::now() + SIGN;
-        // A server that has answered may end: it has refused nothing.
-        while delivery == Delivery::Read
-            && conn.is_silent()
-            && !(conn.ends_after_us() && self.received > 0)
-            && Instant::now() < sign
-        {
-            if is_end(self.wait(sign)?) {
-                delivery = Delivery::Ended;
-            }
-        }
-        match delivery {
+        match settle(conn, deadline, |until| self.turn(Some(until)))? {
             Delivery::Read => {}
-            Delivery::Ended => return conn.ended(self.received > 0),
+            Delivery::Ended => return conn.ended(),
             Delivery::Unread => return Err(conn.late()),
         }
         // A server that has gone needs no telling.
-        let _ = conn.transport.shutdown(Shutdown::Write);
+        let _ = conn.transport.socket.shutdown(Shutdown::Write);
         if !conn.ends_after_us() {
             return Ok(());
         }
-        let known = conn.service.is_some();
+        let is_known = conn.service.is_some();
         let latest = match deadline {
-            Some(deadline) => Some(deadline),
-            None => (!known).then(|| Instant::now() + LINGER),
+            None if !is_known => Some(Instant::now() + LINGER),
+            deadline => deadline,
         };
-        while !self.ended {
-            let ready = self.wait_for(PollFlags::IN, latest)?;
-            if ready.is_empty() {
-                return if known { Err(conn.late()) } else { Ok(()) };
+        while !self.incoming.have_ended() {
+            if self.turn(latest)?.is_empty() {
+                return if is_known { Err(conn.late()) } else { Ok(()) };
             }
         }
-        conn.check_echo(self.received, self.wire, "bytes")
-    }
-
-    /// Waits for the connection up to `until`, and discards what comes.
-    fn wait(&mut self, until: Instant) -> Result<PollFlags, Failure> {
-        let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::IN, !self.ended);
-        self.wait_for(wanted, Some(until))
-    }
-
-    fn wait_for(
-        &mut self,
-        wanted: PollFlags,
-        until: Option<Instant>,
-    ) -> Result<PollFlags, Failure> {
-        let ready = until_ready(&self.conn.transport, wanted, until)
-            .map_err(|source| Failure::System("waiting for the server", source))?;
-        if !ready.is_empty() && !self.ended {
-            self.discard()?;
-        }
-        Ok(ready)
+        Ok(())
     }
 }
 
@@ -261,14 +156,20 @@ mod tests {
     use super::*;
     use crate::{config::ServiceKind, frame::Framing};
 
-    fn wait(messages: u64, timeout: Option<Duration>) -> Wait {
-        Wait { messages, timeout }
-    }
-
-    fn sent(conn: &Connection, message: &str, wait: Wait) -> (Result<(), Failure>, String) {
+    /// Sends `message` and waits for so many.
+    fn sent(
+        conn: &Connection,
+        message: &str,
+        wait: u64,
+        timeout: Option<Duration>,
+    ) -> (Result<(), Failure>, String) {
+        let plan = Plan {
+            messages: vec![message.into()],
+            wait,
+            timeout,
+        };
         let mut printed = Vec::new();
-        let wire = wire(&[message.into()], conn).unwrap();
-        let result = exchange(conn, &wire, wait, &mut printed);
+        let result = exchange(conn, &plan, &mut printed);
         (result, String::from_utf8(printed).unwrap())
     }
 
@@ -287,7 +188,7 @@ mod tests {
         let (conn, server) = Connection::pair(Framing::LengthPrefixed);
         let server = echo(server);
         let message = "x".repeat(8 << 20);
-        let (result, printed) = sent(&conn, &message, wait(1, None));
+        let (result, printed) = sent(&conn, &message, 1, None);
         result.unwrap();
         assert_eq!(printed.len(), message.len() + 1);
         assert_eq!(server.join().unwrap(), (8 << 20) + 4);
@@ -297,7 +198,7 @@ mod tests {
     fn what_nobody_waits_for_is_read_away_so_that_the_server_is_not_reset() {
         let (conn, server) = Connection::pair(Framing::Lines);
         let server = echo(server);
-        let (result, printed) = sent(&conn, &"x".repeat(4 << 20), wait(0, None));
+        let (result, printed) = sent(&conn, &"x".repeat(4 << 20), 0, None);
         result.unwrap();
         assert_eq!(printed, "");
         assert_eq!(server.join().unwrap(), (4 << 20) + 1);
@@ -307,7 +208,7 @@ mod tests {
     fn a_timeout_says_how_many_came() {
         let (conn, mut server) = Connection::pair(Framing::Nul);
         server.write_all(b"one\0two").unwrap();
-        let (result, printed) = sent(&conn, "x", wait(2, Some(Duration::from_millis(20))));
+        let (result, printed) = sent(&conn, "x", 2, Some(Duration::from_millis(20)));
         assert_eq!(printed, "one\n");
         assert_eq!(
             result.unwrap_err().to_string(),
@@ -319,7 +220,7 @@ mod tests {
     fn a_timeout_bounds_a_server_that_does_not_read() {
         let (conn, _server) = Connection::pair(Framing::Lines);
         let timeout = Some(Duration::from_millis(20));
-        let (result, _) = sent(&conn, &"x".repeat(4 << 20), wait(0, timeout));
+        let (result, _) = sent(&conn, &"x".repeat(4 << 20), 0, timeout);
         let text = result.unwrap_err().to_string();
         assert!(text.starts_with("/x: time ran out with "), "{text}");
     }
@@ -329,7 +230,7 @@ mod tests {
         let (conn, mut server) = Connection::pair(Framing::Lines);
         server.write_all(b"one\ntwo").unwrap();
         server.shutdown(Shutdown::Write).unwrap();
-        let (result, printed) = sent(&conn, "x", wait(3, None));
+        let (result, printed) = sent(&conn, "x", 3, None);
         assert_eq!(printed, "one\ntwo\n");
         assert_eq!(
             result.unwrap_err().to_string(),
@@ -346,7 +247,7 @@ mod tests {
             server.read_to_string(&mut all).unwrap();
             all
         });
-        let (result, _) = sent(&conn, "x", wait(0, None));
+        let (result, _) = sent(&conn, "x", 0, None);
         result.unwrap();
         drop(conn);
         assert_eq!(reading.join().unwrap(), "x\n");
@@ -355,7 +256,12 @@ mod tests {
     #[test]
     fn a_message_without_a_form_is_named() {
         let (conn, _server) = Connection::pair(Framing::Lines);
-        let failure = wire(&["ab".into(), "a\nb".into()], &conn).unwrap_err();
+        let plan = Plan {
+            messages: vec!["ab".into(), "a\nb".into()],
+            wait: 0,
+            timeout: None,
+        };
+        let failure = exchange(&conn, &plan, Vec::new()).unwrap_err();
         assert!(failure.to_string().starts_with("message 2 cannot be sent"));
     }
 }

@@ -7,7 +7,9 @@ use std::{
     os::fd::AsFd,
 };
 
-use super::{MESSAGE_LIMIT, connection::Connection, failure::Failure, messages::Messages};
+use super::{
+    MESSAGE_LIMIT, connection::Connection, failure::Failure, messages::Messages, packets::Reader,
+};
 use crate::frame::Framing;
 
 /// Bytes passed on at once.
@@ -29,83 +31,119 @@ fn own(fd: &impl AsFd, which: &'static str) -> Result<File, Failure> {
         .map_err(|source| Failure::Standard(which, source))
 }
 
-/// Sends each line of `input` as one message, and counts them in `sent`. Lines before one that fails are sent.
-pub(crate) fn send_lines(
+/// Sends each line of `input` as one message, or under `none` its bytes as they are, and counts those in `sent`.
+/// Lines before one that fails are sent.
+pub(crate) fn send_input(
     input: impl Read,
     conn: &Connection,
     sent: &mut u64,
 ) -> Result<(), Failure> {
     let mut server = &conn.transport;
-    let mut lines = Messages::new(input, Framing::Lines, MESSAGE_LIMIT);
+    let cut = match conn.framing {
+        Framing::None => Framing::None,
+        _ => Framing::Lines,
+    };
+    let mut lines = Messages::new(input, cut, MESSAGE_LIMIT);
     let mut wire = Vec::new();
-    let mut ended = false;
     loop {
         let place = || format!("line {} of standard input", *sent + 1);
-        let line = if ended { lines.last() } else { lines.at_hand() };
-        let put = match line {
-            Ok(None) => Ok(false),
+        let put = match lines.at_hand() {
+            Ok(None) => Ok(None),
             Ok(Some(line)) => {
-                let line = line.strip_suffix(b"\n").unwrap_or(line);
-                conn.put(line, &mut wire, place).map(|()| true)
+                let (message, amount) = match cut {
+                    Framing::None => (line, line.len() as u64),
+                    _ => (line.strip_suffix(b"\n").unwrap_or(line), 1),
+                };
+                conn.put(message, &mut wire, place).map(|()| Some(amount))
             }
-            Err(broken) => Err(broken.at(&place(), Framing::Lines)),
+            Err(broken) => Err(broken.at(&place(), cut)),
         };
         // What one read brought goes out in one write, if it is not too much.
-        if !matches!(put, Ok(true)) || wire.len() >= CHUNK {
+        if !matches!(put, Ok(Some(_))) || wire.len() >= CHUNK {
             server.write_all(&wire).map_err(|e| conn.broke(e))?;
             wire.clear();
         }
-        if put? {
-            *sent += 1;
-        } else if ended {
-            return Ok(());
-        } else {
-            let more = lines.fill();
-            ended = more.map_err(|source| Failure::Standard("input", source))? == 0;
+        match put? {
+            Some(amount) => *sent += amount,
+            None if lines.has_ended() => return Ok(()),
+            None => {
+                let more = lines.fill();
+                more.map_err(|source| Failure::Standard("input", source))?;
+            }
         }
     }
 }
 
-/// Prints the messages of the server, up to `count` of them: each as its body and LF, under `none`
-/// the bytes as they are. What was printed never waits for the next message. `printed` counts them.
-pub(crate) fn print_messages(
-    conn: &Connection,
-    count: u64,
-    out: impl Write,
-    printed: &mut u64,
-) -> Result<(), Failure> {
-    let mut messages = Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT);
-    let mut out = BufWriter::new(out);
-    let unprinted = |source| Failure::Standard("output", source);
-    let mut ended = false;
-    loop {
-        while *printed < count {
-            let wire = if ended {
-                messages.last()
-            } else {
-                messages.at_hand()
-            };
-            let Some(wire) = wire.map_err(|broken| conn.garbled(broken))? else {
-                break;
-            };
-            print(conn.framing, wire, &mut out).map_err(unprinted)?;
-            *printed += 1;
-        }
-        out.flush().map_err(unprinted)?;
-        if ended || *printed == count {
-            return Ok(());
-        }
-        ended = messages.receive().map_err(|source| conn.broke(source))? == 0;
-    }
+/// The messages of the server, on their way to standard output.
+pub(crate) struct Incoming<'a, W: Write> {
+    conn: &'a Connection,
+    messages: Messages<Reader<'a>>,
+    output: BufWriter<W>,
+    /// Whether each message is printed with LF behind it.
+    pub(crate) as_lines: bool,
+    /// How many were printed.
+    pub(crate) printed: u64,
+    /// Bytes of all that came.
+    pub(crate) received: u64,
 }
 
-/// Prints one message.
-pub(crate) fn print(framing: Framing, wire: &[u8], out: &mut impl Write) -> io::Result<()> {
-    out.write_all(framing.body(wire))?;
-    if framing != Framing::None {
-        out.write_all(b"\n")?;
+impl<'a, W: Write> Incoming<'a, W> {
+    /// Prints each message as its body and LF, under `none` the bytes as they are.
+    pub(crate) fn new(conn: &'a Connection, output: W) -> Self {
+        Self {
+            conn,
+            messages: Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT),
+            output: BufWriter::new(output),
+            as_lines: conn.framing != Framing::None,
+            printed: 0,
+            received: 0,
+        }
     }
-    Ok(())
+
+    /// Prints until `count` messages were printed, or the server ends its side.
+    pub(crate) fn print(&mut self, count: u64) -> Result<(), Failure> {
+        while self.printed < count && !self.have_ended() {
+            self.receive(count)?;
+        }
+        Ok(())
+    }
+
+    /// Receives once and prints what is whole by then, up to `count` messages in all. What comes after those is
+    /// read and dropped. What was printed never waits for the next message.
+    pub(crate) fn receive(&mut self, count: u64) -> Result<(), Failure> {
+        if self.printed >= count {
+            self.messages.forget();
+        }
+        self.received += self.conn.receive(&mut self.messages)? as u64;
+        let unprinted = |source| Failure::Standard("output", source);
+        while self.printed < count
+            && let Some(wire) = self
+                .messages
+                .at_hand()
+                .map_err(|broken| self.conn.garbled(broken))?
+        {
+            let end: &[u8] = if self.as_lines { b"\n" } else { b"" };
+            self.output
+                .write_all(self.conn.framing.body(wire))
+                .and_then(|()| self.output.write_all(end))
+                .map_err(unprinted)?;
+            self.printed += 1;
+        }
+        self.output.flush().map_err(unprinted)
+    }
+
+    /// How much came, as `send_input` counts.
+    pub(crate) fn amount(&self) -> u64 {
+        match self.conn.framing {
+            Framing::None => self.received,
+            _ => self.printed,
+        }
+    }
+
+    /// Whether the server has ended its side.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.messages.has_ended()
+    }
 }
 
 #[cfg(test)]
@@ -120,8 +158,10 @@ mod tests {
         server.write_all(stream).unwrap();
         drop(server);
         let mut out = Vec::new();
-        let mut printed = 0;
-        let result = print_messages(&conn, count, &mut out, &mut printed).map(|()| printed);
+        let mut incoming = Incoming::new(&conn, &mut out);
+        let result = incoming.print(count);
+        let result = result.map(|()| incoming.printed);
+        drop(incoming);
         (result, String::from_utf8(out).unwrap())
     }
 

@@ -1,7 +1,7 @@
 //! Which server udsc talks to: NAME, path or nothing at all to an address, a framing and a
 //! connection. Reads the config file only where a NAME or nothing is given.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, sync::atomic::AtomicBool};
 
 use rustix::io::Errno;
 
@@ -276,6 +276,7 @@ impl Target {
             service: self.listed.as_ref().map(|listed| listed.service),
             limit: self.listed.as_ref().and_then(Listed::limit),
             name: self.address.to_string(),
+            answered: AtomicBool::new(false),
         })
     }
 

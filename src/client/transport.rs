@@ -2,17 +2,13 @@
 //! What is read from it and written to it is a byte stream; `packets` makes one of packets.
 
 use std::{
-    io::{self, Read, Write},
-    net::Shutdown,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::{ffi::OsStrExt, net::UnixStream},
-    },
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, net::UnixStream},
 };
 
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
 
-use super::packets::{self, Packets};
+use super::packets::{self, Reader};
 use crate::{
     config::{Address, SocketType},
     sys,
@@ -23,7 +19,7 @@ use crate::{
 pub(crate) struct Transport {
     /// Of any type, since the standard library has none for packets: all its calls but reading and writing are
     /// those of any connected socket.
-    socket: UnixStream,
+    pub(crate) socket: UnixStream,
     kind: SocketType,
 }
 
@@ -68,10 +64,7 @@ impl Transport {
 
     /// What comes.
     pub(crate) fn reader(&self) -> Reader<'_> {
-        match self.kind {
-            SocketType::Stream => Reader::Stream(&self.socket),
-            _ => Reader::Packets(Packets::new(&self.socket, self.has_end())),
-        }
+        Reader::new(&self.socket, self.kind)
     }
 
     /// Raises the send buffer so that packets of `length` bytes pass. Where the system does not allow that:
@@ -87,45 +80,12 @@ impl Transport {
         Ok((largest < length).then_some(largest))
     }
 
-    /// `shutdown(2)`.
-    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.shutdown(how)
-    }
-
-    /// Lets calls fail with `WouldBlock` rather than wait.
-    pub(crate) fn set_nonblocking(&self, value: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(value)
-    }
-
-    /// How much the server has not read yet, as the kernel accounts for it; 0 once it has read all.
-    pub(crate) fn unread(&self) -> io::Result<usize> {
-        sys::unread_by_peer(&self.socket)
-    }
-
-    /// The error that waits to be told (SO_ERROR).
-    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.socket.take_error()
-    }
-
-    /// The same socket once more.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let kind = self.kind;
-        let socket = self.socket.try_clone()?;
-        Ok(Self { socket, kind })
-    }
-
     /// Two that are connected with each other, the second as a plain socket.
     #[cfg(test)]
     pub(crate) fn pair(kind: SocketType) -> io::Result<(Self, UnixStream)> {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = net::socketpair(AddressFamily::UNIX, kind.raw(), flags, None)?;
         Ok((Self::of(ours.into(), kind)?, theirs.into()))
-    }
-}
-
-impl AsFd for Transport {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 
@@ -140,30 +100,5 @@ impl Write for &Transport {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// What comes on a transport.
-pub(crate) enum Reader<'a> {
-    Stream(&'a UnixStream),
-    Packets(Packets<'a>),
-}
-
-impl Reader<'_> {
-    /// Whether the rest of a packet was received, but not read.
-    pub(crate) fn is_amid_packet(&self) -> bool {
-        match self {
-            Reader::Stream(_) => false,
-            Reader::Packets(packets) => packets.is_amid(),
-        }
-    }
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Reader::Stream(stream) => stream.read(buffer),
-            Reader::Packets(packets) => packets.read(buffer),
-        }
     }
 }
