@@ -189,8 +189,8 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
         sockets: &[],
         left_to_manager: &[],
     };
-    let tolerate = |fault| records::tolerate(config, fault);
-    let change = apply::plan(before, config, Some(passed), &tolerate)?;
+    let has_others = config.sockets.len() > 1;
+    let change = apply::plan(before, config, Some(passed), has_others)?;
     let lines = change.put(&mut server);
     apply::follow_up_start(&mut server, config, lines, &managed);
     Ok(server)

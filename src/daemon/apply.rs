@@ -11,7 +11,7 @@ use super::{
     decide::{Decision, Passed, Present, decide, decide_unbound},
     in_force,
     limits::new_limits,
-    records::{self, Tolerate},
+    records,
     sockets::{
         assign, check_exit_on_idle, datagram_socket, endpoint_of, errors, is_managed, named,
         note_abstract, note_staying, units_remedy, unserved,
@@ -58,17 +58,17 @@ impl Change {
 }
 
 /// Prepares what `config` changes. `passed`: what the manager passed to this process; `None` at a reload.
-/// `tolerate` decides about a socket whose record cannot be written.
+/// `is_lenient`: a record that cannot be opened stops only its own socket.
 pub(super) fn plan(
     before: Current<'_>,
     config: &Config,
     passed: Option<Vec<Inherited>>,
-    tolerate: Tolerate<'_>,
+    is_lenient: bool,
 ) -> Result<Change, Faults> {
     let mut sockets = Sockets::new(before, config, passed)?;
     let access = config.sockets.iter().map(|of| users::access(of, config));
     let access = access.collect::<Result<Vec<_>, _>>()?;
-    let records = records::plan(before.server, config, tolerate)?;
+    let records = records::plan(before.server, config, is_lenient)?;
     let endpoints = sockets.make_ready()?;
     let parts = config.sockets.iter().zip(access).zip(records);
     let planned = parts.zip(endpoints);

@@ -1,11 +1,7 @@
 //! The file in force, which the daemon writes into its runtime folder for the check before a reload. Only the daemon
 //! knows it: the file in /etc may have changed several times since.
 
-use std::{
-    env, fs,
-    io::{self, ErrorKind},
-    path::PathBuf,
-};
+use std::{env, fs, path::PathBuf};
 
 use ::log::warn;
 
@@ -18,23 +14,17 @@ pub(super) fn write(config: Option<&Config>) {
     let Some(path) = path() else {
         return;
     };
-    let written = match config {
-        Some(config) => {
-            let new = path.with_extension("new");
-            fs::write(&new, config.to_toml()).and_then(|()| fs::rename(new, &path))
+    if let Some(config) = config {
+        let new = path.with_extension("new");
+        match fs::write(&new, config.to_toml()).and_then(|()| fs::rename(new, &path)) {
+            Ok(()) => return,
+            Err(error) => warn!(
+                "{}: cannot be written: {error}; udsd --check cannot compare with it",
+                path.display()
+            ),
         }
-        None => Err(ErrorKind::NotFound.into()),
-    };
-    let Err(error) = written else {
-        return;
-    };
-    if config.is_some() {
-        warn!(
-            "{}: cannot be written: {error}; udsd --check cannot compare with it",
-            path.display()
-        );
     }
-    let _: io::Result<()> = fs::remove_file(path);
+    let _ = fs::remove_file(path);
 }
 
 /// The file in force in the daemon of this unit.

@@ -15,29 +15,21 @@ struct Changeable(RwLock<Option<Logger>>);
 
 static LOG: Changeable = Changeable(RwLock::new(None));
 
-impl Changeable {
-    fn with(&self, act: impl FnOnce(&Logger)) {
-        let logger = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(logger) = &*logger {
-            act(logger);
-        }
-    }
-}
-
 impl Log for Changeable {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let mut enabled = false;
-        self.with(|logger| enabled = logger.enabled(metadata));
-        enabled
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        // `log` asks the filter.
+        true
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.with(|logger| logger.log(record));
+        let logger = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(logger) = &*logger {
+            logger.log(record);
+        }
     }
 
-    fn flush(&self) {
-        self.with(Log::flush);
-    }
+    /// Each line is written at once.
+    fn flush(&self) {}
 }
 
 /// Logs to standard error. A line carries the time and the level or, where it goes to the journal, the journal's

@@ -15,23 +15,8 @@ use crate::{
     systemd,
 };
 
-/// Decides whether the file comes into force without a record that cannot be opened.
-pub(super) type Tolerate<'a> = &'a dyn Fn(Faults) -> Result<(), Faults>;
-
-/// Goes on without a record if there are other sockets to serve meanwhile.
-///
-/// # Errors
-/// `fault`, if there are none.
-pub(super) fn tolerate(config: &Config, fault: Faults) -> Result<(), Faults> {
-    if config.sockets.len() < 2 {
-        return Err(fault);
-    }
-    note_not_open(&fault);
-    Ok(())
-}
-
 /// Logs why a record cannot be opened, and what follows.
-pub(super) fn note_not_open(fault: &Faults) {
+fn note_not_open(fault: &Faults) {
     log_fault(fault);
     error!(
         "until that is mended, clients that send there wait, and the others are served; it is tried again, at least every minute"
@@ -43,11 +28,11 @@ type Planned = (Option<Record>, PlannedWriter);
 
 /// A record's file that is still at its path stays open, also where another socket writes it from now on: two
 /// threads would mix their lines. A record that could not be opened so far is left to its thread, so that the
-/// rest of the file comes into force.
+/// rest of the file comes into force; where `is_lenient`, one that cannot be opened now as well.
 pub(super) fn plan(
     server: &Server,
     config: &Config,
-    tolerate: Tolerate<'_>,
+    is_lenient: bool,
 ) -> Result<Vec<Planned>, Faults> {
     let mut writers = Writers {
         server,
@@ -61,7 +46,7 @@ pub(super) fn plan(
             return Ok((None, PlannedWriter::None));
         };
         let Some((of, writer)) = kept else {
-            let (record, writer) = writers.open(config, socket, keys, tolerate)?;
+            let (record, writer) = writers.open(config, socket, keys, is_lenient)?;
             return Ok((Some(record), writer));
         };
         let output = (!writer.is_open()).then(|| Err(output_config(socket, keys)));
@@ -102,11 +87,17 @@ impl<'a> Writers<'a> {
         config: &Config,
         socket: &config::Socket,
         keys: &config::Record,
-        tolerate: Tolerate<'_>,
+        is_lenient: bool,
     ) -> Result<(Record, PlannedWriter), Faults> {
         let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
-        let output = open(config, socket, keys, &held, tolerate)?;
+        let output = match open(config, socket, keys, &held) {
+            Err((output, fault)) if is_lenient => {
+                note_not_open(&fault);
+                Err(output)
+            }
+            opened => Ok(opened.map_err(|(_, fault)| fault)?),
+        };
         let mut record = new_record(socket, keys, last_seq(&output));
         let place = self.server.key(&socket.name);
         let writer = match self.take(&|of, _| Some(of) == place) {
@@ -132,22 +123,19 @@ impl<'a> Writers<'a> {
     }
 }
 
-/// Opens the output of the record of `socket`. `held`: the locks of the records that this process writes.
+/// Opens the output of the record of `socket`, or says why it is not open. `held`: the locks of the records that
+/// this process writes.
 pub(super) fn open(
     config: &Config,
     socket: &config::Socket,
     keys: &config::Record,
     held: &[Arc<Lock>],
-    tolerate: Tolerate<'_>,
-) -> Result<Result<Output, OutputConfig>, Faults> {
+) -> Result<Output, (OutputConfig, Faults)> {
     let output = output_config(socket, keys);
-    match Output::open(&output, held) {
-        Ok(output) => Ok(Ok(output)),
-        Err(why) => {
-            tolerate(unwritable(config, socket, &output.name(), why))?;
-            Ok(Err(output))
-        }
-    }
+    Output::open(&output, held).map_err(|why| {
+        let fault = unwritable(config, socket, &output.name(), why);
+        (output, fault)
+    })
 }
 
 fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig {

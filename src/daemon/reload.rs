@@ -39,7 +39,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
                 warn!("{note}");
             }
         }
-        Ok((apply::plan(before, &config, None, &Err)?, config))
+        Ok((apply::plan(before, &config, None, false)?, config))
     });
     match planned {
         Ok((change, config)) => {

@@ -72,7 +72,7 @@ struct LinesLeft {
 
 /// Restores everything but the lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
-    let mut rules: Vec<_> = rules(serving)?.into_iter().map(Some).collect();
+    let mut rules: Vec<_> = rules(serving).into_iter().map(Some).collect();
     let (mut sockets, mut served) = (Vec::new(), Vec::new());
     let (mut unwritten, mut left_to_manager) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
@@ -114,39 +114,29 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
 /// Where the record of a socket is written to, or what could not be opened; `None` without a record.
 type Opened = Option<Result<Output, OutputConfig>>;
 
-/// The sockets of the file as the hub has them, each with the output of its record. A socket whose access rules
-/// name an unknown user or group serves too, but lets no new client in.
-fn rules(serving: &Config) -> Result<Vec<(Socket, Opened)>, Faults> {
-    let unknown = |fault: Faults| match fault {
-        Faults::Config(_) => {
-            warn!("as the file stood before the restart: {fault}");
-            Ok(())
-        }
-        // A later attempt may succeed.
-        other => Err(other),
-    };
-    // A record may be out of reach: the disk is full, or the units follow another file already. Until it can be
-    // opened, or another file is in force, lines gather in its queue, and senders wait when that is full.
-    let tolerate = |fault| {
-        let _ = unknown(fault).map_err(|other| records::note_not_open(&other));
-        Ok(())
-    };
-    let mut all = Vec::new();
-    for socket in &serving.sockets {
-        let access = match users::access(socket, serving) {
-            Ok(access) => access,
-            Err(fault) => unknown(fault).map(|()| Access::none())?,
-        };
+/// The sockets of the file as the hub has them, each with the output of its record. One whose access rules name an
+/// unknown user or group serves too, but lets no new client in.
+///
+/// A record may be out of reach: the disk is full, or the units follow another file already. Until it can be opened,
+/// or another file is in force, lines gather in its queue, and senders wait when that is full.
+fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
+    let note = |fault: &Faults| warn!("as the file stood before the restart: {fault}");
+    let rules = serving.sockets.iter().map(|socket| {
+        let access = users::access(socket, serving).inspect_err(note);
+        let access = access.unwrap_or_else(|_| Access::none());
         let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = records::open(serving, socket, keys, &[], &tolerate)?;
+            let opened = records::open(serving, socket, keys, &[]).map_err(|(output, fault)| {
+                note(&fault);
+                output
+            });
             let seq = records::last_seq(&opened);
             record = Some(records::new_record(socket, keys, seq));
             output = Some(opened);
         }
-        all.push((Socket::new(socket, access, record), output));
-    }
-    Ok(all)
+        (Socket::new(socket, access, record), output)
+    });
+    rules.collect()
 }
 
 /// The lines that are still to be written to the record of `before`, if it has one.
@@ -238,7 +228,7 @@ fn adopt(
     };
     let spare = passed.iter().filter_map(|of| of.try_clone().ok()).collect();
     let planned = config.and_then(|config| {
-        let change = apply::plan(before, &config, Some(passed), &Err)?;
+        let change = apply::plan(before, &config, Some(passed), false)?;
         Ok((change, config))
     });
     let (change, config, refused) = match planned {
@@ -304,7 +294,7 @@ fn plan_anew(
         fitting.push(Inherited { name, ..passed });
     }
     if is_anew {
-        match apply::plan(before, serving, Some(fitting), &Err) {
+        match apply::plan(before, serving, Some(fitting), false) {
             Ok(change) => return Ok(change),
             Err(fault) => lines.extend(errors(&fault.to_string())),
         }

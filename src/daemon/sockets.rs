@@ -53,11 +53,8 @@ pub(super) fn assign(
             Some(Some(_)) => "the manager passed a second socket for the same name or path",
             None => "the manager passed a socket that the config file does not have",
         };
-        let names: Vec<&str> = config
-            .sockets
-            .iter()
-            .map(|socket| socket.name.as_str())
-            .collect();
+        let names = config.sockets.iter().map(|socket| &*socket.name);
+        let names: Vec<&str> = names.collect();
         return Err(Faults::Socket {
             socket: endpoint::describe_inherited(&passed),
             fault: format!(
@@ -125,12 +122,9 @@ pub(super) fn errors(text: &str) -> impl Iterator<Item = (Level, String)> {
 /// Refuses `exit-on-idle` where the manager passes no socket: a socket that udsd binds ends with it, and then no
 /// client can start udsd again.
 pub(super) fn check_exit_on_idle(config: &Config) -> Result<(), Faults> {
-    let Some(bound) = config.sockets.first() else {
+    let (Some(bound), Some(_)) = (config.sockets.first(), config.daemon.exit_on_idle) else {
         return Ok(());
     };
-    if config.daemon.exit_on_idle.is_none() {
-        return Ok(());
-    }
     let message = format!(
         "needs every socket to be passed by the manager, and that of socket.{}.path ({}) is not: clients that come there could not start udsd again; give it a socket unit, or write \"never\"",
         bound.name, bound.address
