@@ -22,7 +22,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::{
     accepted::Accepted,
     config::{BaseDirs, Config, SocketOptions},
-    error::{Fatal, Faults},
+    error::Faults,
     generator,
     handover::Handover,
     hub::Hub,
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
             Ok(Ended::Stopped) => return ExitCode::SUCCESS,
             Ok(Ended::LinesLost) => return ExitCode::FAILURE,
             Ok(Ended::HandedOver) => return HANDED_OVER.into(),
-            Err(fatal) => return report(&fatal),
+            Err(fault) => return report(&fault),
         }
     }
 }
@@ -139,7 +139,7 @@ fn start(
             }
         }
     };
-    start().map_err(|fatal| report(&fatal))
+    start().map_err(|fault| report(&fault))
 }
 
 /// The file, or the one socket of the command line. Where units make the sockets, a value that they cannot have is
@@ -168,9 +168,9 @@ fn note_exposure(config: &Config) {
 }
 
 /// Logs what ends the daemon; returns the exit code for it.
-fn report(fatal: &Fatal) -> ExitCode {
-    log_fault(&fatal.0);
-    fatal.0.exit_code().into()
+fn report(fault: &Faults) -> ExitCode {
+    log_fault(fault);
+    fault.exit_code().into()
 }
 
 fn log_fault(fault: &Faults) {
@@ -180,7 +180,7 @@ fn log_fault(fault: &Faults) {
 }
 
 /// Starts without a handover: the file comes into force over nothing.
-fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Fatal> {
+fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Server, Faults> {
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let hub = Hub::new(Vec::new(), limits::limits(config));
     let mut server = serve(hub, signals)?;

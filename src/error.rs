@@ -1,5 +1,5 @@
-//! The three kinds of failure: `Faults` keep a file, or a part of it, from coming into force; a `Fatal` ends the
-//! daemon; a `Close` ends one client.
+//! The two kinds of failure: `Faults` keep a file, or a part of it, from coming into force, or end the daemon; a
+//! `Close` ends one client.
 
 use std::{
     fmt, io,
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Over;
 
-/// What is wrong; its text names the path or key at fault and what would be right. A start ends by it, as
-/// `Fatal`; a reload or a restart logs it and serves as before.
+/// What is wrong; its text names the path or key at fault and what would be right. A start ends by it,
+/// and so does a daemon at work; a reload or a restart logs it and serves as before.
 #[derive(Debug)]
 pub enum Faults {
     /// The config file, or what it asks of this machine, is wrong.
@@ -74,10 +74,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Ends the daemon.
-#[derive(Debug)]
-pub struct Fatal(pub Faults);
-
 impl Faults {
     /// Those found in a config file, if any.
     ///
@@ -111,12 +107,6 @@ impl Faults {
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
         Faults::Config(vec![fault])
-    }
-}
-
-impl From<Faults> for Fatal {
-    fn from(fault: Faults) -> Self {
-        Fatal(fault)
     }
 }
 

@@ -40,10 +40,7 @@ pub use queue::{Mark, Record};
 use output::FileId;
 use thread::Thread;
 
-use crate::{
-    error::{Fatal, Faults},
-    lock::Lock,
-};
+use crate::{error::Faults, lock::Lock};
 
 /// Moves to another output that may wait for lines to be written before them.
 const MOVES: usize = 8;
@@ -306,11 +303,11 @@ impl Writer {
     /// # Errors
     /// Why it ended. Whoever asks is told, however often: a failure that somebody has seen and passed over
     /// still ends the daemon.
-    pub fn check(&self) -> Result<(), Fatal> {
+    pub fn check(&self) -> Result<(), Faults> {
         let failed = self.shared.failed.get();
         failed.map_or(Ok(()), |&errno| {
             let what = format!("record {}", self.name);
-            Err(Faults::system(what)(errno.into()).into())
+            Err(Faults::system(what)(errno.into()))
         })
     }
 

@@ -45,7 +45,7 @@ use crate::{
     accepted::Accepted,
     closer,
     connection::Watch,
-    error::{Fatal, Faults},
+    error::Faults,
     hub::{Hub, Now, Socket},
     parking::Parking,
     record::Writer,
@@ -174,7 +174,7 @@ impl Server {
     ///
     /// # Errors
     /// What the daemon cannot go on with.
-    pub fn run(mut self) -> Result<Ended, Fatal> {
+    pub fn run(mut self) -> Result<Ended, Faults> {
         self.ready();
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
@@ -223,13 +223,13 @@ impl Server {
     }
 
     /// Waits for events, or for the next deadline, seen from the turn that has ended.
-    fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Fatal> {
+    fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Faults> {
         let watched = self.sockets.watch(&self.hub, self.poll.registry());
         watched.map_err(Faults::system("watching a datagram socket"))?;
         let timeout = self.timeout(now)?;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(Faults::system("waiting for events")(error).into())
+                Err(Faults::system("waiting for events")(error))
             }
             _ => Ok(()),
         }
@@ -261,7 +261,7 @@ impl Server {
 
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
     /// event. The next deadline is an event too.
-    fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
+    fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Faults> {
         let watchdog = self.watchdog.map(|(_, due)| due);
         let status = (self.stale && !self.stops()).then_some(self.status_due);
         let deadlines = [

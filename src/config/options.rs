@@ -1,10 +1,12 @@
 //! The configuration of `--socket`: one socket, from options in place of a file.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+use toml::de::DeValue;
 
 use super::{
     Address, BaseDirs, Config, Record, ServiceKind, Socket, SocketOptions, check,
-    diagnostics::Diagnostics, parse::is_name, path,
+    diagnostics::Diagnostics, keys, parse::is_name, path,
 };
 use crate::error::Faults;
 
@@ -16,30 +18,29 @@ impl Config {
     pub fn ad_hoc(path: &str, options: &SocketOptions, dirs: &BaseDirs) -> Result<Self, Faults> {
         let address = path::ad_hoc_address(path, dirs);
         let name = address.as_ref().map_or_else(|_| "socket".into(), name);
-        let key = |name_of_key: &str| format!("socket.{name}.{name_of_key}");
-        let SocketOptions {
-            kind,
-            service,
-            framing,
-        } = options;
+        let whole = |key: &str| format!("socket.{name}.{key}");
         let given = [
-            ("path", "--socket", true),
-            ("type", "--type", kind.is_some()),
-            ("service", "--service", service.is_some()),
-            ("framing", "--framing", framing.is_some()),
+            ("type", "--type", &options.kind),
+            ("service", "--service", &options.service),
+            ("framing", "--framing", &options.framing),
         ];
-        let given = given.map(|(name, option, given)| (key(name), option, given));
-        let mut faults = Diagnostics::of_options(given.into_iter());
+        let path = (whole("path"), "--socket", true);
+        let all = given.map(|(key, option, text)| (whole(key), option, text.is_some()));
+        let mut faults = Diagnostics::of_options([path].into_iter().chain(all));
 
         let mut socket = Socket::new(name.clone(), Address::Abstract(Vec::new()));
         match address {
             Ok(address) => socket.address = address,
-            Err(message) => faults.invalid(&key("path"), &message),
+            Err(message) => faults.invalid(&whole("path"), &message),
         }
-        let f = &mut faults;
-        set(&mut socket.kind, kind.as_deref(), &key("type"), f);
-        set(&mut socket.service, service.as_deref(), &key("service"), f);
-        set(&mut socket.framing, framing.as_deref(), &key("framing"), f);
+        for (key, _, text) in given {
+            let row = keys::SOCKET.rows.iter().find(|row| row.key.name == key);
+            if let (Some(row), Some(text)) = (row, text)
+                && let Err(message) = (row.read)(&mut socket, &DeValue::String(text.into()), dirs)
+            {
+                faults.invalid(&whole(key), &message);
+            }
+        }
         socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
 
         let config = Config {
@@ -48,19 +49,6 @@ impl Config {
         };
         check::check(&config, &mut faults);
         faults.verdict().map(|()| config)
-    }
-}
-
-fn set<T: FromStr<Err = String>>(
-    place: &mut T,
-    text: Option<&str>,
-    key: &str,
-    faults: &mut Diagnostics,
-) {
-    match text.map(str::parse) {
-        Some(Ok(value)) => *place = value,
-        Some(Err(message)) => faults.invalid(key, &message),
-        None => {}
     }
 }
 

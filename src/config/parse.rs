@@ -177,16 +177,13 @@ const AT_LEAST_ONE: &str = "write at least one table [socket.NAME] with a path";
 fn sockets(section: &mut Section<'_>, dirs: &BaseDirs) -> Vec<Socket> {
     const MOST: usize = bounds::SOCKETS;
     let table = section.table;
-    match table.len() {
-        0 => {
-            let message = format!("is empty: {AT_LEAST_ONE}");
-            section.faults.invalid("socket", &message);
-        }
-        n if n > MOST => {
-            let message = format!("{n} sockets are too many: write at most {MOST}");
-            section.faults.invalid("socket", &message);
-        }
-        _ => {}
+    let wrong = match table.len() {
+        0 => Some(format!("is empty: {AT_LEAST_ONE}")),
+        n if n > MOST => Some(format!("{n} sockets are too many: write at most {MOST}")),
+        _ => None,
+    };
+    if let Some(message) = wrong {
+        section.faults.invalid("socket", &message);
     }
     let names = table.iter().take(MOST).map(|(name, _)| name.get_ref());
     names

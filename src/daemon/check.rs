@@ -6,6 +6,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
     mem,
@@ -219,32 +220,23 @@ fn longest(socket: &config::Socket, config: &Config) -> Result<(), Faults> {
 
 /// Whether process `pid` is a udsd that was started to serve the same.
 fn is_same(pid: i32, arguments: &Arguments) -> bool {
-    let of_process = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
-    let Ok(name) = fs::read(of_process("comm")) else {
-        return false;
-    };
-    let Ok(line) = fs::read(of_process("cmdline")) else {
-        return false;
-    };
+    let process = Path::new("/proc").join(pid.to_string());
+    let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+    let line = read("cmdline");
     let words = line.strip_suffix(b"\0").unwrap_or(&line);
-    let words = words
-        .split(|byte| *byte == 0)
-        .map(std::ffi::OsStr::from_bytes);
-    let Ok(there) = Arguments::try_parse_from(words) else {
-        return false;
-    };
+    let words = words.split(|byte| *byte == 0).map(OsStr::from_bytes);
     let served = |arguments: &Arguments, folder: PathBuf| {
         let file = arguments.config.as_ref().map(|file| folder.join(file));
-        let socket = arguments
-            .socket
-            .as_ref()
-            .map(|path| match path.starts_with(['@', '%']) {
-                true => path.into(),
-                false => folder.join(path),
-            });
+        let socket = arguments.socket.as_ref();
+        let socket = socket.map(|path| match path.starts_with(['@', '%']) {
+            true => path.into(),
+            false => folder.join(path),
+        });
         (file, socket)
     };
     let here = env::current_dir().unwrap_or_default();
-    let folder = fs::read_link(of_process("cwd")).unwrap_or_default();
-    name == b"udsd\n" && served(&there, folder) == served(arguments, here)
+    let folder = fs::read_link(process.join("cwd")).unwrap_or_default();
+    read("comm") == b"udsd\n"
+        && Arguments::try_parse_from(words)
+            .is_ok_and(|there| served(&there, folder) == served(arguments, here))
 }

@@ -24,7 +24,7 @@ use crate::{
     access::Access,
     config::{self, Config},
     endpoint::{self, Endpoint},
-    error::{Fatal, Faults},
+    error::Faults,
     handover::Handover,
     hub::{Hub, Now, Socket},
     record::{Output, OutputConfig},
@@ -40,14 +40,14 @@ pub(super) fn go_on(
     config: Result<Config, Faults>,
     passed: Vec<Inherited>,
     signals: Signals,
-) -> Result<(Server, Config), Fatal> {
+) -> Result<(Server, Config), Faults> {
     handover.add(&passed);
     let serving = handover.config.clone();
     match resume(&mut handover, &serving, signals) {
         Ok(resumed) => adopt(resumed, &serving, handover, config, passed),
-        Err(fatal) => {
+        Err(fault) => {
             handover.postpone();
-            Err(fatal)
+            Err(fault)
         }
     }
 }
@@ -71,7 +71,7 @@ struct LinesLeft {
 }
 
 /// Restores everything but the lines of records.
-fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Fatal> {
+fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Faults> {
     let mut rules: Vec<_> = rules(serving).into_iter().map(Some).collect();
     let (mut sockets, mut served) = (Vec::new(), Vec::new());
     let (mut unwritten, mut left_to_manager) = (Vec::new(), Vec::new());
@@ -214,7 +214,7 @@ fn adopt(
     handover: Handover,
     config: Result<Config, Faults>,
     passed: Vec<Inherited>,
-) -> Result<(Server, Config), Fatal> {
+) -> Result<(Server, Config), Faults> {
     let Resumed {
         mut server,
         unwritten,
@@ -253,7 +253,7 @@ fn adopt(
     }
     if let Err(source) = handover.commit() {
         handover.postpone();
-        return Err(Faults::system("taking over what was handed over")(source).into());
+        return Err(Faults::system("taking over what was handed over")(source));
     }
     server.ready();
     server.own();

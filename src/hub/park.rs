@@ -266,7 +266,7 @@ impl Socket {
             enough: parked.enough,
         });
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
-            record.resume(parked.seq);
+            record.go_on_from(parked.seq);
             record.prepend(&parked.lines);
         }
     }

@@ -77,11 +77,6 @@ impl Record {
         self.seq = self.seq.max(seq);
     }
 
-    /// Goes on from the last number of an earlier process.
-    pub fn resume(&mut self, seq: u64) {
-        self.seq = seq;
-    }
-
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
     /// those that are not handed over yet.
     pub fn prepend(&mut self, lines: &[u8]) {
