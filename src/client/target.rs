@@ -1,7 +1,7 @@
 //! Which server udsc talks to: NAME, path or nothing at all to an address, a framing and a
 //! connection. Reads the config file only where a NAME or nothing is given.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, sync::atomic::AtomicBool};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::atomic::AtomicBool};
 
 use rustix::io::Errno;
 
@@ -27,40 +27,12 @@ pub(crate) struct Target {
     listed: Option<Listed>,
 }
 
-/// What only a config file says of a server.
+/// A socket of a daemon's config file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
-    name: String,
-    service: ServiceKind,
-    /// `None` where an option cuts messages in another way than the server, or where there are no messages.
-    message_size: Option<usize>,
-    owner: Owner,
-}
-
-impl Listed {
-    /// How long a message may be, and on which socket.
-    fn limit(&self) -> Option<(usize, String)> {
-        Some((self.message_size?, self.name.clone()))
-    }
-}
-
-/// Whose daemon is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    User,
-    System,
-    /// Whoever started it with `--config FILE`.
-    File,
-}
-
-impl Owner {
-    fn start(self) -> &'static str {
-        match self {
-            Owner::User => "systemctl --user start udsd.socket",
-            Owner::System => "systemctl start udsd.socket",
-            Owner::File => "udsd --config FILE",
-        }
-    }
+    socket: Socket,
+    /// The command that starts the daemon.
+    start: &'static str,
 }
 
 /// Connects to the server that `options` ask for. `unanswered`: why a server that answers nothing is of no use.
@@ -77,19 +49,17 @@ pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Con
 
 /// The servers to try, in order; an error says why a file has none.
 fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
-    let wanted = options.socket.as_deref().map(Wanted::of).transpose()?;
-    let mut targets = match wanted {
-        Some(Wanted::Address(address)) => vec![Ok(Target {
+    let name = options.socket.as_deref();
+    let mut targets = match name.map(address).transpose()?.flatten() {
+        Some(address) => vec![Ok(Target {
             kind: SocketType::Stream,
             framing: Framing::Lines,
-            listed: of_path(options, &address),
+            listed: at_address(options, &address),
             address,
         })],
-        Some(Wanted::Name(name)) => configured(options, Some(name))?,
-        None => configured(options, None)?,
+        None => configured(options, name)?,
     };
     for target in targets.iter_mut().flatten() {
-        let of_file = (target.kind, target.framing);
         let of_stream = target.kind == SocketType::Stream;
         target.kind = options.kind.unwrap_or(target.kind);
         // How a stream is framed says nothing of packets.
@@ -97,11 +67,6 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
             target.framing = Framing::None;
         }
         target.framing = options.framing.unwrap_or(target.framing);
-        if let Some(listed) = &mut target.listed
-            && (target.kind, target.framing) != of_file
-        {
-            listed.message_size = None;
-        }
         target.check()?;
     }
     Ok(targets)
@@ -111,65 +76,55 @@ fn targets(options: &Options) -> Result<Vec<Result<Target, String>>, Failure> {
 /// error says that a file lacks it.
 fn configured(
     options: &Options,
-    name: Option<&str>,
+    name: Option<&OsStr>,
 ) -> Result<Vec<Result<Target, String>>, Failure> {
     let mut targets = Vec::new();
-    for daemon in daemons(options)? {
-        let owner = daemon.owner;
-        let config = daemon.config()?;
-        match select(&config, name) {
+    for (start, config) in daemons(options)? {
+        match select(config?, name) {
             // Both daemons may read the same file, and one that has the socket is enough.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
             Err(_) if targets.iter().any(Result::is_ok) => {}
-            found => targets.push(found.map(|socket| Target::of(socket, owner))),
+            found => targets.push(found.map(|socket| Target {
+                address: socket.address.clone(),
+                kind: socket.kind,
+                framing: socket.framing,
+                listed: Some(Listed { socket, start }),
+            })),
         }
     }
     Ok(targets)
 }
 
-/// What a file says of the socket at `address`, beside its type and framing. A faulty file says nothing: a path
-/// needs none.
-fn of_path(options: &Options, address: &Address) -> Option<Listed> {
-    daemons(options).ok()?.into_iter().find_map(|daemon| {
-        let config = daemon.config().ok()?;
-        let socket = config.sockets.iter().find(|s| s.address == *address)?;
-        let mut listed = Target::of(socket, daemon.owner).listed?;
-        if (socket.kind, socket.framing) != (SocketType::Stream, Framing::Lines) {
-            listed.message_size = None;
-        }
-        Some(listed)
-    })
+/// The socket that a file has at `address`. A faulty file says nothing: an address needs none.
+fn at_address(options: &Options, address: &Address) -> Option<Listed> {
+    daemons(options)
+        .ok()?
+        .into_iter()
+        .find_map(|(start, config)| {
+            let mut sockets = config.ok()?.sockets.into_iter();
+            let socket = sockets.find(|socket| socket.address == *address)?;
+            Some(Listed { socket, start })
+        })
 }
 
-/// A daemon, by the file that it reads.
-struct Daemon<'a> {
-    owner: Owner,
-    dirs: BaseDirs,
-    /// `--config`
-    file: Option<&'a Path>,
-}
-
-impl Daemon<'_> {
-    fn config(&self) -> Result<Config, Faults> {
-        Config::load(self.file, &self.dirs)
-    }
-}
+/// A daemon: the command that starts it, and its file.
+type Daemon = (&'static str, Result<Config, Faults>);
 
 /// The daemons that `options` allow, in the order in which they are asked.
-fn daemons(options: &Options) -> Result<Vec<Daemon<'_>>, Failure> {
+fn daemons(options: &Options) -> Result<Vec<Daemon>, Failure> {
     let (system, current) = (BaseDirs::system(), BaseDirs::current());
     let file = options.config.as_deref();
-    let daemon = |owner, dirs| Daemon { owner, dirs, file };
+    let daemon = |start, dirs: &BaseDirs| (start, Config::load(file, dirs));
     if file.is_some() {
-        return Ok(vec![daemon(Owner::File, current)]);
+        return Ok(vec![daemon("udsd --config FILE", &current)]);
     }
     let mut daemons = Vec::new();
     // Without a runtime folder there is no place for a daemon of the user's.
     if !options.system && current != system && (options.user || current.runtime.is_some()) {
-        daemons.push(daemon(Owner::User, current));
+        daemons.push(daemon("systemctl --user start udsd.socket", &current));
     }
     if !options.user {
-        daemons.push(daemon(Owner::System, system));
+        daemons.push(daemon("systemctl start udsd.socket", &system));
     }
     if daemons.is_empty() {
         return Err(Failure::Told(
@@ -179,71 +134,40 @@ fn daemons(options: &Options) -> Result<Vec<Daemon<'_>>, Failure> {
     Ok(daemons)
 }
 
-fn select<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Socket, String> {
-    let fits = |socket: &&Socket| name.is_none_or(|name| socket.name == name);
-    config.sockets.iter().find(fits).ok_or_else(|| {
-        let file = config.file.as_deref().map_or_else(
+fn select(config: Config, name: Option<&OsStr>) -> Result<Socket, String> {
+    let known: Vec<&str> = config.sockets.iter().map(|s| s.name.as_str()).collect();
+    let known = known.join(", ");
+    let fits = |socket: &Socket| name.is_none_or(|name| name == socket.name.as_str());
+    config.sockets.into_iter().find(fits).ok_or_else(|| {
+        let file = config.file.map_or_else(
             || "the built-in udsd.toml".into(),
             |file| file.display().to_string(),
         );
-        let known: Vec<&str> = config.sockets.iter().map(|s| s.name.as_str()).collect();
-        format!(
-            "no such socket {} in {file}; it has: {}",
-            name.unwrap_or_default(),
-            known.join(", ")
-        )
+        let name = name.unwrap_or_default().display();
+        format!("no such socket {name} in {file}; it has: {known}")
     })
 }
 
-/// What `-s` says.
-enum Wanted<'a> {
-    /// "@name", or anything with a '/'.
-    Address(Address),
-    /// In the config file.
-    Name(&'a str),
-}
-
-impl<'a> Wanted<'a> {
-    fn of(text: &'a OsStr) -> Result<Self, Failure> {
-        let bytes = text.as_bytes();
-        let shown = text.display();
-        let wrong = match bytes.strip_prefix(b"@") {
-            Some(b"") => "\"@\" lacks the name: write \"@name\" for an abstract socket".into(),
-            Some(name) => return Ok(Wanted::Address(Address::Abstract(name.to_vec()))),
-            None if bytes.contains(&b'/') => {
-                return Ok(Wanted::Address(Address::Path(text.into())));
-            }
-            None if bytes.is_empty() => {
-                "-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"".into()
-            }
-            None => match text.to_str().filter(|text| is_name(text)) {
-                Some(name) => return Ok(Wanted::Name(name)),
-                None => format!(
-                    "\"{shown}\" is neither the NAME of a socket nor a path: write \"./{shown}\" for a file, \"@{shown}\" for an abstract name"
-                ),
-            },
-        };
-        Err(Failure::Told(wrong))
-    }
+/// The address that `-s` gives, "@name" or anything with a '/'; `None` for the NAME of a socket in the config file.
+fn address(text: &OsStr) -> Result<Option<Address>, Failure> {
+    let bytes = text.as_bytes();
+    let shown = text.display();
+    let wrong = match bytes.strip_prefix(b"@") {
+        Some(b"") => "\"@\" lacks the name: write \"@name\" for an abstract socket".into(),
+        Some(name) => return Ok(Some(Address::Abstract(name.to_vec()))),
+        None if bytes.contains(&b'/') => return Ok(Some(Address::Path(text.into()))),
+        None if bytes.is_empty() => {
+            "-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"".into()
+        }
+        None if text.to_str().is_some_and(is_name) => return Ok(None),
+        None => format!(
+            "\"{shown}\" is neither the NAME of a socket nor a path: write \"./{shown}\" for a file, \"@{shown}\" for an abstract name"
+        ),
+    };
+    Err(Failure::Told(wrong))
 }
 
 impl Target {
-    fn of(socket: &Socket, owner: Owner) -> Self {
-        Self {
-            address: socket.address.clone(),
-            kind: socket.kind,
-            framing: socket.framing,
-            listed: Some(Listed {
-                name: socket.name.clone(),
-                service: socket.service,
-                message_size: (socket.kind != SocketType::Stream
-                    || socket.framing != Framing::None)
-                    .then_some(socket.message_size),
-                owner,
-            }),
-        }
-    }
-
     fn check(&self) -> Result<(), Failure> {
         let (kind, framing) = (self.kind, self.framing);
         let wrong = match (kind, framing) {
@@ -270,11 +194,17 @@ impl Target {
         } else {
             self.framing
         };
+        let socket = self.listed.as_ref().map(|listed| &listed.socket);
+        // What is cut in another way than the server's, or not at all, is no message of the server's.
+        let limit = socket.filter(|socket| {
+            (self.kind, self.framing) == (socket.kind, socket.framing)
+                && (self.kind, self.framing) != (SocketType::Stream, Framing::None)
+        });
         Ok(Connection {
             transport,
             framing,
-            service: self.listed.as_ref().map(|listed| listed.service),
-            limit: self.listed.as_ref().and_then(Listed::limit),
+            service: socket.map(|socket| socket.service),
+            limit: limit.map(|socket| (socket.message_size, socket.name.clone())),
             name: self.address.to_string(),
             answered: AtomicBool::new(false),
         })
@@ -283,8 +213,8 @@ impl Target {
     /// Before anything is sent: under collect it would become part of the record.
     fn check_use(&self, unanswered: Option<&str>) -> Result<(), Failure> {
         match (&self.listed, unanswered) {
-            (Some(listed), Some(why)) if listed.service == ServiceKind::Collect => {
-                let name = &listed.name;
+            (Some(Listed { socket, .. }), Some(why)) if socket.service == ServiceKind::Collect => {
+                let name = &socket.name;
                 let text = format!("socket {name} collects and answers nothing; {why}");
                 Err(Failure::Told(text))
             }
@@ -297,7 +227,7 @@ impl Target {
         let kind = self.kind;
         let remedy = match (error.kind(), &self.listed, &self.address) {
             (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Some(listed), _) => {
-                format!(" (is udsd running? {})", listed.owner.start())
+                format!(" (is udsd running? {})", listed.start)
             }
             (io::ErrorKind::ConnectionRefused, None, Address::Path(_)) => {
                 " (nobody listens there)".into()
@@ -426,14 +356,12 @@ mod tests {
         );
         assert!(text(&target, ErrorKind::PermissionDenied).contains("owner and mode"));
         target.listed = Some(Listed {
-            name: "x".into(),
-            service: ServiceKind::Echo,
-            message_size: None,
-            owner: Owner::User,
+            socket: Socket::new("x".into(), target.address.clone()),
+            start: "udsd",
         });
         assert_eq!(
             text(&target, ErrorKind::ConnectionRefused),
-            "cannot connect to /x: connection refused (is udsd running? systemctl --user start udsd.socket)"
+            "cannot connect to /x: connection refused (is udsd running? udsd)"
         );
     }
 }
