@@ -42,7 +42,6 @@ const SERVICE: &str = "udsd.service";
 const FIRST: &str = "udsd.socket";
 /// The units of all further sockets.
 const FURTHER: &str = "udsd-*.socket";
-const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer";
 
 /// How long apply waits until a new process has closed the old sockets, or until the status of the daemon fits
 /// the outcome of a reload; and how often it looks.
@@ -58,11 +57,18 @@ struct Apply {
     wanted: Vec<Wanted>,
 }
 
-/// A socket that is not as the file says: its number in the file, what differs, and whether its unit was up.
-struct Stale {
-    number: usize,
-    why: Vec<String>,
-    was_up: bool,
+/// What there is of a socket of the file.
+struct Look {
+    /// ActiveState of its unit.
+    state: String,
+    /// How the socket differs from the file.
+    differences: Vec<String>,
+}
+
+impl Look {
+    fn is_as_wanted(&self) -> bool {
+        self.state == "active" && self.differences.is_empty()
+    }
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
@@ -72,15 +78,17 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     for warning in sysctl::warnings(config.sockets.iter()) {
         eprintln!("udsc: warning: {warning}");
     }
-    systemctl.must::<&str>("daemon-reload", &[])?;
+    systemctl
+        .try_to::<&str>("daemon-reload", &[])?
+        .map_err(|said| Failure::Told(format!("{} daemon-reload: {said}", systemctl.name())))?;
     let apply = Apply::of(systemctl, dirs, config)?;
     apply.must_be_on()?;
-    let service = apply.state_of(SERVICE)?;
-    let (stale, gone) = (apply.stale()?, apply.gone()?);
+    let service = systemctl.state_of(SERVICE)?;
+    let (before, gone) = (apply.look()?, apply.gone()?);
 
-    apply.make(&stale, &gone)?;
+    apply.make(&before, &gone)?;
     let daemon = apply.tell_daemon(&service, !gone.is_empty())?;
-    let mut rows = apply.verify(&stale)?;
+    let mut rows = apply.verify(before)?;
     rows.extend(apply.verify_gone(&gone)?);
     apply.remove_dead_files(&mut rows)?;
     rows.push(daemon);
@@ -161,14 +169,9 @@ impl Apply {
         })
     }
 
-    fn state_of(&self, unit: &str) -> Result<Properties, Failure> {
-        let mut found = self.systemctl.show(PROPERTIES, &[unit])?;
-        Ok(found.pop().unwrap_or_default())
-    }
-
     /// Whether the administrator wants any socket: udsd.socket is the only switch.
     fn must_be_on(&self) -> Result<(), Failure> {
-        let first = self.state_of(FIRST)?;
+        let first = self.systemctl.state_of(FIRST)?;
         let is_on = first.get("ActiveState") == "active"
             || first.get("UnitFileState").starts_with("enabled");
         if is_on {
@@ -184,60 +187,35 @@ impl Apply {
         )))
     }
 
-    /// The sockets of the file that are not there as it says.
-    fn stale(&self) -> Result<Vec<Stale>, Failure> {
-        let looks = self.look()?.into_iter().enumerate();
-        let stale = looks.filter_map(|(number, (state, why))| {
-            let was_up = state == "active";
-            (!was_up || !why.is_empty()).then_some(Stale {
-                number,
-                why,
-                was_up,
+    /// What there is of each socket of the file.
+    fn look(&self) -> Result<Vec<Look>, Failure> {
+        let present = self.present()?;
+        let units: Vec<&str> = self.wanted.iter().map(|wanted| &*wanted.unit).collect();
+        let states = self.systemctl.show(&units)?;
+        let looks = self.wanted.iter().zip(&states).map(|(wanted, state)| {
+            let asked = state.get("SendBuffer").parse().unwrap_or(0);
+            let send_buffer = kernel::granted_send_buffer(asked)
+                .map_err(|error| Failure::System("SO_SNDBUF", error))?;
+            Ok(Look {
+                state: state.get("ActiveState").into(),
+                differences: wanted.differences(&present, send_buffer),
             })
         });
-        Ok(stale.collect())
-    }
-
-    /// For each socket of the file: the ActiveState of its unit, and how the socket that is there differs.
-    fn look(&self) -> Result<Vec<(String, Vec<String>)>, Failure> {
-        let present = self.present()?;
-        let units = self.wanted.iter().map(|wanted| wanted.unit.as_str());
-        let units: Vec<&str> = units.collect();
-        let states = self.systemctl.show(PROPERTIES, &units)?;
-        if states.len() != units.len() {
-            let (name, known) = (self.systemctl.name(), states.len());
-            let text = format!("{name} show: {known} of {} units", units.len());
-            return Err(Failure::Told(text));
-        }
-        let mut looks = Vec::new();
-        for (wanted, state) in self.wanted.iter().zip(&states) {
-            // 0 is the kernel's default.
-            let asked = state.get("SendBuffer").parse().unwrap_or(0);
-            let send_buffer = match asked {
-                0 => 0,
-                asked => kernel::granted_send_buffer(asked)
-                    .map_err(|error| Failure::System("SO_SNDBUF", error))?,
-            };
-            let differences = wanted.differences(&present, send_buffer);
-            looks.push((state.get("ActiveState").into(), differences));
-        }
-        Ok(looks)
+        looks.collect()
     }
 
     /// The units that systemd still has of sockets that the file no longer has.
     fn gone(&self) -> Result<Vec<String>, Failure> {
         let mut gone = self.systemctl.list(FURTHER)?;
         gone.retain(|unit| self.wanted.iter().all(|wanted| wanted.unit != *unit));
-        let states = self.systemctl.show(PROPERTIES, &gone)?;
+        let mut states = self.systemctl.show(&gone)?.into_iter();
         // A unit that has a file is somebody else's of such a name.
-        let is_gone = states
-            .iter()
-            .map(|state| state.get("LoadState") == "not-found");
-        Ok(gone
-            .into_iter()
-            .zip(is_gone)
-            .filter_map(|(unit, gone)| gone.then_some(unit))
-            .collect())
+        gone.retain(|_| {
+            states
+                .next()
+                .is_some_and(|state| state.get("LoadState") == "not-found")
+        });
+        Ok(gone)
     }
 
     fn present(&self) -> Result<Present, Failure> {
@@ -257,26 +235,24 @@ impl Apply {
         let pid = if self.systemctl.user {
             let unit = format!("user@{}.service", getuid().as_raw());
             let of_system = Systemctl { user: false };
-            let shown = of_system.show("MainPID", &[unit])?.pop();
-            shown.and_then(|unit| unit.get("MainPID").parse().ok())
+            of_system.state_of(&unit)?.get("MainPID").parse().ok()
         } else {
             Some(1)
         };
         Ok(pid.and_then(kernel::held_by))
     }
 
-    /// Stops what is gone, and makes anew what is stale. `verify` sees what failed.
-    fn make(&self, stale: &[Stale], gone: &[String]) -> Result<(), Failure> {
+    /// Stops what is gone, and makes anew what is not as the file says. `verify` sees what failed.
+    fn make(&self, before: &[Look], gone: &[String]) -> Result<(), Failure> {
         if !gone.is_empty() {
             let _ = self.systemctl.try_to("stop", gone)?;
             // A unit that had failed would stay in the list.
             let _ = self.systemctl.try_to("reset-failed", gone)?;
         }
-        if !stale.is_empty() {
-            let units: Vec<&str> = stale
-                .iter()
-                .map(|stale| self.wanted[stale.number].unit.as_str())
-                .collect();
+        let stale = self.wanted.iter().zip(before);
+        let stale = stale.filter(|(_, look)| !look.is_as_wanted());
+        let units: Vec<&str> = stale.map(|(wanted, _)| &*wanted.unit).collect();
+        if !units.is_empty() {
             let _ = self.systemctl.try_to("restart", &units)?;
         }
         Ok(())
@@ -295,7 +271,7 @@ impl Apply {
         if started.is_err() {
             return self.row_of_daemon(started, "");
         }
-        let now = self.state_of(SERVICE)?;
+        let now = self.systemctl.state_of(SERVICE)?;
         let verb = if now.get("MainPID") != service.get("MainPID") {
             None
         } else if any_gone || self.needs_new_mounts(now.get("MainPID")) {
@@ -320,7 +296,7 @@ impl Apply {
         // A reload is a signal to the daemon, which may see it only after systemctl has ended.
         let end = Instant::now() + PATIENCE;
         let status = loop {
-            let state = self.state_of(SERVICE)?;
+            let state = self.systemctl.state_of(SERVICE)?;
             let is_up = ["active", "reloading"].contains(&state.get("ActiveState"));
             let status = state.get("StatusText");
             if !is_up || is_refused(status) == done.is_err() || Instant::now() > end {
@@ -355,45 +331,39 @@ impl Apply {
     }
 
     /// What became of the sockets of the file.
-    fn verify(&self, stale: &[Stale]) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        for (number, (state, left)) in self.look()?.into_iter().enumerate() {
-            let wanted = &self.wanted[number];
-            let was = stale.iter().find(|stale| stale.number == number);
-            let outcome = match (was, left.is_empty() && state == "active") {
-                (_, false) => Err(format!(
-                    "{}; {}",
-                    if left.is_empty() {
-                        state
-                    } else {
-                        left.join(", ")
-                    },
-                    self.see(&wanted.unit)
-                )),
-                (None, true) => Ok("as it was".into()),
-                (Some(stale), true) if !stale.was_up => Ok("started".into()),
-                (Some(stale), true) => Ok(format!("made anew; before: {}", stale.why.join(", "))),
+    fn verify(&self, before: Vec<Look>) -> Result<Vec<Row>, Failure> {
+        let now = before.into_iter().zip(self.look()?);
+        let rows = self.wanted.iter().zip(now).map(|(wanted, (before, now))| {
+            let outcome = if !now.is_as_wanted() {
+                let left = match now.differences.is_empty() {
+                    true => now.state,
+                    false => now.differences.join(", "),
+                };
+                Err(format!("{left}; {}", self.see(&wanted.unit)))
+            } else if before.is_as_wanted() {
+                Ok("as it was".into())
+            } else if before.state == "active" {
+                let before = before.differences.join(", ");
+                Ok(format!("made anew; before: {before}"))
+            } else {
+                Ok("started".into())
             };
-            rows.push(Row::of_socket(wanted, outcome));
-        }
-        Ok(rows)
+            Row::of_socket(wanted, outcome)
+        });
+        Ok(rows.collect())
     }
 
     /// What became of those that the file no longer has.
     fn verify_gone(&self, gone: &[String]) -> Result<Vec<Row>, Failure> {
-        let states = self.systemctl.show(PROPERTIES, gone)?;
-        let states = states.iter().map(|state| state.get("ActiveState"));
-        Ok(gone
-            .iter()
-            .zip(states)
-            .map(|(unit, state)| {
-                let outcome = match state {
-                    "inactive" => Ok("stopped".into()),
-                    other => Err(format!("still {other}")),
-                };
-                Row::of_unit(unit, outcome)
-            })
-            .collect())
+        let states = self.systemctl.show(gone)?;
+        let rows = gone.iter().zip(&states).map(|(unit, state)| {
+            let outcome = match state.get("ActiveState") {
+                "inactive" => Ok("stopped".into()),
+                other => Err(format!("still {other}")),
+            };
+            Row::of_unit(unit, outcome)
+        });
+        Ok(rows.collect())
     }
 
     /// Keeps the file as the last good one.
@@ -433,8 +403,7 @@ fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Righ
 
 /// Mode and owner in the administrator's own udsd.socket.
 fn own_rights(systemctl: Systemctl) -> Result<Rights, Failure> {
-    let own = systemctl.show("SocketMode,SocketUser,SocketGroup", &[FIRST])?;
-    let own = own.into_iter().next().unwrap_or_default();
+    let own = systemctl.state_of(FIRST)?;
     let number = |key: &str, look_up: fn(&str) -> io::Result<Option<u32>>| match own.get(key) {
         // The manager itself: root, or the user.
         "" => (!systemctl.user).then_some(0),

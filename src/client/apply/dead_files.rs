@@ -33,7 +33,10 @@ impl Apply {
         let mut left: Vec<(String, PathBuf)> = Vec::new();
         for old in last.sockets {
             let address = old.address.in_unit();
-            if self.wanted.iter().all(|wanted| wanted.address != address)
+            if self
+                .wanted
+                .iter()
+                .all(|wanted| wanted.socket.address != address)
                 && let Address::Path(path) = address
             {
                 left.push((old.name, path));
@@ -42,13 +45,12 @@ impl Apply {
         // A new process accepts the clients that wait at the old sockets before it closes them.
         let end = Instant::now() + PATIENCE;
         loop {
-            left.retain(|(name, path)| match file(path) {
-                File::Dead => {
+            left.retain(|(name, path)| {
+                let bound = is_bound(path);
+                if bound == Some(false) {
                     table::note_file(rows, name, path, remove(path));
-                    false
                 }
-                File::None => false,
-                File::Bound => true,
+                bound == Some(true)
             });
             if left.is_empty() {
                 return Ok(());
@@ -62,7 +64,12 @@ impl Apply {
 
     /// Says who has the sockets of these files open.
     fn tell_bound(&self, left: &[(String, PathBuf)], rows: &mut Vec<Row>) -> Result<(), Failure> {
-        let daemon = self.state_of(SERVICE)?.get("MainPID").parse().ok();
+        let daemon = self
+            .systemctl
+            .state_of(SERVICE)?
+            .get("MainPID")
+            .parse()
+            .ok();
         let ours = [
             (SERVICE, daemon.and_then(kernel::held_by)),
             ("systemd", self.held()?),
@@ -95,26 +102,13 @@ fn remove(path: &Path) -> Result<String, String> {
     }
 }
 
-/// What is at the path of a socket that the file no longer has.
-enum File {
-    /// A socket file whose socket no process has open.
-    Dead,
-    /// A socket file whose socket a process has open, or of which that cannot be told.
-    Bound,
-    /// Nothing, or no socket.
-    None,
-}
-
-/// Looks at the file at `path`, by connecting: the kernel lists the sockets of this network namespace alone, but
-/// a file leads to those of others too.
-fn file(path: &Path) -> File {
-    match fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => match is_served(path) {
-            Ok(false) => File::Dead,
-            Ok(true) | Err(_) => File::Bound,
-        },
-        _ => File::None,
-    }
+/// Whether a process has the socket at `path` open, or that cannot be told; `None` where no socket is. Asked by
+/// connecting: the kernel lists the sockets of this network namespace alone, but a file leads to those of others
+/// too.
+fn is_bound(path: &Path) -> Option<bool> {
+    let file = fs::symlink_metadata(path).ok()?;
+    let is_socket = file.file_type().is_socket();
+    is_socket.then(|| is_served(path).unwrap_or(true))
 }
 
 /// What is said of an old socket that a process has open: an error where that is one of `ours`, each with the
@@ -154,9 +148,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("udsd-old-{}", process::id()));
         fs::create_dir(&folder).unwrap();
         let path = folder.join("old");
-        assert!(matches!(file(&path), File::None));
+        assert_eq!(is_bound(&path), None);
         let listener = UnixListener::bind(&path).unwrap();
-        assert!(matches!(file(&path), File::Bound));
+        assert_eq!(is_bound(&path), Some(true));
         let own = kernel::held_by(process::id()).unwrap();
         let bound = kernel::bound().unwrap();
         let open = path.display();
@@ -173,7 +167,7 @@ mod tests {
             Ok(format!("{open} is somebody else's now"))
         );
         drop(listener);
-        assert!(matches!(file(&path), File::Dead));
+        assert_eq!(is_bound(&path), Some(false));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

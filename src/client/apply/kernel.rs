@@ -102,8 +102,12 @@ pub(super) fn held_by(pid: u32) -> Option<BTreeSet<u32>> {
     Some(inodes.collect())
 }
 
-/// SO_SNDBUF of a socket that asks for `bytes` as the manager does, by force where it may.
+/// SO_SNDBUF of a socket that asks for `bytes` as the manager does, by force where it may; 0 where it asks for
+/// none.
 pub(super) fn granted_send_buffer(bytes: usize) -> io::Result<usize> {
+    if bytes == 0 {
+        return Ok(0);
+    }
     let kind = rustix::net::SocketType::DGRAM;
     let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_send_buffer_size_force(&socket, bytes)

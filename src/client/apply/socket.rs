@@ -13,12 +13,10 @@ use crate::config::{Address, Socket, SocketType};
 /// What the file, and the unit made of it, say.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    pub(super) name: String,
+    /// With the address as the unit has it.
+    pub(super) socket: Socket,
     pub(super) unit: String,
-    pub(super) address: Address,
-    kind: SocketType,
     rights: Rights,
-    backlog: u32,
 }
 
 /// What the file of a socket is to be, the owner by numbers; `None` where the unit does not say.
@@ -41,14 +39,15 @@ pub(super) struct Present {
 
 impl Wanted {
     pub(super) fn of(socket: &Socket, unit: String, rights: Rights) -> Self {
-        let has_file = matches!(socket.address, Address::Path(_));
+        let address = socket.address.in_unit();
+        let socket = Socket {
+            address,
+            ..socket.clone()
+        };
         Self {
-            name: socket.name.clone(),
+            socket,
             unit,
-            address: socket.address.in_unit(),
-            kind: socket.kind,
-            rights: if has_file { rights } else { Rights::default() },
-            backlog: socket.backlog,
+            rights,
         }
     }
 
@@ -56,7 +55,7 @@ impl Wanted {
     /// it, in bytes.
     pub(super) fn differences(&self, present: &Present, send_buffer: usize) -> Vec<String> {
         let mut file = None;
-        if let Address::Path(path) = &self.address {
+        if let Address::Path(path) = &self.socket.address {
             match fs::symlink_metadata(path) {
                 Ok(found) if found.file_type().is_socket() => file = Some(found),
                 Ok(_) => return vec!["no socket there".into()],
@@ -66,8 +65,8 @@ impl Wanted {
         let mut at = present
             .bound
             .iter()
-            .filter(|bound| bound.is_at(&self.address, file.as_ref()));
-        let ours = |bound: &&Bound| bound.kind == Some(self.kind);
+            .filter(|bound| bound.is_at(&self.socket.address, file.as_ref()));
+        let ours = |bound: &&Bound| bound.kind == Some(self.socket.kind);
         let Some(bound) = at.clone().find(ours) else {
             return vec![match at.find_map(|bound| bound.kind) {
                 Some(other) => format!("type {other}"),
@@ -75,8 +74,9 @@ impl Wanted {
             }];
         };
         let mut found = Vec::new();
-        if self.kind != SocketType::Datagram {
-            let wanted = [self.backlog, self.backlog.min(present.most_backlog)];
+        if self.socket.kind != SocketType::Datagram {
+            let backlog = self.socket.backlog;
+            let wanted = [backlog, backlog.min(present.most_backlog)];
             if !wanted.contains(&bound.backlog) {
                 found.push(format!("backlog {}", bound.backlog));
             }

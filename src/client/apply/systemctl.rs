@@ -8,6 +8,9 @@ use std::{
 
 use crate::client::failure::Failure;
 
+/// What is asked of each unit; those of another type lack some.
+const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer,SocketMode,SocketUser,SocketGroup";
+
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
 pub(super) struct Properties(BTreeMap<String, String>);
@@ -51,31 +54,32 @@ impl Systemctl {
         Ok(Err(said))
     }
 
-    /// Runs a command whose failure ends udsc.
-    pub(super) fn must<S: AsRef<str>>(self, verb: &str, units: &[S]) -> Result<(), Failure> {
-        self.try_to(verb, units)?
-            .map_err(|said| Failure::Told(format!("{} {verb}: {said}", self.name())))
-    }
-
-    /// These properties of each of `units`, in their order.
-    pub(super) fn show<S: AsRef<str>>(
-        self,
-        properties: &str,
-        units: &[S],
-    ) -> Result<Vec<Properties>, Failure> {
+    /// The properties of each of `units`, in their order.
+    pub(super) fn show<S: AsRef<str>>(self, units: &[S]) -> Result<Vec<Properties>, Failure> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.output(&["show", "--property", properties], units)?;
+        let output = self.output(&["show", "--property", PROPERTIES], units)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() || text.trim().is_empty() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let text = format!("{} show: {}", self.name(), said.trim());
-            return Err(Failure::Told(text));
-        }
         // A blank line stands between two units.
-        let blocks = text.trim_end().split("\n\n");
-        Ok(blocks.map(read).collect())
+        let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty());
+        let shown: Vec<Properties> = blocks.map(read).collect();
+        if output.status.success() && shown.len() == units.len() {
+            return Ok(shown);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(Failure::Told(format!(
+            "{} show: {} of {} units; {}",
+            self.name(),
+            shown.len(),
+            units.len(),
+            said.trim()
+        )))
+    }
+
+    /// The properties of one unit.
+    pub(super) fn state_of(self, unit: &str) -> Result<Properties, Failure> {
+        Ok(self.show(&[unit])?.pop().unwrap_or_default())
     }
 
     /// The names of the socket units that match `pattern`, whatever their state.

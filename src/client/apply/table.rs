@@ -20,9 +20,9 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn of_socket(wanted: &Wanted, outcome: Result<String, String>) -> Self {
         Self {
-            name: wanted.name.clone(),
+            name: wanted.socket.name.clone(),
             unit: wanted.unit.clone(),
-            address: wanted.address.to_string(),
+            address: wanted.socket.address.to_string(),
             outcome,
         }
     }
@@ -48,52 +48,40 @@ pub(super) fn note_file(
     path: &Path,
     became: Result<String, String>,
 ) {
-    let Some(row) = rows.iter_mut().find(|row| row.name == name) else {
+    if let Some(row) = rows.iter_mut().find(|row| row.name == name) {
+        let is_well = row.outcome.is_ok() && became.is_ok();
+        let (Ok(socket) | Err(socket)) = &row.outcome;
+        let (Ok(file) | Err(file)) = &became;
+        let both = format!("{socket}; {file}");
+        row.outcome = if is_well { Ok(both) } else { Err(both) };
+    } else {
         rows.push(Row {
             name: name.into(),
             unit: "-".into(),
             address: path.display().to_string(),
             outcome: became,
         });
-        return;
-    };
-    let (Ok(outcome) | Err(outcome)) = &row.outcome;
-    let (Ok(file) | Err(file)) = &became;
-    let both = format!("{outcome}; {file}");
-    row.outcome = match (&row.outcome, &became) {
-        (Ok(_), Ok(_)) => Ok(both),
-        _ => Err(both),
-    };
+    }
 }
 
 pub(super) fn print(rows: &[Row]) -> Result<(), Failure> {
-    let cells: Vec<[String; 4]> = rows.iter().map(cells).collect();
-    let head = ["SOCKET", "UNIT", "ADDRESS", "NOW"].map(String::from);
-    let all = || [&head].into_iter().chain(&cells);
-    let width = |column: usize| {
-        all()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let [name, unit, address] = [0, 1, 2].map(width);
+    let mut lines = vec![["SOCKET", "UNIT", "ADDRESS", "NOW"].map(String::from)];
+    lines.extend(rows.iter().map(|row| {
+        let outcome = match &row.outcome {
+            Ok(outcome) => outcome.clone(),
+            Err(why) => format!("FAILED: {why}"),
+        };
+        let (name, unit, address) = (row.name.clone(), row.unit.clone(), row.address.clone());
+        [name, unit, address, outcome]
+    }));
+    let [name, unit, address] = [0, 1, 2].map(|column: usize| {
+        let widths = lines.iter().map(|line| line[column].chars().count());
+        widths.max().unwrap_or(0)
+    });
     let mut out = io::stdout().lock();
-    for [a, b, c, d] in all() {
+    for [a, b, c, d] in &lines {
         writeln!(out, "{a:name$}  {b:unit$}  {c:address$}  {d}")
             .map_err(|error| Failure::Standard("output", error))?;
     }
     Ok(())
-}
-
-fn cells(row: &Row) -> [String; 4] {
-    let outcome = match &row.outcome {
-        Ok(outcome) => outcome.clone(),
-        Err(why) => format!("FAILED: {why}"),
-    };
-    [
-        row.name.clone(),
-        row.unit.clone(),
-        row.address.clone(),
-        outcome,
-    ]
 }
