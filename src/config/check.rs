@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{
     Address, Config, Format, ServiceKind, Socket, SocketType,
     diagnostics::Diagnostics,
-    keys::{self, Effect, Setting},
+    keys::{self, Effect},
     value::show_size,
 };
 use crate::{frame::Framing, lock};
@@ -309,20 +309,17 @@ fn limits(config: &Config, faults: &mut Diagnostics) {
             faults.clash(&[&format!("limits.{key}"), &other], &message);
         }
     }
-    let (clients, per_user) = (config.limits.clients, config.limits.clients_per_user);
-    if clients > 0 && per_user > clients {
-        let message = format!(
-            "clients-per-user = {per_user} is over clients = {clients}: lower it, or write 0 for half of them"
-        );
-        faults.clash(&["limits.clients-per-user", "limits.clients"], &message);
-    }
-    for socket in &config.sockets {
-        if clients > 0 && socket.clients > clients {
+    let per_user = config.limits.clients_per_user;
+    let per_user = ("limits.clients-per-user".into(), per_user, "half");
+    let sockets = config.sockets.iter();
+    let sockets = sockets.map(|socket| (whole(socket, "clients"), socket.clients, "all"));
+    let most = config.limits.clients;
+    for (key, clients, part) in [per_user].into_iter().chain(sockets) {
+        if most > 0 && clients > most {
+            let setting = faults.setting(&key, &(clients as i64).into());
             let message = format!(
-                "clients = {} is over limits.clients = {clients}: lower it, or write 0 for all of them",
-                socket.clients
+                "{setting} is over limits.clients = {most}: lower it, or write 0 for {part} of them"
             );
-            let key = format!("socket.{}.clients", socket.name);
             faults.clash(&[&key, "limits.clients"], &message);
         }
     }
@@ -331,17 +328,12 @@ fn limits(config: &Config, faults: &mut Diagnostics) {
 /// A key that is not available yet must have its default.
 fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
     for table in keys::tables(config) {
-        for Setting {
-            key,
-            value,
-            default,
-        } in table.settings
-        {
-            if key.effect == Effect::NotYet && value != default {
-                let key = format!("{}.{}", table.name, key.name);
-                let setting = faults.setting(&key, &value);
-                let message = format!("{setting} is not available yet: leave it at {default}");
-                faults.not_yet(&key, &message);
+        for of in table.settings {
+            if of.key.effect == Effect::NotYet && of.value != of.default {
+                let key = format!("{}.{}", table.name, of.key.name);
+                let setting = faults.setting(&key, &of.value);
+                let message = format!("{setting} is not available yet: leave it at {}", of.default);
+                faults.invalid(&key, &message);
             }
         }
     }

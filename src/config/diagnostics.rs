@@ -50,11 +50,6 @@ impl Diagnostics {
         self.lines.contains_key(key)
     }
 
-    /// Whether the value of `key` could not be used.
-    pub(super) fn is_invalid(&self, key: &str) -> bool {
-        self.invalid.contains(key)
-    }
-
     /// A value that cannot be used.
     pub(super) fn invalid(&mut self, key: &str, message: &str) {
         self.invalid.insert(key.into());
@@ -64,18 +59,11 @@ impl Diagnostics {
     /// Values that contradict each other: reported for the first of `keys` that was given. Where one of them
     /// could not be used, that fault is enough.
     pub(super) fn clash(&mut self, keys: &[&str], message: &str) {
-        if keys.iter().any(|key| self.is_invalid(key)) {
+        if keys.iter().any(|key| self.invalid.contains(*key)) {
             return;
         }
         let key = keys.iter().find(|key| self.given(key)).or(keys.first());
         self.add(key.copied().unwrap_or_default(), message);
-    }
-
-    /// A value that is right but not available yet. Where it could not be used, that fault is enough.
-    pub(super) fn not_yet(&mut self, key: &str, message: &str) {
-        if !self.is_invalid(key) {
-            self.invalid(key, message);
-        }
     }
 
     /// A fault at `line`, whether the file gives `key` or not.

@@ -199,45 +199,42 @@ impl<'a> Sockets<'a> {
             (Decision::Keep | Decision::ServeOn, _) => self.keep(new, new),
             (Decision::Inherit | Decision::Leave, _) => Ok(PlannedEndpoint::None),
         };
-        let mut decision = decision;
-        let done = match done {
+        let old = named(self.before.sockets, &new.name);
+        let (decision, done) = match done {
             Err(fault) if matches!(decision, Decision::Bind | Decision::Move) => {
-                decision = match decide_unbound(present, self.is_managed && !self.is_reload) {
-                    Some(decision) => decision,
-                    None => return Err(fault),
+                let Some(instead) = decide_unbound(present, self.is_managed && !self.is_reload)
+                else {
+                    return Err(fault);
                 };
-                self.say_unbound(new, decision, &fault);
-                match named(self.before.sockets, &new.name) {
-                    Some(old) if decision == Decision::ServeOn => self.keep(old, old)?,
+                self.say_unbound(new, instead, &fault);
+                let done = match old {
+                    Some(old) if instead == Decision::ServeOn => self.keep(old, old)?,
                     _ => PlannedEndpoint::None,
-                }
+                };
+                (instead, done)
             }
             done => {
                 self.say_why(new, decision, present);
-                done?
+                (decision, done?)
             }
         };
         // A reload tells only of sockets that came or moved.
+        let is_kept = matches!(done, PlannedEndpoint::Kept(_));
         if let Some(how) = decision.served(passed, present)
-            && !(self.is_reload && matches!(done, PlannedEndpoint::Kept(_)))
+            && !(self.is_reload && is_kept)
         {
-            let (kind, service) = (new.kind, new.service);
-            let old = named(self.before.sockets, &new.name);
-            let old = old.filter(|old| (&old.address, old.kind) != (&new.address, new.kind));
-            let (at, instead) = match (&done, old) {
+            let moved = old.filter(|old| (&old.address, old.kind) != (&new.address, new.kind));
+            let (at, instead) = match moved {
+                None => (new, String::new()),
                 // It is still where it was.
-                (PlannedEndpoint::Kept(_), Some(old)) => (old, String::new()),
-                (_, Some(old)) => {
+                Some(old) if is_kept => (old, String::new()),
+                Some(old) => {
                     let old = format!(", in place of {}, {}", endpoint::describe(old), old.kind);
                     (new, old)
                 }
-                (_, None) => (new, String::new()),
             };
-            self.say(
-                Level::Info,
-                at,
-                &format!("{how}, {kind}, {service}{instead}"),
-            );
+            let line = format!("{how}, {}, {}{instead}", new.kind, new.service);
+            self.say(Level::Info, at, &line);
         }
         Ok(done)
     }

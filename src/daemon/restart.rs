@@ -13,11 +13,10 @@ use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    apply::{self, Change, Current, Lines},
-    decide::{Decision, Present},
+    apply::{self, Change, Current},
     limits::limits,
     log, log_fault, records, reload, serve,
-    sockets::{datagram_socket, endpoint_of, errors, named, units_remedy, unserved},
+    sockets::{datagram_socket, errors, named, units_remedy},
 };
 use crate::{
     accepted::Accepted,
@@ -234,7 +233,7 @@ fn adopt(
     let (change, config, refused) = match planned {
         Ok((change, config)) => (Ok(change), config, None),
         Err(fault) => {
-            let change = plan_anew(before, serving, spare);
+            let change = plan_as_before(before, serving, spare);
             reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fault);
             (change, serving.clone(), Some(fault))
         }
@@ -257,7 +256,10 @@ fn adopt(
     }
     server.ready();
     server.own();
-    let lines = change.map_or_else(|lines| lines, |change| change.put(&mut server));
+    let lines = match change {
+        Ok(change) => change.put(&mut server),
+        Err(fault) => errors(&fault.to_string()).collect(),
+    };
     for of in moving {
         server.prepend_lines(&of.socket, &of.lines);
     }
@@ -271,44 +273,26 @@ fn adopt(
 }
 
 /// Plans for the file of before, where the present one cannot come into force: takes the sockets that the manager
-/// has made anew for it, which nobody would serve otherwise. Without any, returns lines for the log.
-fn plan_anew(
+/// has made anew for it, which nobody would serve otherwise.
+fn plan_as_before(
     before: Current<'_>,
     serving: &Config,
     passed: Vec<Inherited>,
-) -> Result<Change, Lines> {
-    let (mut is_anew, mut fitting, mut lines) = (false, Vec::new(), Vec::new());
-    let there = |name: &str| endpoint_of(before.server, name);
+) -> Result<Change, Faults> {
+    let mut fitting = Vec::new();
     for passed in passed {
         let mut sockets = serving.sockets.iter();
-        let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) else {
+        if let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) {
+            let name = Some(socket.name.clone());
+            fitting.push(Inherited { name, ..passed });
+        } else {
             warn!(
                 "{}: the service manager has passed it, and nobody serves it",
                 endpoint::describe_inherited(&passed)
             );
-            continue;
-        };
-        let cookie = there(&socket.name).and_then(|of| of.cookie().ok());
-        is_anew |= cookie.is_none() || cookie != passed.cookie().ok();
-        let name = Some(socket.name.clone());
-        fitting.push(Inherited { name, ..passed });
-    }
-    if is_anew {
-        match apply::plan(before, serving, Some(fitting), false) {
-            Ok(change) => return Ok(change),
-            Err(fault) => lines.extend(errors(&fault.to_string())),
         }
     }
-    let left = before.left_to_manager.iter();
-    let left = left.filter_map(|name| named(&serving.sockets, name));
-    for socket in left.filter(|of| there(&of.name).is_none()) {
-        let why = Decision::Leave
-            .why(Present::LeftToManager)
-            .unwrap_or_default();
-        let why = format!("{}: {why}", endpoint::describe(socket));
-        lines.extend(unserved(socket, &why));
-    }
-    Err(lines)
+    apply::plan(before, serving, Some(fitting), false)
 }
 
 /// Says that the file of before stays in force. `is_managed`: the manager has passed some socket.

@@ -77,10 +77,8 @@ pub(super) fn note_staying() {
 
 /// Logs who can reach the abstract sockets, which have no file mode.
 pub(super) fn note_abstract(server: &Server, config: &Config) {
-    let all = config.sockets.iter().filter_map(|socket| {
-        let endpoint = endpoint_of(server, &socket.name)?;
-        Some((socket, endpoint))
-    });
+    let sockets = config.sockets.iter();
+    let all = sockets.filter_map(|socket| Some((socket, endpoint_of(server, &socket.name)?)));
     let all: Vec<(&config::Socket, &Endpoint)> = all.collect();
     // The manager's network namespace: that of a socket that it passed, or of its journal's.
     let passed = all.iter().find(|(_, endpoint)| endpoint.is_inherited());

@@ -50,9 +50,6 @@ const REST: usize = 512;
 /// The least of `Format::search`: a record may have been written under a larger message-size.
 const SEARCH: u64 = 64 << 20;
 
-/// How each line of a JSON record starts.
-const START: &[u8; 9] = b"{\"time\":\"";
-
 /// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
 const PRIORITY: &[u8] = b"<6>";
 
@@ -250,12 +247,12 @@ fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// The `seq` of one line of a JSON record, if it is one: udsd's own have `time` first, and `socket`.
-/// A number that has no next one is none of its own either. A line of any length is read in pieces.
+/// The `seq` of one line of a JSON record, if it is one: udsd's own have `time` and `socket` too. A number that has
+/// no next one is none of its own either. A line of any length is read in pieces.
 ///
 /// # Errors
 /// Those of reading it.
-pub(super) fn seq_of(mut line: impl Read) -> io::Result<Option<u64>> {
+pub(super) fn seq_of(line: impl Read) -> io::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Line {
         #[serde(rename = "time")]
@@ -264,15 +261,7 @@ pub(super) fn seq_of(mut line: impl Read) -> io::Result<Option<u64>> {
         _socket: IgnoredAny,
         seq: u64,
     }
-    let mut start = [0; START.len()];
-    match line.read_exact(&mut start) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    }
-    if start != *START {
-        return Ok(None);
-    }
-    match serde_json::from_reader(start.chain(line)) {
+    match serde_json::from_reader(line) {
         Ok(Line { seq, .. }) => Ok((seq < u64::MAX).then_some(seq)),
         Err(error) if error.is_io() => Err(error.into()),
         Err(_) => Ok(None),

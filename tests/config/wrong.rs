@@ -700,7 +700,7 @@ fn contradictions() -> Vec<Wrong> {
         daemon(
             "[limits]\nclients-per-user = 9\nclients = 8",
             "limits.clients-per-user",
-            &["clients-per-user = 9 is over clients = 8"],
+            &["clients-per-user = 9 is over limits.clients = 8"],
         ),
         wrong(
             "limits.clients = 8\n[socket.a]\npath = \"/a\"\nclients = 9\n",
