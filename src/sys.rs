@@ -20,7 +20,10 @@ use std::{
 };
 
 pub use libc::{SIGPWR, SIGSTKFLT};
-use rustix::fs::{SealFlags, fcntl_get_seals};
+use rustix::{
+    fs::{SealFlags, fcntl_get_seals},
+    ioctl::{Getter, ioctl},
+};
 
 use crate::{
     header::{Address, BATCH, Header},
@@ -60,30 +63,14 @@ pub fn real_time_signals() -> ops::RangeInclusive<i32> {
 /// # Errors
 /// Those of `getsockopt(2)`.
 pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
-    let mut credentials = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let mut length = mem::size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `credentials` and `length` are valid for writes of the sizes that are passed, and the
-    // kernel writes a plain `struct ucred`, of which every bit pattern is valid.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            ptr::from_mut(&mut credentials).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // As `struct ucred` has them.
+    let mut numbers = [0; 3];
+    get_option(socket, libc::SO_PEERCRED, &mut numbers)?;
+    let [pid, uid, gid] = numbers;
     Ok(Peer {
-        pid: credentials.pid,
-        uid: credentials.uid,
-        gid: credentials.gid,
+        pid: pid.cast_signed(),
+        uid,
+        gid,
     })
 }
 
@@ -93,33 +80,14 @@ pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
 /// # Errors
 /// Those of `getsockopt(2)`.
 pub fn groups_of(socket: impl AsFd) -> io::Result<Vec<u32>> {
-    let mut groups: Vec<libc::gid_t> = vec![0; GROUPS];
-    loop {
-        let mut length = mem::size_of_val(groups.as_slice()) as libc::socklen_t;
-        // SAFETY: `groups` is valid for writes of `length` bytes and `length` for writes of itself,
-        // and the kernel writes numbers of groups, of which every bit pattern is valid.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERGROUPS,
-                groups.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        let count = length as usize / mem::size_of::<libc::gid_t>();
-        if result == 0 {
-            groups.truncate(count);
-            return Ok(groups);
-        }
-        let error = io::Error::last_os_error();
-        // Too little room: the length that would do comes with it.
-        let grows = (groups.len() + 1..=GROUPS_MAX).contains(&count);
-        if error.raw_os_error() != Some(libc::ERANGE) || !grows {
-            return Err(error);
-        }
-        groups.resize(count, 0);
+    let mut groups = vec![0; GROUPS];
+    let mut count = get_option(&socket, libc::SO_PEERGROUPS, &mut groups);
+    if count.as_ref().err().and_then(io::Error::raw_os_error) == Some(libc::ERANGE) {
+        groups = vec![0; GROUPS_MAX];
+        count = get_option(&socket, libc::SO_PEERGROUPS, &mut groups);
     }
+    groups.truncate(count?);
+    Ok(groups)
 }
 
 /// From now on nobody can send descriptors to this socket, nor to those that it accepts: `sendmsg(2)`
@@ -144,20 +112,8 @@ pub fn can_refuse_descriptors() -> bool {
 /// Whether descriptors may be sent to this socket.
 #[must_use]
 pub fn takes_descriptors(socket: impl AsFd) -> bool {
-    let mut takes: libc::c_int = 1;
-    let mut length = mem::size_of_val(&takes) as libc::socklen_t;
-    // SAFETY: `takes` and `length` are valid for writes of the sizes that are passed, and the kernel
-    // writes a plain `int`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            ptr::from_mut(&mut takes).cast(),
-            &raw mut length,
-        )
-    };
-    result < 0 || takes != 0
+    let mut takes = [0];
+    get_option(socket, SO_PASSRIGHTS, &mut takes).is_err() || takes != [0]
 }
 
 /// What was received, and who sent it.
@@ -182,14 +138,11 @@ pub fn receive_with_descriptors(
     let mut control = Control([MaybeUninit::uninit(); CREDENTIALS + RIGHTS]);
     let mut name = MaybeUninit::<libc::sockaddr_un>::uninit();
     let (length, header) = receive(socket, buffer, &mut control, Some(&mut name), 0)?;
-    // SAFETY: the kernel has filled this header and what it leads to, which all still live; it has opened
-    // the descriptors in it for this process, where nothing else knows of them.
-    let (from, peer) = unsafe {
-        take_descriptors(&header, descriptors);
-        (name_of(&header), credentials_of(&header))
-    };
+    // SAFETY: the kernel has filled this header and what it leads to, which all still live; nobody has
+    // the descriptors that it has opened for this process.
+    let received = unsafe { read_header(&header, length, descriptors) };
     Ok(Received {
-        header: Header { from, peer, length },
+        header: received,
         is_end: length == 0 && header.msg_controllen == 0,
     })
 }
@@ -240,6 +193,29 @@ pub fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option
     Ok((length > 0 || header.msg_controllen > 0).then_some(length))
 }
 
+/// A header for `recvmsg(2)`. It leads to its arguments, and they must outlive its use.
+fn new_header<const ROOM: usize>(
+    name: Option<&mut MaybeUninit<libc::sockaddr_un>>,
+    buffer: &mut [u8],
+    part: &mut MaybeUninit<libc::iovec>,
+    control: &mut Control<ROOM>,
+) -> libc::msghdr {
+    // SAFETY: null pointers with lengths of zero make a valid `struct msghdr`.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    if let Some(name) = name {
+        header.msg_name = name.as_mut_ptr().cast();
+        header.msg_namelen = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    }
+    header.msg_iov = part.write(libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    });
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = ROOM as _;
+    header
+}
+
 /// One `recvmsg(2)`. What the header leads to lives as long as the arguments.
 fn receive<const ROOM: usize>(
     socket: impl AsFd,
@@ -248,20 +224,8 @@ fn receive<const ROOM: usize>(
     name: Option<&mut MaybeUninit<libc::sockaddr_un>>,
     flags: libc::c_int,
 ) -> io::Result<(usize, libc::msghdr)> {
-    let mut part = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
-    // SAFETY: null pointers with lengths of zero make a valid `struct msghdr`.
-    let mut header: libc::msghdr = unsafe { mem::zeroed() };
-    if let Some(name) = name {
-        header.msg_name = name.as_mut_ptr().cast();
-        header.msg_namelen = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    }
-    header.msg_iov = &raw mut part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = ROOM as _;
+    let mut part = MaybeUninit::uninit();
+    let mut header = new_header(name, buffer, &mut part, control);
     // SAFETY: `header` names one part, a control buffer and perhaps an address, all valid for writes of
     // the lengths that stand beside them and alive until the call returns; the kernel writes plain bytes
     // there.
@@ -277,32 +241,6 @@ fn receive<const ROOM: usize>(
     header.msg_iov = ptr::null_mut();
     header.msg_iovlen = 0;
     Ok((length, header))
-}
-
-/// The descriptors that the kernel has opened.
-///
-/// # Safety
-/// `header` was filled by the kernel, its control buffer still lives, and nobody has taken the
-/// descriptors in it yet.
-unsafe fn take_descriptors(header: &libc::msghdr, all: &mut Vec<OwnedFd>) {
-    // SAFETY: only arithmetic.
-    let head = unsafe { libc::CMSG_LEN(0) } as usize;
-    // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macros look at no more.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() };
-    while let Some(message) = next {
-        if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
-            let bytes = message.cmsg_len.saturating_sub(head);
-            // SAFETY: as above.
-            let first = unsafe { libc::CMSG_DATA(message) }.cast::<RawFd>();
-            for i in 0..bytes / mem::size_of::<RawFd>() {
-                // SAFETY: by its length the data holds this many numbers; each is of a descriptor that
-                // is open and nobody's yet.
-                all.push(unsafe { OwnedFd::from_raw_fd(first.add(i).read_unaligned()) });
-            }
-        }
-        // SAFETY: as above.
-        next = unsafe { libc::CMSG_NXTHDR(header, message).as_ref() };
-    }
 }
 
 /// Room for control data, placed as its header asks (`cmsg(3)`).
@@ -323,24 +261,14 @@ pub fn receive_datagrams(
     received: &mut Vec<Header>,
 ) -> io::Result<()> {
     let mut names = [const { MaybeUninit::<libc::sockaddr_un>::uninit() }; BATCH];
-    let mut controls = [const { MaybeUninit::<Control<CREDENTIALS>>::uninit() }; BATCH];
-    let mut parts: [libc::iovec; BATCH] = [libc::iovec {
-        iov_base: ptr::null_mut(),
-        iov_len: 0,
-    }; BATCH];
+    let mut controls = [Control([MaybeUninit::uninit(); CREDENTIALS]); BATCH];
+    let mut parts = [const { MaybeUninit::uninit() }; BATCH];
     // SAFETY: a header of zeros has neither name nor parts nor control data.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
     let mut room = 0;
     for (i, bytes) in buffer.chunks_exact_mut(slot).take(BATCH).enumerate() {
-        parts[i].iov_base = bytes.as_mut_ptr().cast();
-        parts[i].iov_len = bytes.len();
-        let header = &mut headers[i].msg_hdr;
-        header.msg_name = names[i].as_mut_ptr().cast();
-        header.msg_namelen = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
-        header.msg_iov = &raw mut parts[i];
-        header.msg_iovlen = 1;
-        header.msg_control = controls[i].as_mut_ptr().cast();
-        header.msg_controllen = CREDENTIALS;
+        let name = Some(&mut names[i]);
+        headers[i].msg_hdr = new_header(name, bytes, &mut parts[i], &mut controls[i]);
         room += 1;
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
@@ -359,60 +287,67 @@ pub fn receive_datagrams(
         return Err(io::Error::last_os_error());
     };
     for header in &headers[..count] {
-        // SAFETY: the kernel has filled this header and what it leads to, which all still live.
-        let (from, peer) = unsafe { (name_of(&header.msg_hdr), credentials_of(&header.msg_hdr)) };
-        received.push(Header {
-            from,
-            peer,
-            // MSG_TRUNC: what was sent, not what there was room for.
-            length: header.msg_len as usize,
-        });
+        // MSG_TRUNC: what was sent, not what there was room for.
+        let length = header.msg_len as usize;
+        // SAFETY: the kernel has filled this header and what it leads to, which all still live. There was
+        // no room for descriptors.
+        received.push(unsafe { read_header(&header.msg_hdr, length, &mut Vec::new()) });
     }
     Ok(())
 }
 
-/// The address that the kernel wrote.
+/// What the kernel says of a message of `length` bytes. The descriptors that came with it are appended.
 ///
 /// # Safety
-/// `header` was filled by the kernel and had a `sockaddr_un` for a name, which still lives.
-unsafe fn name_of(header: &libc::msghdr) -> Address {
+/// `header` was filled by the kernel. It had a `sockaddr_un` for a name and a `Control`, which still live, and
+/// nobody has taken the descriptors in there yet.
+unsafe fn read_header(
+    header: &libc::msghdr,
+    length: usize,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Header {
     let start = mem::offset_of!(libc::sockaddr_un, sun_path);
     // A path of all 108 bytes is told with its NUL, for which there is no room.
     let end = mem::size_of::<libc::sockaddr_un>().min(header.msg_namelen as usize);
-    let length = end.saturating_sub(start);
     // SAFETY: the kernel wrote this many bytes there.
-    Address::new(unsafe {
-        std::slice::from_raw_parts(header.msg_name.cast::<u8>().add(start), length)
-    })
-}
-
-/// The credentials that the kernel wrote; where there are none, those of nobody.
-///
-/// # Safety
-/// `header` was filled by the kernel and had a `Control` with room for them, which still lives.
-unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
-    // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macro looks at no more.
-    let Some(first) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
-        return Peer::NONE;
-    };
+    let from = Address::new(unsafe {
+        let path = header.msg_name.cast::<u8>().add(start);
+        slice::from_raw_parts(path, end.saturating_sub(start))
+    });
+    let mut peer = Peer::NONE;
     // SAFETY: only arithmetic.
-    let length = unsafe { libc::CMSG_LEN(mem::size_of::<libc::ucred>() as u32) } as usize;
-    let is_credentials =
-        first.cmsg_level == libc::SOL_SOCKET && first.cmsg_type == libc::SCM_CREDENTIALS;
-    if !is_credentials || first.cmsg_len < length {
-        return Peer::NONE;
+    let head = unsafe { libc::CMSG_LEN(0) } as usize;
+    // SAFETY: the kernel wrote `msg_controllen` bytes of control data; the macros look at no more.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() };
+    while let Some(message) = next {
+        // SAFETY: as above.
+        let data = unsafe { libc::CMSG_DATA(message) };
+        let size = message.cmsg_len.saturating_sub(head);
+        match (message.cmsg_level, message.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if size >= mem::size_of::<libc::ucred>() => {
+                // SAFETY: by its size the data holds a `struct ucred`, of which every bit pattern is valid.
+                let sender = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+                peer = Peer {
+                    pid: sender.pid,
+                    uid: sender.uid,
+                    gid: sender.gid,
+                };
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                let first = data.cast::<RawFd>();
+                for i in 0..size / mem::size_of::<RawFd>() {
+                    // SAFETY: by its size the data holds this many numbers; each is of a descriptor that is
+                    // open and nobody's yet.
+                    let fd = unsafe { OwnedFd::from_raw_fd(first.add(i).read_unaligned()) };
+                    descriptors.push(fd);
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(header, message).as_ref() };
     }
-    // SAFETY: by its length the data holds a `struct ucred`, of which every bit pattern is valid.
-    let credentials = unsafe {
-        libc::CMSG_DATA(first)
-            .cast::<libc::ucred>()
-            .read_unaligned()
-    };
-    Peer {
-        pid: credentials.pid,
-        uid: credentials.uid,
-        gid: credentials.gid,
-    }
+    Header { from, peer, length }
 }
 
 /// The cookie of the network namespace that a socket was made in (SO_NETNS_COOKIE, `socket(7)`).
@@ -420,23 +355,12 @@ unsafe fn credentials_of(header: &libc::msghdr) -> Peer {
 /// # Errors
 /// Those of `getsockopt(2)`.
 pub fn network_of(socket: impl AsFd) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut length = mem::size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: `cookie` and `length` are valid for writes of the sizes that are passed, and every bit
-    // pattern is a `u64`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            ptr::from_mut(&mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(cookie)
+    // The halves of one number: their order is of no account where it is only compared.
+    let mut halves = [0; 2];
+    get_option(socket, libc::SO_NETNS_COOKIE, &mut halves)?;
+    Ok(halves
+        .iter()
+        .fold(0, |all, half| all << 32 | u64::from(*half)))
 }
 
 /// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a packet or datagram.
@@ -479,13 +403,14 @@ pub fn give_back_memory() {
 /// # Errors
 /// Those of `ioctl(2)`.
 pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the kernel writes one `int` behind the pointer, which lives until the call returns.
     // TIOCOUTQ is the same number as SIOCOUTQ, on every architecture.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: the kernel answers this request with one `int`.
+    let bytes = unsafe {
+        ioctl(
+            socket,
+            Getter::<{ libc::TIOCOUTQ as _ }, libc::c_int>::new(),
+        )
+    }?;
     Ok(usize::try_from(bytes).unwrap_or_default())
 }
 
@@ -579,6 +504,26 @@ pub fn set_peek_offset(socket: impl AsFd, offset: i32) -> io::Result<()> {
     set_option(socket, libc::SO_PEEK_OFF, offset)
 }
 
+/// Reads an option of a socket that is one or more numbers of 32 bits; returns how many it has.
+fn get_option(socket: impl AsFd, option: libc::c_int, numbers: &mut [u32]) -> io::Result<usize> {
+    let mut length = mem::size_of_val(numbers) as libc::socklen_t;
+    // SAFETY: `numbers` is valid for writes of `length` bytes and `length` for writes of itself, and of
+    // numbers every bit pattern is valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(length as usize / mem::size_of::<u32>())
+}
+
 /// Sets an option of a socket that is a number.
 fn set_option(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel reads one `int` behind the pointer, which lives until the call returns.
@@ -664,24 +609,13 @@ impl Drop for Mapping {
 /// # Errors
 /// Those of the user database.
 pub fn user_id(name: &str) -> io::Result<Option<u32>> {
-    look_up(name, |name, buffer| {
-        let mut entry = MaybeUninit::<libc::passwd>::uninit();
-        let mut found = ptr::null_mut();
-        // SAFETY: `name` is NUL-terminated, `buffer` is passed with its length, and all of them
-        // outlive the call; `found` is null unless `entry` was filled.
-        let error = unsafe {
-            libc::getpwnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
-        // SAFETY: `found` is not null, so it points to `entry`, filled.
-        (
-            error,
-            (!found.is_null()).then(|| unsafe { (*found).pw_uid }),
+    look_up(name, |name| {
+        entry(
+            |entry, buffer, size, found| {
+                // SAFETY: `name` is NUL-terminated; `entry` passes the rest as it must be.
+                unsafe { libc::getpwnam_r(name.as_ptr(), entry, buffer, size, found) }
+            },
+            |user| user.pw_uid,
         )
     })
 }
@@ -691,23 +625,13 @@ pub fn user_id(name: &str) -> io::Result<Option<u32>> {
 /// # Errors
 /// Those of the user database.
 pub fn group_id(name: &str) -> io::Result<Option<u32>> {
-    look_up(name, |name, buffer| {
-        let mut entry = MaybeUninit::<libc::group>::uninit();
-        let mut found = ptr::null_mut();
-        // SAFETY: as in `user_id`.
-        let error = unsafe {
-            libc::getgrnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
-        // SAFETY: `found` is not null, so it points to `entry`, filled.
-        (
-            error,
-            (!found.is_null()).then(|| unsafe { (*found).gr_gid }),
+    look_up(name, |name| {
+        entry(
+            |entry, buffer, size, found| {
+                // SAFETY: `name` is NUL-terminated; `entry` passes the rest as it must be.
+                unsafe { libc::getgrnam_r(name.as_ptr(), entry, buffer, size, found) }
+            },
+            |group| group.gr_gid,
         )
     })
 }
@@ -718,61 +642,53 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
 /// # Errors
 /// Those of the user database.
 pub fn members_of(gid: u32) -> io::Result<Vec<String>> {
-    let members = in_buffer(|buffer| {
-        let mut entry = MaybeUninit::<libc::group>::uninit();
-        let mut found = ptr::null_mut();
-        // SAFETY: `buffer` is passed with its length, and outlives the call; `found` is null unless
-        // `entry` was filled.
-        let error = unsafe {
-            libc::getgrgid_r(
-                gid,
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                &raw mut found,
-            )
-        };
-        if found.is_null() {
-            return (error, None);
-        }
-        let mut names = Vec::new();
-        // SAFETY: `found` is not null, so it points to `entry`, filled, whose members are an array
-        // that a null pointer ends.
-        let mut member = unsafe { (*found).gr_mem };
-        // SAFETY: as above; each one is NUL-terminated and stands in `buffer`.
-        while let Some(name) = unsafe { member.as_ref().filter(|name| !name.is_null()) } {
-            // SAFETY: as above.
-            let name = unsafe { CStr::from_ptr(*name) };
-            names.push(name.to_string_lossy().into_owned());
-            // SAFETY: this one was not the null pointer, so another follows.
-            member = unsafe { member.add(1) };
-        }
-        (error, Some(names))
-    })?;
+    let members = entry(
+        |entry, buffer, size, found| {
+            // SAFETY: `entry` passes all of it as it must be.
+            unsafe { libc::getgrgid_r(gid, entry, buffer, size, found) }
+        },
+        |group| {
+            let mut names = Vec::new();
+            let mut member = group.gr_mem;
+            // SAFETY: an array of NUL-terminated names that a null pointer ends; they live as long as the
+            // entry. `member` moves on only from what is not that end.
+            while let Some(name) = unsafe { member.as_ref().filter(|name| !name.is_null()) } {
+                // SAFETY: as above.
+                let name = unsafe { CStr::from_ptr(*name) };
+                names.push(name.to_string_lossy().into_owned());
+                // SAFETY: as above.
+                member = unsafe { member.add(1) };
+            }
+            names
+        },
+    )?;
     Ok(members.unwrap_or_default())
 }
 
 /// Numbers stand for themselves; a name is asked for.
-fn look_up(
-    name: &str,
-    ask: impl Fn(&CString, &mut [u8]) -> (libc::c_int, Option<u32>),
-) -> io::Result<Option<u32>> {
+fn look_up(name: &str, ask: impl Fn(&CStr) -> io::Result<Option<u32>>) -> io::Result<Option<u32>> {
     if let Ok(number) = name.parse() {
         return Ok(Some(number));
     }
-    let Ok(name) = CString::new(name) else {
-        return Ok(None);
-    };
-    in_buffer(|buffer| ask(&name, buffer))
+    CString::new(name).map_or(Ok(None), |name| ask(&name))
 }
 
-/// Asks the user database with a buffer that grows until it is enough.
-fn in_buffer<T>(ask: impl Fn(&mut [u8]) -> (libc::c_int, Option<T>)) -> io::Result<Option<T>> {
+/// Asks the user database for an entry, with a buffer that grows until it is enough, and reads what was found.
+/// `ask` gets the last arguments of `getpwnam_r(3)` and its like.
+fn entry<E, T>(
+    ask: impl Fn(*mut E, *mut libc::c_char, usize, *mut *mut E) -> libc::c_int,
+    read: impl Fn(&E) -> T,
+) -> io::Result<Option<T>> {
     let mut buffer = vec![0; 1024];
     loop {
-        match ask(&mut buffer) {
-            (_, Some(found)) => return Ok(Some(found)),
-            (libc::ERANGE, None) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+        let mut entry = MaybeUninit::uninit();
+        let mut found = ptr::null_mut();
+        let (start, size) = (buffer.as_mut_ptr(), buffer.len());
+        let error = ask(entry.as_mut_ptr(), start, size, &raw mut found);
+        // SAFETY: null, unless `entry` was filled, to which it then points.
+        match (error, unsafe { found.as_ref() }) {
+            (_, Some(found)) => return Ok(Some(read(found))),
+            (libc::ERANGE, None) if size < 1 << 20 => buffer.resize(size * 4, 0),
             // getpwnam(3), NOTES: these too are said for "no such name".
             (0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM, None) => return Ok(None),
             (error, None) => return Err(io::Error::from_raw_os_error(error)),
