@@ -148,7 +148,7 @@ impl Handover {
             return Err(format!("{ATTEMPTS} processes have tried to go on with it"));
         }
         stored.mark().map_err(text)?;
-        let state = State::decode(&stored.bytes().map_err(text)?).map_err(|why| why.to_string())?;
+        let state = State::decode(stored.bytes()).map_err(text)?;
         // Its paths have no specifiers left, so the directories of today do not matter. A fault of today does not
         // matter either: the file was in force, and an upgrade closes no client for it.
         let parsed = Parsed::new(state.config.as_bytes(), None, &BaseDirs::current());

@@ -11,12 +11,9 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut, Seek, SeekFrom},
+    io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -120,18 +117,14 @@ impl Parking {
 pub struct Memory(File);
 
 impl Memory {
-    /// What `write` returns, and behind it what it writes.
+    /// What `write` writes.
     ///
     /// # Errors
-    /// Those of `memfd_create(2)` and `write(2)`.
-    pub fn new<const HEAD: usize>(
-        write: impl FnOnce(&mut File) -> io::Result<[u8; HEAD]>,
-    ) -> io::Result<Self> {
+    /// Those of `memfd_create(2)` and `write`.
+    pub fn new(write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("udsd-state", flags)?);
-        file.seek(SeekFrom::Start(HEAD as u64))?;
-        let head = write(&mut file)?;
-        file.write_all_at(&head, 0)?;
+        write(&mut file)?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
         Ok(Memory(file))
@@ -202,12 +195,10 @@ impl Stored {
         let _ = rustix::net::recv(&self.far, &mut [0; 8][..], RecvFlags::DONTWAIT);
     }
 
-    /// The bytes that were left, mapped: a copy could be as large as all queues together.
-    ///
-    /// # Errors
-    /// Those of `sys::Mapping`.
-    pub fn bytes(&self) -> io::Result<sys::Mapping> {
-        sys::Mapping::new(&self.memory.0)
+    /// The bytes that were left.
+    #[must_use]
+    pub fn bytes(&self) -> &File {
+        &self.memory.0
     }
 
     /// Copies of all descriptors, and whether some are missing because this process may open no more.
@@ -315,7 +306,10 @@ mod tests {
 
     use std::{
         io::Write,
-        os::unix::net::{UnixDatagram, UnixStream},
+        os::unix::{
+            fs::FileExt,
+            net::{UnixDatagram, UnixStream},
+        },
         sync::{Mutex, MutexGuard, PoisonError},
     };
 
@@ -324,11 +318,7 @@ mod tests {
     use super::*;
 
     fn memory(bytes: &[u8]) -> Memory {
-        Memory::new(|file| {
-            file.write_all(bytes)?;
-            Ok(*b"head")
-        })
-        .unwrap()
+        Memory::new(|file| file.write_all(bytes)).unwrap()
     }
 
     /// A user has no more descriptors in flight than files may be open (`unix(7)`, ETOOMANYREFS): tests
@@ -373,7 +363,9 @@ mod tests {
                 let found = find(&near);
                 assert_eq!(found.marks().unwrap(), look);
                 found.mark().unwrap();
-                assert_eq!(*found.bytes().unwrap(), *b"headbytes");
+                let mut bytes = [0; 5];
+                found.bytes().read_exact_at(&mut bytes, 0).unwrap();
+                assert_eq!(bytes, *b"bytes");
                 assert_eq!(cookies(&found), parked);
             }
             let found = find(&near);

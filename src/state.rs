@@ -6,7 +6,10 @@
 //! most of it. A field may be added without a new version where its default means what was so before. Times are
 //! ages at the moment when the process ended: the time until the next one serves counts for nobody.
 
-use std::{fmt, io, time::Duration};
+use std::{
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -27,6 +30,8 @@ const VERSION: u32 = 1;
 const MAGIC: &str = "udsd-state";
 /// Bytes of the first line: magic, version, checksum, line feed.
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
+/// Bytes that are read or written at a time: whole words of the checksum.
+const CHUNK: usize = 1 << 18;
 
 /// The clients whose queues are not empty: the index in `State::clients`, and the bytes of the queue.
 type Owed = Vec<(usize, usize)>;
@@ -196,65 +201,41 @@ pub struct Full {
     pub told: bool,
 }
 
-/// A state that cannot be used.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Damaged {
-    /// It has this version, which this binary does not know.
-    Version(u32),
-    /// It is not what an earlier process has written; why.
-    Content(String),
-}
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Damaged::Version(version) => write!(
-                f,
-                "it is of version {version}, and this udsd knows only version {VERSION}"
-            ),
-            Damaged::Content(what) => write!(f, "it is damaged: {what}"),
-        }
-    }
-}
-
 impl State {
-    /// Writes it to `out`, before which the caller leaves `HEAD` bytes free; returns the content of these.
+    /// Writes it to `file`, of which it is then all.
     ///
     /// # Errors
-    /// Those of `out`.
-    pub fn encode(&self, out: impl io::Write) -> io::Result<[u8; HEAD]> {
-        let mut summed = Summed {
-            out,
-            sum: Checksum::default(),
-        };
-        // In large pieces: a checksum of a few bytes takes as long as one of many.
-        let mut buffered = io::BufWriter::with_capacity(1 << 18, &mut summed);
-        serde_json::to_writer(&mut buffered, self)?;
+    /// Those of `file`.
+    pub fn encode(&self, file: &mut (impl Read + Write + Seek)) -> io::Result<()> {
+        file.seek(SeekFrom::Start(HEAD as u64))?;
+        let mut out = BufWriter::with_capacity(CHUNK, &mut *file);
+        serde_json::to_writer(&mut out, self)?;
         let queues = self.clients.iter().map(|client| &client.queue).enumerate();
         let queues: Vec<_> = queues.filter(|(_, queue)| !queue.is_empty()).collect();
-        let owed: Owed = queues
-            .iter()
-            .map(|(of, queue)| (*of, queue.len()))
-            .collect();
-        serde_json::to_writer(&mut buffered, &owed)?;
+        let owed = queues.iter().map(|(of, queue)| (*of, queue.len()));
+        serde_json::to_writer(&mut out, &owed.collect::<Owed>())?;
         for part in queues.iter().flat_map(|(_, queue)| queue.parts(usize::MAX)) {
-            io::Write::write_all(&mut buffered, &part)?;
+            out.write_all(&part)?;
         }
-        io::Write::flush(&mut buffered)?;
-        drop(buffered);
-        Ok(head(VERSION, summed.sum.value()))
+        out.flush()?;
+        drop(out);
+        file.seek(SeekFrom::Start(HEAD as u64))?;
+        let sum = checksum(&mut *file)?;
+        file.rewind()?;
+        file.write_all(head(sum).as_bytes())
     }
 
-    /// Reads what `encode` has written, with its head.
+    /// Reads what `encode` has written to `file`.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
-        let damaged = |what: &str| Damaged::Content(what.to_owned());
-        let (head_bytes, body) = bytes
-            .split_at_checked(HEAD)
-            .ok_or_else(|| damaged("it is too short"))?;
-        let words = std::str::from_utf8(head_bytes).unwrap_or_default();
+    pub fn decode(mut file: impl Read + Seek) -> io::Result<Self> {
+        let damaged = |what: &str| io::Error::other(format!("it is damaged: {what}"));
+        file.rewind()?;
+        let mut found = [0; HEAD];
+        let read = file.read_exact(&mut found);
+        read.map_err(|_| damaged("it is too short"))?;
+        let words = str::from_utf8(&found).unwrap_or_default();
         let mut words = words.split_ascii_whitespace();
         if words.next() != Some(MAGIC) {
             return Err(damaged("it does not begin as a state does"));
@@ -262,115 +243,66 @@ impl State {
         let version = words.next().and_then(|word| word.parse().ok());
         match version {
             Some(VERSION) => {}
-            Some(other) => return Err(Damaged::Version(other)),
+            Some(other) => {
+                return Err(io::Error::other(format!(
+                    "it is of version {other}, and this udsd knows only version {VERSION}"
+                )));
+            }
             None => return Err(damaged("it has no version")),
         }
-        let mut sum = Checksum::default();
-        sum.add(body);
-        if *head_bytes != head(VERSION, sum.value()) {
+        if found != *head(checksum(&mut file)?).as_bytes() {
             return Err(damaged("its checksum is another"));
         }
-        let mut rest = body;
+        file.seek(SeekFrom::Start(HEAD as u64))?;
+        let mut rest = BufReader::with_capacity(CHUNK, file);
         let mut state: State = next(&mut rest)?;
         let owed: Owed = next(&mut rest)?;
         for (place, bytes) in owed {
             let client = state.clients.get_mut(place);
             let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
-            let queue = rest.split_off(..bytes);
-            client
-                .queue
-                .push(queue.ok_or_else(|| damaged("a queue is cut"))?, 0);
+            let mut queue = Vec::new();
+            rest.by_ref().take(bytes as u64).read_to_end(&mut queue)?;
+            if queue.len() < bytes {
+                return Err(damaged("a queue is cut"));
+            }
+            client.queue.push(&queue, 0);
         }
         Ok(state)
     }
 }
 
-/// The JSON document at the start of `bytes`, which then begin behind it.
-fn next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, Damaged> {
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter();
-    let found = documents.next();
-    *bytes = &bytes[documents.byte_offset()..];
-    found
-        .ok_or_else(|| Damaged::Content("it ends too early".to_owned()))?
-        .map_err(|error| Damaged::Content(error.to_string()))
+/// The next JSON document.
+fn next<T: DeserializeOwned>(from: impl Read) -> io::Result<T> {
+    Ok(T::deserialize(&mut serde_json::Deserializer::from_reader(
+        from,
+    ))?)
 }
 
-fn head(version: u32, sum: u64) -> [u8; HEAD] {
-    let text = format!("{MAGIC} {version:04} {sum:016x}\n");
-    let mut head = [b' '; HEAD];
-    let length = text.len().min(HEAD);
-    head[..length].copy_from_slice(&text.as_bytes()[..length]);
-    head
+fn head(sum: u64) -> String {
+    format!("{MAGIC} {VERSION:04} {sum:016x}\n")
 }
 
 /// FNV-1a over words of 8 bytes: it is to find what was cut or damaged, not what somebody forged.
-#[derive(Debug)]
-struct Checksum {
-    sum: u64,
-    /// The bytes of an unfinished word, and how many they are.
-    word: [u8; 8],
-    filled: usize,
-    length: u64,
-}
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Checksum {
-            sum: 0xcbf2_9ce4_8422_2325,
-            word: [0; 8],
-            filled: 0,
-            length: 0,
-        }
-    }
-}
-
-impl Checksum {
-    fn add(&mut self, mut bytes: &[u8]) {
-        self.length += bytes.len() as u64;
-        while self.filled > 0 && !bytes.is_empty() {
-            self.word[self.filled] = bytes[0];
-            self.filled = (self.filled + 1) % 8;
-            bytes = &bytes[1..];
-            if self.filled == 0 {
-                self.mix(u64::from_le_bytes(self.word));
-            }
-        }
-        let (words, rest) = bytes.as_chunks();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
-        }
-        self.word[self.filled..self.filled + rest.len()].copy_from_slice(rest);
-        self.filled += rest.len();
-    }
-
-    fn mix(&mut self, word: u64) {
-        self.sum = (self.sum ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+fn checksum(mut of: impl Read) -> io::Result<u64> {
+    let (mut sum, mut length) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    let mut mix = |word: u64| {
+        sum = (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         // A product has nothing of its upper bits in its lower ones.
-        self.sum ^= self.sum >> 32;
-    }
-
-    fn value(mut self) -> u64 {
-        self.word[self.filled..].fill(0);
-        self.mix(u64::from_le_bytes(self.word));
-        self.mix(self.length);
-        self.sum
-    }
-}
-
-struct Summed<W: io::Write> {
-    out: W,
-    sum: Checksum,
-}
-
-impl<W: io::Write> io::Write for Summed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.sum.add(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        sum ^= sum >> 32;
+    };
+    let mut chunk = Vec::with_capacity(CHUNK);
+    loop {
+        chunk.clear();
+        length += of.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+        let (words, rest) = chunk.as_chunks();
+        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        if chunk.len() < CHUNK {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            mix(u64::from_le_bytes(last));
+            mix(length as u64);
+            return Ok(sum);
+        }
     }
 }
 
@@ -378,13 +310,18 @@ impl<W: io::Write> io::Write for Summed<W> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use std::io::Cursor;
+
     use super::*;
 
     fn encoded(state: &State) -> Vec<u8> {
-        let mut bytes = vec![0; HEAD];
-        let head = state.encode(&mut bytes).unwrap();
-        bytes[..HEAD].copy_from_slice(&head);
-        bytes
+        let mut file = Cursor::new(Vec::new());
+        state.encode(&mut file).unwrap();
+        file.into_inner()
+    }
+
+    fn decoded(bytes: impl AsRef<[u8]>) -> Result<State, String> {
+        State::decode(Cursor::new(bytes)).map_err(|why| why.to_string())
     }
 
     fn some() -> State {
@@ -420,8 +357,22 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_was() {
         let state = some();
-        let back = State::decode(&encoded(&state)).unwrap();
+        let back = decoded(encoded(&state)).unwrap();
         assert_eq!(back.clients[0].queue.len(), 9);
+        assert_eq!(format!("{back:?}"), format!("{state:?}"));
+    }
+
+    #[test]
+    fn queues_of_more_than_a_chunk_come_back() {
+        let mut state = some();
+        for length in [CHUNK + 3, 1] {
+            state.clients.extend(some().clients);
+            let last = state.clients.len() - 1;
+            state.clients[last]
+                .queue
+                .push(&vec![length as u8; length], 0);
+        }
+        let back = decoded(encoded(&state)).unwrap();
         assert_eq!(format!("{back:?}"), format!("{state:?}"));
     }
 
@@ -429,7 +380,7 @@ mod tests {
     fn one_that_was_cut_anywhere_is_refused() {
         let bytes = encoded(&some());
         for length in 0..bytes.len() {
-            assert!(State::decode(&bytes[..length]).is_err(), "cut at {length}");
+            assert!(decoded(&bytes[..length]).is_err(), "cut at {length}");
         }
     }
 
@@ -439,7 +390,7 @@ mod tests {
         for bit in 0..8 * bytes.len() {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(State::decode(&bytes).is_err(), "bit {bit}");
+            assert!(decoded(&bytes).is_err(), "bit {bit}");
         }
     }
 
@@ -447,30 +398,15 @@ mod tests {
     fn another_version_is_named() {
         let mut bytes = encoded(&some());
         bytes[MAGIC.len() + 4] = b'2';
-        assert_eq!(State::decode(&bytes).unwrap_err(), Damaged::Version(2));
+        let why = decoded(bytes).unwrap_err();
+        assert!(why.contains("version 2"), "{why}");
     }
 
     #[test]
     fn a_later_one_may_have_more_and_an_earlier_one_less() {
         let body = br#"{"ids":3,"new":[1,{"x":null}],"sockets":[{"name":"s"}]}[]later"#;
-        let mut sum = Checksum::default();
-        sum.add(body);
-        let state = State::decode(&[&head(VERSION, sum.value())[..], body].concat()).unwrap();
+        let head = head(checksum(&body[..]).unwrap());
+        let state = decoded([head.as_bytes(), body].concat()).unwrap();
         assert_eq!((state.ids, state.sockets[0].name.as_str()), (3, "s"));
-    }
-
-    #[test]
-    fn a_checksum_is_the_same_however_the_bytes_come() {
-        let bytes: Vec<u8> = (0..100).collect();
-        let mut whole = Checksum::default();
-        whole.add(&bytes);
-        let whole = whole.value();
-        for split in 0..bytes.len() {
-            let mut parts = Checksum::default();
-            parts.add(&bytes[..split]);
-            parts.add(&bytes[split..split + (bytes.len() - split) / 3]);
-            parts.add(&bytes[split + (bytes.len() - split) / 3..]);
-            assert_eq!(parts.value(), whole, "split at {split}");
-        }
     }
 }

@@ -10,7 +10,6 @@
 
 use std::{
     ffi::{CStr, CString},
-    fs::File,
     io,
     mem::{self, MaybeUninit},
     ops,
@@ -20,10 +19,7 @@ use std::{
 };
 
 pub use libc::{SIGPWR, SIGSTKFLT};
-use rustix::{
-    fs::{SealFlags, fcntl_get_seals},
-    ioctl::{Getter, ioctl},
-};
+use rustix::ioctl::{Getter, ioctl};
 
 use crate::{
     header::{Address, BATCH, Header},
@@ -542,68 +538,6 @@ fn set_option(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> io:
     Ok(())
 }
 
-/// The bytes of a file that nobody can change any more, where the kernel has them (`mmap(2)`).
-#[derive(Debug)]
-pub struct Mapping {
-    start: ptr::NonNull<u8>,
-    length: usize,
-}
-
-impl Mapping {
-    /// Maps all of `memory`, which is sealed (`memfd_create(2)`).
-    ///
-    /// # Errors
-    /// `InvalidData` where it could still be written to or cut; those of `mmap(2)`.
-    pub fn new(memory: &File) -> io::Result<Self> {
-        // Cut later, it would have no bytes behind its addresses: SIGBUS.
-        let sealed = SealFlags::WRITE | SealFlags::SHRINK;
-        if !fcntl_get_seals(memory)?.contains(sealed) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let length = usize::try_from(memory.metadata()?.len());
-        let length = length.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        if length == 0 {
-            let start = ptr::NonNull::dangling();
-            return Ok(Mapping { start, length });
-        }
-        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ,
-                libc::MAP_PRIVATE | libc::MAP_POPULATE,
-                memory.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = ptr::NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapping { start, length })
-    }
-}
-
-impl ops::Deref for Mapping {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `length` bytes, if any, are mapped from `start` until the drop, and the seals keep
-        // them there and as they are.
-        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.length > 0 {
-            // SAFETY: all of it is this value's own, and nothing refers to it any more.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-        }
-    }
-}
-
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors
@@ -701,35 +635,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use std::{
-        io::Write,
         os::unix::net::{UnixDatagram, UnixStream},
         process,
     };
 
-    use rustix::{
-        fs::{MemfdFlags, fcntl_add_seals, memfd_create},
-        process::Gid,
-    };
+    use rustix::process::Gid;
 
     use super::*;
-
-    #[test]
-    fn only_memory_that_nobody_can_change_is_mapped() {
-        let flags = MemfdFlags::ALLOW_SEALING;
-        let empty = File::from(memfd_create("udsd-test", flags).unwrap());
-        seal(&empty);
-        assert_eq!(*Mapping::new(&empty).unwrap(), *b"");
-        let mut file = File::from(memfd_create("udsd-test", flags).unwrap());
-        file.write_all(b"bytes").unwrap();
-        let refused = Mapping::new(&file).unwrap_err().kind();
-        assert_eq!(refused, io::ErrorKind::InvalidData);
-        seal(&file);
-        assert_eq!(*Mapping::new(&file).unwrap(), *b"bytes");
-    }
-
-    fn seal(file: &File) {
-        fcntl_add_seals(file, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
-    }
 
     #[test]
     fn the_peer_of_a_pair_is_this_process() {

@@ -7,7 +7,7 @@ mod harness;
 
 use std::{
     fs,
-    io::{ErrorKind, Read, Write},
+    io::{Cursor, ErrorKind, Read, Write},
     net::Shutdown,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
@@ -429,12 +429,12 @@ fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
     for (why, damage) in damages {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (&theirs).write_all(b"unread").unwrap();
-        let mut bytes = vec![0; udsd::state::HEAD];
-        let head = State::default().encode(&mut bytes).unwrap();
-        bytes[..head.len()].copy_from_slice(&head);
+        let mut bytes = Cursor::new(Vec::new());
+        State::default().encode(&mut bytes).unwrap();
+        let mut bytes = bytes.into_inner();
         damage(&mut bytes);
         let (parking, near) = Parking::new().unwrap();
-        let memory = Memory::new(|file| file.write_all(&bytes).map(|()| []));
+        let memory = Memory::new(|file| file.write_all(&bytes));
         parking.leave(&memory.unwrap(), &[ours.as_fd()]).unwrap();
         drop(ours);
         let setup = Setup::new().keeping().config(SOCKETS);

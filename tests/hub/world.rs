@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
-    io::{self, IoSlice},
+    io::{self, Cursor, IoSlice},
     mem,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -17,7 +17,7 @@ use udsd::{
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
-    state::{HEAD, State},
+    state::State,
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -458,10 +458,9 @@ impl World {
             self.shuffle(&mut state, random);
         }
         if in_bytes {
-            let mut bytes = vec![0; HEAD];
-            let head = state.encode(&mut bytes).unwrap();
-            bytes[..HEAD].copy_from_slice(&head);
-            state = State::decode(&bytes).unwrap();
+            let mut bytes = Cursor::new(Vec::new());
+            state.encode(&mut bytes).unwrap();
+            state = State::decode(bytes).unwrap();
         }
         let wires: Vec<_> = streams.iter().map(|end| Rc::clone(&end.0)).collect();
         for wire in &wires {

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Seek, Write},
+    io::{Cursor, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -91,7 +91,7 @@ pub(super) struct Client {
 /// Leaves the state in `folder` with so many clients; what the manager keeps of it, the clients, and
 /// the replies that are owed to the datagram sender at `receiver` there.
 pub(super) fn park(folder: &Folder, clients: usize) -> (OwnedFd, Vec<Client>, Vec<Vec<u8>>) {
-    State::decode(STATE).unwrap();
+    State::decode(Cursor::new(STATE)).unwrap();
     let mut documents = Deserializer::from_slice(&STATE[HEAD..]).into_iter::<Value>();
     let mut state = documents.next().unwrap().unwrap();
     let owed = documents.next().unwrap().unwrap();
@@ -152,13 +152,8 @@ pub(super) fn park(folder: &Folder, clients: usize) -> (OwnedFd, Vec<Client>, Ve
 
 fn leave(body: &[u8], descriptors: &[OwnedFd]) -> OwnedFd {
     let (parking, near) = Parking::new().unwrap();
-    let head = head(body);
-    let write = |file: &mut File| -> io::Result<[u8; HEAD]> {
-        assert_eq!(file.stream_position()?, HEAD as u64);
-        file.write_all(body)?;
-        Ok(head)
-    };
-    let memory = Memory::new(write).unwrap();
+    let bytes = [&head(body)[..], body].concat();
+    let memory = Memory::new(|file| file.write_all(&bytes)).unwrap();
     let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
     let (left, error) = parking.leave(&memory, &descriptors).unwrap();
     assert!(error.is_none(), "{left} left: {error:?}");

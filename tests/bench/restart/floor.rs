@@ -94,7 +94,7 @@ fn restored() -> Outcome<Vec<OwnedFd>> {
 fn park(open: &[OwnedFd]) -> Outcome<()> {
     let (parking, near) = Parking::new()?;
     systemd::store(near.as_fd())?;
-    let memory = Memory::new(|_| Ok([]))?;
+    let memory = Memory::new(|_| Ok(()))?;
     let descriptors: Vec<_> = open.iter().map(AsFd::as_fd).collect();
     match parking.leave(&memory, &descriptors)? {
         (_, None) => process::exit(HANDED_OVER),
