@@ -37,14 +37,14 @@ fn converse(
         conn.framing = Framing::None;
     }
     let conn = Arc::new(conn);
-    if !conn.transport.has_end() {
+    if !conn.has_end() {
         return datagrams::converse(&conn, input, output);
     }
     let (tell, told) = mpsc::channel();
     let sending = Arc::clone(&conn);
     // Never joined: it may wait for a terminal when the server has long gone.
     thread::spawn(move || {
-        let socket = &sending.transport.socket;
+        let socket = &sending.socket;
         let wait = |until| until_ready(socket, PollFlags::empty(), Some(until));
         let mut sent = 0;
         let result =
@@ -90,7 +90,7 @@ fn converse(
 /// End of stream may mean that the server reads on: it shut down its writing side alone. It has hung
 /// up when it has closed, or when our side has ended as well.
 fn await_hang_up(conn: &Connection) -> Result<(), Failure> {
-    let socket = &conn.transport.socket;
+    let socket = &conn.socket;
     until_ready(socket, PollFlags::empty(), None)?;
     match socket.take_error() {
         Ok(None) => Ok(()),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_server_that_closes_with_input_unread_is_told() {
         let (conn, server) = Connection::pair(Framing::Lines);
-        (&conn.transport).write_all(b"unread\n").unwrap();
+        conn.send(&mut &b"unread\n"[..]).unwrap();
         drop(server);
         let failure = converse(conn, io::empty(), Vec::new()).unwrap_err();
         let text = failure.to_string();

@@ -1,27 +1,30 @@
 //! The connection to a server: puts messages on it, and names what goes wrong on it.
 
-#[cfg(test)]
-use std::os::unix::net::UnixStream;
 use std::{
     io::{self, ErrorKind, Write},
+    os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
+    MESSAGE_LIMIT,
     failure::Failure,
     messages::{Broken, Messages},
     packets::{self, Reader},
-    transport::Transport,
 };
-#[cfg(test)]
-use crate::config::SocketType;
-use crate::{config::ServiceKind, frame::Framing};
+use crate::{
+    config::{ServiceKind, SocketType},
+    frame::Framing,
+    sys,
+};
 
 /// A connection, and what is known of the server.
 pub(crate) struct Connection {
     /// udsc's own socket.
-    pub transport: Transport,
-    /// How messages are told apart in what `transport` reads and writes.
+    pub socket: UnixStream,
+    /// Its type.
+    pub kind: SocketType,
+    /// How messages are told apart in what comes and what is sent.
     pub framing: Framing,
     /// What the server does, where the config file says so.
     pub service: Option<ServiceKind>,
@@ -52,15 +55,15 @@ impl Connection {
                 place()
             )));
         }
-        let largest = self
-            .transport
-            .make_room(length)
-            .map_err(|source| Failure::System("raising the send buffer", source))?;
-        if let Some(largest) = largest {
-            return Err(Failure::Told(format!(
-                "{} does not fit into a packet: it has {length} bytes, a packet at most {largest}; send it in parts, or raise net.core.wmem_max",
-                place()
-            )));
+        if self.is_packets() {
+            let largest = sys::make_room(&self.socket, length)
+                .map_err(|source| Failure::System("raising the send buffer", source))?;
+            if largest < length {
+                return Err(Failure::Told(format!(
+                    "{} does not fit into a packet: it has {length} bytes, a packet at most {largest}; send it in parts, or raise net.core.wmem_max",
+                    place()
+                )));
+            }
         }
         let framing = self.framing;
         framing.put(message, wire).map_err(|why| {
@@ -71,18 +74,38 @@ impl Connection {
         })
     }
 
-    /// Sends of `unsent` what the socket takes.
+    /// Whether a message is a packet.
+    fn is_packets(&self) -> bool {
+        self.kind != SocketType::Stream
+    }
+
+    /// Whether either side can end it and the other is told. Datagrams have no connection.
+    pub(crate) fn has_end(&self) -> bool {
+        self.kind != SocketType::Datagram
+    }
+
+    /// Sends of `unsent`, which are whole messages, what the socket takes at once.
     pub(crate) fn send(&self, unsent: &mut &[u8]) -> Result<(), Failure> {
         if unsent.is_empty() {
             return Ok(());
         }
-        match (&self.transport).write(unsent) {
+        let sent = match self.kind {
+            SocketType::Stream => (&self.socket).write(unsent),
+            _ => packets::send_first(&self.socket, unsent),
+        };
+        match sent {
             Ok(n) => *unsent = &unsent[n..],
             Err(error)
                 if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
             Err(error) => return Err(self.broke(error)),
         }
         Ok(())
+    }
+
+    /// What comes, cut into messages.
+    pub(crate) fn messages(&self) -> Messages<Reader<'_>> {
+        let reader = Reader::new(&self.socket, self.kind);
+        Messages::new(reader, self.framing, MESSAGE_LIMIT)
     }
 
     /// Receives once, so many bytes; 0 at the end, or where nothing is there and the socket does not wait.
@@ -99,8 +122,7 @@ impl Connection {
 
     /// Makes `send` and `receive` return where they would wait.
     pub(crate) fn never_wait(&self) -> Result<(), Failure> {
-        self.transport
-            .socket
+        self.socket
             .set_nonblocking(true)
             .map_err(|source| Failure::System("making the connection non-blocking", source))
     }
@@ -125,7 +147,7 @@ impl Connection {
 
     /// The failure that time ran out while `wire` was unsent.
     pub(crate) fn unread(&self, wire: &[u8]) -> Failure {
-        let amount = if self.transport.is_packets() {
+        let amount = if self.is_packets() {
             format!("{} packets", packets::count(wire))
         } else {
             format!("{} bytes", wire.len())
@@ -150,9 +172,10 @@ impl Connection {
 
     #[cfg(test)]
     fn to(kind: SocketType, framing: Framing) -> (Self, UnixStream) {
-        let (transport, server) = Transport::pair(kind).expect("a pair of sockets");
+        let (socket, server) = super::socket::pair(kind).expect("a pair of sockets");
         let conn = Self {
-            transport,
+            socket,
+            kind,
             framing,
             service: None,
             limit: None,

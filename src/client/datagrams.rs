@@ -70,7 +70,7 @@ pub(super) fn converse(
         .as_ref()
         .is_none_or(|sent| sent.may_come(conn, incoming.printed))
     {
-        let mut fds = vec![PollFd::new(&conn.transport.socket, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&conn.socket, PollFlags::IN)];
         if sent.is_none() {
             fds.push(PollFd::new(&end, PollFlags::IN));
         }

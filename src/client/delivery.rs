@@ -46,7 +46,7 @@ pub(super) fn settle(
     let mut pause = FIRST_PAUSE;
     let mut sign_ends = None;
     loop {
-        let unread = sys::unread_by_peer(&conn.transport.socket);
+        let unread = sys::unread_by_peer(&conn.socket);
         let is_read = unread.map_err(|source| conn.broke(source))? == 0;
         let now = Instant::now();
         let is_settled =

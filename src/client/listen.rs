@@ -9,7 +9,7 @@ use super::{
 
 /// Prints until the server closes, or until `count` messages came.
 pub(crate) fn run(conn: &Connection, count: Option<u64>) -> Result<(), Failure> {
-    if !conn.transport.has_end() {
+    if !conn.has_end() {
         return Err(Failure::Told(format!(
             "{}: on datagrams only who has sent something is answered; use connect or send --wait",
             conn.name

@@ -13,10 +13,10 @@ mod packets;
 mod ping;
 mod poll;
 mod send;
+mod socket;
 mod statistics;
 mod stdio;
 mod target;
-mod transport;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -175,6 +175,6 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Connect => connect::run(conn()?),
         Command::Send(plan) => send::run(&conn()?, plan),
         Command::Listen { count } => listen::run(&conn()?, *count),
-        Command::Ping(plan) => ping::run(&conn()?, plan),
+        Command::Ping(plan) => ping::run(conn()?, plan),
     }
 }

@@ -144,12 +144,7 @@ mod tests {
     use rustix::net::sockopt;
 
     use super::*;
-    use crate::client::transport::Transport;
-
-    fn pair(kind: SocketType) -> (UnixStream, UnixStream) {
-        let (ours, theirs) = Transport::pair(kind).unwrap();
-        (ours.socket, theirs)
-    }
+    use crate::client::socket;
 
     fn give(server: &UnixStream, packet: &[u8]) {
         assert_eq!(
@@ -161,7 +156,7 @@ mod tests {
     #[test]
     fn packets_of_any_length_have_it_before_them_until_the_end() {
         for piece in [1, 3, 1 << 20] {
-            let (ours, server) = pair(SocketType::Seqpacket);
+            let (ours, server) = socket::pair(SocketType::Seqpacket).unwrap();
             let long = vec![b'x'; 150_000];
             let mut wire = Vec::new();
             for packet in [&b"a"[..], b"", b"bc"] {
@@ -191,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_reset_hides_no_packet_and_is_told_behind_them() {
-        let (ours, server) = pair(SocketType::Seqpacket);
+        let (ours, server) = socket::pair(SocketType::Seqpacket).unwrap();
         send(&ours, b"unread", SendFlags::empty()).unwrap();
         give(&server, b"one");
         give(&server, b"");
@@ -205,7 +200,7 @@ mod tests {
 
     #[test]
     fn datagrams_go_on_after_an_empty_one() {
-        let (ours, server) = pair(SocketType::Datagram);
+        let (ours, server) = socket::pair(SocketType::Datagram).unwrap();
         give(&server, b"");
         give(&server, b"a");
         let mut packets = Reader::new(&ours, SocketType::Datagram);
@@ -218,7 +213,7 @@ mod tests {
 
     #[test]
     fn messages_go_out_one_a_packet() {
-        let (ours, server) = pair(SocketType::Seqpacket);
+        let (ours, server) = socket::pair(SocketType::Seqpacket).unwrap();
         let mut wire = Vec::new();
         for message in [&b"one"[..], b"", b"three"] {
             FRAMING.put(message, &mut wire).unwrap();
@@ -237,7 +232,7 @@ mod tests {
 
     #[test]
     fn room_is_made_as_far_as_it_can_be_and_is_what_the_kernel_takes() {
-        let (ours, server) = pair(SocketType::Datagram);
+        let (ours, server) = socket::pair(SocketType::Datagram).unwrap();
         sockopt::set_socket_send_buffer_size(&ours, 5000).unwrap();
         let largest = sys::make_room(&ours, 20_000).unwrap();
         assert!(largest >= 20_000, "{largest}");

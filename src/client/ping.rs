@@ -51,7 +51,7 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 /// Pings, prints each answer and the summary.
-pub(crate) fn run(conn: &Connection, plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn run(conn: Connection, plan: &Plan) -> Result<(), Failure> {
     let system = |source| Failure::System("catching SIGINT", source);
     let (stop, signal) = UnixStream::pair().map_err(system)?;
     pipe::register(SIGINT, signal).map_err(system)?;
@@ -60,32 +60,34 @@ pub(crate) fn run(conn: &Connection, plan: &Plan) -> Result<(), Failure> {
 
 /// As `run`, until `stop` is readable.
 fn ping(
-    conn: &Connection,
+    mut conn: Connection,
     plan: &Plan,
     stop: &UnixStream,
     output: impl Write,
 ) -> Result<(), Failure> {
-    // Bytes have no ends under `none`; as many as were sent are the answer.
-    let (framing, size) = match conn.framing {
-        Framing::None => (Framing::Fixed(plan.size.unwrap_or(SIZE)), plan.size),
-        Framing::Fixed(n) => (conn.framing, Some(n)),
-        Framing::CString(n) => (conn.framing, plan.size.or(Some(n.min(SIZE)))),
-        framing => (framing, plan.size),
+    let size = match conn.framing {
+        Framing::Fixed(n) => n,
+        Framing::CString(n) => plan.size.unwrap_or(n.min(SIZE)),
+        _ => plan.size.unwrap_or(SIZE),
     };
+    // Bytes have no ends under `none`; as many as were sent are the answer.
+    if conn.framing == Framing::None {
+        conn.framing = Framing::Fixed(size);
+    }
+    conn.never_wait()?;
+    let conn = &conn;
     let mut ping = Ping {
         conn,
-        framing,
-        size: size.unwrap_or(SIZE),
+        size,
         timeout: plan.timeout,
         stop,
-        messages: Messages::new(conn.transport.reader(), framing, MESSAGE_LIMIT),
+        messages: conn.messages(),
         output,
         statistics: Statistics::new()
             .map_err(|source| Failure::System("making the histogram", source))?,
     };
-    conn.never_wait()?;
     let outcome = ping.rounds(plan.count, plan.interval);
-    let _ = conn.transport.socket.shutdown(Shutdown::Both);
+    let _ = conn.socket.shutdown(Shutdown::Both);
     // Of a ping that cannot be sent there is nothing to sum up.
     if outcome.is_ok() || ping.statistics.sent > 0 {
         ping.summary()?;
@@ -100,8 +102,6 @@ fn ping(
 
 struct Ping<'a, W: Write> {
     conn: &'a Connection,
-    /// That of the connection, or fixed under `none`.
-    framing: Framing,
     size: usize,
     timeout: Duration,
     stop: &'a UnixStream,
@@ -171,13 +171,13 @@ impl<W: Write> Ping<'_, W> {
         let name = &self.conn.name;
         loop {
             let wire = self.messages.at_hand();
-            if let Some(wire) = wire.map_err(|broken| broken.at(name, self.framing))? {
-                return Ok(Event::Answer(self.framing.body(wire).to_vec()));
+            if let Some(wire) = wire.map_err(|broken| self.conn.garbled(broken))? {
+                return Ok(Event::Answer(self.conn.framing.body(wire).to_vec()));
             }
             let mut wanted = PollFlags::IN;
             wanted.set(PollFlags::OUT, !unsent.is_empty());
             let mut fds = [
-                PollFd::new(&self.conn.transport.socket, wanted),
+                PollFd::new(&self.conn.socket, wanted),
                 PollFd::new(self.stop, PollFlags::IN),
             ];
             if !until_any(&mut fds, Some(deadline))? {
@@ -278,7 +278,7 @@ mod tests {
         });
         let (stop, _signal) = UnixStream::pair().unwrap();
         let mut printed = Vec::new();
-        let result = ping(&conn, &plan, &stop, &mut printed);
+        let result = ping(conn, &plan, &stop, &mut printed);
         server.join().unwrap();
         (result, String::from_utf8(printed).unwrap())
     }
@@ -329,7 +329,7 @@ mod tests {
         let (stop, mut signal) = UnixStream::pair().unwrap();
         signal.write_all(b"!").unwrap();
         let mut printed = Vec::new();
-        ping(&conn, &plan, &stop, &mut printed).unwrap();
+        ping(conn, &plan, &stop, &mut printed).unwrap();
         assert_eq!(printed, b"\n--- /x ---\n0 sent, 0 received, 0 lost\n");
     }
 

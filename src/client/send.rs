@@ -66,7 +66,7 @@ fn exchange(conn: &Connection, plan: &Plan, output: impl Write) -> Result<(), Fa
         }
     }
     // Datagrams that the kernel has taken stay with the server.
-    if conn.transport.has_end() {
+    if conn.has_end() {
         exchange.leave(deadline)?;
         conn.check_echo(exchange.incoming.received, wire.len() as u64, "bytes")?;
     }
@@ -103,7 +103,7 @@ impl<W: Write> Exchange<'_, W> {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::IN, !self.incoming.have_ended());
         wanted.set(PollFlags::OUT, !self.unsent.is_empty());
-        let ready = until_ready(&self.conn.transport.socket, wanted, until)?;
+        let ready = until_ready(&self.conn.socket, wanted, until)?;
         if !ready.is_empty() {
             // Receives first: where the server has closed, a failing write must not hide what it said before.
             if !self.incoming.have_ended() {
@@ -125,7 +125,7 @@ impl<W: Write> Exchange<'_, W> {
             Delivery::Unread => return Err(conn.late()),
         }
         // A server that has gone needs no telling.
-        let _ = conn.transport.socket.shutdown(Shutdown::Write);
+        let _ = conn.socket.shutdown(Shutdown::Write);
         if !conn.ends_after_us() {
             return Ok(());
         }

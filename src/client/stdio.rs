@@ -38,7 +38,6 @@ pub(crate) fn send_input(
     conn: &Connection,
     sent: &mut u64,
 ) -> Result<(), Failure> {
-    let mut server = &conn.transport;
     let cut = match conn.framing {
         Framing::None => Framing::None,
         _ => Framing::Lines,
@@ -60,7 +59,10 @@ pub(crate) fn send_input(
         };
         // What one read brought goes out in one write, if it is not too much.
         if !matches!(put, Ok(Some(_))) || wire.len() >= CHUNK {
-            server.write_all(&wire).map_err(|e| conn.broke(e))?;
+            let mut unsent = &wire[..];
+            while !unsent.is_empty() {
+                conn.send(&mut unsent)?;
+            }
             wire.clear();
         }
         match put? {
@@ -92,7 +94,7 @@ impl<'a, W: Write> Incoming<'a, W> {
     pub(crate) fn new(conn: &'a Connection, output: W) -> Self {
         Self {
             conn,
-            messages: Messages::new(conn.transport.reader(), conn.framing, MESSAGE_LIMIT),
+            messages: conn.messages(),
             output: BufWriter::new(output),
             as_lines: conn.framing != Framing::None,
             printed: 0,

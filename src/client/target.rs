@@ -9,8 +9,7 @@ use super::{
     MESSAGE_LIMIT, Options,
     connection::Connection,
     failure::{Failure, reason},
-    packets,
-    transport::Transport,
+    packets, socket,
 };
 use crate::{
     config::{Address, BaseDirs, Config, ServiceKind, Socket, SocketType, is_name},
@@ -187,24 +186,22 @@ impl Target {
     }
 
     fn connect(&self) -> Result<Connection, String> {
-        let transport =
-            Transport::connect(&self.address, self.kind).map_err(|error| self.refusal(&error))?;
-        let framing = if transport.is_packets() {
-            packets::FRAMING
-        } else {
-            self.framing
-        };
-        let socket = self.listed.as_ref().map(|listed| &listed.socket);
+        let listed = self.listed.as_ref().map(|listed| &listed.socket);
         // What is cut in another way than the server's, or not at all, is no message of the server's.
-        let limit = socket.filter(|socket| {
-            (self.kind, self.framing) == (socket.kind, socket.framing)
+        let limit = listed.filter(|listed| {
+            (self.kind, self.framing) == (listed.kind, listed.framing)
                 && (self.kind, self.framing) != (SocketType::Stream, Framing::None)
         });
+        let socket = socket::connect(&self.address, self.kind);
         Ok(Connection {
-            transport,
-            framing,
-            service: socket.map(|socket| socket.service),
-            limit: limit.map(|socket| (socket.message_size, socket.name.clone())),
+            socket: socket.map_err(|error| self.refusal(&error))?,
+            kind: self.kind,
+            framing: match self.kind {
+                SocketType::Stream => self.framing,
+                _ => packets::FRAMING,
+            },
+            service: listed.map(|listed| listed.service),
+            limit: limit.map(|listed| (listed.message_size, listed.name.clone())),
             name: self.address.to_string(),
             answered: AtomicBool::new(false),
         })
