@@ -22,12 +22,12 @@ use clap::Parser;
 use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
-    config::{BaseDirs, Config, Socket},
+    config::{BaseDirs, Config},
     error::Fault,
     sysctl,
 };
-pub use units::OWNER;
 use units::{Content, Entry, Maker};
+pub use units::{OWNER, unit_name};
 
 /// Longest line that is written to /dev/kmsg, in bytes; the kernel refuses one over 992
 /// (`devkmsg_write`).
@@ -165,12 +165,6 @@ pub fn faults(config: &Config, dirs: &BaseDirs) -> Vec<Fault> {
     let sockets = config.sockets.iter().enumerate();
     let units = sockets.map(|(i, socket)| maker.express(i, socket, config));
     units.flat_map(|(_, faults)| faults).collect()
-}
-
-/// The name of the unit of the file's socket number `i`, from 0.
-#[must_use]
-pub fn unit_name(i: usize, socket: &Socket) -> String {
-    units::unit_name(i, socket)
 }
 
 /// Whether udsd.socket is the administrator's own.

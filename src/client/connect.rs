@@ -15,7 +15,7 @@ use super::{
     LINGER,
     connection::Connection,
     datagrams,
-    delivery::{Delivery, SIGN, settle},
+    delivery::{SIGN, settle},
     failure::Failure,
     poll::until_ready,
     stdio::{Incoming, send_input, standard_input, standard_output},
@@ -52,7 +52,7 @@ fn converse(
         let is_ours =
             matches!(&result, Err(failure) if !matches!(failure, Failure::Connection(..)));
         // Told before the socket is shut down, so that the receiver, once woken, knows.
-        let _ = tell.send(result.map(|delivery| (delivery, sent)));
+        let _ = tell.send(result.map(|stands| (stands, sent)));
         // A socket that can no longer be shut down is gone anyway.
         let _ = socket.shutdown(Shutdown::Write);
         if is_ours {
@@ -75,9 +75,9 @@ fn converse(
         return Err(Failure::Told(text));
     };
     // What went wrong in sending came first, and explains what followed.
-    let (delivery, sent) = result?;
+    let (stands, sent) = result?;
     received?;
-    if delivery == Delivery::Ended {
+    if !stands {
         conn.ended()?;
     }
     let what = match conn.framing {

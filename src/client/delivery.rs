@@ -25,24 +25,14 @@ pub(super) const SIGN: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 
-/// What became of what was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
-    /// The server has read it all, and the connection stands.
-    Read,
-    /// The server ended both directions.
-    Ended,
-    /// Time ran out before the server had read it all.
-    Unread,
-}
-
-/// Waits until the server has read all that was sent, or `deadline`, and then for a sign that it stays. `wait`
-/// waits for the connection up to an instant and says what there is; it may read what comes.
+/// Waits until the server has read all that was sent, at most until `deadline`, and then for a sign that it stays.
+/// False where it ended both directions before that. `wait` waits for the connection up to an instant and says
+/// what there is; it may read what comes.
 pub(super) fn settle(
     conn: &Connection,
     deadline: Option<Instant>,
     mut wait: impl FnMut(Instant) -> Result<PollFlags, Failure>,
-) -> Result<Delivery, Failure> {
+) -> Result<bool, Failure> {
     let mut pause = FIRST_PAUSE;
     let mut sign_ends = None;
     loop {
@@ -54,13 +44,13 @@ pub(super) fn settle(
         // After the count, not before: a server that closes discards what it has not read, and then nothing
         // counts as unread.
         if is_end(wait(if is_settled { now } else { now + pause })?) {
-            return Ok(Delivery::Ended);
+            return Ok(false);
         }
         if is_settled {
-            return Ok(Delivery::Read);
+            return Ok(true);
         }
         if !is_read && deadline.is_some_and(|deadline| deadline <= now) {
-            return Ok(Delivery::Unread);
+            return Err(conn.late());
         }
         pause = (2 * pause).min(LAST_PAUSE);
     }

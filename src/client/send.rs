@@ -15,7 +15,7 @@ use rustix::event::PollFlags;
 use super::{
     LINGER,
     connection::Connection,
-    delivery::{Delivery, settle},
+    delivery::settle,
     failure::Failure,
     poll::until_ready,
     stdio::{Incoming, standard_output},
@@ -119,10 +119,8 @@ impl<W: Write> Exchange<'_, W> {
     /// and a server that no file knows may take its time, so udsc does not wait for their end.
     fn leave(&mut self, deadline: Option<Instant>) -> Result<(), Failure> {
         let conn = self.conn;
-        match settle(conn, deadline, |until| self.turn(Some(until)))? {
-            Delivery::Read => {}
-            Delivery::Ended => return conn.ended(),
-            Delivery::Unread => return Err(conn.late()),
+        if !settle(conn, deadline, |until| self.turn(Some(until)))? {
+            return conn.ended();
         }
         // A server that has gone needs no telling.
         let _ = conn.socket.shutdown(Shutdown::Write);

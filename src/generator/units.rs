@@ -137,13 +137,7 @@ impl Maker<'_> {
         config: &Config,
     ) -> (Option<SocketUnit>, Vec<Fault>) {
         let mut faults = Vec::new();
-        let keys = if self.is_own(i) {
-            None
-        } else {
-            socket_keys(socket, config, self)
-                .map_err(|found| faults.extend(found))
-                .ok()
-        };
+        let keys = (!self.is_own(i)).then(|| socket_keys(socket, config, self, &mut faults));
         let record_folder =
             record_folder(socket, self.dirs, self.scope).unwrap_or_else(|message| {
                 let key = format!("socket.{}.record.file", socket.name);
@@ -181,14 +175,17 @@ impl Maker<'_> {
         if !self.own_first {
             entries.push(first_socket(followed, &source));
         }
+        // PartOf= restarts a further socket with the first, too, which cuts off who is connected to a datagram socket;
+        // older versions know no other.
+        let stops_with = match self.version {
+            PROPAGATES_STOPS.. => "StopPropagatedFrom",
+            _ => "PartOf",
+        };
         let sockets = &followed.sockets;
         for unit in sockets.iter().filter(|unit| unit.name != FIRST) {
             if let Some(keys) = &unit.keys {
                 let after = after(&unit.socket, sockets);
-                let head = format!(
-                    "{source}{}={FIRST}\nBefore={FIRST}\n{after}",
-                    self.stops_with()
-                );
+                let head = format!("{source}{stops_with}={FIRST}\nBefore={FIRST}\n{after}");
                 entries.extend(further_socket(unit, &head, keys));
             }
         }
@@ -197,16 +194,6 @@ impl Maker<'_> {
             entries.push(Entry::text(format!("udsd.service.d/{DROP_IN}"), text));
         }
         entries
-    }
-
-    /// The directive that makes a further socket stop with the first. PartOf= restarts it with the first, too,
-    /// which cuts off who is connected to a datagram socket; older versions know no other.
-    fn stops_with(&self) -> &'static str {
-        if self.version >= PROPAGATES_STOPS {
-            "StopPropagatedFrom"
-        } else {
-            "PartOf"
-        }
     }
 }
 
@@ -224,10 +211,8 @@ fn first_socket(followed: &Followed, source: &str) -> Entry {
         let said = value(&said).unwrap_or_else(|_| format!("{DESCRIPTION} (faults: udsd --check)"));
         line(&mut text, "Description", &said);
     }
-    if let Some(SocketUnit {
-        keys: Some(keys), ..
-    }) = followed.sockets.first()
-    {
+    let first = followed.sockets.first();
+    if let Some(keys) = first.and_then(|unit| unit.keys.as_ref()) {
         // One reset forgets the addresses of all types (`systemd.socket(5)`).
         text += &format!("\n[Socket]\nListenStream=\n{keys}");
     }
@@ -235,7 +220,8 @@ fn first_socket(followed: &Followed, source: &str) -> Entry {
 }
 
 /// The name of the unit of the file's socket number `i`, from 0.
-pub(super) fn unit_name(i: usize, socket: &Socket) -> String {
+#[must_use]
+pub fn unit_name(i: usize, socket: &Socket) -> String {
     match i {
         0 => FIRST.into(),
         _ => format!("udsd-{}.socket", socket.name),
@@ -294,8 +280,12 @@ fn further_socket(unit: &SocketUnit, head: &str, keys: &str) -> [Entry; 2] {
 
 /// The lines of the section [Socket]: the directives that the rows of the table of keys name, each with its value,
 /// and those that no key changes.
-fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<String, Vec<Fault>> {
-    let mut faults = Vec::new();
+fn socket_keys(
+    socket: &Socket,
+    config: &Config,
+    maker: &Maker<'_>,
+    faults: &mut Vec<Fault>,
+) -> String {
     let mut keys = String::new();
     for key in keys::SOCKET.keys() {
         for directive in key.directives {
@@ -313,11 +303,7 @@ fn socket_keys(socket: &Socket, config: &Config, maker: &Maker<'_>) -> Result<St
     if maker.version >= REFUSES_DESCRIPTORS {
         line(&mut keys, "AcceptFileDescriptors", &"no");
     }
-    if faults.is_empty() {
-        Ok(keys)
-    } else {
-        Err(faults)
-    }
+    keys
 }
 
 /// The value of a directive; `None` where the unit of `socket` needs none.
