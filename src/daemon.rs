@@ -203,14 +203,9 @@ fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Faults> {
 
 /// Raises the soft limit of open files to the hard one.
 fn raise_files() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, raised)
-    {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
         warn!("cannot raise the limit of open files: {error}");
     }
 }

@@ -106,13 +106,9 @@ fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Parsed, Fau
             continue;
         }
         tables.push(format!("{key}."));
-        let dotted = text[span.end..].trim_start().starts_with('.');
-        let message = match first {
-            Some(first) if dotted => {
-                format!("has a header of its own on line {first}: write its keys below that")
-            }
-            Some(first) => format!("is given twice, first on line {first}: keep one of them"),
-            None => "is given twice: keep one of them".into(),
+        let message = match text[span.end..].trim_start().starts_with('.') {
+            true => format!("has a header of its own on line {first}: write its keys below that"),
+            false => format!("is given twice, first on line {first}: keep one of them"),
         };
         faults.at(line, &key, &message);
     }
@@ -153,16 +149,15 @@ fn config(
         name: String::new(),
         table: root,
         known: Vec::new(),
+        dirs,
         faults,
     };
-    root.read_table("daemon", &keys::DAEMON, &mut config.daemon, dirs);
-    root.read_table("limits", &keys::LIMITS, &mut config.limits, dirs);
+    root.read_table("daemon", &keys::DAEMON, &mut config.daemon);
+    root.read_table("limits", &keys::LIMITS, &mut config.limits);
     if root.table.contains_key("socket") {
-        let sockets = root.inner("socket", |section| sockets(section, dirs));
-        config.sockets = sockets.unwrap_or_default();
+        config.sockets = root.inner("socket", sockets).unwrap_or_default();
     } else {
-        let message = format!("there is none: {AT_LEAST_ONE}");
-        root.faults.invalid("socket", &message);
+        root.invalid("socket", &format!("there is none: {AT_LEAST_ONE}"));
     }
     root.known = vec!["daemon", "limits", "socket"];
     root.refuse_unknown();
@@ -174,7 +169,7 @@ fn config(
 
 const AT_LEAST_ONE: &str = "write at least one table [socket.NAME] with a path";
 
-fn sockets(section: &mut Section<'_>, dirs: &BaseDirs) -> Vec<Socket> {
+fn sockets(section: &mut Section<'_>) -> Vec<Socket> {
     const MOST: usize = bounds::SOCKETS;
     let table = section.table;
     let wrong = match table.len() {
@@ -187,25 +182,23 @@ fn sockets(section: &mut Section<'_>, dirs: &BaseDirs) -> Vec<Socket> {
     }
     let names = table.iter().take(MOST).map(|(name, _)| name.get_ref());
     names
-        .filter_map(|name| section.inner(name, |section| socket(name, section, dirs)))
+        .filter_map(|name| section.inner(name, |section| socket(name, section)))
         .collect()
 }
 
-fn socket(name: &str, section: &mut Section<'_>, dirs: &BaseDirs) -> Socket {
+fn socket(name: &str, section: &mut Section<'_>) -> Socket {
     if !is_name(name) {
         let message = "is no name of a socket: write 1 to 64 letters, digits, \"-\" and \"_\"";
         section.faults.invalid(&section.name, message);
     }
     if !section.table.contains_key("path") {
         let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"";
-        section
-            .faults
-            .invalid(&join(&section.name, "path"), message);
+        section.invalid("path", message);
     }
     let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
-    section.read(&keys::SOCKET, &mut socket, dirs);
+    section.read(&keys::SOCKET, &mut socket);
     let mut record = Record::default();
-    let has_table = section.read_table("record", &keys::RECORD, &mut record, dirs);
+    let has_table = section.read_table("record", &keys::RECORD, &mut record);
     let is_needed = has_table || socket.service == ServiceKind::Collect;
     socket.record = is_needed.then_some(record);
     section.known.push("record");
@@ -220,33 +213,28 @@ struct Section<'a> {
     table: &'a DeTable<'a>,
     /// The keys that were looked for.
     known: Vec<&'static str>,
+    dirs: &'a BaseDirs,
     faults: &'a mut Diagnostics,
 }
 
 impl Section<'_> {
     /// Reads the values of `keys`. Where there is none, or a faulty one, the default stays.
-    fn read<T>(&mut self, keys: &Keys<T>, values: &mut T, dirs: &BaseDirs) {
+    fn read<T>(&mut self, keys: &Keys<T>, values: &mut T) {
         for row in keys.rows {
             let name = row.key.name;
             self.known.push(name);
             if let Some(value) = self.table.get(name)
-                && let Err(message) = (row.read)(values, value.get_ref(), dirs)
+                && let Err(message) = (row.read)(values, value.get_ref(), self.dirs)
             {
-                self.faults.invalid(&join(&self.name, name), &message);
+                self.invalid(name, &message);
             }
         }
     }
 
     /// Reads the table `key` of this one, which has these keys alone. Returns whether it is there.
-    fn read_table<T>(
-        &mut self,
-        key: &str,
-        keys: &Keys<T>,
-        values: &mut T,
-        dirs: &BaseDirs,
-    ) -> bool {
+    fn read_table<T>(&mut self, key: &str, keys: &Keys<T>, values: &mut T) -> bool {
         let read = |section: &mut Section<'_>| {
-            section.read(keys, values, dirs);
+            section.read(keys, values);
             section.refuse_unknown();
         };
         self.inner(key, read).is_some()
@@ -258,19 +246,20 @@ impl Section<'_> {
         let table = match self.table.get(key)?.get_ref() {
             DeValue::Table(table) => table,
             _ if self.name == "socket" && table_of(key).is_some() => {
-                let message = "stands in no socket: a socket's keys stand in [socket.NAME]";
-                self.faults.invalid(&name, message);
+                self.invalid(
+                    key,
+                    "stands in no socket: a socket's keys stand in [socket.NAME]",
+                );
                 return None;
             }
             other => {
-                let right = if name == "socket" {
-                    "socket.NAME"
-                } else {
-                    &name
+                let right = match &*name {
+                    "socket" => "socket.NAME",
+                    name => name,
                 };
                 let kind = value::kind(other);
                 let message = format!("is {kind} and must be a table: write [{right}]");
-                self.faults.invalid(&name, &message);
+                self.invalid(key, &message);
                 return None;
             }
         };
@@ -278,8 +267,14 @@ impl Section<'_> {
             name,
             table,
             known: Vec::new(),
+            dirs: self.dirs,
             faults: self.faults,
         }))
+    }
+
+    /// The key `key` of this table cannot be used.
+    fn invalid(&mut self, key: &str, message: &str) {
+        self.faults.invalid(&join(&self.name, key), message);
     }
 
     /// Refuses all keys but those that were looked for.
@@ -289,16 +284,14 @@ impl Section<'_> {
             if self.known.contains(&key) {
                 continue;
             }
-            let hint = match (nearest(key, &self.known), table_of(key)) {
-                (Some(word), _) => format!("is not known here: did you mean {word}?"),
-                (None, Some(table)) => {
-                    format!("stands in the wrong table: it belongs in [{table}]")
-                }
-                (None, None) => {
-                    format!("is not known here: write {}", either(&self.known))
-                }
+            let hint = if let Some(word) = nearest(key, &self.known) {
+                format!("is not known here: did you mean {word}?")
+            } else if let Some(table) = table_of(key) {
+                format!("stands in the wrong table: it belongs in [{table}]")
+            } else {
+                format!("is not known here: write {}", either(&self.known))
             };
-            self.faults.invalid(&join(&self.name, key), &hint);
+            self.invalid(key, &hint);
         }
     }
 }

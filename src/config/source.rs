@@ -51,7 +51,7 @@ impl<'a> Source<'a> {
     /// The whole name of a key at `span` that the parser refused as a duplicate, and the line where it was given
     /// first. The parser does not tell that, so this parses the text up to the key again, with a new key in its
     /// place.
-    pub(super) fn repeated(&self, span: &Range<usize>) -> Option<(String, Option<usize>)> {
+    pub(super) fn repeated(&self, span: &Range<usize>) -> Option<(String, usize)> {
         const NEW: &str = "-a-new-key-";
         let key = self.text[span.clone()].trim_matches(['"', '\'']);
         ["=0", "]"].iter().find_map(|rest| {
@@ -60,7 +60,7 @@ impl<'a> Source<'a> {
             let lines = Source::new(&text).lines(root.get_ref());
             let table = lines.keys().find_map(|name| name.strip_suffix(NEW))?;
             let name = join(table.trim_end_matches('.'), key);
-            let first = lines.get(&name).copied();
+            let first = *lines.get(&name)?;
             Some((name, first))
         })
     }

@@ -57,23 +57,18 @@ pub(super) fn new_limits(config: &Config) -> Limits {
 
 /// How many of `files` descriptors are kept free for those that clients send with messages.
 fn reserved(files: usize) -> usize {
-    let sent = closer::limit(files).min(files / 4);
-    match sys::can_refuse_descriptors() {
+    if sys::can_refuse_descriptors() {
         // Only what was sent before udsd had the socket has any.
-        true => 0,
-        false => sent,
+        return 0;
     }
+    closer::limit(files).min(files / 4)
 }
 
 fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     let mut reasons = Vec::new();
-    let Machine {
-        files,
-        kept,
-        memory,
-    } = machine;
+    let (files, memory) = (machine.files, &machine.memory);
     let sockets = SOCKET_DESCRIPTORS * config.sockets.len();
-    let own = OWN_DESCRIPTORS + sockets + reserved(*files);
+    let own = OWN_DESCRIPTORS + sockets + reserved(files);
     let possible = files.saturating_sub(own).max(1);
     let mut clients = match config.limits.clients {
         0 => possible,
@@ -84,7 +79,7 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
             "limits.clients = {clients}, but the limit of open files ({files}) leaves room for {possible}: raise LimitNOFILE= or lower the key"
         ));
     }
-    if let Some(kept) = kept
+    if let Some(kept) = machine.kept
         && let kept = kept.saturating_sub(sockets).max(1)
         && clients > kept
     {

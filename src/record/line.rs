@@ -144,24 +144,18 @@ impl Encoder {
     }
 
     fn json(&mut self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
-        let &Line {
-            seq,
-            client,
-            peer,
-            message,
-            truncated,
-        } = line;
-        if self.of != Some((client, *peer)) {
-            self.of = Some((client, *peer));
-            let Peer { uid, gid, .. } = peer;
-            let pid = peer.process();
+        let (client, message) = (line.client, line.message);
+        if self.of != Some((client, *line.peer)) {
+            self.of = Some((client, *line.peer));
+            let Peer { uid, gid, .. } = line.peer;
+            let pid = line.peer.process();
             let pid = pid.map_or(String::new(), |pid| format!("\"pid\":{pid},"));
             self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}");
         }
         out.extend_from_slice(self.head.as_bytes());
-        serde_json::to_writer(&mut *out, &seq)?;
+        serde_json::to_writer(&mut *out, &line.seq)?;
         out.extend_from_slice(self.sender.as_bytes());
-        if truncated {
+        if line.truncated {
             out.extend_from_slice(b",\"truncated\":true");
         }
         if is_plain(message) {
@@ -173,7 +167,7 @@ impl Encoder {
         let text = match std::str::from_utf8(message) {
             Ok(text) => Cow::Borrowed(text),
             // Cut in the middle of a character, text stays text.
-            Err(error) if truncated && error.error_len().is_none() => {
+            Err(error) if line.truncated && error.error_len().is_none() => {
                 String::from_utf8_lossy(&message[..error.valid_up_to()])
             }
             Err(_) => String::from_utf8_lossy(message),
