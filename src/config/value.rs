@@ -286,23 +286,19 @@ pub(super) fn users(value: &DeValue<'_>) -> Result<Vec<String>, String> {
 /// What env_logger takes, except a bare name: env_logger takes it for a module, but here it is a slip.
 pub(super) fn log(value: &DeValue<'_>) -> Result<String, String> {
     let text = text(value, "info")?;
-    let level = |word: &str| word.parse::<log::LevelFilter>().is_ok();
-    let directives = text
-        .split_once('/')
-        .map_or(text, |(directives, _)| directives);
-    let wrong = directives.split(',').map(str::trim).find(|directive| {
-        !directive
-            .split_once('=')
-            .map_or(level(directive), |(target, word)| {
-                !target.trim().is_empty() && level(word.trim())
-            })
-    });
-    wrong.map_or(Ok(text.into()), |wrong| {
-        Err(format!(
+    let level = |word: &str| word.trim().parse::<log::LevelFilter>().is_ok();
+    let is_wrong = |directive: &&str| match directive.split_once('=') {
+        Some((target, word)) => target.trim().is_empty() || !level(word),
+        None => !level(directive),
+    };
+    let directives = text.split('/').next().unwrap_or_default();
+    match directives.split(',').find(is_wrong) {
+        None => Ok(text.into()),
+        Some(wrong) => Err(format!(
             "{} is no log level: write off, error, warn, info, debug, trace, or MODULE=LEVEL",
-            quote(wrong)
-        ))
-    })
+            quote(wrong.trim())
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     let (code, out) = match checked {
         Ok(_) if arguments.json => (0, "[]\n".into()),
         Ok(config) => (0, config.to_toml()),
-        Err(fault) if arguments.json => (fault.exit_code(), as_json(&fault)),
+        Err(fault) if arguments.json => (fault.exit_code(), as_json(fault)),
         Err(fault) => {
             for line in fault.to_string().lines() {
                 let _ = writeln!(io::stderr(), "udsd: {line}");
@@ -60,16 +60,16 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 /// A list of objects, one for each fault.
-fn as_json(fault: &Faults) -> String {
-    let of_fault = |fault: &Fault| {
-        let file = fault.file.as_ref().map(|file| file.display().to_string());
+fn as_json(faults: Faults) -> String {
+    let all = match faults {
+        Faults::Config(all) => all,
+        other => vec![Fault::of_file(None, None, other.to_string())],
+    };
+    let all = all.into_iter().map(|fault| {
+        let file = fault.file.map(|file| file.display().to_string());
         json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
-    };
-    let all: Vec<Value> = match fault {
-        Faults::Config(faults) => faults.iter().map(of_fault).collect(),
-        other => vec![json!({"file": null, "line": null, "key": "", "message": other.to_string()})],
-    };
-    format!("{:#}\n", Value::from(all))
+    });
+    format!("{:#}\n", all.collect::<Value>())
 }
 
 struct Check<'a> {

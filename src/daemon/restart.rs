@@ -142,15 +142,14 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
 fn lines_of(before: &mut state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
-    let written = match output {
-        Some(Ok(output)) => output.resume(&lines, record.begun),
-        _ => Ok(0),
-    };
     let socket = before.name.clone();
-    let written = written.unwrap_or_else(|error| {
-        warn!("{socket}: the end of its record cannot be read: {error}");
-        0
-    });
+    let written = match output {
+        Some(Ok(output)) => output.resume(&lines, record.begun).unwrap_or_else(|error| {
+            warn!("{socket}: the end of its record cannot be read: {error}");
+            0
+        }),
+        _ => 0,
+    };
     Some(LinesLeft {
         socket,
         lines,
@@ -208,22 +207,17 @@ fn endpoint(
 /// What can fail or takes time is done before the commit, or after the manager knows that this process serves. A
 /// process that is killed between the two loses all clients.
 fn adopt(
-    resumed: Resumed,
+    mut resumed: Resumed,
     serving: &Config,
     handover: Handover,
     config: Result<Config, Faults>,
     passed: Vec<Inherited>,
 ) -> Result<(Server, Config), Faults> {
-    let Resumed {
-        mut server,
-        unwritten,
-        left_to_manager,
-    } = resumed;
     let managed: Vec<u64> = passed.iter().filter_map(|of| of.cookie().ok()).collect();
     let before = Current {
-        server: &server,
+        server: &resumed.server,
         sockets: &serving.sockets,
-        left_to_manager: &left_to_manager,
+        left_to_manager: &resumed.left_to_manager,
     };
     let spare = passed.iter().filter_map(|of| of.try_clone().ok()).collect();
     let planned = config.and_then(|config| {
@@ -234,7 +228,7 @@ fn adopt(
         Ok((change, config)) => (Ok(change), config, None),
         Err(fault) => {
             let change = plan_as_before(before, serving, spare);
-            reload::tell_unchanged(&mut server, REFUSED_AT_RESTART, &fault);
+            reload::tell_unchanged(&mut resumed.server, REFUSED_AT_RESTART, &fault);
             (change, serving.clone(), Some(fault))
         }
     };
@@ -243,10 +237,12 @@ fn adopt(
         let record = named(&config.sockets, name)?.record.as_ref();
         record.map(|record| record.file.clone())
     };
-    let (moving, staying): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|unwritten| {
-        let there = file(&config, &unwritten.socket);
-        there.is_some() && there != file(serving, &unwritten.socket)
-    });
+    let (moving, staying): (Vec<_>, Vec<_>) =
+        resumed.unwritten.into_iter().partition(|unwritten| {
+            let there = file(&config, &unwritten.socket);
+            there.is_some() && there != file(serving, &unwritten.socket)
+        });
+    let mut server = resumed.server;
     for of in staying {
         server.prepend_lines(&of.socket, &of.lines[of.written..]);
     }

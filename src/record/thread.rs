@@ -116,6 +116,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     fn next_lines(&mut self) -> bool {
         let mut inbox = self.shared.inbox();
         loop {
+            // What is begun needs its rest, which is to come at once.
+            let asked = inbox.check_requested && self.output.begun.is_empty();
             if !inbox.lines.is_empty() {
                 mem::swap(&mut inbox.lines, &mut self.lines);
                 self.end += self.lines.len() as u64;
@@ -127,16 +129,11 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 self.output = output;
                 self.moved = false;
                 inbox = self.shared.inbox();
-            } else if inbox.check_requested && self.output.begun.is_empty() {
-                // What is begun needs its rest, which is to come at once.
-                inbox.check_requested = false;
-                drop(inbox);
-                self.check_file(true);
-                inbox = self.shared.inbox();
-            } else if self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
+            } else if asked || self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
                 // What was written last may be lost, and that is to be told.
+                inbox.check_requested &= !asked;
                 drop(inbox);
-                self.check_file(false);
+                self.check_file(asked);
                 inbox = self.shared.inbox();
             } else if inbox.end.is_some() {
                 return false;
