@@ -114,13 +114,8 @@ impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Faults::Config(faults) => {
-                for (i, fault) in faults.iter().enumerate() {
-                    if i > 0 {
-                        f.write_str("\n")?;
-                    }
-                    write!(f, "{fault}")?;
-                }
-                Ok(())
+                let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
             }
             Faults::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
             Faults::System { doing, source } => write!(f, "{doing}: {source}"),

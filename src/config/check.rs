@@ -21,8 +21,11 @@ pub(super) fn check(config: &Config, faults: &mut Diagnostics) {
     // First, so that no remedy leads from one fault into the other.
     not_available_yet(config, faults);
     for socket in &config.sockets {
-        modes(socket, faults);
-        contradictions(socket, faults);
+        let mut check = SocketCheck { socket, faults };
+        check.modes();
+        check.contradictions();
+        check.sizes();
+        check.record_size();
     }
     limits(config, faults);
     shared_files(config, faults);
@@ -39,169 +42,167 @@ const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const FILE: &str = "an abstract socket has no file; leave it out";
 
-/// Modes by which nobody connects, or that give the owner less than others.
-fn modes(socket: &Socket, faults: &mut Diagnostics) {
-    if socket.mode & 0o222 == 0 {
-        let message = format!(
-            "\"{:04o}\" lets nobody connect, since that needs the right to write: write \"0600\", or wider for others",
-            socket.mode
-        );
-        faults.invalid(&whole(socket, "mode"), &message);
-    } else {
-        owner(&whole(socket, "mode"), socket.mode, faults);
-    }
-    if let Some(record) = &socket.record {
-        owner(&whole(socket, "record.mode"), record.mode, faults);
-    }
+/// Checks one socket.
+struct SocketCheck<'a> {
+    socket: &'a Socket,
+    faults: &'a mut Diagnostics,
 }
 
-/// The owner must have all rights that others have, and the right to write: anything else is a slip, as "0066"
-/// for "0660".
-fn owner(key: &str, mode: u32, faults: &mut Diagnostics) {
-    let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
-    let needed = group | others | 2;
-    if needed & !owner != 0 {
-        let right = (owner | needed) << 6 | group << 3 | others;
-        let message = format!(
-            "\"{mode:04o}\" gives the owner less than others, or not the right to write: write \"{right:04o}\""
-        );
-        faults.invalid(key, &message);
-    }
-}
-
-/// The contradictions inside one socket.
-fn contradictions(socket: &Socket, faults: &mut Diagnostics) {
-    let (stream, datagram) = (
-        socket.kind == SocketType::Stream,
-        socket.kind == SocketType::Datagram,
-    );
-    let relay = socket.service == ServiceKind::Relay;
-    let collect = socket.service == ServiceKind::Collect;
-    let echo = socket.service == ServiceKind::Echo;
-    let (stamp, ack, answer) = (socket.stamp, socket.ack, socket.answer_abstract);
-    let (bytes, unfit, syslog) = match socket.framing {
-        Framing::None => (true, stream, false),
-        Framing::Fixed(_) | Framing::CString(_) => (false, stream, false),
-        framing => (false, false, framing == Framing::Syslog),
-    };
-    let bytes_to_record = stream && bytes && socket.record.is_some();
-    // A datagram under syslog loses its trailing LF and NUL.
-    let unframed = bytes || datagram && syslog;
-    for (wrong, key, other, why) in [
-        (bytes_to_record && collect, "framing", "service", WHOLE),
-        (bytes_to_record && !collect, "framing", "record", WHOLE),
-        (!stream && !unframed, "framing", "type", PACKETS),
-        (relay && datagram, "service", "type", CONNECTED),
-        (stamp && unfit, "stamp", "framing", FORM),
-        (ack && unfit, "ack", "framing", FORM),
-        (ack && datagram, "ack", "type", ANSWER),
-        (stamp && !relay, "stamp", "service", RELAY),
-        (answer && !datagram, "answer-abstract", "type", ADDRESS),
-        (answer && !echo, "answer-abstract", "service", ADDRESS),
-        (ack && !collect, "ack", "service", COLLECT),
-    ] {
-        if wrong {
-            contradicts(socket, key, other, why, faults);
+impl SocketCheck<'_> {
+    /// Modes by which nobody connects, or that give the owner less than others.
+    fn modes(&mut self) {
+        let mode = self.socket.mode;
+        if mode & 0o222 == 0 {
+            let message = format!(
+                "\"{mode:04o}\" lets nobody connect, since that needs the right to write: write \"0600\", or wider for others"
+            );
+            self.faults.invalid(&whole(self.socket, "mode"), &message);
+        } else {
+            self.owner("mode", mode);
+        }
+        if let Some(record) = &self.socket.record {
+            self.owner("record.mode", record.mode);
         }
     }
-    if let Address::Abstract(_) = socket.address {
-        for key in keys::SOCKET.keys().filter(|key| key.is_of_file()) {
-            if faults.given(&whole(socket, key.name)) {
-                contradicts(socket, key.name, "path", FILE, faults);
+
+    /// The owner must have all rights that others have, and the right to write: anything else is a slip, as "0066"
+    /// for "0660".
+    fn owner(&mut self, key: &str, mode: u32) {
+        let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        let needed = group | others | 2;
+        if needed & !owner != 0 {
+            let right = (owner | needed) << 6 | group << 3 | others;
+            let message = format!(
+                "\"{mode:04o}\" gives the owner less than others, or not the right to write: write \"{right:04o}\""
+            );
+            self.faults.invalid(&whole(self.socket, key), &message);
+        }
+    }
+
+    fn contradictions(&mut self) {
+        let socket = self.socket;
+        let stream = socket.kind == SocketType::Stream;
+        let datagram = socket.kind == SocketType::Datagram;
+        let relay = socket.service == ServiceKind::Relay;
+        let collect = socket.service == ServiceKind::Collect;
+        let echo = socket.service == ServiceKind::Echo;
+        let (stamp, ack, answer) = (socket.stamp, socket.ack, socket.answer_abstract);
+        let (bytes, unfit, syslog) = match socket.framing {
+            Framing::None => (true, stream, false),
+            Framing::Fixed(_) | Framing::CString(_) => (false, stream, false),
+            framing => (false, false, framing == Framing::Syslog),
+        };
+        let bytes_to_record = stream && bytes && socket.record.is_some();
+        // A datagram under syslog loses its trailing LF and NUL.
+        let unframed = bytes || datagram && syslog;
+        for (wrong, key, other, why) in [
+            (bytes_to_record && collect, "framing", "service", WHOLE),
+            (bytes_to_record && !collect, "framing", "record", WHOLE),
+            (!stream && !unframed, "framing", "type", PACKETS),
+            (relay && datagram, "service", "type", CONNECTED),
+            (stamp && unfit, "stamp", "framing", FORM),
+            (ack && unfit, "ack", "framing", FORM),
+            (ack && datagram, "ack", "type", ANSWER),
+            (stamp && !relay, "stamp", "service", RELAY),
+            (answer && !datagram, "answer-abstract", "type", ADDRESS),
+            (answer && !echo, "answer-abstract", "service", ADDRESS),
+            (ack && !collect, "ack", "service", COLLECT),
+        ] {
+            if wrong {
+                self.contradicts(key, other, why);
+            }
+        }
+        if let Address::Abstract(_) = socket.address {
+            for key in keys::SOCKET.keys().filter(|key| key.is_of_file()) {
+                if self.faults.given(&whole(socket, key.name)) {
+                    self.contradicts(key.name, "path", FILE);
+                }
             }
         }
     }
-    sizes(socket, faults);
-    record_size(socket, faults);
-}
 
-fn contradicts(socket: &Socket, key: &str, other: &str, why: &str, faults: &mut Diagnostics) {
-    let (this, that) = (setting(socket, key, faults), setting(socket, other, faults));
-    let message = format!("{this} contradicts {that}: {why}");
-    clash(socket, [key, other], &message, faults);
+    fn contradicts(&mut self, key: &str, other: &str, why: &str) {
+        let (this, that) = (self.setting(key), self.setting(other));
+        self.clash([key, other], &format!("{this} contradicts {that}: {why}"));
+    }
+
+    fn clash(&mut self, keys: [&str; 2], message: &str) {
+        let [key, other] = keys.map(|key| whole(self.socket, key));
+        self.faults.clash(&[&key, &other], message);
+    }
+
+    /// A key and its value, as the file or the command line writes them.
+    fn setting(&self, key: &str) -> String {
+        match keys::value_of(self.socket, key) {
+            Some(value) => self.faults.setting(&whole(self.socket, key), &value),
+            None => format!("the {key} table"),
+        }
+    }
+
+    fn sizes(&mut self) {
+        let socket = self.socket;
+        let framing = self.setting("framing");
+        let message_size = self.setting("message-size");
+        let counted = match socket.framing {
+            Framing::Fixed(n) | Framing::CString(n) => Some(n),
+            _ => None,
+        };
+        if counted.is_some_and(|n| n > socket.message_size) {
+            let message = format!(
+                "{framing} is over {message_size}: its messages could never pass; raise message-size or lower N"
+            );
+            self.clash(["framing", "message-size"], &message);
+        }
+        let packets = socket.kind == SocketType::Seqpacket;
+        let stamped = if socket.stamp { ", stamped" } else { "" };
+        if packets && socket.longest_sent() > PACKET {
+            let message = format!(
+                "{message_size}{stamped} contradicts {}: a packet holds at most {}; lower message-size, or use stream",
+                self.setting("type"),
+                show_size(PACKET as u64)
+            );
+            self.clash(["message-size", "type"], &message);
+        }
+        let largest = largest(socket);
+        if socket.queue_size < largest {
+            let (other, of) = match counted {
+                Some(_) if !socket.stamp => ("framing", framing),
+                _ => ("message-size", message_size),
+            };
+            let prefixed = match packets && !socket.stamp {
+                true => ", which waits with 4 bytes of its length",
+                false => "",
+            };
+            let message = format!(
+                "{} cannot hold one message of {of}{stamped}{prefixed}: write \"{}\" or more",
+                self.setting("queue-size"),
+                show_size(largest as u64)
+            );
+            self.clash(["queue-size", other], &message);
+        }
+    }
+
+    fn record_size(&mut self) {
+        let Some(record) = &self.socket.record else {
+            return;
+        };
+        let largest = record.format.longest(self.socket.message_size);
+        if record.queue_size < largest {
+            let message = format!(
+                "queue-size = \"{}\" of the record cannot hold one message of {} as {}: write \"{}\" or more",
+                show_size(record.queue_size as u64),
+                self.setting("message-size"),
+                record.format,
+                show_size(largest as u64)
+            );
+            self.clash(["record.queue-size", "message-size"], &message);
+        }
+    }
 }
 
 /// The whole name of a key of `socket`.
 fn whole(socket: &Socket, key: &str) -> String {
     format!("socket.{}.{key}", socket.name)
-}
-
-fn clash(socket: &Socket, keys: [&str; 2], message: &str, faults: &mut Diagnostics) {
-    let keys = keys.map(|key| whole(socket, key));
-    faults.clash(&keys.each_ref().map(String::as_str), message);
-}
-
-/// A key and its value, as the file or the command line writes them.
-fn setting(socket: &Socket, key: &str, faults: &Diagnostics) -> String {
-    match keys::value_of(socket, key) {
-        Some(value) => faults.setting(&whole(socket, key), &value),
-        None => format!("the {key} table"),
-    }
-}
-
-fn sizes(socket: &Socket, faults: &mut Diagnostics) {
-    let framing = setting(socket, "framing", faults);
-    let message_size = setting(socket, "message-size", faults);
-    let counted = match socket.framing {
-        Framing::Fixed(n) | Framing::CString(n) => Some(n),
-        _ => None,
-    };
-    if counted.is_some_and(|n| n > socket.message_size) {
-        let message = format!(
-            "{framing} is over {message_size}: its messages could never pass; raise message-size or lower N"
-        );
-        clash(socket, ["framing", "message-size"], &message, faults);
-    }
-    let packets = socket.kind == SocketType::Seqpacket;
-    let stamped = if socket.stamp { ", stamped" } else { "" };
-    if packets && socket.longest_sent() > PACKET {
-        let message = format!(
-            "{message_size}{stamped} contradicts {}: a packet holds at most {}; lower message-size, or use stream",
-            setting(socket, "type", faults),
-            show_size(PACKET as u64)
-        );
-        clash(socket, ["message-size", "type"], &message, faults);
-    }
-    let largest = largest(socket);
-    if socket.queue_size < largest {
-        let (other, of) = match counted {
-            Some(_) if !socket.stamp => ("framing", framing),
-            _ => ("message-size", message_size),
-        };
-        let prefixed = if packets && !socket.stamp {
-            ", which waits with 4 bytes of its length"
-        } else {
-            ""
-        };
-        let message = format!(
-            "{} cannot hold one message of {of}{stamped}{prefixed}: write \"{}\" or more",
-            setting(socket, "queue-size", faults),
-            show_size(largest as u64)
-        );
-        clash(socket, ["queue-size", other], &message, faults);
-    }
-}
-
-fn record_size(socket: &Socket, faults: &mut Diagnostics) {
-    let Some(record) = &socket.record else {
-        return;
-    };
-    let largest = record.format.longest(socket.message_size);
-    if record.queue_size < largest {
-        let message = format!(
-            "queue-size = \"{}\" of the record cannot hold one message of {} as {}: write \"{}\" or more",
-            show_size(record.queue_size as u64),
-            setting(socket, "message-size", faults),
-            record.format,
-            show_size(largest as u64)
-        );
-        clash(
-            socket,
-            ["record.queue-size", "message-size"],
-            &message,
-            faults,
-        );
-    }
 }
 
 /// Bytes of the longest message as it waits in a queue.
@@ -248,19 +249,16 @@ fn shared_files(config: &Config, faults: &mut Diagnostics) {
             continue;
         }
         let this = if is_lock { "lock file " } else { "" };
-        let that = if *other_is_lock {
-            "the lock file of "
-        } else {
-            ""
+        let that = match other_is_lock {
+            true => "the lock file of ",
+            false => "",
         };
         let own = match key.ends_with(".file") {
             true => "give each record its own file",
             false => "give each socket its own path",
         };
-        faults.clash(
-            &[&key, other],
-            &format!("{this}is {that}{other} too: {own}"),
-        );
+        let message = format!("{this}is {that}{other} too: {own}");
+        faults.clash(&[&key, other], &message);
     }
 }
 
@@ -404,7 +402,12 @@ mod tests {
             socket.framing = framing.parse().unwrap();
             (socket.stamp, socket.ack) = (stamp, ack);
             let mut faults = Diagnostics::of_file(None, BTreeMap::new());
-            contradictions(&socket, &mut faults);
+            let mut check = SocketCheck {
+                socket: &socket,
+                faults: &mut faults,
+            };
+            check.contradictions();
+            check.sizes();
             let found = faults.found();
             assert!(
                 found.len() == 1 && found[0].message.starts_with(words),
