@@ -23,13 +23,8 @@ pub enum Faults {
         /// What is wrong, and the remedy.
         fault: String,
     },
-    /// A call to the operating system failed that the daemon cannot do without.
-    System {
-        /// What was being done, or the record that can no longer be written.
-        doing: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    /// Something failed that the daemon cannot do without: what, and why.
+    System(String),
 }
 
 /// One fault of a config file.
@@ -87,11 +82,8 @@ impl Faults {
     }
 
     /// A call failed while this was being done.
-    pub fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        |source| Faults::System {
-            doing: doing.into(),
-            source,
-        }
+    pub fn system(doing: &str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Faults::System(format!("{doing}: {error}"))
     }
 
     /// The exit code of what ends by it: 78 (EX_CONFIG) for the config file, else 1.
@@ -118,7 +110,7 @@ impl fmt::Display for Faults {
                 f.write_str(&lines.join("\n"))
             }
             Faults::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
-            Faults::System { doing, source } => write!(f, "{doing}: {source}"),
+            Faults::System(what) => f.write_str(what),
         }
     }
 }

@@ -306,8 +306,8 @@ impl Writer {
     pub fn check(&self) -> Result<(), Faults> {
         let failed = self.shared.failed.get();
         failed.map_or(Ok(()), |&errno| {
-            let what = format!("record {}", self.name);
-            Err(Faults::system(what)(errno.into()))
+            let error = io::Error::from(errno);
+            Err(Faults::System(format!("record {}: {error}", self.name)))
         })
     }
 

@@ -102,9 +102,9 @@ impl<'a> Writers<'a> {
         let place = self.server.key(&socket.name);
         let writer = match self.take(&|of, _| Some(of) == place) {
             Some((_, writer)) if writer.has_too_many_moves() => {
-                let record = format!("record {}", writer.name);
-                return Err(Faults::system(record)(std::io::Error::other(
-                    "the lines of several reloads still wait to be written",
+                return Err(Faults::System(format!(
+                    "record {}: the lines of several reloads still wait to be written",
+                    writer.name
                 )));
             }
             Some((of, _)) => PlannedWriter::Kept {
@@ -170,6 +170,6 @@ pub(super) fn unwritable(
             let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
             fault.into()
         }
-        OpenError::Failed(source) => Faults::system(format!("record {record}"))(source),
+        OpenError::Failed(source) => Faults::System(format!("record {record}: {source}")),
     }
 }

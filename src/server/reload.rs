@@ -190,9 +190,9 @@ impl Server {
     /// What stands in the way.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Faults> {
         if self.draining.len() >= DRAINING {
-            let record = format!("record {}", self.draining[0].name);
-            return Err(Faults::system(record)(io::Error::other(
-                "too many records that earlier reloads ended still wait to be written",
+            return Err(Faults::System(format!(
+                "record {}: too many records that earlier reloads ended still wait to be written",
+                self.draining[0].name
             )));
         }
         let new = plan.sockets.iter().filter_map(|of| match &of.endpoint {
