@@ -26,8 +26,8 @@ use crate::{
     error::Fault,
     sysctl,
 };
+pub use units::unit_name;
 use units::{Content, Entry, Maker};
-pub use units::{OWNER, unit_name};
 
 /// Longest line that is written to /dev/kmsg, in bytes; the kernel refuses one over 992
 /// (`devkmsg_write`).
@@ -165,12 +165,6 @@ pub fn faults(config: &Config, dirs: &BaseDirs) -> Vec<Fault> {
     let sockets = config.sockets.iter().enumerate();
     let units = sockets.map(|(i, socket)| maker.express(i, socket, config));
     units.flat_map(|(_, faults)| faults).collect()
-}
-
-/// Whether udsd.socket is the administrator's own.
-#[must_use]
-pub fn has_own_unit(dirs: &BaseDirs) -> bool {
-    has_own_socket_unit(dirs, Scope::of(dirs))
 }
 
 /// Whether systemd runs here and has udsd's units for this manager.

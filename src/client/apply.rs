@@ -13,7 +13,7 @@ mod table;
 
 use std::{
     collections::BTreeSet,
-    env, io,
+    env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -28,13 +28,12 @@ use rustix::{
 use super::{Options, failure::Failure};
 use crate::{
     config::{BaseDirs, Config, Socket, last_good},
-    error::Faults,
     generator,
     server::{REFUSED_AT_RESTART, RELOAD_FAILED},
-    sys, sysctl, users,
+    sysctl,
 };
 use kernel::Bound;
-use socket::{Present, Rights, Wanted};
+use socket::{Present, Wanted};
 use systemctl::{Properties, Systemctl};
 use table::Row;
 
@@ -81,7 +80,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     systemctl
         .try_to::<&str>("daemon-reload", &[])?
         .map_err(|said| Failure::Told(format!("{} daemon-reload: {said}", systemctl.name())))?;
-    let apply = Apply::of(systemctl, dirs, config)?;
+    let apply = Apply::new(systemctl, dirs, config);
     apply.must_be_on()?;
     let service = systemctl.state_of(SERVICE)?;
     let (before, gone) = (apply.look()?, apply.gone()?);
@@ -149,24 +148,21 @@ fn check() -> Result<String, Failure> {
 }
 
 impl Apply {
-    fn of(systemctl: Systemctl, dirs: BaseDirs, config: Config) -> Result<Self, Failure> {
-        let own_first = generator::has_own_unit(&dirs);
-        let mut wanted = Vec::new();
-        for (number, socket) in config.sockets.iter().enumerate() {
-            let rights = if number == 0 && own_first {
-                own_rights(systemctl)?
-            } else {
-                rights(socket, &config, systemctl)?
-            };
-            let unit = generator::unit_name(number, socket);
-            wanted.push(Wanted::of(socket, unit, rights));
-        }
-        Ok(Self {
+    fn new(systemctl: Systemctl, dirs: BaseDirs, config: Config) -> Self {
+        let sockets = config.sockets.iter().enumerate();
+        let wanted = sockets.map(|(i, socket)| Wanted {
+            unit: generator::unit_name(i, socket),
+            socket: Socket {
+                address: socket.address.in_unit(),
+                ..socket.clone()
+            },
+        });
+        Self {
+            wanted: wanted.collect(),
             systemctl,
             dirs,
             config,
-            wanted,
-        })
+        }
     }
 
     /// Whether the administrator wants any socket: udsd.socket is the only switch.
@@ -193,12 +189,9 @@ impl Apply {
         let units: Vec<&str> = self.wanted.iter().map(|wanted| &*wanted.unit).collect();
         let states = self.systemctl.show(&units)?;
         let looks = self.wanted.iter().zip(&states).map(|(wanted, state)| {
-            let asked = state.get("SendBuffer").parse().unwrap_or(0);
-            let send_buffer = kernel::granted_send_buffer(asked)
-                .map_err(|error| Failure::System("SO_SNDBUF", error))?;
             Ok(Look {
                 state: state.get("ActiveState").into(),
-                differences: wanted.differences(&present, send_buffer),
+                differences: wanted.differences(&present, state)?,
             })
         });
         looks.collect()
@@ -223,6 +216,7 @@ impl Apply {
             bound: Self::bound()?,
             held: self.held()?,
             most_backlog: sysctl::most_backlog().unwrap_or(u32::MAX),
+            is_of_system: !self.systemctl.user,
         })
     }
 
@@ -386,32 +380,4 @@ fn is_refused(status: &str) -> bool {
     [RELOAD_FAILED, REFUSED_AT_RESTART]
         .iter()
         .any(|when| status.starts_with(when))
-}
-
-/// Mode and owner that the unit of a socket gives it. Where the file names nobody, the system's units name the
-/// service's user.
-fn rights(socket: &Socket, config: &Config, systemctl: Systemctl) -> Result<Rights, Faults> {
-    let (mut user, mut group) = users::owner(socket, config)?;
-    if !systemctl.user {
-        let own = generator::OWNER;
-        user = user.or_else(|| sys::user_id(own).ok()?);
-        group = group.or_else(|| sys::group_id(own).ok()?);
-    }
-    let mode = Some(socket.mode);
-    Ok(Rights { mode, user, group })
-}
-
-/// Mode and owner in the administrator's own udsd.socket.
-fn own_rights(systemctl: Systemctl) -> Result<Rights, Failure> {
-    let own = systemctl.state_of(FIRST)?;
-    let number = |key: &str, look_up: fn(&str) -> io::Result<Option<u32>>| match own.get(key) {
-        // The manager itself: root, or the user.
-        "" => (!systemctl.user).then_some(0),
-        name => name.parse().ok().or_else(|| look_up(name).ok()?),
-    };
-    Ok(Rights {
-        mode: u32::from_str_radix(own.get("SocketMode"), 8).ok(),
-        user: number("SocketUser", sys::user_id),
-        group: number("SocketGroup", sys::group_id),
-    })
 }

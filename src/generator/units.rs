@@ -26,7 +26,7 @@ const DESCRIPTION: &str = "Message socket of udsd";
 /// Comes before every drop-in of the administrator, since the later name wins (`systemd.unit(5)`).
 const DROP_IN: &str = "00-udsd.conf";
 /// User and group of the service, who own a socket where the file names nobody.
-pub const OWNER: &str = "udsd";
+pub(super) const OWNER: &str = "udsd";
 /// Longest abstract name that a socket unit takes, in bytes: systemd counts the "@" among the 107 of
 /// a path.
 const ABSTRACT_NAME: usize = 106;

@@ -274,7 +274,17 @@ EOF
   applied d "*made anew; before: send buffer *"
   apply
   applied d "*as it was"
-  in_vm rm -r /etc/systemd/system/udsd-d.socket.d
+  # So are mode, owner and backlog.
+  printf '[Socket]\nSocketMode=0640\nSocketUser=member\n' | put 0644 /dev/stdin /etc/systemd/system/udsd-d.socket.d/lab.conf
+  printf '[Socket]\nBacklog=7\n' | put 0644 /dev/stdin /etc/systemd/system/udsd.socket.d/lab.conf
+  apply
+  applied c "*made anew; before: backlog *"
+  applied d "*made anew; before: mode 0660, user *"
+  file_is "640 member udsd" /run/lab-d.sock
+  apply
+  applied c "*as it was"
+  applied d "*as it was"
+  in_vm rm -r /etc/systemd/system/udsd-d.socket.d /etc/systemd/system/udsd.socket.d
   # Switched off is off.
   in_vm systemctl disable --quiet --now udsd.socket
   apply_fails "udsc: udsd.socket is disabled, so there are no sockets: systemctl enable --now udsd.socket"

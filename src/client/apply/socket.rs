@@ -1,30 +1,31 @@
-//! Compares a socket of the file with the one that is there. Compares the socket itself, not the text of its
-//! unit: systemd may have read that anew since the socket was made.
+//! Compares a socket of the file with the one that is there: that what its unit says now, which systemd may have read
+//! anew since the socket was made, is true of the socket itself.
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt},
 };
 
-use super::kernel::Bound;
-use crate::config::{Address, Socket, SocketType};
+use super::{
+    kernel::{self, Bound},
+    systemctl::Properties,
+};
+use crate::{
+    client::failure::Failure,
+    config::{Address, Socket, SocketType},
+    sys,
+};
 
-/// What the file, and the unit made of it, say.
+/// Finds the number of a name.
+type LookUp = fn(&str) -> io::Result<Option<u32>>;
+
+/// A socket of the file.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// With the address as the unit has it.
+    /// With the address as its unit has it.
     pub(super) socket: Socket,
     pub(super) unit: String,
-    rights: Rights,
-}
-
-/// What the file of a socket is to be, the owner by numbers; `None` where the unit does not say.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rights {
-    pub(super) mode: Option<u32>,
-    pub(super) user: Option<u32>,
-    pub(super) group: Option<u32>,
 }
 
 /// All that can be found out about the sockets that are there.
@@ -35,31 +36,24 @@ pub(super) struct Present {
     pub(super) held: Option<BTreeSet<u32>>,
     /// What net.core.somaxconn leaves of a backlog.
     pub(super) most_backlog: u32,
+    /// Whether the manager is the system's, and so root.
+    pub(super) is_of_system: bool,
 }
 
 impl Wanted {
-    pub(super) fn of(socket: &Socket, unit: String, rights: Rights) -> Self {
-        let address = socket.address.in_unit();
-        let socket = Socket {
-            address,
-            ..socket.clone()
-        };
-        Self {
-            socket,
-            unit,
-            rights,
-        }
-    }
-
-    /// How the socket that is there differs; empty where it does not. `send_buffer`: the least that its unit gives
-    /// it, in bytes.
-    pub(super) fn differences(&self, present: &Present, send_buffer: usize) -> Vec<String> {
+    /// How the socket that is there differs; empty where it does not. Type and address are the file's word, the
+    /// rest is its unit's, of which the properties are `given`: an administrator may have changed that.
+    pub(super) fn differences(
+        &self,
+        present: &Present,
+        given: &Properties,
+    ) -> Result<Vec<String>, Failure> {
         let mut file = None;
         if let Address::Path(path) = &self.socket.address {
             match fs::symlink_metadata(path) {
                 Ok(found) if found.file_type().is_socket() => file = Some(found),
-                Ok(_) => return vec!["no socket there".into()],
-                Err(_) => return vec!["nothing there".into()],
+                Ok(_) => return Ok(vec!["no socket there".into()]),
+                Err(_) => return Ok(vec!["nothing there".into()]),
             }
         }
         let mut at = present
@@ -68,19 +62,21 @@ impl Wanted {
             .filter(|bound| bound.is_at(&self.socket.address, file.as_ref()));
         let ours = |bound: &&Bound| bound.kind == Some(self.socket.kind);
         let Some(bound) = at.clone().find(ours) else {
-            return vec![match at.find_map(|bound| bound.kind) {
+            return Ok(vec![match at.find_map(|bound| bound.kind) {
                 Some(other) => format!("type {other}"),
                 None => "nobody listening".into(),
-            }];
+            }]);
         };
         let mut found = Vec::new();
-        if self.socket.kind != SocketType::Datagram {
-            let backlog = self.socket.backlog;
-            let wanted = [backlog, backlog.min(present.most_backlog)];
-            if !wanted.contains(&bound.backlog) {
-                found.push(format!("backlog {}", bound.backlog));
-            }
+        if self.socket.kind != SocketType::Datagram
+            && let Ok(backlog) = given.get("Backlog").parse::<u32>()
+            && ![backlog, backlog.min(present.most_backlog)].contains(&bound.backlog)
+        {
+            found.push(format!("backlog {}", bound.backlog));
         }
+        let send_buffer = given.get("SendBuffer").parse().unwrap_or(0);
+        let send_buffer = kernel::granted_send_buffer(send_buffer)
+            .map_err(|error| Failure::System("SO_SNDBUF", error))?;
         if (bound.send_buffer as usize) < send_buffer {
             found.push(format!("send buffer {}", bound.send_buffer));
         }
@@ -92,11 +88,19 @@ impl Wanted {
             found.push("not in systemd's hands".into());
         }
         if let Some(file) = file {
-            let Rights { mode, user, group } = self.rights;
-            let mode_there = file.mode() & 0o7777;
-            if mode.is_some_and(|mode| mode != mode_there) {
-                found.push(format!("mode {mode_there:04o}"));
+            let mode = file.mode() & 0o7777;
+            if u32::from_str_radix(given.get("SocketMode"), 8).is_ok_and(|wanted| wanted != mode) {
+                found.push(format!("mode {mode:04o}"));
             }
+            // Without a user, the owner is the manager itself: root, or whoever the user is. A user without a group
+            // brings that user's own.
+            let by_manager = given.get("SocketUser").is_empty() && present.is_of_system;
+            let owner = |key: &str, look_up: LookUp| match given.get(key) {
+                "" => by_manager.then_some(0),
+                name => look_up(name).ok()?,
+            };
+            let user = owner("SocketUser", sys::user_id);
+            let group = owner("SocketGroup", sys::group_id);
             for (what, wanted, there) in [("user", user, file.uid()), ("group", group, file.gid())]
             {
                 if wanted.is_some_and(|wanted| wanted != there) {
@@ -104,6 +108,6 @@ impl Wanted {
                 }
             }
         }
-        found
+        Ok(found)
     }
 }

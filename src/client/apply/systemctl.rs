@@ -9,7 +9,7 @@ use std::{
 use crate::client::failure::Failure;
 
 /// What is asked of each unit; those of another type lack some.
-const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,SendBuffer,SocketMode,SocketUser,SocketGroup";
+const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,Backlog,SendBuffer,SocketMode,SocketUser,SocketGroup";
 
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
