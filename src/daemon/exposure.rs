@@ -9,19 +9,14 @@ use crate::config::Config;
 /// A line for each way to change it, with the remedy.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     // The target of a link counts.
-    let file = config
-        .file
-        .as_ref()
-        .and_then(|file| fs::canonicalize(file).ok());
-    let Some(file) = file else {
+    let file = config.file.as_ref().map(fs::canonicalize);
+    let Some(Ok(file)) = file else {
         return Vec::new();
     };
     let folder = file.parent().unwrap_or(&file);
     let folder = exposed(folder, 0o1000, "the folder of the config file");
-    exposed(&file, 0, "the config file")
-        .into_iter()
-        .chain(folder)
-        .collect()
+    let file = exposed(&file, 0, "the config file");
+    file.into_iter().chain(folder).collect()
 }
 
 /// `sparing`: a bit of the mode that makes a path harmless although anyone may write there.

@@ -84,10 +84,8 @@ pub(super) fn note_abstract(server: &Server, config: &Config) {
     let passed = all.iter().find(|(_, endpoint)| endpoint.is_inherited());
     let passed = passed.and_then(|(_, endpoint)| endpoint.network().ok());
     let managers = passed.or_else(systemd::network);
-    for (socket, endpoint) in all {
-        if !matches!(socket.address, Address::Abstract(_)) {
-            continue;
-        }
+    let is_abstract = |of: &config::Socket| matches!(of.address, Address::Abstract(_));
+    for (socket, endpoint) in all.into_iter().filter(|(socket, _)| is_abstract(socket)) {
         let own = endpoint.network().ok();
         if managers.is_some() && own.is_some() && own != managers {
             error!(

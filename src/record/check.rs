@@ -144,12 +144,12 @@ pub(super) fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), OpenE
 /// Refuses what the kernel only shows as files.
 fn check_folder(path: &Path) -> Result<(), OpenError> {
     let folder = path.parent().unwrap_or(path);
-    match statfs(folder) {
-        Ok(found) if found.f_type == PROC_SUPER_MAGIC => Err(OpenError::Refused(
+    if statfs(folder).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC) {
+        return Err(OpenError::Refused(
             "it is below /proc, where no file is kept: choose another path".into(),
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// What `open(2)` said of a record's file, with the remedy where there is one. `is_there`: it was to be
