@@ -113,7 +113,7 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
     let output = check(&file);
     let faults = faults(&file, &output);
     assert_eq!(output.status.code(), Some(78));
-    let dirs = [
+    let places = [
         ":2: daemon.log: ",
         ":4: socket.a.path: ",
         ":5: socket.a.mode: ",
@@ -123,8 +123,8 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
         ":9: socket.b.service: ",
         ":11: limits.clients: ",
     ];
-    assert_eq!(faults.len(), dirs.len(), "{faults:#?}");
-    for (fault, place) in faults.iter().zip(dirs) {
+    assert_eq!(faults.len(), places.len(), "{faults:#?}");
+    for (fault, place) in faults.iter().zip(places) {
         assert!(fault.starts_with(place), "{place:?}: {faults:#?}");
     }
 }
@@ -133,11 +133,11 @@ fn all_faults_are_reported_in_the_order_of_the_file() {
 fn a_file_that_cannot_be_read_is_named() {
     let folder = Folder::new();
     let missing = folder.0.join("none.toml");
-    let long = format!("#{}", "x".repeat(1 << 20));
+    let long = format!("#{}", "x".repeat(4 << 20));
     for (file, words) in [
         (missing, "name a file that exists"),
         (folder.0.clone(), "is no file: name a regular file"),
-        (folder.file(long), "longer than 1MiB"),
+        (folder.file(long), "longer than 4MiB"),
     ] {
         let output = check(&file);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -203,6 +203,24 @@ fn shipped_files_pass_and_print_what_loads_again() {
         assert!(again.status.success(), "{context}\n{again:#?}");
         assert_eq!(first.stdout, again.stdout, "{context}");
     }
+}
+
+#[test]
+fn what_is_printed_of_the_most_sockets_loads_again() {
+    let folder = Folder::new();
+    let socket = |n: usize| {
+        format!("[socket.{n:064}]\npath = \"@{n}\"\nframing = \"lines\"\nrecord.file = \"/{n}\"\n")
+    };
+    let text: String = (0..1024).map(socket).collect();
+    let print = |text: &[u8]| {
+        let file = folder.file(text);
+        udsd(&["--config", file.to_str().unwrap(), "--check", "--text"])
+    };
+    let first = print(text.as_bytes());
+    assert!(first.status.success(), "{:?}", first.stderr);
+    let again = print(&first.stdout);
+    assert!(again.status.success(), "{:?}", again.stderr);
+    assert!(first.stdout == again.stdout);
 }
 
 #[test]

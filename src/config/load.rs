@@ -12,8 +12,8 @@ use rustix::fs::OFlags;
 use super::{BaseDirs, DEFAULT, Parsed, value::show_size};
 use crate::error::Fault;
 
-/// Longest config file that is read.
-const FILE_SIZE: usize = 1 << 20;
+/// Longest config file that is read: what `--check` prints of `bounds::SOCKETS` fits.
+const FILE_SIZE: usize = 4 << 20;
 
 impl Parsed {
     /// Reads `file`, or where that is `None` the first of `dirs.config_files` that exists, or else the
