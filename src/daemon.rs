@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
-    accepted::Accepted,
+    client_socket::ClientSocket,
     config::{BaseDirs, Config, SocketOptions},
     error::Faults,
     generator,
@@ -197,7 +197,7 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
 }
 
 /// Makes the server of `hub`.
-fn serve(hub: Hub<Accepted>, signals: Signals) -> Result<Server, Faults> {
+fn serve(hub: Hub<ClientSocket>, signals: Signals) -> Result<Server, Faults> {
     Server::new(hub, signals).map_err(Faults::system("setting up the event loop"))
 }
 

@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use crate::{
-    accepted::{Accepted, Sizes},
+    client_socket::{ClientSocket, Sizes},
     config::{self, Address, Config},
     connection::Stream,
     datagram_socket::DatagramSocket,
@@ -306,7 +306,7 @@ impl Endpoint {
         }
         // At most as many as could wait: clients that hold the address may come faster than this.
         for _ in 0..=self.backlog {
-            let Ok((client, _)) = Accepted::accept(&self.fd, self.packets) else {
+            let Ok((client, _)) = ClientSocket::accept(&self.fd, self.packets) else {
                 break;
             };
             client.hang_up();
@@ -482,9 +482,9 @@ impl Endpoint {
     /// The next client and its credentials.
     ///
     /// # Errors
-    /// As `Accepted::accept`.
-    pub fn accept(&self) -> io::Result<(Accepted, Peer)> {
-        Accepted::accept(&self.fd, self.packets)
+    /// As `ClientSocket::accept`.
+    pub fn accept(&self) -> io::Result<(ClientSocket, Peer)> {
+        ClientSocket::accept(&self.fd, self.packets)
     }
 }
 

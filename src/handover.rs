@@ -20,7 +20,7 @@ use log::{error, info, warn};
 use rustix::net::{SocketType, sockopt};
 
 use crate::{
-    accepted::{Accepted, Sizes},
+    client_socket::{ClientSocket, Sizes},
     config::{BaseDirs, Config, Parsed},
     connection::Stream,
     endpoint::Endpoint,
@@ -51,7 +51,7 @@ pub fn prepare() -> Result<Parking, String> {
 pub fn leave(
     parking: Parking,
     mut state: State,
-    links: Vec<Accepted>,
+    links: Vec<ClientSocket>,
     endpoints: &mut [(usize, Endpoint)],
 ) {
     for (socket, endpoint) in &mut *endpoints {
@@ -196,14 +196,14 @@ impl Handover {
     }
 
     /// The streams of the state's clients, in their order; `None` where a descriptor is missing.
-    pub fn streams(&mut self, state: &State) -> Vec<Option<Accepted>> {
+    pub fn streams(&mut self, state: &State) -> Vec<Option<ClientSocket>> {
         let sizes: Vec<Option<Sizes>> = state.sockets.iter().map(sizes).collect();
         let mut missing = 0;
         let mut streams = Vec::with_capacity(state.clients.len());
         for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
-            let link = fd.and_then(|fd| Accepted::resume(fd, sizes).ok());
+            let link = fd.and_then(|fd| ClientSocket::resume(fd, sizes).ok());
             missing += usize::from(link.is_none());
             streams.push(link);
         }
@@ -214,7 +214,7 @@ impl Handover {
     }
 
     /// Closes clients whose state cannot be used.
-    pub fn end(why: &str, streams: Vec<Option<Accepted>>) {
+    pub fn end(why: &str, streams: Vec<Option<ClientSocket>>) {
         let mut clients = 0;
         for link in streams.into_iter().flatten() {
             link.hang_up();
@@ -287,7 +287,7 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
             _ => return,
         };
-        if let Ok(link) = Accepted::resume(fd, sizes) {
+        if let Ok(link) = ClientSocket::resume(fd, sizes) {
             clients += 1;
             link.hang_up();
         }

@@ -27,7 +27,7 @@ pub mod sysctl;
 pub mod systemd;
 pub mod timer;
 
-pub mod accepted;
+pub mod client_socket;
 pub mod connection;
 pub mod datagram;
 pub mod datagram_socket;

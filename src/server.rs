@@ -42,7 +42,7 @@ use idle::Idle;
 use sockets::Sockets;
 
 use crate::{
-    accepted::Accepted,
+    client_socket::ClientSocket,
     closer,
     connection::Watch,
     error::Faults,
@@ -83,7 +83,7 @@ pub enum Ended {
 pub struct Server {
     poll: Poll,
     timer: Timer,
-    hub: Hub<Accepted>,
+    hub: Hub<ClientSocket>,
     sockets: Sockets,
     /// The threads of records that are no more, until all is written.
     draining: Vec<Writer>,
@@ -129,7 +129,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of `epoll_create1(2)` and the like.
-    pub fn new(hub: Hub<Accepted>, mut signals: Signals) -> io::Result<Self> {
+    pub fn new(hub: Hub<ClientSocket>, mut signals: Signals) -> io::Result<Self> {
         let poll = Poll::new()?;
         closer::watched_by(poll.registry())?;
         let registry = poll.registry();
@@ -190,7 +190,8 @@ impl Server {
             let is_due = self.take(&events, now);
             let came = self.look_around(&events, now);
             let registry = self.poll.registry();
-            let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
+            let mut watch =
+                |key, link: &ClientSocket, from, to| watch(registry, key, link, from, to);
             if is_due {
                 self.hub.expire(now, &mut watch);
             }
@@ -415,7 +416,7 @@ fn meaning(event: &Event) -> Watch {
 fn watch(
     registry: &Registry,
     key: usize,
-    link: &Accepted,
+    link: &ClientSocket,
     from: Watch,
     to: Watch,
 ) -> io::Result<()> {

@@ -40,7 +40,7 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["users", "input"],
         &["connection", "datagram"],
-        &["accepted", "datagram_socket", "service", "state"],
+        &["client_socket", "datagram_socket", "service", "state"],
         &["endpoint", "hub"],
         &["handover"],
     ],
@@ -389,7 +389,7 @@ mod checker {
     fn an_import_from_beside_is_found() {
         for (file, source) in [
             ("sys.rs", "use crate::systemd;"),
-            ("service/echo.rs", "use crate::endpoint::Accepted;"),
+            ("service/echo.rs", "use crate::endpoint::Endpoint;"),
             ("connection.rs", "use crate::service::Service;"),
             ("service/mod.rs", "use crate::hub::Hub;"),
             ("frame.rs", "use crate::batch::Batch;"),

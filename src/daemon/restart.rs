@@ -19,8 +19,8 @@ use super::{
     sockets::{datagram_socket, errors, named, units_remedy},
 };
 use crate::{
-    accepted::Accepted,
     access::Access,
+    client_socket::ClientSocket,
     config::{self, Config},
     endpoint::{self, Endpoint},
     error::Faults,
@@ -162,7 +162,7 @@ fn restore(
     sockets: Vec<Socket>,
     parked: State,
     serving: &Config,
-) -> Hub<Accepted> {
+) -> Hub<ClientSocket> {
     let now = Now {
         instant: Instant::now(),
         wall: SystemTime::now(),

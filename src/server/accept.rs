@@ -13,7 +13,7 @@ use super::{
     watch,
 };
 use crate::{
-    accepted::Accepted,
+    client_socket::ClientSocket,
     closer,
     connection::{Stream, Watch},
     endpoint::Endpoint,
@@ -68,7 +68,7 @@ impl Sockets {
     }
 
     /// Lets in who waits, a turn's share: the listeners take turns.
-    pub(super) fn accept(&mut self, hub: &mut Hub<Accepted>, registry: &Registry, now: Now) {
+    pub(super) fn accept(&mut self, hub: &mut Hub<ClientSocket>, registry: &Registry, now: Now) {
         if !self.accepting.pending {
             return;
         }
@@ -99,7 +99,7 @@ impl Sockets {
     fn accept_some(
         &mut self,
         key: usize,
-        hub: &mut Hub<Accepted>,
+        hub: &mut Hub<ClientSocket>,
         registry: &Registry,
         now: Now,
     ) -> Option<usize> {
@@ -148,7 +148,7 @@ impl Sockets {
 
     /// Out of descriptors: the reserve lets in one client, who gets an end in place of silence, and
     /// accepting rests.
-    fn turn_away(&mut self, key: usize, hub: &mut Hub<Accepted>, now: Now) {
+    fn turn_away(&mut self, key: usize, hub: &mut Hub<ClientSocket>, now: Now) {
         self.accepting.reserve = None;
         if let Some(endpoint) = &self.of(key).endpoint
             && let Ok((client, peer)) = endpoint.accept()
@@ -175,7 +175,7 @@ impl Sockets {
         &mut self,
         mut old: Endpoint,
         key: usize,
-        hub: &mut Hub<Accepted>,
+        hub: &mut Hub<ClientSocket>,
         registry: &Registry,
         now: Now,
     ) {
@@ -195,8 +195,8 @@ impl Sockets {
 /// Lets in one client, if it may come in. Returns whether it is there.
 fn enter(
     key: usize,
-    (client, peer): (Accepted, Peer),
-    hub: &mut Hub<Accepted>,
+    (client, peer): (ClientSocket, Peer),
+    hub: &mut Hub<ClientSocket>,
     registry: &Registry,
     now: Now,
 ) -> bool {

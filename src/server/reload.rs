@@ -19,7 +19,7 @@ use super::{
     watch,
 };
 use crate::{
-    accepted::Accepted,
+    client_socket::ClientSocket,
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::Faults,
@@ -305,7 +305,7 @@ impl Server {
             });
         }
         let registry = self.poll.registry();
-        let mut watch = |key, link: &Accepted, from, to| watch(registry, key, link, from, to);
+        let mut watch = |key, link: &ClientSocket, from, to| watch(registry, key, link, from, to);
         let keys = self.hub.apply(changes, &plan.limits, now, &mut watch);
         // Endpoints of sockets that the file still has, by the keys that those have now. The others are closed.
         let mut came_from = HashMap::new();

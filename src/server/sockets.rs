@@ -13,7 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::SOCKETS;
 use crate::{
-    accepted::Accepted,
+    client_socket::ClientSocket,
     endpoint::Endpoint,
     hub::{Hub, Now},
     record::Writer,
@@ -167,7 +167,7 @@ impl Sockets {
     }
 
     /// An event for the socket `key`.
-    pub(super) fn event(&mut self, key: usize, hub: &mut Hub<Accepted>) {
+    pub(super) fn event(&mut self, key: usize, hub: &mut Hub<ClientSocket>) {
         let Some(served) = self.all.get_mut(key) else {
             return;
         };
@@ -180,7 +180,7 @@ impl Sockets {
     }
 
     /// Receives all datagrams that are there for the socket `key`, but not without end.
-    pub(super) fn receive_all(&self, key: usize, hub: &mut Hub<Accepted>, now: Now) {
+    pub(super) fn receive_all(&self, key: usize, hub: &mut Hub<ClientSocket>, now: Now) {
         if self.get(key).is_some_and(Served::receives_datagrams) {
             for _ in 0..LAST_BATCHES {
                 if !hub.receive(key, now) {
@@ -191,7 +191,7 @@ impl Sockets {
     }
 
     /// Receives datagrams that are there, of each socket; whether anything came.
-    pub(super) fn receive(&self, hub: &mut Hub<Accepted>, now: Now) -> bool {
+    pub(super) fn receive(&self, hub: &mut Hub<ClientSocket>, now: Now) -> bool {
         let mut came = false;
         for (key, served) in self.all.iter().enumerate() {
             came |= served.receives_datagrams() && hub.receive(key, now);
@@ -201,7 +201,7 @@ impl Sockets {
 
     /// Watches the datagram sockets that the hub receives from, and no others: an event that nobody acts on
     /// would come again at once.
-    pub(super) fn watch(&mut self, hub: &Hub<Accepted>, registry: &Registry) -> io::Result<()> {
+    pub(super) fn watch(&mut self, hub: &Hub<ClientSocket>, registry: &Registry) -> io::Result<()> {
         for (key, served) in self.all.iter_mut().enumerate() {
             if !served.receives_datagrams() {
                 continue;

@@ -3,17 +3,12 @@
 //! length, what is written loses it. How long a message may be the framing judges; a longer packet
 //! only has to show that it is one.
 
-use std::{
-    io::{self, IoSlice},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-};
+use std::io::{self, IoSlice};
 
-use rustix::net::{
-    self, AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::rights;
-use crate::{connection::Stream, sys};
+use super::ClientSocket;
+use crate::sys;
 
 /// Bytes of the length before a message.
 const PREFIX: usize = 4;
@@ -63,55 +58,22 @@ impl Sizes {
     }
 }
 
-/// A connection that carries packets.
-#[derive(Debug)]
-pub(super) struct Packets {
-    fd: OwnedFd,
-    /// Descriptors may come with its packets.
-    takes_descriptors: bool,
-    message_size: u32,
-    /// ECONNRESET was seen: the client went without reading all it was sent.
-    reset: bool,
-}
-
-impl Packets {
-    /// # Errors
-    /// Those of `setsockopt(2)`.
-    pub(super) fn new(fd: OwnedFd, takes_descriptors: bool, sizes: Sizes) -> io::Result<Self> {
+impl ClientSocket {
+    /// Makes this the socket of a client that sends and is sent packets.
+    pub(super) fn carry_packets(&mut self, sizes: Sizes) -> io::Result<()> {
         // Tells an empty packet from the end. Nobody looks at what they say: the sender is who
         // connected.
-        sockopt::set_socket_passcred(&fd, true)?;
+        sockopt::set_socket_passcred(&self.fd, true)?;
         if let Some(longest) = sizes.raise {
-            sys::make_room(&fd, longest)?;
+            sys::make_room(&self.fd, longest)?;
         }
-        Ok(Packets {
-            fd,
-            takes_descriptors,
-            message_size: sizes.message,
-            reset: false,
-        })
+        self.message_size = Some(sizes.message);
+        Ok(())
     }
 
-    /// The length of the next packet, which `body` holds as far as it has room; `None` at the end.
-    fn receive(&self, body: &mut [u8]) -> io::Result<Option<usize>> {
-        if !self.takes_descriptors {
-            return sys::receive_packet(&self.fd, body);
-        }
-        let received = rights::receive(&self.fd, body, true)?;
-        Ok((!received.is_end).then_some(received.header.length))
-    }
-}
-
-impl AsFd for Packets {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl Stream for Packets {
     /// `buffer` has room for the longest message, its length and one byte more.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = PREFIX + self.message_size as usize + 1;
+    pub(super) fn read_packets(&mut self, longest: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = PREFIX + longest as usize + 1;
         if buffer.len() < room {
             // No caller does this. It must not look like the end.
             return Err(io::ErrorKind::InvalidInput.into());
@@ -139,38 +101,11 @@ impl Stream for Packets {
         }
         Ok(filled)
     }
-
-    /// `parts` together are whole messages with their lengths; so is what this says was written.
-    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        send_each(parts, |body| {
-            match body {
-                [body] => net::send(&self.fd, body, flags)?,
-                body => net::sendmsg(&self.fd, body, &mut SendAncillaryBuffer::default(), flags)?,
-            };
-            Ok(())
-        })
-    }
-
-    fn resize(&mut self, message: usize, longest: usize) -> io::Result<()> {
-        self.message_size = u32::try_from(message).unwrap_or(u32::MAX);
-        sys::make_room(&self.fd, longest)?;
-        Ok(())
-    }
-
-    fn cut_off(self) -> usize {
-        rights::cut_off(self.fd, self.takes_descriptors, true)
-    }
-
-    fn hang_up(self) -> usize {
-        rights::hang_up(self.fd, self.takes_descriptors, true, |fd, _| {
-            sys::receive_packet(fd, &mut [])
-        })
-    }
 }
 
-/// Sends each message of `parts` as a packet, until `send` fails; returns the bytes of those sent.
-fn send_each(
+/// Sends each message of `parts` as a packet, until `send` fails; returns the bytes of those sent, lengths
+/// included. `parts` together are whole messages with their lengths.
+pub(super) fn send_each(
     parts: &[IoSlice<'_>],
     mut send: impl FnMut(&[IoSlice<'_>]) -> io::Result<()>,
 ) -> io::Result<usize> {
@@ -250,18 +185,27 @@ impl<'a> Rest<'a> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use rustix::net::{RecvFlags, Shutdown, recv, send, socketpair};
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, socketpair};
 
     use super::*;
+    use crate::connection::Stream;
 
     const LIMIT: usize = 8;
 
     /// The daemon's end, for messages of `LIMIT` bytes, and the client's.
-    fn pair() -> (Packets, OwnedFd) {
+    fn pair() -> (ClientSocket, OwnedFd) {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, theirs) = socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
         let (sizes, _) = Sizes::new(LIMIT, LIMIT).unwrap();
-        (Packets::new(ours, false, sizes).unwrap(), theirs)
+        (carrying(ours, sizes), theirs)
+    }
+
+    fn carrying(fd: OwnedFd, sizes: Sizes) -> ClientSocket {
+        let mut socket = ClientSocket::new(fd, false);
+        socket.carry_packets(sizes).unwrap();
+        socket
     }
 
     fn put(client: &OwnedFd, packets: &[&[u8]]) {
@@ -280,7 +224,7 @@ mod tests {
         bytes
     }
 
-    fn read(link: &mut Packets, room: usize) -> io::Result<Vec<u8>> {
+    fn read(link: &mut ClientSocket, room: usize) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0xee; room];
         let n = link.read(&mut buffer)?;
         buffer.truncate(n);
@@ -428,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_send_buffer_is_raised_where_it_must_be() {
-        let most = |link: &Packets| sys::make_room(link, 0).unwrap();
+        let most = |link: &ClientSocket| sys::make_room(link, 0).unwrap();
         let before = most(&pair().0);
         let (sizes, room) = Sizes::new(100, before + 1).unwrap();
         assert!(
@@ -437,7 +381,7 @@ mod tests {
         );
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, client) = socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-        let mut link = Packets::new(ours, false, sizes).unwrap();
+        let mut link = carrying(ours, sizes);
         assert_eq!(most(&link), room);
         let packet = prefixed(&[&vec![7; before + 1]]);
         assert_eq!(link.write(&[IoSlice::new(&packet)]).unwrap(), packet.len());

@@ -1,15 +1,9 @@
 //! Clients that can send descriptors (SCM_RIGHTS, `unix(7)`): what they sent is received with room for
 //! them and closed elsewhere (`closer`), and so are sockets in which some wait.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-};
+use std::{io, os::fd::AsFd};
 
-use rustix::{
-    io::ioctl_fionread,
-    net::{self, Shutdown},
-};
+use rustix::net::{self, Shutdown};
 
 use crate::{
     closer,
@@ -19,7 +13,7 @@ use crate::{
 /// Looks that what one client has sent is worth.
 const LOOKS: usize = 1024;
 
-/// What comes next. `passcred`: whether the socket has SO_PASSCRED.
+/// Receives what comes next. `passcred`: whether the socket has SO_PASSCRED.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`, and where descriptors come while too many that came before are not closed yet.
@@ -44,48 +38,9 @@ pub(super) fn receive(fd: impl AsFd, buffer: &mut [u8], passcred: bool) -> io::R
     Ok(received)
 }
 
-/// Closes a client with what it had sent, and returns how many bytes that were.
-pub(super) fn cut_off(fd: OwnedFd, takes_descriptors: bool, passcred: bool) -> usize {
-    let unread = unread(&fd);
-    if takes_descriptors && brings_descriptors(&fd, passcred) {
-        closer::close(fd);
-    }
-    unread
-}
-
-/// Shuts a client down and reads away what it had sent by `read`, which returns `None` at the end;
-/// returns how many bytes that were.
-pub(super) fn hang_up(
-    fd: OwnedFd,
-    takes_descriptors: bool,
-    passcred: bool,
-    mut read: impl FnMut(BorrowedFd<'_>, &mut [u8]) -> io::Result<Option<usize>>,
-) -> usize {
-    // After this the peer can send no more, so the loop ends with what its buffer held.
-    if net::shutdown(&fd, Shutdown::Both).is_err() {
-        return 0;
-    }
-    if takes_descriptors && brings_descriptors(&fd, passcred) {
-        let unread = unread(&fd);
-        closer::read_away(fd);
-        return unread;
-    }
-    let mut unread = 0;
-    let mut buffer = [0; 4096];
-    loop {
-        match read(fd.as_fd(), &mut buffer) {
-            Ok(Some(length)) => unread += length,
-            Ok(None) => return unread,
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
-                _ => return unread,
-            },
-        }
-    }
-}
-
 /// Whether descriptors wait anywhere in what a client has sent, to whom it says that it can send no more.
-fn brings_descriptors(fd: &OwnedFd, passcred: bool) -> bool {
+pub(super) fn wait_in(fd: impl AsFd, passcred: bool) -> bool {
+    let fd = fd.as_fd();
     let mut buffer = [0; 4096];
     // Whatever it is that cannot be looked at, its close is better waited for elsewhere.
     if net::shutdown(fd, Shutdown::Read).is_err() || sys::set_peek_offset(fd, 0).is_err() {
@@ -101,10 +56,4 @@ fn brings_descriptors(fd: &OwnedFd, passcred: bool) -> bool {
         }
     }
     true
-}
-
-/// Bytes that wait to be read: of both types all of them (`unix_inq_len` in net/unix/af_unix.c).
-fn unread(fd: impl AsFd) -> usize {
-    let bytes = ioctl_fionread(fd).unwrap_or_default();
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
