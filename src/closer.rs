@@ -15,10 +15,7 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -42,26 +39,25 @@ const ROOM: usize = 1024;
 const SHARE: usize = 16;
 /// How long a close may wait.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// How long the thread sleeps where there is nothing to do.
+const IDLE: Duration = Duration::from_secs(3600);
 
-static CLOSER: Closer = Closer {
-    room: AtomicUsize::new(ROOM),
+static CLOSER: LazyLock<Closer> = LazyLock::new(|| Closer {
+    room: room(sys::open_files()),
     epoll: OnceLock::new(),
-    work: Mutex::new(Work {
-        queue: VecDeque::new(),
-        open: 0,
-        runs: false,
-        lines: Throttle::new(),
-    }),
+    work: Mutex::default(),
     more: Condvar::new(),
-};
+});
 
 struct Closer {
-    room: AtomicUsize,
+    /// How many may be open before more are received.
+    room: usize,
     epoll: OnceLock<OwnedFd>,
     work: Mutex<Work>,
     more: Condvar,
 }
 
+#[derive(Default)]
 struct Work {
     queue: VecDeque<Open>,
     /// How many are in the queue, and the one that is being closed.
@@ -78,11 +74,14 @@ enum Open {
     Unread(OwnedFd),
 }
 
-/// Sets the bound for a process that may open `files` files. Returns how many descriptors may be open here.
-pub fn limit(files: usize) -> usize {
-    let room = ROOM.min(files / SHARE);
-    CLOSER.room.store(room, Ordering::Relaxed);
-    room + DESCRIPTORS
+fn room(files: usize) -> usize {
+    ROOM.min(files / SHARE)
+}
+
+/// How many descriptors may be open here, in a process that may open `files` files.
+#[must_use]
+pub fn most_open(files: usize) -> usize {
+    room(files) + DESCRIPTORS
 }
 
 /// Has sockets that are closed here removed from `epoll`, by which the event loop watches them.
@@ -99,7 +98,7 @@ pub fn watched_by(epoll: impl AsFd) -> io::Result<()> {
 /// Whether one more message with descriptors may be received, or one more client accepted.
 pub fn has_room() -> bool {
     let mut work = CLOSER.work();
-    let has_room = work.open <= CLOSER.room.load(Ordering::Relaxed);
+    let has_room = work.open <= CLOSER.room;
     if !has_room {
         CLOSER.start(&mut work);
     }
@@ -203,11 +202,9 @@ impl Closer {
 
     /// Waits until there may be more to close, or the log is to tell of lines that were left out.
     fn wait<'a>(&self, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
-        let Some(due) = work.lines.due() else {
-            let waited = self.more.wait(work);
-            return waited.unwrap_or_else(PoisonError::into_inner);
-        };
-        let span = due.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let due = work.lines.due();
+        let span = due.map_or(IDLE, |due| due.saturating_duration_since(now));
         if span.is_zero() {
             work.tell_left_out();
         }

@@ -26,13 +26,10 @@ use rustix::{
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
         send, sendmsg, socketpair,
     },
-    process::{Resource, getrlimit},
 };
 
-use crate::sys;
+use crate::sys::{self, DESCRIPTORS as MESSAGE};
 
-/// Descriptors that one message can have (SCM_MAX_FD, `unix(7)`).
-const MESSAGE: usize = 253;
 /// What a message costs of SO_SNDBUF: 768 bytes where it was tried (6.18).
 const MESSAGE_COST: usize = 1024;
 /// SO_SNDBUF is not raised beyond.
@@ -54,8 +51,7 @@ impl Parking {
     /// Those of `socketpair(2)`.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
         // A process can have no more descriptors open, or in flight.
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self::with_room(usize::try_from(files).unwrap_or(usize::MAX))
+        Self::with_room(sys::open_files())
     }
 
     /// A pair with room for so many descriptors, or for as many as net.core.wmem_max allows

@@ -19,7 +19,10 @@ use std::{
 };
 
 pub use libc::{SIGPWR, SIGSTKFLT};
-use rustix::ioctl::{Getter, ioctl};
+use rustix::{
+    ioctl::{Getter, ioctl},
+    process::{Resource, getrlimit},
+};
 
 use crate::{
     header::{Address, BATCH, Header},
@@ -52,6 +55,13 @@ const GROUPS_MAX: usize = 65536;
 #[must_use]
 pub fn real_time_signals() -> ops::RangeInclusive<i32> {
     libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
+
+/// How many files this process may have open (RLIMIT_NOFILE).
+#[must_use]
+pub fn open_files() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files).unwrap_or(usize::MAX)
 }
 
 /// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).

@@ -29,19 +29,6 @@ pub struct LeftOut {
 }
 
 impl Throttle {
-    /// One that has passed nothing yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Throttle {
-            since: None,
-            said: 0,
-            left_out: LeftOut {
-                lines: 0,
-                events: 0,
-            },
-        }
-    }
-
     /// Whether a line of `events` may be written at `now`; with it comes what was left out since the
     /// last one.
     pub fn pass(&mut self, events: u64, now: Instant) -> Option<LeftOut> {

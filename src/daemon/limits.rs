@@ -2,7 +2,6 @@
 //! more bytes in queues than it has memory for. Warns of a backlog that the kernel cuts.
 
 use ::log::{info, warn};
-use rustix::process::{Resource, getrlimit};
 
 use crate::{
     closer,
@@ -30,10 +29,9 @@ struct Machine {
 
 impl Machine {
     fn current() -> Self {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let kept = systemd::is_manager().then(Parking::most);
         Machine {
-            files: usize::try_from(files).unwrap_or(usize::MAX),
+            files: sys::open_files(),
             kept: kept.and_then(Result::ok),
             memory: memory::available(),
         }
@@ -61,7 +59,7 @@ fn reserved(files: usize) -> usize {
         // Only what was sent before udsd had the socket has any.
         return 0;
     }
-    closer::limit(files).min(files / 4)
+    closer::most_open(files).min(files / 4)
 }
 
 fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {

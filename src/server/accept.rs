@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mio::Registry;
-use rustix::{
-    io::Errno,
-    process::{Resource, getrlimit},
-};
+use rustix::io::Errno;
 
 use super::{
     sockets::{Accepting, Served, Sockets, deregister, reserve},
@@ -153,9 +150,7 @@ impl Sockets {
         if let Some(endpoint) = &self.of(key).endpoint
             && let Ok((client, peer)) = endpoint.accept()
         {
-            let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-            let files = usize::try_from(files).unwrap_or(usize::MAX);
-            hub.refuse(key, &peer, files, now);
+            hub.refuse(key, &peer, sys::open_files(), now);
             client.cut_off();
         }
         self.accepting.reserve = reserve();
