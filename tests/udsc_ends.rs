@@ -94,10 +94,14 @@ fn a_message_over_the_files_message_size_is_refused_before_it_is_sent() {
             ended
                 .code(1)
                 .complained(&format!("line 2 of standard input {over}"));
-            let udsc = user.udsc(&format!("-s {service} send 123456"));
-            udsc.given(b"")
-                .code(1)
-                .complained(&format!("message 1 {over}"));
+            // A path is known by its file too, where type and framing are the file's.
+            let path = user.path(service);
+            for target in [service.to_owned(), format!("{path} --type {kind}")] {
+                let udsc = user.udsc(&format!("-s {target} send 123456"));
+                udsc.given(b"")
+                    .code(1)
+                    .complained(&format!("message 1 {over}"));
+            }
         }
         assert_eq!(daemon.wait_output(1), ["12345"]);
         let udsc = user.udsc("-s echo ping -c 1 --size 6");
