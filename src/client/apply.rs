@@ -266,22 +266,16 @@ impl Apply {
             return self.row_of_daemon(started, "");
         }
         let now = self.systemctl.state_of(SERVICE)?;
-        let verb = if now.get("MainPID") != service.get("MainPID") {
-            None
-        } else if any_gone || self.needs_new_mounts(now.get("MainPID")) {
-            Some("restart")
-        } else {
-            Some("reload")
+        let is_new = now.get("MainPID") != service.get("MainPID");
+        if !is_new && !any_gone && !self.needs_new_mounts(now.get("MainPID")) {
+            let done = self.systemctl.try_to("reload", &[SERVICE])?;
+            return self.row_of_daemon(done, "reloaded");
+        }
+        let done = match is_new {
+            true => Ok(()),
+            false => self.systemctl.try_to("restart", &[SERVICE])?,
         };
-        let done = match verb {
-            Some(verb) => self.systemctl.try_to(verb, &[SERVICE])?,
-            None => Ok(()),
-        };
-        let became = match verb {
-            Some("reload") => "reloaded",
-            _ => "restarted, with all its clients",
-        };
-        self.row_of_daemon(done, became)
+        self.row_of_daemon(done, "restarted, with all its clients")
     }
 
     /// The row of the daemon. `done` is systemctl's outcome and `became` the word for its success; a failure is

@@ -68,11 +68,7 @@ fn converse(
     // Where the input ends together with the server, the thread that sends says so a moment later.
     let Ok(result) = told.recv_timeout(SIGN) else {
         received?;
-        let text = format!(
-            "{}: the server closed before standard input ended",
-            conn.name
-        );
-        return Err(Failure::Told(text));
+        return Err(conn.failure("the server closed before standard input ended"));
     };
     // What went wrong in sending came first, and explains what followed.
     let (stands, sent) = result?;

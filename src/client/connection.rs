@@ -1,6 +1,7 @@
 //! The connection to a server: puts messages on it, and names what goes wrong on it.
 
 use std::{
+    fmt::Display,
     io::{self, ErrorKind, Write},
     os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
 use super::{
     MESSAGE_LIMIT,
     failure::Failure,
-    messages::{Broken, Messages},
+    messages::Messages,
     packets::{self, Reader},
 };
 use crate::{
@@ -132,17 +133,14 @@ impl Connection {
         Failure::Connection(self.name.clone(), source)
     }
 
-    /// The failure that no further message of the server's can be cut.
-    pub(crate) fn garbled(&self, broken: Broken) -> Failure {
-        broken.at(&self.name, self.framing)
+    /// The failure of which `why` tells, with the server's address before it.
+    pub(crate) fn failure(&self, why: impl Display) -> Failure {
+        Failure::Told(format!("{}: {why}", self.name))
     }
 
     /// The failure that time ran out, after everything was sent.
     pub(crate) fn late(&self) -> Failure {
-        Failure::Told(format!(
-            "{}: time ran out before the server had read everything that was sent",
-            self.name
-        ))
+        self.failure("time ran out before the server had read everything that was sent")
     }
 
     /// The failure that time ran out while `wire` was unsent.
@@ -152,9 +150,8 @@ impl Connection {
         } else {
             format!("{} bytes", wire.len())
         };
-        Failure::Told(format!(
-            "{}: time ran out with {amount} unsent, which the server did not read",
-            self.name
+        self.failure(format!(
+            "time ran out with {amount} unsent, which the server did not read"
         ))
     }
 

@@ -90,10 +90,7 @@ impl Connection {
     /// Fails where `came` of `sent` came back from an echo and that is not all. `what`: messages or bytes.
     pub(super) fn check_echo(&self, came: u64, sent: u64, what: &str) -> Result<(), Failure> {
         if self.service == Some(ServiceKind::Echo) && came < sent {
-            return Err(Failure::Told(format!(
-                "{}: {came} of {sent} {what} came back",
-                self.name
-            )));
+            return Err(self.failure(format!("{came} of {sent} {what} came back")));
         }
         Ok(())
     }

@@ -10,20 +10,16 @@ use super::{
 /// Prints until the server closes, or until `count` messages came.
 pub(crate) fn run(conn: &Connection, count: Option<u64>) -> Result<(), Failure> {
     if !conn.has_end() {
-        return Err(Failure::Told(format!(
-            "{}: on datagrams only who has sent something is answered; use connect or send --wait",
-            conn.name
-        )));
+        return Err(conn.failure(
+            "on datagrams only who has sent something is answered; use connect or send --wait",
+        ));
     }
     let mut incoming = Incoming::new(conn, standard_output()?);
     incoming.print(count.unwrap_or(u64::MAX))?;
     match (count, incoming.printed) {
         (Some(wanted), came) if came < wanted => Err(Failure::closed(came, wanted)),
         // Who is refused gets nothing but this end.
-        (None, 0) => Err(Failure::Told(format!(
-            "{}: the server closed before a message came {WHY}",
-            conn.name
-        ))),
+        (None, 0) => Err(conn.failure(format!("the server closed before a message came {WHY}"))),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::{failure::Failure, packets::Reader};
+use super::packets::Reader;
 use crate::frame::{Cut, Framing};
 
 /// Room for one read.
@@ -22,29 +22,6 @@ pub(crate) struct Messages<R> {
     /// Up to here the buffer is filled.
     filled: usize,
     has_ended: bool,
-}
-
-/// Why no further message can be cut.
-#[derive(Debug)]
-pub(crate) enum Broken {
-    /// A message exceeds this limit.
-    TooLong(usize),
-    /// The stream ended after this many bytes of a message that it owed whole.
-    Unfinished(usize),
-}
-
-impl Broken {
-    /// The failure that this is, of messages from `place`.
-    pub(crate) fn at(self, place: &str, framing: Framing) -> Failure {
-        Failure::Told(match self {
-            Broken::TooLong(limit) => {
-                format!("{place}: a message is longer than the {limit} bytes that udsc holds")
-            }
-            Broken::Unfinished(bytes) => format!(
-                "{place}: the stream ended after {bytes} bytes of a message (framing {framing})"
-            ),
-        })
-    }
 }
 
 impl<R: Read> Messages<R> {
@@ -68,8 +45,8 @@ impl<R: Read> Messages<R> {
     }
 
     /// The next message in wire form, if it is here whole. At end of stream also an unfinished last one, where
-    /// the framing lets it count.
-    pub(crate) fn at_hand(&mut self) -> Result<Option<&[u8]>, Broken> {
+    /// the framing lets it count. The error says why no further message can be cut.
+    pub(crate) fn at_hand(&mut self) -> Result<Option<&[u8]>, String> {
         match self.find()? {
             Some((from, to)) => Ok(Some(&self.buffer[from..to])),
             None if self.has_ended => self.last(),
@@ -96,7 +73,7 @@ impl<R: Read> Messages<R> {
         self.begin_at(self.filled);
     }
 
-    fn last(&mut self) -> Result<Option<&[u8]>, Broken> {
+    fn last(&mut self) -> Result<Option<&[u8]>, String> {
         let left = self.filled - self.start;
         self.buffer.truncate(self.filled);
         self.buffer.drain(..self.start);
@@ -107,10 +84,13 @@ impl<R: Read> Messages<R> {
         if self.framing.finish(&mut self.buffer) {
             return Ok(Some(&self.buffer));
         }
-        Err(Broken::Unfinished(left))
+        Err(format!(
+            "the stream ended after {left} bytes of a message (framing {})",
+            self.framing
+        ))
     }
 
-    fn find(&mut self) -> Result<Option<(usize, usize)>, Broken> {
+    fn find(&mut self) -> Result<Option<(usize, usize)>, String> {
         while self.searched < self.filled {
             let held = &self.buffer[self.start..self.searched];
             let more = &self.buffer[self.searched..self.filled];
@@ -122,7 +102,12 @@ impl<R: Read> Messages<R> {
                 }
                 Cut::Filler(n) => self.begin_at(self.searched + n),
                 Cut::Partial => self.searched = self.filled,
-                Cut::TooLong { .. } => return Err(Broken::TooLong(self.limit)),
+                Cut::TooLong { .. } => {
+                    return Err(format!(
+                        "a message is longer than the {} bytes that udsc holds",
+                        self.limit
+                    ));
+                }
             }
         }
         Ok(None)
@@ -180,7 +165,7 @@ mod tests {
 
     impl<R: Read> Messages<R> {
         /// The next message, reading as long as it takes; `None` at end of stream.
-        fn next(&mut self) -> Result<Option<Vec<u8>>, Broken> {
+        fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
             loop {
                 if let Some(wire) = self.at_hand()? {
                     return Ok(Some(wire.to_vec()));
@@ -228,14 +213,20 @@ mod tests {
         assert_eq!(bodies(Framing::Syslog, b"a\n\0b", 1, 9), [b"a", b"b"]);
         let mut messages = Messages::new(&b"abcde"[..], Framing::Fixed(3), 9);
         assert_eq!(messages.next().unwrap().unwrap(), b"abc");
-        assert!(matches!(messages.next(), Err(Broken::Unfinished(2))));
+        assert_eq!(
+            messages.next().unwrap_err(),
+            "the stream ended after 2 bytes of a message (framing fixed:3)"
+        );
     }
 
     #[test]
     fn what_exceeds_the_limit_is_refused_before_it_is_held() {
         let endless = io::repeat(b'x');
         let mut messages = Messages::new(endless, Framing::Lines, 1000);
-        assert!(matches!(messages.next(), Err(Broken::TooLong(1000))));
+        assert_eq!(
+            messages.next().unwrap_err(),
+            "a message is longer than the 1000 bytes that udsc holds"
+        );
         assert!(messages.buffer.len() <= 2 * READ);
         assert_eq!(bodies(Framing::Lines, b"abc\n", 1, 3), [b"abc"]);
     }

@@ -168,10 +168,9 @@ impl<W: Write> Ping<'_, W> {
     /// Waits for the next answer, and sends meanwhile what is unsent: the answer to a long message may
     /// have to be read before its end can be sent.
     fn answer(&mut self, unsent: &mut &[u8], deadline: Instant) -> Result<Event, Failure> {
-        let name = &self.conn.name;
         loop {
             let wire = self.messages.at_hand();
-            if let Some(wire) = wire.map_err(|broken| self.conn.garbled(broken))? {
+            if let Some(wire) = wire.map_err(|why| self.conn.failure(why))? {
                 return Ok(Event::Answer(self.conn.framing.body(wire).to_vec()));
             }
             let mut wanted = PollFlags::IN;
@@ -189,8 +188,7 @@ impl<W: Write> Ping<'_, W> {
             self.conn.send(unsent)?;
             self.conn.receive(&mut self.messages)?;
             if self.messages.has_ended() {
-                let text = format!("{name}: the server closed the connection");
-                return Err(Failure::Told(text));
+                return Err(self.conn.failure("the server closed the connection"));
             }
         }
     }

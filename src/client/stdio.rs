@@ -55,7 +55,7 @@ pub(crate) fn send_input(
                 };
                 conn.put(message, &mut wire, place).map(|()| Some(amount))
             }
-            Err(broken) => Err(broken.at(&place(), cut)),
+            Err(why) => Err(Failure::Told(format!("{}: {why}", place()))),
         };
         // What one read brought goes out in one write, if it is not too much.
         if !matches!(put, Ok(Some(_))) || wire.len() >= CHUNK {
@@ -122,7 +122,7 @@ impl<'a, W: Write> Incoming<'a, W> {
             && let Some(wire) = self
                 .messages
                 .at_hand()
-                .map_err(|broken| self.conn.garbled(broken))?
+                .map_err(|why| self.conn.failure(why))?
         {
             let end: &[u8] = if self.as_lines { b"\n" } else { b"" };
             self.output

@@ -23,13 +23,10 @@ fn of_parsed(parsed: Parsed, maker: &Maker<'_>) -> Followed {
     let mut units = Vec::new();
     for (i, socket) in config.sockets.iter().enumerate() {
         // A unit of the administrator's is there whatever the table says.
-        let unit = if parsed.is_sound(socket) || maker.is_own(i) {
-            let (unit, found) = maker.express(i, socket, config);
-            faults.extend(found);
-            unit
-        } else {
-            None
-        };
+        let stands = parsed.is_sound(socket) || maker.is_own(i);
+        let unit = stands.then(|| maker.express(i, socket, config));
+        let (unit, found) = unit.unwrap_or_default();
+        faults.extend(found);
         units.push(unit);
     }
     let instead = if faults.is_empty() {

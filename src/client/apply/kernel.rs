@@ -179,17 +179,13 @@ fn read_socket(body: &[u8]) -> Option<Bound> {
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {
-    let bytes = bytes
-        .get(at..at + 4)
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u32::from_ne_bytes)
+    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
 fn half(bytes: &[u8], at: usize) -> u16 {
-    let bytes = bytes
-        .get(at..at + 2)
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u16::from_ne_bytes)
+    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u16::from_ne_bytes(*bytes))
 }
 
 fn cut() -> io::Error {
