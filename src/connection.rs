@@ -115,7 +115,7 @@ pub struct Connection<S> {
     /// How often its read buffer is halved: its messages are so short that a turn could not take all
     /// that would fit there.
     pub read_shift: u8,
-    /// What the event loop watches it for.
+    /// What the event loop is to watch it for, as it was last noted.
     pub watched: Watch,
     /// What it waits for; it is called when that has come.
     pub awaits: Option<Awaits>,
@@ -177,10 +177,7 @@ impl<S: Stream> Connection<S> {
             listed: false,
             event: Watch::default(),
             read_shift: 0,
-            watched: Watch {
-                read: true,
-                ..Watch::default()
-            },
+            watched: Watch::default(),
             awaits: None,
             receiver: false,
             is_write_shut: false,

@@ -118,6 +118,8 @@ pub struct OpenSocket {
     pub called: bool,
     /// It waits for its turn to receive.
     pub listed: bool,
+    /// The event loop is to watch it, as it was last told.
+    pub is_watched: bool,
     /// Receiving failed, and rests until then.
     pub rest: Option<Instant>,
     /// Nothing more is received.
@@ -132,6 +134,7 @@ impl OpenSocket {
             datagrams,
             called: false,
             listed: false,
+            is_watched: false,
             rest: None,
             ending: false,
         }

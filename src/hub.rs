@@ -12,6 +12,7 @@
 
 mod admit;
 mod datagrams;
+
 mod log;
 mod log_rates;
 mod park;
@@ -20,10 +21,11 @@ mod socket;
 mod take;
 mod turn;
 mod waits;
+mod watch;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io, mem,
+    mem,
     time::Instant,
 };
 
@@ -34,6 +36,7 @@ pub use park::Unusable;
 pub use reload::SocketChange;
 pub use socket::{Nature, Socket};
 pub use waits::WaitQueue;
+pub use watch::WatchChange;
 
 pub use crate::{connection::Now, counters::Counters};
 
@@ -71,6 +74,7 @@ pub struct Hub<S> {
     quota_queue: VecDeque<usize>,
     /// What services did to clients that had no turn, until `follow_up`.
     effects: Effects,
+    watch_changes: watch::WatchChanges,
     timers: BTreeSet<(Instant, usize, Timer)>,
     buffer: Box<[u8]>,
     ids: u64,
@@ -126,6 +130,7 @@ impl<S: Stream> Hub<S> {
             ready: Ready::default(),
             quota_queue: VecDeque::new(),
             effects: Effects::default(),
+            watch_changes: watch::WatchChanges::default(),
             timers: BTreeSet::new(),
             buffer: vec![0; buffer.unwrap_or(0)].into_boxed_slice(),
             ids: 0,
@@ -168,12 +173,6 @@ impl<S: Stream> Hub<S> {
         sockets.filter_map(|(_, socket)| socket.record.as_mut())
     }
 
-    /// The stream of client `key`.
-    #[must_use]
-    pub fn stream(&self, key: usize) -> Option<&S> {
-        self.clients.get(key).map(|client| &client.stream)
-    }
-
     /// The record of socket number `socket`, where it has one.
     pub fn record(&mut self, socket: usize) -> Option<&mut Record> {
         self.sockets.get_mut(socket)?.record.as_mut()
@@ -194,8 +193,8 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Gives turns to those who are ready, until all had theirs or one turn of the event loop has done
-    /// its work. `watch` has the event loop watch a stream for something else than before.
-    pub fn serve(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+    /// its work.
+    pub fn serve(&mut self, now: Now) {
         let is_shared = self.expects_clients || self.users.present() > 1 || self.has_datagrams();
         let most = if is_shared { SHARED } else { ALONE };
         while self.effects.work < most {
@@ -211,7 +210,7 @@ impl<S: Stream> Hub<S> {
                             client.awaits = None;
                         }
                         self.effects.work += CLIENT;
-                        self.work(key, event, now, watch);
+                        self.work(key, event, now);
                     }
                 }
             }
@@ -219,11 +218,11 @@ impl<S: Stream> Hub<S> {
     }
 
     /// A turn of the event loop: serves those who are ready, and gives out what the relays gathered.
-    pub fn turn(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+    pub fn turn(&mut self, now: Now) {
         self.effects.work = 0;
-        self.serve(now, watch);
+        self.serve(now);
         self.turn_datagrams(now);
-        self.give_out(now, watch);
+        self.give_out(now);
         if self.limits.take_released() {
             self.call_for_quota(now);
         }
@@ -236,7 +235,7 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    fn give_out(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+    fn give_out(&mut self, now: Now) {
         for number in 0..self.sockets.capacity() {
             if let Some(socket) = self.sockets.get_mut(number)
                 && socket.service.is_due()
@@ -252,7 +251,7 @@ impl<S: Stream> Hub<S> {
             }
         }
         if !self.effects.is_empty() {
-            self.follow_up(now, watch);
+            self.follow_up(now);
         }
     }
 
@@ -317,7 +316,7 @@ impl<S: Stream> Hub<S> {
     /// Closes the clients whose time is over: silent for `idle-timeout`, or slow for
     /// `slow-timeout`. Each gets a turn before: the daemon itself may have paused and not have noticed
     /// what the client sent or took. If they are many, the rest are left for later.
-    pub fn expire(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+    pub fn expire(&mut self, now: Now) {
         self.effects.work = 0;
         while let Some(&(at, key, timer)) = self.timers.first() {
             if at > now.instant || self.effects.work >= SHARED {
@@ -334,7 +333,7 @@ impl<S: Stream> Hub<S> {
                 end: false,
                 ..client.watched
             };
-            self.work(key, last_look, now, watch);
+            self.work(key, last_look, now);
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
@@ -410,7 +409,7 @@ impl<S: Stream> Hub<S> {
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
-        self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
+        self.give_out(now);
         for (_, socket) in &mut self.sockets {
             socket.wait_queue.clear();
         }
@@ -422,10 +421,6 @@ impl<S: Stream> Hub<S> {
         self.clear_drained();
     }
 }
-
-/// Has the event loop change what it watches the stream of a client for: key, stream, before, from now on.
-/// An error closes the client.
-pub type WatchFn<'a, S> = dyn FnMut(usize, &S, Watch, Watch) -> io::Result<()> + 'a;
 
 fn set<S: Stream>(
     timers: &mut BTreeSet<(Instant, usize, Timer)>,

@@ -46,7 +46,7 @@ use crate::{
     closer,
     connection::Watch,
     error::Faults,
-    hub::{Hub, Now, Socket},
+    hub::{Hub, Now, Socket, WatchChange},
     parking::Parking,
     record::Writer,
     systemd::{self, Notifier},
@@ -189,17 +189,13 @@ impl Server {
             }
             let is_due = self.take(&events, now);
             let came = self.look_around(&events, now);
-            let registry = self.poll.registry();
-            let mut watch =
-                |key, link: &ClientSocket, from, to| watch(registry, key, link, from, to);
             if is_due {
-                self.hub.expire(now, &mut watch);
+                self.hub.expire(now);
             }
             self.hub.expect_clients(self.sockets.is_pending());
-            self.hub.turn(now, &mut watch);
+            self.hub.turn(now);
             // After those who left: there is room again.
-            self.sockets
-                .accept(&mut self.hub, self.poll.registry(), now);
+            self.sockets.accept(&mut self.hub, now);
             if let Err(fatal) = self.record(now) {
                 self.hub.abandon(now);
                 self.sum_up();
@@ -225,8 +221,7 @@ impl Server {
 
     /// Waits for events, or for the next deadline, seen from the turn that has ended.
     fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Faults> {
-        let watched = self.sockets.watch(&self.hub, self.poll.registry());
-        watched.map_err(Faults::system("watching a datagram socket"))?;
+        self.watch(now)?;
         let timeout = self.timeout(now)?;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -234,6 +229,30 @@ impl Server {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Changes what is watched as the hub asks for it.
+    fn watch(&mut self, now: Now) -> Result<(), Faults> {
+        let registry = self.poll.registry();
+        while let Some(change) = self.hub.next_watch_change() {
+            match change {
+                WatchChange::Client {
+                    key,
+                    stream,
+                    from,
+                    to,
+                } => {
+                    if let Err(error) = watch_client(registry, (key, stream), from, to) {
+                        self.hub.fail(key, error, now);
+                    }
+                }
+                WatchChange::Datagrams { socket, read } => {
+                    let watched = self.sockets.watch_datagrams(socket, read, registry);
+                    watched.map_err(Faults::system("watching a datagram socket"))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Notes what events say; whether a deadline is over.
@@ -413,10 +432,9 @@ fn meaning(event: &Event) -> Watch {
 
 /// Changes what a client is watched for. EPOLLHUP and EPOLLERR come always, so one that is watched
 /// for nothing is taken out.
-fn watch(
+fn watch_client(
     registry: &Registry,
-    key: usize,
-    link: &ClientSocket,
+    (key, client): (usize, &ClientSocket),
     from: Watch,
     to: Watch,
 ) -> io::Result<()> {
@@ -426,11 +444,11 @@ fn watch(
     let data = EventData::new_u64((CLIENTS + key) as u64);
     let none = Watch::default();
     if to == none {
-        epoll::delete(registry, link)?;
+        epoll::delete(registry, client)?;
     } else if from == none {
-        epoll::add(registry, link, data, flags)?;
+        epoll::add(registry, client, data, flags)?;
     } else {
-        epoll::modify(registry, link, data, flags)?;
+        epoll::modify(registry, client, data, flags)?;
     }
     Ok(())
 }

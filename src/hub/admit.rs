@@ -12,9 +12,8 @@ use crate::{
 };
 
 impl<S: Stream> Hub<S> {
-    /// A client comes by socket `number`. Returns its key, for events; the event loop watches it for
-    /// reading from now on. If an access list or a limit keeps it out, its stream is ended and `None`
-    /// returned. `groups`: its supplementary groups, if the socket asks for them.
+    /// A client comes by socket `number`. Returns its key, for events. If an access list or a limit keeps it
+    /// out, its stream is ended and `None` returned. `groups`: its supplementary groups, if the socket asks for them.
     pub fn enter(
         &mut self,
         number: usize,
@@ -64,6 +63,7 @@ impl<S: Stream> Hub<S> {
             // It was written to, which its turn follows up.
             self.ready.list(client, key);
         }
+        self.watch_changes.note(key, client);
         if let Some(timeout) = socket.rules.idle_timeout {
             let due = now.instant + timeout;
             set(&mut self.timers, client, key, Timer::Idle, due);

@@ -115,8 +115,8 @@ impl Socket {
         self.open.as_ref().is_some_and(|open| open.called)
     }
 
-    /// Whether the event loop is to watch its datagram socket for reading.
-    fn receives(&self) -> bool {
+    /// Whether its datagram socket is received from.
+    pub(super) fn receives(&self) -> bool {
         let open = self.open.as_ref();
         open.is_some_and(|open| !open.ending && open.rest.is_none()) && self.pending.held() == 0
     }
@@ -143,7 +143,7 @@ impl<S: Stream> Hub<S> {
         socket.call_datagrams();
     }
 
-    /// Whether the event loop is to watch the datagram socket of socket number `socket` for reading.
+    /// Whether the datagram socket of socket number `socket` is received from.
     #[must_use]
     pub fn receives(&self, socket: usize) -> bool {
         self.sockets.get(socket).is_some_and(Socket::receives)

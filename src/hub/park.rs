@@ -7,7 +7,7 @@ use super::{Hub, Now, STALL, Socket, Timer, set, socket::Draining};
 use crate::{
     access::Access,
     config::{self, Address, ServiceKind},
-    connection::{Awaits, Connection, Full, Stream, Watch},
+    connection::{Awaits, Connection, Full, Stream},
     counters::UNCOUNTABLE,
     datagram::Pending,
     error::Close,
@@ -23,7 +23,7 @@ impl<S: Stream> Hub<S> {
     /// Ends the hub between two turns: gives out what services gathered, writes what the kernel takes at
     /// once, and returns the rest with the clients' streams.
     pub fn park(mut self, now: Now) -> (State, Vec<S>) {
-        self.give_out(now, &mut |_, _: &S, _, _| Ok(()));
+        self.give_out(now);
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
             if let Err(reason) = self.write_owed(key, now) {
@@ -202,7 +202,6 @@ impl<S: Stream> Connection<S> {
         let then = |age| now.instant.checked_sub(age).unwrap_or(now.instant);
         let socket = parked.socket as u32;
         Connection {
-            watched: Watch::default(),
             receiver: parked.receiver,
             is_write_shut: parked.write_shut,
             holds_up: parked.holds_up,

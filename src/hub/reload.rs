@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use log::info;
 
 use super::{
-    Hub, Now, Timer, WatchFn, set,
+    Hub, Now, Timer, set,
     socket::{Draining, Socket},
 };
 use crate::{
@@ -57,14 +57,8 @@ impl<S: Stream> Hub<S> {
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.
     /// Nothing may wait to be handed over to a record. Returns the sockets' keys, in the order of the file.
-    pub fn apply(
-        &mut self,
-        file: Vec<SocketChange>,
-        limits: &Limits,
-        now: Now,
-        watch: &mut WatchFn<'_, S>,
-    ) -> Vec<usize> {
-        self.give_out(now, watch);
+    pub fn apply(&mut self, file: Vec<SocketChange>, limits: &Limits, now: Now) -> Vec<usize> {
+        self.give_out(now);
         self.limits.adopt(limits);
         let mut records = HashMap::new();
         for (key, socket) in &mut self.sockets {
@@ -91,7 +85,7 @@ impl<S: Stream> Hub<S> {
             self.sockets[key].call_datagrams();
             self.call(key, now);
         }
-        self.follow_up(now, watch);
+        self.follow_up(now);
         if self.draining {
             self.clear_drained();
         }

@@ -2,9 +2,9 @@
 //! again, or new ones are read and delivered. Then its charge, its timers and its watch follow from its new
 //! state, and so do those of other clients that its messages reached.
 
-use std::{io, mem};
+use std::io;
 
-use super::{Hub, READ_BUFFER, STALL, Timer, WatchFn, socket::Loss, take::Taken};
+use super::{Hub, READ_BUFFER, STALL, Timer, socket::Loss, take::Taken};
 use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,
@@ -41,10 +41,10 @@ fn read_shift(before: u8, taken: &Taken) -> u8 {
 
 impl<S: Stream> Hub<S> {
     /// One client's turn, and what follows from it.
-    pub(super) fn work(&mut self, key: usize, event: Watch, now: Now, watch: &mut WatchFn<'_, S>) {
+    pub(super) fn work(&mut self, key: usize, event: Watch, now: Now) {
         let socket = self.clients[key].socket as usize;
         let served = self.serve_client(key, event, now);
-        let settled = served.and_then(|()| self.apply_state(key, event.end, now, watch));
+        let settled = served.and_then(|()| self.apply_state(key, event.end, now));
         if !self.effects.dropped.is_empty() {
             self.note_dropped(now);
         }
@@ -58,7 +58,7 @@ impl<S: Stream> Hub<S> {
             Err(reason) => self.close(key, &reason, now),
         }
         if !self.effects.is_empty() {
-            self.follow_up(now, watch);
+            self.follow_up(now);
         }
     }
 
@@ -145,13 +145,7 @@ impl<S: Stream> Hub<S> {
     /// Does what follows from the client's state after its turn, or after a turn of another client that
     /// changed it: settles its charge, closes it if it has ended and is owed nothing, starts its timer if
     /// its queue is full, and changes what it is watched for. `gone`: both directions have ended.
-    fn apply_state(
-        &mut self,
-        key: usize,
-        gone: bool,
-        now: Now,
-        watch: &mut WatchFn<'_, S>,
-    ) -> Result<(), Close> {
+    fn apply_state(&mut self, key: usize, gone: bool, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
         let weight = client.weight();
@@ -206,16 +200,12 @@ impl<S: Stream> Hub<S> {
             (false, Some(_)) => client.full = None,
             _ => {}
         }
-        let wanted = client.watch();
-        if client.watched != wanted {
-            let watched = mem::replace(&mut client.watched, wanted);
-            watch(key, &client.stream, watched, wanted).map_err(Close::Io)?;
-        }
+        self.watch_changes.note(key, client);
         Ok(())
     }
 
     /// Does what follows for clients to which a turn of another one did something.
-    pub(super) fn follow_up(&mut self, now: Now, watch: &mut WatchFn<'_, S>) {
+    pub(super) fn follow_up(&mut self, now: Now) {
         self.note_dropped(now);
         while let Some((key, reason)) = self.effects.failed.pop() {
             match reason {
@@ -229,7 +219,7 @@ impl<S: Stream> Hub<S> {
         }
         while let Some(key) = self.effects.touched.pop() {
             if self.clients.contains(key)
-                && let Err(reason) = self.apply_state(key, false, now, watch)
+                && let Err(reason) = self.apply_state(key, false, now)
             {
                 self.close(key, &reason, now);
             }

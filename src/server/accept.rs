@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use rustix::io::Errno;
 
-use super::{
-    sockets::{Accepting, Served, Sockets, deregister, reserve},
-    watch,
-};
+use super::sockets::{Accepting, Served, Sockets, deregister, reserve};
 use crate::{
     client_socket::ClientSocket,
     closer,
-    connection::{Stream, Watch},
+    connection::Stream,
     endpoint::Endpoint,
     hub::{Hub, Kind, Now},
     peer::Peer,
@@ -65,7 +62,7 @@ impl Sockets {
     }
 
     /// Lets in who waits, a turn's share: the listeners take turns.
-    pub(super) fn accept(&mut self, hub: &mut Hub<ClientSocket>, registry: &Registry, now: Now) {
+    pub(super) fn accept(&mut self, hub: &mut Hub<ClientSocket>, now: Now) {
         if !self.accepting.pending {
             return;
         }
@@ -81,7 +78,7 @@ impl Sockets {
         while left > 0 && idle < all {
             let key = self.accepting.next % all;
             self.accepting.next = key + 1;
-            let Some(spent) = self.accept_some(key, hub, registry, now) else {
+            let Some(spent) = self.accept_some(key, hub, now) else {
                 return;
             };
             left = left.saturating_sub(spent);
@@ -93,13 +90,7 @@ impl Sockets {
     }
 
     /// Lets in some of those who wait at one listener. Returns what that cost; nothing where all rest.
-    fn accept_some(
-        &mut self,
-        key: usize,
-        hub: &mut Hub<ClientSocket>,
-        registry: &Registry,
-        now: Now,
-    ) -> Option<usize> {
+    fn accept_some(&mut self, key: usize, hub: &mut Hub<ClientSocket>, now: Now) -> Option<usize> {
         let mut spent = 0;
         while spent < ROUND {
             let served = self.of(key);
@@ -118,7 +109,7 @@ impl Sockets {
             }
             match endpoint.accept() {
                 Ok(came) => {
-                    let is_in = enter(key, came, hub, registry, now);
+                    let is_in = enter(key, came, hub, now);
                     spent += if is_in { LET_IN } else { TURNED_AWAY };
                 }
                 Err(error) => match Errno::from_io_error(&error) {
@@ -180,7 +171,7 @@ impl Sockets {
             let Ok(came) = old.accept() else {
                 break;
             };
-            enter(key, came, hub, registry, now);
+            enter(key, came, hub, now);
         }
         deregister(&old, registry);
         old.close();
@@ -192,7 +183,6 @@ fn enter(
     key: usize,
     (client, peer): (ClientSocket, Peer),
     hub: &mut Hub<ClientSocket>,
-    registry: &Registry,
     now: Now,
 ) -> bool {
     let mut groups = Vec::new();
@@ -213,16 +203,6 @@ fn enter(
     if had_left {
         hub.leave(client, now);
         return false;
-    }
-    let watched = hub.stream(client).map(|stream| {
-        let read = Watch {
-            read: true,
-            ..Watch::default()
-        };
-        watch(registry, client, stream, Watch::default(), read)
-    });
-    if let Some(Err(error)) = watched {
-        hub.fail(client, error, now);
     }
     true
 }

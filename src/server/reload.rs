@@ -16,10 +16,8 @@ use log::warn;
 use super::{
     Server,
     sockets::{deregister, register},
-    watch,
 };
 use crate::{
-    client_socket::ClientSocket,
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::Faults,
@@ -304,9 +302,7 @@ impl Server {
                 datagram_socket: datagram_socket.map(|of| Box::new(of) as _),
             });
         }
-        let registry = self.poll.registry();
-        let mut watch = |key, link: &ClientSocket, from, to| watch(registry, key, link, from, to);
-        let keys = self.hub.apply(changes, &plan.limits, now, &mut watch);
+        let keys = self.hub.apply(changes, &plan.limits, now);
         // Endpoints of sockets that the file still has, by the keys that those have now. The others are closed.
         let mut came_from = HashMap::new();
         for (key, (before, ..)) in keys.iter().zip(&rest) {

@@ -66,8 +66,6 @@ pub(super) struct Served {
     pub(super) pending: bool,
     /// Accepting failed here, and rests until then.
     pub(super) rest: Option<Instant>,
-    /// Its datagram socket is watched.
-    is_watched: bool,
     /// The thread of its record, if it has one.
     pub(super) writer: Option<Writer>,
 }
@@ -141,18 +139,24 @@ impl Sockets {
             .collect()
     }
 
-    /// Puts a registered endpoint to the socket `key`, which has none, and watches it.
+    /// Puts a registered endpoint to the socket `key`, which has none, and watches it if it listens: a datagram
+    /// socket is watched as the hub says.
     pub(super) fn put(&mut self, key: usize, endpoint: Endpoint, registry: &Registry) {
         let listens = endpoint.listens();
-        let mut flags = EventFlags::empty();
-        flags.set(EventFlags::IN | EventFlags::ET, listens);
-        if let Err(error) = epoll::modify(registry, &endpoint, data(key), flags) {
+        if listens
+            && let Err(error) = epoll::modify(
+                registry,
+                &endpoint,
+                data(key),
+                EventFlags::IN | EventFlags::ET,
+            )
+        {
             let error = io::Error::from(error);
             error!("cannot watch a socket: {error}");
         }
         self.accepting.pending |= listens;
         let served = self.of(key);
-        (served.pending, served.rest, served.is_watched) = (listens, None, false);
+        (served.pending, served.rest) = (listens, None);
         served.endpoint = Some(endpoint);
     }
 
@@ -199,24 +203,19 @@ impl Sockets {
         came
     }
 
-    /// Watches the datagram sockets that the hub receives from, and no others: an event that nobody acts on
-    /// would come again at once.
-    pub(super) fn watch(&mut self, hub: &Hub<ClientSocket>, registry: &Registry) -> io::Result<()> {
-        for (key, served) in self.all.iter_mut().enumerate() {
-            if !served.receives_datagrams() {
-                continue;
-            }
-            let wanted = hub.receives(key);
-            if let Some(endpoint) = &served.endpoint
-                && wanted != served.is_watched
-            {
-                let mut flags = EventFlags::empty();
-                flags.set(EventFlags::IN, wanted);
-                epoll::modify(registry, endpoint, data(key), flags)?;
-                served.is_watched = wanted;
-            }
-        }
-        Ok(())
+    /// Watches the datagram socket of the socket `key` for reading, or for nothing.
+    pub(super) fn watch_datagrams(
+        &self,
+        key: usize,
+        read: bool,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        let endpoint = self.get(key).and_then(|served| served.endpoint.as_ref());
+        endpoint.map_or(Ok(()), |endpoint| {
+            let mut flags = EventFlags::empty();
+            flags.set(EventFlags::IN, read);
+            Ok(epoll::modify(registry, endpoint, data(key), flags)?)
+        })
     }
 }
 

@@ -135,9 +135,8 @@ impl Datagram {
         let (post, datagram_socket) = datagram_socket();
         change.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());
-        let watch = &mut |_, _: &_, _, _| Ok(());
         let place = self.place();
-        self.world.hub.apply(vec![change], &limits, now, watch);
+        self.world.hub.apply(vec![change], &limits, now);
         let record = mem::take(&mut self.world.records[place]);
         let place = self.place();
         self.world.records.resize_with(place + 1, Vec::new);

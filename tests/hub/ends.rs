@@ -181,10 +181,10 @@ fn a_client_that_the_event_loop_cannot_watch_is_closed() {
         end: false,
     };
     world.hub.event(client.key, event);
-    world.hub.serve(
-        now,
-        &mut |_, _, _, _| Err(io::ErrorKind::OutOfMemory.into()),
-    );
+    world.hub.serve(now);
+    assert!(world.hub.next_watch_change().is_some());
+    let reason = io::ErrorKind::OutOfMemory.into();
+    world.hub.fail(client.key, reason, now);
     assert!(client.is_closed());
     world.assert_empty();
 }

@@ -13,7 +13,7 @@ use udsd::{
     access::Access,
     config::{self, BaseDirs, Config},
     connection::{Stream, Watch},
-    hub::{Counters, Hub, Now, Socket, SocketChange},
+    hub::{Counters, Hub, Now, Socket, SocketChange, WatchChange},
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
@@ -344,10 +344,7 @@ impl World {
             writes: 0,
             full: false,
             got: Vec::new(),
-            watched: Watch {
-                read: true,
-                ..Watch::default()
-            },
+            watched: Watch::default(),
             hung_up: None,
             cut_off: None,
             dropped: false,
@@ -356,6 +353,7 @@ impl World {
         let now = self.now();
         let end = End(Rc::clone(&wire));
         let key = self.hub.enter(socket, end, peer, groups, now);
+        self.watch();
         let client = key.map(|key| Client {
             key,
             wire: Rc::clone(&wire),
@@ -395,7 +393,8 @@ impl World {
         }
         let now = self.now();
         self.hub.event(key, event);
-        self.hub.serve(now, &mut watch);
+        self.hub.serve(now);
+        self.watch();
         self.hand_over();
         true
     }
@@ -403,8 +402,24 @@ impl World {
     /// One turn, after which the records' lines are handed over.
     pub fn turn(&mut self) {
         let now = self.now();
-        self.hub.turn(now, &mut watch);
+        self.hub.turn(now);
+        self.watch();
         self.hand_over();
+    }
+
+    /// The event loop's side of what the hub asks to have watched.
+    fn watch(&mut self) {
+        while let Some(change) = self.hub.next_watch_change() {
+            if let WatchChange::Client {
+                stream, from, to, ..
+            } = change
+            {
+                let mut wire = stream.0.borrow_mut();
+                assert_eq!(wire.watched, from, "the hub forgot what it had asked for");
+                assert_ne!(from, to, "told the event loop what it knew");
+                wire.watched = to;
+            }
+        }
     }
 
     fn hand_over(&mut self) {
@@ -557,7 +572,8 @@ impl World {
             of.map(|of| mem::take(&mut self.records[of]))
         });
         let records: Vec<_> = records.collect();
-        let places = self.hub.apply(changes, limits, now, &mut watch);
+        let places = self.hub.apply(changes, limits, now);
+        self.watch();
         let capacity = self.hub.sockets().capacity();
         self.records.resize_with(capacity, Vec::new);
         for (place, record) in places.into_iter().zip(records) {
@@ -587,7 +603,8 @@ impl World {
     pub fn pass(&mut self, span: Duration) {
         self.passed += span;
         let now = self.now();
-        self.hub.expire(now, &mut watch);
+        self.hub.expire(now);
+        self.watch();
         self.hand_over();
     }
 
@@ -635,15 +652,6 @@ impl World {
             assert!(socket.wait_queue().is_empty(), "clients wait in a line");
         }
     }
-}
-
-/// The event loop's side of a change in what a stream is watched for.
-fn watch(_: usize, end: &End, from: Watch, to: Watch) -> io::Result<()> {
-    let mut wire = end.0.borrow_mut();
-    assert_eq!(wire.watched, from, "the hub forgot what it had asked for");
-    assert_ne!(from, to, "told the event loop what it knew");
-    wire.watched = to;
-    Ok(())
 }
 
 pub fn socket(config: &config::Socket) -> Socket {
