@@ -42,9 +42,14 @@ impl WatchChanges {
     pub(super) fn note<S: Stream>(&mut self, key: usize, client: &mut Connection<S>) {
         let wanted = client.watch();
         if client.watched != wanted {
-            let watched = mem::replace(&mut client.watched, wanted);
-            self.0.push_back((key, client.id, watched, wanted));
+            self.add(key, client, wanted);
         }
+    }
+
+    #[cold]
+    fn add<S>(&mut self, key: usize, client: &mut Connection<S>, wanted: Watch) {
+        let watched = mem::replace(&mut client.watched, wanted);
+        self.0.push_back((key, client.id, watched, wanted));
     }
 }
 
