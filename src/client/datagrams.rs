@@ -3,7 +3,8 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, mpsc},
+    panic::resume_unwind,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,35 +15,10 @@ use super::{
     LINGER,
     connection::Connection,
     failure::Failure,
-    poll::until_any,
+    poll::{until_any, until_ready},
     stdio::{Incoming, send_input},
 };
 use crate::config::ServiceKind;
-
-/// How sending ended.
-struct Sent {
-    /// Messages.
-    count: u64,
-    result: Result<(), Failure>,
-}
-
-impl Sent {
-    /// How long a silence is the end.
-    fn quiet(&self, conn: &Connection) -> Duration {
-        // A server that is gone answers no more, and the kernel has thrown away the answers that were not
-        // read yet (`unix_dgram_disconnected` in net/unix/af_unix.c).
-        let is_gone = matches!(self.result, Err(Failure::Connection(..)));
-        if is_gone || conn.service == Some(ServiceKind::Collect) {
-            return Duration::ZERO;
-        }
-        LINGER
-    }
-
-    /// Whether more may come after `came` messages. Only of an echo is it known when all is back.
-    fn may_come(&self, conn: &Connection, came: u64) -> bool {
-        conn.service != Some(ServiceKind::Echo) || came < self.count
-    }
-}
 
 /// Sends the lines of `input` and prints what comes, until the input has ended and an echo has
 /// answered, or nothing came for a while.
@@ -51,47 +27,54 @@ pub(super) fn converse(
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> Result<(), Failure> {
-    let (tell, told) = mpsc::channel();
     let (end, end_of_input) =
         io::pipe().map_err(|source| Failure::System("making a pipe", source))?;
     let sending = Arc::clone(conn);
-    // Never joined: it may wait for a terminal when the receiver has failed.
-    thread::spawn(move || {
-        let mut count = 0;
-        let result = send_input(input, &sending, &mut count);
-        let _ = tell.send(Sent { count, result });
-        // Wakes the receiver, who then finds it told.
+    // Not joined before it ends: it may wait for a terminal when the receiver has failed.
+    let sender = thread::spawn(move || {
+        let mut sent = 0;
+        let result = send_input(input, &sending, &mut sent);
+        // Wakes the receiver.
         drop(end_of_input);
+        (sent, result)
     });
     let mut incoming = Incoming::new(conn, output);
-    let mut sent: Option<Sent> = None;
-    let mut deadline = None;
-    while sent
-        .as_ref()
-        .is_none_or(|sent| sent.may_come(conn, incoming.printed))
-    {
-        let mut fds = vec![PollFd::new(&conn.socket, PollFlags::IN)];
-        if sent.is_none() {
-            fds.push(PollFd::new(&end, PollFlags::IN));
-        }
-        if !until_any(&mut fds, deadline)? {
-            break;
-        }
-        if !fds[0].revents().is_empty() {
+    let mut is_sending = true;
+    while is_sending {
+        let mut fds = [
+            PollFd::new(&conn.socket, PollFlags::IN),
+            PollFd::new(&end, PollFlags::IN),
+        ];
+        until_any(&mut fds, None)?;
+        let [came, ended] = fds.map(|fd| !fd.revents().is_empty());
+        if came {
             incoming.receive(u64::MAX)?;
         }
-        if sent.is_none() {
-            sent = told.try_recv().ok();
-        }
-        if let Some(sent) = &sent {
-            deadline = Some(Instant::now() + sent.quiet(conn));
-        }
+        is_sending = !ended;
     }
-    let Some(Sent { count, result }) = sent else {
-        return Ok(());
-    };
+    let (sent, result) = sender.join().unwrap_or_else(|panic| resume_unwind(panic));
+    let quiet = quiet(conn, &result);
+    // Only of an echo is it known when all is back.
+    while conn.service != Some(ServiceKind::Echo) || incoming.printed < sent {
+        let until = Some(Instant::now() + quiet);
+        if until_ready(&conn.socket, PollFlags::IN, until)?.is_empty() {
+            break;
+        }
+        incoming.receive(u64::MAX)?;
+    }
     result?;
-    conn.check_echo(incoming.printed, count, "messages")
+    conn.check_echo(incoming.printed, sent, "messages")
+}
+
+/// How long a silence is the end, once sending ended with `result`.
+fn quiet(conn: &Connection, result: &Result<(), Failure>) -> Duration {
+    // A server that is gone answers no more, and the kernel has thrown away the answers that were not
+    // read yet (`unix_dgram_disconnected` in net/unix/af_unix.c).
+    let is_gone = matches!(result, Err(Failure::Connection(..)));
+    match is_gone || conn.service == Some(ServiceKind::Collect) {
+        true => Duration::ZERO,
+        false => LINGER,
+    }
 }
 
 #[cfg(test)]
@@ -161,12 +144,11 @@ mod tests {
     #[test]
     fn nothing_is_waited_for_that_cannot_come() {
         let (mut conn, _server) = Connection::packets(SocketType::Datagram);
-        let sent = |result| Sent { count: 1, result };
-        assert_eq!(sent(Ok(())).quiet(&conn), LINGER);
+        assert_eq!(quiet(&conn, &Ok(())), LINGER);
         let gone = conn.broke(io::ErrorKind::ConnectionRefused.into());
-        assert_eq!(sent(Err(gone)).quiet(&conn), Duration::ZERO);
+        assert_eq!(quiet(&conn, &Err(gone)), Duration::ZERO);
         conn.service = Some(ServiceKind::Collect);
-        assert_eq!(sent(Ok(())).quiet(&conn), Duration::ZERO);
+        assert_eq!(quiet(&conn, &Ok(())), Duration::ZERO);
     }
 
     #[test]
