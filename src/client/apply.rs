@@ -12,7 +12,6 @@ mod systemctl;
 mod table;
 
 use std::{
-    collections::BTreeSet,
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -32,7 +31,6 @@ use crate::{
     server::{REFUSED_AT_RESTART, RELOAD_FAILED},
     sysctl,
 };
-use kernel::Bound;
 use socket::{Present, Wanted};
 use systemctl::{Properties, Systemctl};
 use table::Row;
@@ -212,28 +210,19 @@ impl Apply {
     }
 
     fn present(&self) -> Result<Present, Failure> {
-        Ok(Present {
-            bound: Self::bound()?,
-            held: self.held()?,
-            most_backlog: sysctl::most_backlog().unwrap_or(u32::MAX),
-            is_of_system: !self.systemctl.user,
-        })
-    }
-
-    fn bound() -> Result<Vec<Bound>, Failure> {
-        kernel::bound().map_err(|error| Failure::System("sock_diag(7)", error))
-    }
-
-    /// The sockets that the manager has open.
-    fn held(&self) -> Result<Option<BTreeSet<u32>>, Failure> {
-        let pid = if self.systemctl.user {
+        let manager = if self.systemctl.user {
             let unit = format!("user@{}.service", getuid().as_raw());
             let of_system = Systemctl { user: false };
             of_system.state_of(&unit)?.get("MainPID").parse().ok()
         } else {
             Some(1)
         };
-        Ok(pid.and_then(kernel::held_by))
+        Ok(Present {
+            bound: kernel::bound().map_err(|error| Failure::System("sock_diag(7)", error))?,
+            held: manager.and_then(kernel::held_by),
+            most_backlog: sysctl::most_backlog().unwrap_or(u32::MAX),
+            is_of_system: !self.systemctl.user,
+        })
     }
 
     /// Stops what is gone, and makes anew what is not as the file says. `verify` sees what failed.

@@ -64,18 +64,14 @@ impl Apply {
 
     /// Says who has the sockets of these files open.
     fn tell_bound(&self, left: &[(String, PathBuf)], rows: &mut Vec<Row>) -> Result<(), Failure> {
-        let daemon = self
-            .systemctl
-            .state_of(SERVICE)?
-            .get("MainPID")
-            .parse()
-            .ok();
+        let daemon = self.systemctl.state_of(SERVICE)?;
+        let daemon = daemon.get("MainPID").parse().ok();
+        let present = self.present()?;
         let ours = [
             (SERVICE, daemon.and_then(kernel::held_by)),
-            ("systemd", self.held()?),
+            ("systemd", present.held),
         ];
         let ours = ours.map(|(name, held)| (name, held.unwrap_or_default()));
-        let bound = Self::bound()?;
         for (name, path) in left {
             let unit = self.systemctl.listening_at(&path.to_string_lossy())?;
             let became = match unit {
@@ -83,7 +79,7 @@ impl Apply {
                 Some(unit) if !unit.starts_with("udsd") => {
                     Ok(format!("{} is {unit}'s now", path.display()))
                 }
-                _ => tell_bound(path, &bound, &ours),
+                _ => tell_bound(path, &present.bound, &ours),
             };
             table::note_file(rows, name, path, became);
         }

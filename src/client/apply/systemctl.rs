@@ -63,7 +63,15 @@ impl Systemctl {
         let text = String::from_utf8_lossy(&output.stdout);
         // A blank line stands between two units.
         let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty());
-        let shown: Vec<Properties> = blocks.map(read).collect();
+        let shown = blocks.map(|block| {
+            let pairs = block.lines().filter_map(|line| line.split_once('='));
+            Properties(
+                pairs
+                    .map(|(key, value)| (key.into(), value.into()))
+                    .collect(),
+            )
+        });
+        let shown: Vec<Properties> = shown.collect();
         if output.status.success() && shown.len() == units.len() {
             return Ok(shown);
         }
@@ -128,13 +136,4 @@ impl Systemctl {
             _ => Failure::System("systemctl", error),
         })
     }
-}
-
-fn read(block: &str) -> Properties {
-    let pairs = block.lines().filter_map(|line| line.split_once('='));
-    Properties(
-        pairs
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect(),
-    )
 }
