@@ -7,8 +7,8 @@ use std::{
     os::unix::ffi::OsStringExt,
     path::{Component, Path, PathBuf},
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, SyncSender},
     },
     thread,
 };
@@ -30,24 +30,19 @@ const LINKS: usize = 40;
 struct Asked {
     /// Each path, and whether its walk is over.
     paths: HashMap<PathBuf, bool>,
-    queue: VecDeque<PathBuf>,
-    /// The thread runs.
-    is_served: bool,
+    /// To the thread, once it runs.
+    thread: Option<SyncSender<PathBuf>>,
 }
 
-static ASKED: Mutex<Option<Asked>> = Mutex::new(None);
-static MORE: Condvar = Condvar::new();
-/// A walk may be over that nobody has asked about again.
-static ANY_OVER: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Mutex<Asked>> = LazyLock::new(Mutex::default);
 
-fn asked() -> MutexGuard<'static, Option<Asked>> {
+fn asked() -> MutexGuard<'static, Asked> {
     ASKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks for a walk along `path`. False where one was made already and did not help, or none can be.
 pub(super) fn fetch(path: &Path) -> bool {
-    let mut guard = asked();
-    let asked = guard.get_or_insert_default();
+    let mut asked = asked();
     match asked.paths.get(path) {
         Some(false) => return true,
         Some(true) => {
@@ -63,45 +58,35 @@ pub(super) fn fetch(path: &Path) -> bool {
             return false;
         }
     }
-    if !asked.is_served {
+    if asked.thread.is_none() {
+        let (sender, paths) = mpsc::sync_channel(PATHS);
         let thread = thread::Builder::new().name("udsd-paths".into());
-        asked.is_served = thread.spawn(serve).is_ok();
-        if !asked.is_served {
-            return false;
-        }
+        let started = thread.spawn(|| serve(paths));
+        asked.thread = started.is_ok().then_some(sender);
     }
-    asked.paths.insert(path.into(), false);
-    asked.queue.push_back(path.into());
-    MORE.notify_one();
-    true
+    let thread = asked.thread.as_ref();
+    let is_asked = thread.is_some_and(|thread| thread.try_send(path.into()).is_ok());
+    if is_asked {
+        asked.paths.insert(path.into(), false);
+    }
+    is_asked
 }
 
 /// `path` is at hand: if it is not another time, it takes another walk.
 pub(super) fn helped(path: &Path) {
-    if ANY_OVER.load(Ordering::Relaxed)
-        && let Some(asked) = &mut *asked()
-    {
+    let mut asked = asked();
+    // Most of the time nothing is asked for, and hashing the path would cost something.
+    if !asked.paths.is_empty() {
         asked.paths.remove(path);
-        let any_over = asked.paths.values().any(|is_over| *is_over);
-        ANY_OVER.store(any_over, Ordering::Relaxed);
     }
 }
 
-fn serve() {
-    loop {
-        let mut guard = asked();
-        let path = loop {
-            if let Some(path) = guard.as_mut().and_then(|asked| asked.queue.pop_front()) {
-                break path;
-            }
-            guard = MORE.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        };
-        drop(guard);
+fn serve(paths: Receiver<PathBuf>) {
+    for path in paths {
         // Whether it helped shows when the path is looked at again.
         let _ = walk(&path);
-        if let Some(asked) = &mut *self::asked() {
-            asked.paths.insert(path, true);
-            ANY_OVER.store(true, Ordering::Relaxed);
+        if let Some(is_over) = asked().paths.get_mut(&path) {
+            *is_over = true;
         }
     }
 }
