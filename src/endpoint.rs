@@ -125,10 +125,10 @@ impl Endpoint {
                 let refused = |why: String| fault(socket, &why);
                 let address = SocketAddrUnix::new(path).map_err(system)?;
                 let (lock, aside) = match old.and_then(Endpoint::file) {
-                    Some(old) => old.make_way(&address).map_err(refused)?,
+                    Some(old) => old.make_way().map_err(refused)?,
                     None => {
                         let lock = take_lock(path).map_err(refused)?;
-                        clear(path, &address).map_err(refused)?;
+                        clear(path).map_err(refused)?;
                         (Rc::new(lock), None)
                     }
                 };

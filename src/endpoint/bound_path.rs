@@ -88,17 +88,14 @@ impl Bound {
         is_at(&self.path, (self.device, self.inode))
     }
 
-    /// Makes way for another socket of this process at the same path, which is that of `address`: shares the
+    /// Makes way for another socket of this process at the same path: shares the
     /// lock and moves the file aside. Where the file is gone, a process that was killed may have moved it
     /// aside already, and what is at the path now is treated as at a start.
-    pub(super) fn make_way(
-        &self,
-        address: &SocketAddrUnix,
-    ) -> Result<(Rc<Lock>, Option<Aside>), String> {
+    pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Option<Aside>), String> {
         let aside = match self.is_there() {
             true => Some(Aside::new(self)?),
             false => {
-                clear(&self.path, address)?;
+                clear(&self.path)?;
                 warn!(
                     "{}: the socket's file was no longer there; binding it anew",
                     self.path.display()
@@ -138,9 +135,7 @@ impl Aside {
         let refused = |why: String| format!("cannot move it aside to {}: {why}", aside.display());
         let mut moved = rename(path, &aside);
         if moved == Err(Errno::EXIST) {
-            let address =
-                SocketAddrUnix::new(&aside).map_err(|error| refused(error.to_string()))?;
-            clear(&aside, &address).map_err(refused)?;
+            clear(&aside).map_err(refused)?;
             moved = rename(path, &aside);
         }
         moved.map_err(|error| refused(error.to_string()))?;
@@ -251,37 +246,49 @@ fn is_service() -> bool {
 }
 
 /// Clears `path` for a new socket: removes a dead one, and refuses whatever else is there.
-pub(super) fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), String> {
-    if !has_socket(path)? {
-        return Ok(());
-    }
-    match probe(address) {
-        Probe::Dead => fs::remove_file(path)
+pub(super) fn clear(path: &Path) -> Result<(), String> {
+    match look_at_socket(path)? {
+        None => Ok(()),
+        Some(true) => Err(in_use(
+            SocketAddrUnix::new(path).ok().as_ref().and_then(owner_of),
+        )),
+        Some(false) => fs::remove_file(path)
             .map_err(|error| format!("the dead socket there cannot be removed: {error}")),
-        Probe::Alive(pid) => Err(in_use(pid)),
-        Probe::Unknown(error) => Err(not_told(error)),
     }
 }
 
-/// Whether a process has the socket at `path`; fails where something else is there. Asked by connecting a
-/// datagram socket: no server notices that, of whatever type its socket is.
+/// Whether a process has the socket at `path`.
 ///
 /// # Errors
 /// What else is there, or why it cannot be told.
 pub fn is_served(path: &Path) -> Result<bool, String> {
-    if !has_socket(path)? {
-        return Ok(false);
+    Ok(look_at_socket(path)? == Some(true))
+}
+
+/// The same, and `None` where nothing is there. Asked by connecting a datagram socket: no server notices that, of
+/// whatever type its socket is.
+fn look_at_socket(path: &Path) -> Result<Option<bool>, String> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+        Ok(there) if there.file_type().is_socket() => {}
+        Ok(_) => return Err("something that is no socket is there; it was left untouched: move it away, or choose another path".into()),
     }
+    let address = SocketAddrUnix::new(path);
+    match address.and_then(|address| connect(SocketType::DGRAM, &address)) {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(Some(false)),
+        Ok(_) | Err(Errno::PROTOTYPE) => Ok(Some(true)),
+        Err(error) => Err(format!(
+            "a socket is there and it cannot be told whether it is in use ({error}); it was left untouched"
+        )),
+    }
+}
+
+fn connect(kind: SocketType, address: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let connected = SocketAddrUnix::new(path).and_then(|address| {
-        let socket = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        net::connect(&socket, &address)
-    });
-    match connected {
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
-        Ok(()) | Err(Errno::PROTOTYPE) => Ok(true),
-        Err(error) => Err(not_told(error)),
-    }
+    let socket = net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    net::connect(&socket, address)?;
+    Ok(socket)
 }
 
 /// Whether this process may give a socket's file its owner.
@@ -299,21 +306,6 @@ pub(super) fn look_at_owner(
     }
 }
 
-fn has_socket(path: &Path) -> Result<bool, String> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error.to_string()),
-        Ok(there) if there.file_type().is_socket() => Ok(true),
-        Ok(_) => Err("something that is no socket is there; it was left untouched: move it away, or choose another path".into()),
-    }
-}
-
-fn not_told(error: Errno) -> String {
-    format!(
-        "a socket is there and it cannot be told whether it is in use ({error}); it was left untouched"
-    )
-}
-
 fn not_given(socket: &config::Socket, error: Errno) -> String {
     format!(
         "cannot give it to user \"{}\", group \"{}\": {error}; run as root, or let a socket unit create it",
@@ -321,41 +313,12 @@ fn not_given(socket: &config::Socket, error: Errno) -> String {
     )
 }
 
-enum Probe {
-    Dead,
-    Alive(Option<i32>),
-    Unknown(Errno),
-}
-
-/// Tells by connecting whether a server listens at `address`. Nothing but ECONNREFUSED means dead.
-fn probe(address: &SocketAddrUnix) -> Probe {
-    for kind in [SocketType::STREAM, SocketType::SEQPACKET, SocketType::DGRAM] {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = match net::socket_with(AddressFamily::UNIX, kind, flags, None) {
-            Ok(socket) => socket,
-            Err(error) => return Probe::Unknown(error),
-        };
-        match net::connect(&socket, address) {
-            Ok(()) => {
-                let pid = sys::peer_of(&socket).ok().map(|peer| peer.pid);
-                return Probe::Alive(pid.filter(|&pid| pid > 0));
-            }
-            // Its backlog is full, so it is alive.
-            Err(Errno::AGAIN) => return Probe::Alive(None),
-            Err(Errno::CONNREFUSED | Errno::NOENT) => return Probe::Dead,
-            // Another type of socket is there.
-            Err(Errno::PROTOTYPE) => {}
-            Err(error) => return Probe::Unknown(error),
-        }
-    }
-    Probe::Unknown(Errno::PROTOTYPE)
-}
-
+/// The process that listens at `address`, as far as the kernel tells.
 pub(super) fn owner_of(address: &SocketAddrUnix) -> Option<i32> {
-    match probe(address) {
-        Probe::Alive(pid) => pid,
-        _ => None,
-    }
+    let mut kinds = [SocketType::STREAM, SocketType::SEQPACKET].into_iter();
+    let client = kinds.find_map(|kind| connect(kind, address).ok())?;
+    let peer = sys::peer_of(&client).ok()?;
+    peer.process()
 }
 
 pub(super) fn in_use(pid: Option<i32>) -> String {
