@@ -8,13 +8,14 @@ mod bound_path;
 mod permissions;
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    path::{Path, PathBuf},
+    path::Path,
     rc::Rc,
 };
 
@@ -71,21 +72,13 @@ enum Origin {
 }
 
 impl Endpoint {
-    /// Binds and listens as `socket` says.
+    /// Binds and listens as `socket` says; in place of `old`, a socket of this process at the same path, if there
+    /// is one: that gets the path back if the new one is dropped before `settle`.
     ///
     /// # Errors
     /// `Faults::Socket` with what stands in the way, `Faults::Config` for a user or group that does
     /// not exist, or a `message-size` that no packet can have.
-    pub fn bind(socket: &config::Socket, config: &Config) -> Result<Self, Faults> {
-        Self::bind_over(None, socket, config)
-    }
-
-    /// As `bind`, but in place of `old`, a socket of this process at the same path: that one gets the path back
-    /// if the new one is dropped before `settle`.
-    ///
-    /// # Errors
-    /// As `bind`.
-    pub fn bind_over(
+    pub fn bind(
         old: Option<&Endpoint>,
         socket: &config::Socket,
         config: &Config,
@@ -106,7 +99,6 @@ impl Endpoint {
             // Set before anyone can send: earlier datagrams would have no sender.
             sockopt::set_socket_passcred(&fd, true).map_err(system)?;
         }
-        let backlog = i32::try_from(socket.backlog).unwrap_or(i32::MAX);
         let bound = match &socket.address {
             Address::Abstract(name) => {
                 let address = SocketAddrUnix::new_abstract_name(name).map_err(system)?;
@@ -137,16 +129,26 @@ impl Endpoint {
                 Some(bound.map_err(refused)?)
             }
         };
+        let endpoint = Self::new(fd, Origin::Bound(bound), socket, packets);
         if listens {
-            net::listen(&fd, backlog).map_err(system)?;
+            endpoint.listen(socket.backlog).map_err(system)?;
         }
-        Ok(Endpoint {
+        Ok(endpoint)
+    }
+
+    fn new(fd: OwnedFd, origin: Origin, socket: &config::Socket, packets: Option<Sizes>) -> Self {
+        Endpoint {
             fd: Rc::new(fd),
-            origin: Origin::Bound(bound),
+            origin,
             backlog: socket.backlog,
             packets,
-            listens,
-        })
+            listens: socket.kind != config::SocketType::Datagram,
+        }
+    }
+
+    /// Lets so many wait to be accepted.
+    fn listen(&self, backlog: u32) -> Result<(), Errno> {
+        net::listen(&self.fd, i32::try_from(backlog).unwrap_or(i32::MAX))
     }
 
     /// Takes over a socket that the manager listens on for `socket`.
@@ -171,13 +173,12 @@ impl Endpoint {
                 ),
             ));
         }
-        let address = address_of(&passed.fd).map_err(system)?;
-        if !address.as_ref().is_some_and(|there| fits(there, socket)) {
+        if !is_at(&passed.fd, socket) {
             return Err(fault(
                 socket,
                 &format!(
                     "the manager passed {name} at {}, the config file says {}: make the unit and the file agree",
-                    show(address.as_ref()),
+                    show_address(&passed.fd),
                     socket.address
                 ),
             ));
@@ -198,18 +199,12 @@ impl Endpoint {
                 ),
             ));
         }
-        rustix::io::ioctl_fionbio(&passed.fd, true).map_err(system)?;
-        sys::refuse_descriptors(&passed.fd).map_err(|error| fault(socket, &error))?;
+        take_over(&passed.fd).map_err(|error| fault(socket, &error))?;
         if let Address::Path(path) = &socket.address {
             compare_permissions(path, socket);
         }
-        Ok(Endpoint {
-            fd: Rc::new(passed.fd),
-            origin: Origin::Inherited,
-            backlog: socket.backlog,
-            packets: packet_sizes(socket, config)?,
-            listens,
-        })
+        let packets = packet_sizes(socket, config)?;
+        Ok(Self::new(passed.fd, Origin::Inherited, socket, packets))
     }
 
     /// Hands the socket, its file and its lock over to the next process; `descriptors` go with it.
@@ -219,7 +214,7 @@ impl Endpoint {
     pub fn park(&mut self) -> io::Result<state::Endpoint> {
         Ok(state::Endpoint {
             cookie: sockopt::socket_cookie(&self.fd)?,
-            inherited: matches!(self.origin, Origin::Inherited),
+            inherited: self.is_inherited(),
             file: match &mut self.origin {
                 Origin::Bound(Some(bound)) => Some(bound.park()?),
                 _ => None,
@@ -236,7 +231,7 @@ impl Endpoint {
             _ => None,
         };
         let stays =
-            self.is_inherited() && matches!(address_of(&self.fd), Ok(Some(Address::Abstract(_))));
+            self.is_inherited() && matches!(address_of(&self.fd), Some(Address::Abstract(_)));
         let own = (!stays).then(|| self.fd.as_fd());
         own.into_iter().chain(lock)
     }
@@ -268,23 +263,15 @@ impl Endpoint {
             );
             return Err(fault(socket, &why));
         }
-        // The manager makes the sockets that it passes blocking, and this may be one of them.
-        let blocking = rustix::io::ioctl_fionbio(&fd, true).map_err(io::Error::from);
-        let taken_over = blocking.and_then(|()| sys::refuse_descriptors(&fd));
-        taken_over.map_err(|error| fault(socket, &error))?;
+        // It may be one that the manager passed.
+        take_over(&fd).map_err(|error| fault(socket, &error))?;
         let bound = parked.file.as_ref().zip(lock);
         let origin = if parked.inherited {
             Origin::Inherited
         } else {
             Origin::Bound(bound.map(|(file, lock)| Bound::resume(file, lock)))
         };
-        Ok(Endpoint {
-            fd: Rc::new(fd),
-            origin,
-            backlog: socket.backlog,
-            packets,
-            listens: socket.kind != config::SocketType::Datagram,
-        })
+        Ok(Self::new(fd, origin, socket, packets))
     }
 
     /// Stops listening. The file of a bound socket is removed, and clients that wait to be accepted see end of
@@ -324,14 +311,13 @@ impl Endpoint {
     /// Whether it is at the address of `socket`.
     #[must_use]
     pub fn is_at(&self, socket: &config::Socket) -> bool {
-        let there = address_of(&self.fd).ok().flatten();
-        there.is_some_and(|there| fits(&there, socket))
+        is_at(&self.fd, socket)
     }
 
     /// Whether it is at the address of `socket`, and of its type.
     #[must_use]
     pub fn stands_for(&self, socket: &config::Socket) -> bool {
-        self.is_at(socket) && sockopt::socket_type(&self.fd) == Ok(socket.kind.raw())
+        stands_for(&self.fd, socket)
     }
 
     /// A duplicate, to serve as `socket`.
@@ -341,13 +327,7 @@ impl Endpoint {
     pub fn duplicate(&self, socket: &config::Socket, config: &Config) -> Result<Self, Faults> {
         let packets = packet_sizes(socket, config)?;
         let fd = self.fd.try_clone().map_err(|error| fault(socket, &error))?;
-        Ok(Endpoint {
-            fd: Rc::new(fd),
-            origin: Origin::Inherited,
-            backlog: socket.backlog,
-            packets,
-            listens: self.listens,
-        })
+        Ok(Self::new(fd, Origin::Inherited, socket, packets))
     }
 
     /// From now on this process removes the file.
@@ -435,11 +415,12 @@ impl Endpoint {
             permissions.settle();
         }
         // The backlog of an inherited socket is its unit's.
-        if self.backlog != backlog && self.listens && !self.is_inherited() {
-            let most = i32::try_from(backlog).unwrap_or(i32::MAX);
-            if let Err(error) = net::listen(&self.fd, most) {
-                warn!("cannot change the backlog of a socket: {error}");
-            }
+        if self.backlog != backlog
+            && self.listens
+            && !self.is_inherited()
+            && let Err(error) = self.listen(backlog)
+        {
+            warn!("cannot change the backlog of a socket: {error}");
         }
         self.backlog = backlog;
     }
@@ -475,8 +456,7 @@ impl Endpoint {
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn datagram_socket(&self) -> io::Result<DatagramSocket> {
-        let inherited = matches!(self.origin, Origin::Inherited);
-        DatagramSocket::new(Rc::clone(&self.fd), inherited)
+        DatagramSocket::new(Rc::clone(&self.fd), self.is_inherited())
     }
 
     /// The next client and its credentials.
@@ -499,12 +479,8 @@ impl AsFd for Endpoint {
 #[must_use]
 pub fn matching(passed: &Inherited, sockets: &[config::Socket]) -> Option<usize> {
     let by_name = |name: &String| sockets.iter().position(|socket| socket.name == *name);
-    passed.name.as_ref().and_then(by_name).or_else(|| {
-        let address = address_of(&passed.fd).ok()??;
-        sockets
-            .iter()
-            .position(|socket| fits(&address, socket) && socket.kind.raw() == passed.kind)
-    })
+    let by_address = || sockets.iter().position(|of| stands_for(&passed.fd, of));
+    passed.name.as_ref().and_then(by_name).or_else(by_address)
 }
 
 /// Looks at the path of `socket` and changes nothing. True if a process serves there: that may be the service
@@ -536,76 +512,75 @@ pub fn look(
     look().map_err(|why| fault(socket, &why))
 }
 
-/// Whether an inherited socket is at the address of this one, and of its type.
-#[must_use]
-pub fn stands_for(passed: &Inherited, socket: &config::Socket) -> bool {
-    let address = address_of(&passed.fd).ok().flatten();
-    address.is_some_and(|there| fits(&there, socket)) && socket.kind.raw() == passed.kind
+/// Whether `fd` is at the address of `socket`, and of its type.
+pub fn stands_for(fd: impl AsFd, socket: &config::Socket) -> bool {
+    is_at(&fd, socket) && sockopt::socket_type(fd) == Ok(socket.kind.raw())
 }
 
-/// Whether an inherited socket's address is what the config file says.
-fn fits(there: &Address, socket: &config::Socket) -> bool {
-    *there == socket.address || *there == socket.address.in_unit()
+/// Whether `fd` is at the address of `socket`.
+fn is_at(fd: impl AsFd, socket: &config::Socket) -> bool {
+    let there = address_of(fd);
+    there.is_some_and(|there| there == socket.address || there == socket.address.in_unit())
+}
+
+/// The manager makes the sockets that it passes blocking, and descriptors may be sent to them.
+fn take_over(fd: &OwnedFd) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(fd, true)?;
+    sys::refuse_descriptors(fd).map(|_| ())
 }
 
 /// An inherited socket, as an error names it.
 #[must_use]
 pub fn describe_inherited(passed: &Inherited) -> String {
-    let address = address_of(&passed.fd).ok().flatten();
     format!(
         "{} at {} ({})",
         passed.name.as_deref().unwrap_or("unnamed"),
-        show(address.as_ref()),
+        show_address(&passed.fd),
         type_name(passed.kind)
     )
 }
 
 /// Warns where an inherited socket's file is not as the config file has it.
 fn compare_permissions(path: &Path, socket: &config::Socket) {
+    let name = describe(socket);
     let Ok(there) = fs::symlink_metadata(path) else {
-        warn!(
-            "{}: its file is gone, nobody can reach it; systemctl restart its socket unit",
-            describe(socket)
-        );
+        warn!("{name}: its file is gone, nobody can reach it; systemctl restart its socket unit");
         return;
     };
-    if there.mode() & 0o777 != socket.mode {
+    let mode = there.mode() & 0o777;
+    if mode != socket.mode {
         warn!(
-            "{}: the file has mode {:04o}, the config file says {:04o}; the socket unit sets it",
-            describe(socket),
-            there.mode() & 0o777,
+            "{name}: the file has mode {mode:04o}, the config file says {:04o}; the socket unit sets it",
             socket.mode
         );
     }
-    let names = [
-        (
-            "user",
-            &socket.user,
-            there.uid(),
-            sys::user_id as fn(&str) -> _,
-        ),
-        ("group", &socket.group, there.gid(), sys::group_id),
-    ];
-    for (key, name, number, look_up) in names {
-        if !name.is_empty() && look_up(name).ok().flatten() != Some(number) {
+    let user = (
+        "user",
+        &socket.user,
+        there.uid(),
+        sys::user_id(&socket.user),
+    );
+    let group = (
+        "group",
+        &socket.group,
+        there.gid(),
+        sys::group_id(&socket.group),
+    );
+    for (key, wanted, number, found) in [user, group] {
+        if !wanted.is_empty() && found.ok().flatten() != Some(number) {
             warn!(
-                "{}: the file belongs to {key} {number}, the config file says \"{name}\"; the socket unit sets it",
-                describe(socket)
+                "{name}: the file belongs to {key} {number}, the config file says \"{wanted}\"; the socket unit sets it"
             );
         }
     }
 }
 
-fn address_of(fd: &OwnedFd) -> Result<Option<Address>, Errno> {
-    let address = SocketAddrUnix::try_from(net::getsockname(fd)?)?;
-    let path = address
-        .path_bytes()
-        .map(|path| Address::Path(PathBuf::from(std::ffi::OsStr::from_bytes(path))));
-    Ok(path.or_else(|| {
-        address
-            .abstract_name()
-            .map(|name| Address::Abstract(name.to_vec()))
-    }))
+fn address_of(fd: impl AsFd) -> Option<Address> {
+    let address = SocketAddrUnix::try_from(net::getsockname(fd).ok()?).ok()?;
+    match address.path_bytes() {
+        Some(path) => Some(Address::Path(OsStr::from_bytes(path).into())),
+        None => Some(Address::Abstract(address.abstract_name()?.to_vec())),
+    }
 }
 
 fn type_name(raw: SocketType) -> &'static str {
@@ -634,8 +609,8 @@ pub fn packet_sizes(socket: &config::Socket, config: &Config) -> Result<Option<S
     Ok(Some(sizes))
 }
 
-fn show(address: Option<&Address>) -> String {
-    address.map_or_else(|| "no address".into(), Address::to_string)
+fn show_address(fd: impl AsFd) -> String {
+    address_of(fd).map_or("no address".into(), |address| address.to_string())
 }
 
 /// The fault that `socket` cannot serve.

@@ -252,7 +252,7 @@ impl<'a> Sockets<'a> {
     /// A socket of this process that stands in the way ends.
     fn bind(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Faults> {
         let there = self.before.endpoints().find(|(_, there)| there.is_at(new));
-        let endpoint = Endpoint::bind_over(there.map(|(_, there)| there), new, self.config)?;
+        let endpoint = Endpoint::bind(there.map(|(_, there)| there), new, self.config)?;
         self.take(endpoint, new)
     }
 

@@ -278,7 +278,7 @@ fn plan_as_before(
     let mut fitting = Vec::new();
     for passed in passed {
         let mut sockets = serving.sockets.iter();
-        if let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed, socket)) {
+        if let Some(socket) = sockets.find(|socket| endpoint::stands_for(&passed.fd, socket)) {
             let name = Some(socket.name.clone());
             fitting.push(Inherited { name, ..passed });
         } else {
