@@ -117,7 +117,10 @@ impl Endpoint {
                 let refused = |why: String| fault(socket, &why);
                 let address = SocketAddrUnix::new(path).map_err(system)?;
                 let (lock, aside) = match old.and_then(Endpoint::file) {
-                    Some(old) => old.make_way().map_err(refused)?,
+                    Some(old) => {
+                        let (lock, aside) = old.make_way().map_err(refused)?;
+                        (lock, Some(aside))
+                    }
                     None => {
                         let lock = take_lock(path).map_err(refused)?;
                         clear(path).map_err(refused)?;

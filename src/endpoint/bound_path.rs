@@ -35,8 +35,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) path: PathBuf,
-    pub(super) device: u64,
-    pub(super) inode: u64,
+    /// Its device and inode.
+    pub(super) file: (u64, u64),
     /// The file that was moved aside for this one, until `settle`.
     aside: Option<Aside>,
     /// Held for as long as a socket lives there; removed last.
@@ -52,7 +52,7 @@ impl Bound {
         self.parked = true;
         Ok(BoundFile {
             path: self.path.as_os_str().as_bytes().to_vec(),
-            inode: (self.device, self.inode),
+            inode: self.file,
             lock,
         })
     }
@@ -62,11 +62,9 @@ impl Bound {
     pub(super) fn resume(parked: &BoundFile, lock: File) -> Self {
         let path = PathBuf::from(OsStr::from_bytes(&parked.path));
         let lock = Lock::resume(lock::of_socket(&path), lock);
-        let (device, inode) = parked.inode;
         Bound {
             path,
-            device,
-            inode,
+            file: parked.inode,
             aside: None,
             lock: Rc::new(lock),
             parked: true,
@@ -85,24 +83,23 @@ impl Bound {
 
     /// Whether the file is still the one that was bound.
     pub(super) fn is_there(&self) -> bool {
-        is_at(&self.path, (self.device, self.inode))
+        is_at(&self.path, self.file)
     }
 
-    /// Makes way for another socket of this process at the same path: shares the
-    /// lock and moves the file aside. Where the file is gone, a process that was killed may have moved it
-    /// aside already, and what is at the path now is treated as at a start.
-    pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Option<Aside>), String> {
-        let aside = match self.is_there() {
-            true => Some(Aside::new(self)?),
-            false => {
-                clear(&self.path)?;
-                warn!(
-                    "{}: the socket's file was no longer there; binding it anew",
-                    self.path.display()
-                );
-                Aside::left(self)
-            }
-        };
+    /// Makes way for another socket of this process at the same path: shares the lock and moves the file aside.
+    /// Where the file is gone, a process that was killed may have moved it aside already, and what is at the path
+    /// now is treated as at a start.
+    pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Aside), String> {
+        let aside = Aside::of(self);
+        if self.is_there() {
+            aside.move_there()?;
+        } else {
+            clear(&self.path)?;
+            warn!(
+                "{}: the socket's file was no longer there; binding it anew",
+                self.path.display()
+            );
+        }
         Ok((Rc::clone(&self.lock), aside))
     }
 
@@ -121,59 +118,48 @@ impl Bound {
 #[derive(Debug)]
 pub(super) struct Aside {
     path: PathBuf,
-    /// Where it is; `None` once it is gone for good.
-    aside: Option<PathBuf>,
+    aside: PathBuf,
     /// Its device and inode: nothing else has them while its socket lives.
     file: (u64, u64),
 }
 
 impl Aside {
-    /// Moves the file of `bound` aside.
-    fn new(bound: &Bound) -> Result<Self, String> {
-        let path = &bound.path;
-        let aside = beside(path, ".replaced");
-        let refused = |why: String| format!("cannot move it aside to {}: {why}", aside.display());
-        let mut moved = rename(path, &aside);
-        if moved == Err(Errno::EXIST) {
-            clear(&aside).map_err(refused)?;
-            moved = rename(path, &aside);
-        }
-        moved.map_err(|error| refused(error.to_string()))?;
-        Ok(Aside {
-            path: path.clone(),
-            aside: Some(aside),
-            file: (bound.device, bound.inode),
-        })
-    }
-
-    /// The file of `bound`, if a process that was killed has moved it aside.
-    fn left(bound: &Bound) -> Option<Self> {
-        let aside = beside(&bound.path, ".replaced");
-        let file = (bound.device, bound.inode);
-        is_at(&aside, file).then(|| Aside {
+    fn of(bound: &Bound) -> Self {
+        let mut aside = bound.path.as_os_str().to_owned();
+        aside.push(".replaced");
+        Aside {
             path: bound.path.clone(),
-            aside: Some(aside),
-            file,
-        })
+            aside: aside.into(),
+            file: bound.file,
+        }
     }
 
-    fn settle(mut self) {
-        if let Some(aside) = self.aside.take()
-            && is_at(&aside, self.file)
-            && let Err(error) = fs::remove_file(&aside)
+    fn move_there(&self) -> Result<(), String> {
+        let refused =
+            |why: String| format!("cannot move it aside to {}: {why}", self.aside.display());
+        let mut moved = rename(&self.path, &self.aside);
+        if moved == Err(Errno::EXIST) {
+            clear(&self.aside).map_err(refused)?;
+            moved = rename(&self.path, &self.aside);
+        }
+        moved.map_err(|error| refused(error.to_string()))
+    }
+
+    fn settle(self) {
+        if is_at(&self.aside, self.file)
+            && let Err(error) = fs::remove_file(&self.aside)
         {
-            warn!("cannot remove {}: {error}", aside.display());
+            warn!("cannot remove {}: {error}", self.aside.display());
         }
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        if let Some(aside) = &self.aside
-            && is_at(aside, self.file)
-            && let Err(error) = rename(aside, &self.path)
+        if is_at(&self.aside, self.file)
+            && let Err(error) = rename(&self.aside, &self.path)
         {
-            let (from, to) = (aside.display(), self.path.display());
+            let (from, to) = (self.aside.display(), self.path.display());
             warn!("cannot move {from} back to {to}: {error}");
         }
     }
@@ -187,13 +173,6 @@ fn is_at(path: &Path, file: (u64, u64)) -> bool {
 /// Moves a file to where nothing is, in one step.
 fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
     rfs::renameat_with(rfs::CWD, from, rfs::CWD, to, RenameFlags::NOREPLACE)
-}
-
-/// The name of a file that udsd keeps beside `path`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 impl Drop for Bound {
@@ -369,8 +348,7 @@ pub(super) fn bind_file(
     }
     let bound = Bound {
         path: path.into(),
-        device: there.st_dev,
-        inode: there.st_ino,
+        file: (there.st_dev, there.st_ino),
         aside,
         lock,
         parked: false,

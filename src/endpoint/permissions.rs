@@ -36,7 +36,7 @@ impl Permissions {
     ) -> Result<Self, String> {
         let file = file_of(fd, &bound.path)?;
         let stat = rfs::fstat(&file).map_err(|error| error.to_string())?;
-        if (stat.st_dev, stat.st_ino) != (bound.device, bound.inode) || !bound.is_there() {
+        if (stat.st_dev, stat.st_ino) != bound.file || !bound.is_there() {
             return Err(
                 "something else is at its path now, and was left untouched: restart udsd".into(),
             );
