@@ -1,5 +1,5 @@
 //! Which server udsc talks to: NAME, path or nothing at all to an address, a framing and a
-//! connection. Reads the config file only where a NAME or nothing is given.
+//! connection. A path needs no config file; what one says of it counts all the same.
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::atomic::AtomicBool};
 
