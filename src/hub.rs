@@ -16,9 +16,10 @@ mod datagrams;
 mod log;
 mod log_rates;
 mod park;
+mod receive;
 mod reload;
 mod socket;
-mod take;
+
 mod turn;
 mod waits;
 mod watch;

@@ -43,7 +43,7 @@ impl<S: Stream> Hub<S> {
                 socket.counters.unfinished += u64::from(unfinished);
             }
         }
-        // Where nobody is left, nothing would bring these counts to the heir later.
+        // Where nobody is left, nothing would bring these counts to the successor later.
         self.clear_drained();
         // Each stands at its key, by which its clients name it. A free key has an entry without clients.
         let mut sockets: Vec<state::Socket> = Vec::new();
@@ -102,11 +102,11 @@ impl<S: Stream> Hub<S> {
         hub.sockets
             .retain(|_, socket| !socket.is_draining() || socket.present > 0);
         for key in 0..hub.sockets.capacity() {
-            let heir = hub.sockets.get(key).and_then(|of| hub.key(&of.name));
+            let successor = hub.sockets.get(key).and_then(|of| hub.key(&of.name));
             if let Some(socket) = hub.sockets.get_mut(key)
                 && let Some(draining) = &mut socket.draining
             {
-                draining.heir = heir;
+                draining.successor = successor;
                 hub.draining = true;
             }
         }
@@ -235,7 +235,7 @@ impl Socket {
             ..config::Socket::new(name.into(), Address::Abstract(Vec::new()))
         };
         let mut socket = Socket::new(&config, Access::new(Vec::new(), Vec::new()), None);
-        socket.draining = Some(Draining { heir: None });
+        socket.draining = Some(Draining { successor: None });
         socket
     }
 

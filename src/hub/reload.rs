@@ -163,10 +163,10 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Nobody comes to socket `key` any more; its clients get what they are owed, and are closed for the reason
-    /// `why`. `heir`: the socket that has its name now.
-    fn end_socket(&mut self, key: usize, heir: Option<usize>, why: Changed) {
+    /// `why`. `successor`: the socket that has its name now.
+    fn end_socket(&mut self, key: usize, successor: Option<usize>, why: Changed) {
         let socket = &mut self.sockets[key];
-        socket.draining = Some(Draining { heir });
+        socket.draining = Some(Draining { successor });
         self.draining = true;
         // In the order of their turns they waited for what no longer comes.
         socket.wait_queue.clear();
@@ -259,25 +259,25 @@ impl<S: Stream> Hub<S> {
     pub(super) fn clear_drained(&mut self) {
         self.draining = false;
         let draining = self.sockets.iter();
-        let draining = draining.filter_map(|(key, of)| Some((key, of.draining?.heir)));
-        for (key, heir) in draining.collect::<Vec<_>>() {
-            let gives = |of: &Socket| of.draining.is_some_and(|of| of.heir == Some(key));
-            let is_heir = self.sockets.iter().any(|(_, of)| gives(of));
+        let draining = draining.filter_map(|(key, of)| Some((key, of.draining?.successor)));
+        for (key, successor) in draining.collect::<Vec<_>>() {
+            let gives = |of: &Socket| of.draining.is_some_and(|of| of.successor == Some(key));
+            let is_successor = self.sockets.iter().any(|(_, of)| gives(of));
             let socket = &mut self.sockets[key];
             let is_owed = socket.pending.waiting() > 0;
             if !is_owed {
                 socket.open = None;
             }
-            let is_left = is_owed || socket.present > 0 || is_heir;
+            let is_left = is_owed || socket.present > 0 || is_successor;
             self.draining |= is_left;
-            if let Some(heir) = heir {
+            if let Some(successor) = successor {
                 let counters = std::mem::take(&mut socket.counters);
-                self.sockets[heir].counters.add(counters);
+                self.sockets[successor].counters.add(counters);
             }
             if !is_left {
                 let mut socket = self.sockets.remove(key);
                 socket.tell_left_out(None);
-                if heir.is_none() {
+                if successor.is_none() {
                     info!("{}: gone: {}", socket.name, socket.counters);
                 }
             }

@@ -160,7 +160,7 @@ pub(super) struct Rules {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draining {
     /// The socket that now has its name, and gets its counts.
-    pub(super) heir: Option<usize>,
+    pub(super) successor: Option<usize>,
 }
 
 /// One socket: its rules, its service, its record, its datagram socket, its counts.

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::{Hub, READ_BUFFER, STALL, Timer, socket::Loss, take::Taken};
+use super::{Hub, READ_BUFFER, STALL, Timer, receive::Taken, socket::Loss};
 use crate::{
     connection::{Awaits, Full, Now, Stream, Watch},
     error::Close,

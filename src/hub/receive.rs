@@ -31,7 +31,8 @@ pub(super) struct Taken {
 }
 
 impl Socket {
-    /// Receives what one client sent, until it has to wait.
+    /// Receives what one client sent, until it has to wait. The rest waits with the client or, where that is
+    /// closed, is counted.
     pub(super) fn receive<S: Stream>(
         &mut self,
         from: &Sender,
@@ -40,38 +41,28 @@ impl Socket {
         so_far: &mut Taken,
     ) {
         while let Some(batch) = batches.next_batch() {
-            let taken = self.take(from, &batch, out, so_far);
+            let taken = if self.wait_queue.has_before(from.key) {
+                so_far.awaits = Some(Awaits::Room);
+                0
+            } else {
+                let most = so_far.most.saturating_sub(so_far.messages);
+                let first = batch.first_messages(most);
+                out.effects.work += first.messages as usize * self.rules.message_work;
+                let taken = self.record_and_serve(from, &first, out, so_far);
+                if taken == first.bytes.len() && taken < batch.bytes.len() {
+                    so_far.awaits = Some(Awaits::Turn);
+                }
+                taken
+            };
             if !batches.took(taken) {
                 return;
             }
         }
     }
 
-    /// Takes messages from the start of `batch`, no more than a turn may have; returns the bytes that it
-    /// took. The rest waits with the sender or, where that is closed, is counted.
-    fn take<S: Stream>(
-        &mut self,
-        from: &Sender,
-        batch: &Batch<'_>,
-        out: &mut Outbox<'_, S>,
-        so_far: &mut Taken,
-    ) -> usize {
-        if self.wait_queue.has_before(from.key) {
-            so_far.awaits = Some(Awaits::Room);
-            return 0;
-        }
-        let whole = batch.bytes.len();
-        let batch = &batch.first_messages(so_far.most.saturating_sub(so_far.messages));
-        out.effects.work += batch.messages as usize * self.rules.message_work;
-        let taken = self.take_some(from, batch, out, so_far);
-        if taken == batch.bytes.len() && taken < whole {
-            so_far.awaits = Some(Awaits::Turn);
-        }
-        taken
-    }
-
-    /// As `take`, where the number of messages does not matter.
-    fn take_some<S: Stream>(
+    /// Gives messages from the start of `batch` to the record and to the service; returns the bytes of those
+    /// that they took.
+    fn record_and_serve<S: Stream>(
         &mut self,
         from: &Sender,
         batch: &Batch<'_>,
