@@ -94,6 +94,7 @@ impl ClientSocket {
 
     /// The length of the next packet, of which `buffer` gets what it has room for, or of the next bytes of a
     /// stream; `None` at the end.
+    #[inline(always)]
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         if self.takes_descriptors {
             let received = descriptors::receive(&self.fd, buffer, self.has_packets())?;
@@ -112,6 +113,7 @@ impl ClientSocket {
     }
 
     /// Sends bytes of a stream, or one packet.
+    #[inline(always)]
     fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let sent = match parts {
@@ -156,7 +158,7 @@ impl Stream for ClientSocket {
 
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.has_packets() {
-            return packets::send_each(parts, |body| self.send(body).map(|_| ()));
+            return self.write_packets(parts);
         }
         self.send(&parts[..parts.len().min(PARTS)])
     }
