@@ -253,10 +253,11 @@ impl State {
         if found != *head(checksum(&mut file)?).as_bytes() {
             return Err(damaged("its checksum is another"));
         }
-        file.seek(SeekFrom::Start(HEAD as u64))?;
+        let mut at = HEAD as u64;
+        let mut state: State = next(&mut file, &mut at)?;
+        let owed: Owed = next(&mut file, &mut at)?;
+        file.seek(SeekFrom::Start(at))?;
         let mut rest = BufReader::with_capacity(CHUNK, file);
-        let mut state: State = next(&mut rest)?;
-        let owed: Owed = next(&mut rest)?;
         for (place, bytes) in owed {
             let client = state.clients.get_mut(place);
             let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
@@ -271,11 +272,15 @@ impl State {
     }
 }
 
-/// The next JSON document.
-fn next<T: DeserializeOwned>(from: impl Read) -> io::Result<T> {
-    Ok(T::deserialize(&mut serde_json::Deserializer::from_reader(
-        from,
-    ))?)
+/// The JSON document at `at`, which then is behind it.
+fn next<T: DeserializeOwned>(file: &mut (impl Read + Seek), at: &mut u64) -> io::Result<T> {
+    file.seek(SeekFrom::Start(*at))?;
+    // Each byte would take a call if the deserializer did not own it.
+    let reader = BufReader::with_capacity(CHUNK, file);
+    let mut documents = serde_json::Deserializer::from_reader(reader).into_iter();
+    let found = documents.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+    *at += documents.byte_offset() as u64;
+    Ok(found)
 }
 
 fn head(sum: u64) -> String {
