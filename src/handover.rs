@@ -116,33 +116,27 @@ impl Handover {
                 "the descriptor store held descriptors that are no sockets and not udsd's; closed: {foreign}"
             );
         }
-        let mut found = None;
         let any = !stored.is_empty() || foreign > 0;
+        let mut found = None;
         for near in stored {
-            let stored = match Stored::find(near) {
-                Ok(None) => continue,
-                Ok(Some(stored)) => stored,
-                Err((error, near)) => {
-                    end(&error.to_string(), |end| parking::give_up(&near, end));
-                    continue;
-                }
-            };
-            match Self::look(&stored) {
-                Ok((state, config)) if found.is_none() => found = Some((stored, state, config)),
-                Ok(_) => end("there are two of it", |end| stored.give_up(end)),
-                Err(why) => end(&why, |end| stored.give_up(end)),
+            match Self::open(&near) {
+                Ok(None) => {}
+                Ok(handover) if found.is_none() => found = handover,
+                Ok(Some(_)) => end("there are two of it", &near),
+                Err(why) => end(&why, &near),
             }
         }
-        let handover =
-            found.and_then(|(stored, state, config)| Self::gather(stored, state, config));
-        if handover.is_none() && any {
+        if found.is_none() && any {
             forget();
         }
-        handover
+        found
     }
 
-    fn look(stored: &Stored) -> Result<(State, Config), String> {
+    fn open(near: &OwnedFd) -> Result<Option<Self>, String> {
         let text = |error: io::Error| error.to_string();
+        let Some(stored) = Stored::find(near).map_err(text)? else {
+            return Ok(None);
+        };
         let marks = stored.marks().map_err(text)?;
         if marks >= ATTEMPTS {
             return Err(format!("{ATTEMPTS} processes have tried to go on with it"));
@@ -156,17 +150,7 @@ impl Handover {
         for fault in &parsed.faults {
             info!("before the restart served by what is a fault now: {fault}");
         }
-        Ok((state, parsed.config))
-    }
-
-    fn gather(stored: Stored, state: State, config: Config) -> Option<Self> {
-        let (mut descriptors, lacking) = match stored.descriptors() {
-            Ok(descriptors) => descriptors,
-            Err(error) => {
-                end(&error.to_string(), |end| stored.give_up(end));
-                return None;
-            }
-        };
+        let (mut descriptors, lacking) = stored.descriptors().map_err(text)?;
         if lacking {
             error!(
                 "this process may have fewer open files than the one before it: clients that do not fit are closed; raise LimitNOFILE="
@@ -186,13 +170,13 @@ impl Handover {
                 locks.insert((found.dev(), found.ino()), file);
             }
         }
-        Some(Handover {
+        Ok(Some(Handover {
             stored,
             state,
-            config,
+            config: parsed.config,
             sockets,
             locks,
-        })
+        }))
     }
 
     /// The streams of the state's clients, in their order; `None` where a descriptor is missing.
@@ -220,7 +204,7 @@ impl Handover {
             link.hang_up();
             clients += 1;
         }
-        error!("what was handed over cannot be used ({why}); clients closed: {clients}");
+        note_ended(why, clients);
     }
 
     /// Adds sockets that the earlier process left to the manager alone, where the manager passes them.
@@ -276,11 +260,10 @@ fn sizes(socket: &state::Socket) -> Option<Sizes> {
     Some(Sizes::new(message, longest).ok()?.0)
 }
 
-/// Closes what cannot be used, so that clients get an end of stream. `give_up` calls its argument with each
-/// descriptor.
-fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
+/// Closes what waits at `near` and cannot be used, so that clients get an end of stream.
+fn end(why: &str, near: &OwnedFd) {
     let mut clients = 0;
-    give_up(&mut |fd| {
+    parking::give_up(near, |fd| {
         let is_client = sockopt::socket_acceptconn(&fd) == Ok(false);
         let sizes = match sockopt::socket_type(&fd) {
             Ok(SocketType::STREAM) if is_client => None,
@@ -292,6 +275,10 @@ fn end(why: &str, give_up: impl FnOnce(&mut dyn FnMut(OwnedFd))) {
             link.hang_up();
         }
     });
+    note_ended(why, clients);
+}
+
+fn note_ended(why: &str, clients: usize) {
     error!("what was handed over cannot be used ({why}); clients closed: {clients}");
 }
 

@@ -139,16 +139,8 @@ impl Stored {
     /// Looks at what waits at `near`; `None` where nothing does.
     ///
     /// # Errors
-    /// Why it is not what `Parking` leaves; returned with `near`.
-    pub fn find(near: OwnedFd) -> Result<Option<Self>, (io::Error, OwnedFd)> {
-        match Self::look(&near) {
-            Ok(None) => Ok(None),
-            Ok(Some((far, memory))) => Ok(Some(Stored { near, far, memory })),
-            Err(error) => Err((error, near)),
-        }
-    }
-
-    fn look(near: &OwnedFd) -> io::Result<Option<(OwnedFd, Memory)>> {
+    /// Why it is not what `Parking` leaves.
+    pub fn find(near: &OwnedFd) -> io::Result<Option<Self>> {
         // The socket has this offset, not the process, and another process may have moved it.
         sys::set_peek_offset(near, 0)?;
         let Some(message) = receive(near, RecvFlags::PEEK)? else {
@@ -160,7 +152,11 @@ impl Stored {
             ..
         } = message;
         match <[OwnedFd; 2]>::try_from(descriptors) {
-            Ok([far, memory]) if payload == FIRST => Ok(Some((far, Memory(File::from(memory))))),
+            Ok([far, memory]) if payload == FIRST => Ok(Some(Stored {
+                near: near.try_clone()?,
+                far,
+                memory: Memory(File::from(memory)),
+            })),
             _ if payload == MORE => Err(io::Error::other(
                 "the process that went on with it has ended",
             )),
@@ -226,21 +222,19 @@ impl Stored {
         {
         }
     }
-
-    /// Takes the descriptors out, a few at a time, and gives each to `end`.
-    pub fn give_up(self, end: impl FnMut(OwnedFd)) {
-        give_up(&self.near, end);
-    }
 }
 
-/// As `Stored::give_up`, whatever waits at `near`.
+/// Takes out whatever descriptors wait at `near`, a few at a time, and gives each to `end`.
 pub fn give_up(near: &OwnedFd, mut end: impl FnMut(OwnedFd)) {
+    // The first message has no descriptors of clients, but the far end: with its close the rest would be lost.
+    let mut first = Vec::new();
     while let Ok(Some(message)) = receive(near, RecvFlags::empty()) {
-        // The first has no descriptors of clients.
-        if message.payload != FIRST {
-            message.descriptors.into_iter().for_each(&mut end);
+        match message.payload == FIRST {
+            true => first = message.descriptors,
+            false => message.descriptors.into_iter().for_each(&mut end),
         }
     }
+    drop(first);
 }
 
 struct Message {
@@ -338,7 +332,7 @@ mod tests {
     }
 
     fn find(near: &OwnedFd) -> Stored {
-        Stored::find(near.try_clone().unwrap()).unwrap().unwrap()
+        Stored::find(near).unwrap().unwrap()
     }
 
     fn cookies(parked: &Stored) -> Vec<u64> {
@@ -368,9 +362,10 @@ mod tests {
             found.unmark();
             assert_eq!(found.marks().unwrap(), 2);
             let mut ended = 0;
-            found.give_up(|_| ended += 1);
+            give_up(&near, |_| ended += 1);
             assert_eq!(ended, count);
-            assert!(Stored::find(near).unwrap().is_none());
+            assert!(Stored::find(&near).unwrap().is_none());
+            drop((found, near));
             for client in &mut clients {
                 assert_eq!(io::Read::read(client, &mut [0]).unwrap(), 0);
             }
@@ -436,13 +431,13 @@ mod tests {
     fn what_nobody_parked_is_refused() {
         let (parking, near) = Parking::new().unwrap();
         send_descriptors(&parking.0, b"what", &[parking.0.as_fd(), near.as_fd()]).unwrap();
-        let near = Stored::find(near).unwrap_err().1;
+        assert!(Stored::find(&near).is_err());
         give_up(&near, drop);
-        assert!(Stored::find(near).unwrap().is_none());
+        assert!(Stored::find(&near).unwrap().is_none());
         let (stream, _other) = UnixStream::pair().unwrap();
-        assert!(Stored::find(stream.into()).unwrap().is_none());
+        assert!(Stored::find(&stream.into()).unwrap().is_none());
         let file = File::open("/dev/null").unwrap();
-        assert!(Stored::find(file.into()).is_err());
+        assert!(Stored::find(&file.into()).is_err());
     }
 
     #[test]

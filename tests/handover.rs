@@ -149,7 +149,7 @@ fn nothing_can_hold_it_up_between_the_last_moment_to_be_killed_and_ready() {
         // Some bytes more each time, fewer than a line has.
         let mut next = next(&daemon, &near).log_room(40 * kills).spawn();
         next.wait_halted();
-        let parked = Stored::find(near.try_clone().unwrap()).ok().flatten();
+        let parked = Stored::find(&near).ok().flatten();
         let notes = next.notes();
         let is_kept = !notes.iter().any(|note| note.contains("FDSTOREREMOVE=1"));
         match parked.filter(|_| is_kept) {
@@ -199,7 +199,7 @@ fn nothing_happens_between_the_last_moment_to_be_killed_and_ready() {
         .variable("NOTIFY_SOCKET", notify.to_str().unwrap())
         .spawn();
     next.wait_telling();
-    let parked = Stored::find(near.try_clone().unwrap());
+    let parked = Stored::find(&near);
     assert!(parked.is_err(), "it has not taken over yet");
     assert!(daemon.path("new").exists(), "all is made ready before");
     assert!(daemon.path("echo").exists(), "it is in force already");
@@ -258,11 +258,7 @@ fn who_is_killed_when_it_has_taken_over_leaves_a_clean_end() {
     let mut daemon = start(SOCKETS);
     let client = client(&daemon);
     let near = daemon.park();
-    Stored::find(near.try_clone().unwrap())
-        .unwrap()
-        .unwrap()
-        .take()
-        .unwrap();
+    Stored::find(&near).unwrap().unwrap().take().unwrap();
     let daemon = next(&daemon, &near).start();
     daemon.wait_log(&[
         "ERROR",

@@ -13,7 +13,7 @@ use signal_hook::consts::SIGUSR2;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process;
-use udsd::parking::{Memory, Parking, Stored};
+use udsd::parking::{Memory, Parking, Stored, give_up};
 use udsd::systemd;
 
 const LISTENER: u64 = u64::MAX;
@@ -84,9 +84,9 @@ pub(crate) fn serve(path: &Path) -> Outcome<()> {
 fn restored() -> Outcome<Vec<OwnedFd>> {
     let mut open = Vec::new();
     if let Some(near) = systemd::passed()?.stored.pop()
-        && let Some(parked) = Stored::find(near).map_err(|(error, _)| error)?
+        && Stored::find(&near)?.is_some()
     {
-        parked.give_up(|fd| open.push(fd));
+        give_up(&near, |fd| open.push(fd));
     }
     Ok(open)
 }
