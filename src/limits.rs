@@ -130,12 +130,10 @@ impl Limits {
     /// Limits the bytes that are held, input that waits and output unsent: for all clients of one
     /// user, and for everybody together.
     #[must_use]
-    pub fn with_queues(self, per_user: usize, total: usize) -> Self {
-        Limits {
-            queue_per_user: per_user,
-            queue_total: total,
-            ..self
-        }
+    pub fn with_queues(mut self, per_user: usize, total: usize) -> Self {
+        self.queue_per_user = per_user;
+        self.queue_total = total;
+        self
     }
 
     /// Takes the limits of `other` for its own, and keeps what it has counted.
@@ -154,31 +152,20 @@ impl Limits {
     /// # Errors
     /// The limit that it would exceed; nothing is then counted.
     pub fn enter(&mut self, uid: u32, on_socket: usize, socket_limit: usize) -> Result<(), Over> {
-        if self.present >= self.clients {
-            return Err(Over {
-                key: OverKey::Daemon,
-                limit: self.clients,
-            });
+        let over = |key, limit| Err(Over { key, limit });
+        let free = self.clients.saturating_sub(self.present);
+        if free == 0 {
+            return over(OverKey::Daemon, self.clients);
         }
         if socket_limit > 0 && on_socket >= socket_limit {
-            return Err(Over {
-                key: OverKey::Socket,
-                limit: socket_limit,
-            });
+            return over(OverKey::Socket, socket_limit);
         }
         let own = self.by_user.get(&uid).map_or(0, |user| user.clients);
         if own >= self.clients_per_user {
-            return Err(Over {
-                key: OverKey::User,
-                limit: self.clients_per_user,
-            });
+            return over(OverKey::User, self.clients_per_user);
         }
-        let free = self.clients - self.present;
         if self.left(self.clients, free, uid, own) == 0 {
-            return Err(Over {
-                key: OverKey::Share { own, free },
-                limit: self.clients,
-            });
+            return over(OverKey::Share { own, free }, self.clients);
         }
         self.user(uid, |user| user.clients += 1);
         self.present += 1;
@@ -332,17 +319,11 @@ impl Limits {
     #[must_use]
     pub fn over(&self, uid: u32) -> Over {
         let (user, total) = self.rooms(uid);
-        if user <= total {
-            Over {
-                key: OverKey::UserQueue,
-                limit: self.queue_per_user,
-            }
-        } else {
-            Over {
-                key: OverKey::TotalQueue,
-                limit: self.queue_total,
-            }
-        }
+        let (key, limit) = match user <= total {
+            true => (OverKey::UserQueue, self.queue_per_user),
+            false => (OverKey::TotalQueue, self.queue_total),
+        };
+        Over { key, limit }
     }
 
     fn rooms(&self, uid: u32) -> (usize, usize) {

@@ -52,12 +52,18 @@ fn limits(root: &Path, own: &str) -> Vec<Memory> {
             }
             _ => continue,
         };
+        // Below a root.
+        let names = Path::new(path).components();
+        let path: PathBuf = names
+            .filter(|name| matches!(name, Component::Normal(_)))
+            .collect();
         // In a container the path may be that of the host, and only the root exists here.
         for root in roots.iter().map(|name| root.join(name)) {
-            for folder in with_parents(Path::new(path)) {
+            for folder in path.ancestors() {
                 let file = root.join(folder).join(file);
+                let text = fs::read_to_string(&file).ok();
                 // "max" is no number.
-                if let Some(bytes) = read_number(&file) {
+                if let Some(bytes) = text.and_then(|text| text.trim().parse().ok()) {
                     let source = file.display().to_string();
                     found.push(Memory { bytes, source });
                 }
@@ -65,22 +71,6 @@ fn limits(root: &Path, own: &str) -> Vec<Memory> {
         }
     }
     found
-}
-
-/// A path below a root, and all its parents.
-fn with_parents(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let names = path.components().filter_map(|name| match name {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    let path: PathBuf = names.collect();
-    let all: Vec<PathBuf> = path.ancestors().map(Path::to_path_buf).collect();
-    all.into_iter()
-}
-
-/// The number in a file of the kernel's; `None` where there is none.
-fn read_number(file: &Path) -> Option<u64> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
