@@ -12,7 +12,7 @@ use std::{collections::VecDeque, fmt, io, iter, mem, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    header::{Address, Header},
+    datagram_header::{Address, Header},
     limits::{Charge, Limits},
     peer::{ClientId, Peer},
     serde_base64,
@@ -41,7 +41,7 @@ fn charge(datagram: &HeldDatagram, limits: &mut Limits) -> Charge {
 
 /// A socket of datagrams that never waits: a Unix socket, or a script in memory.
 pub trait Datagrams: fmt::Debug {
-    /// Receives what is there, at most `header::BATCH`, each into `slot` bytes of its own of `buffer`, one
+    /// Receives what is there, at most `datagram_header::BATCH`, each into `slot` bytes of its own of `buffer`, one
     /// behind the other; what is longer is cut. `headers`, which is empty, gets one for each.
     /// Descriptors that came with them are closed.
     ///

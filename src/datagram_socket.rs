@@ -19,7 +19,7 @@ use rustix::{
 use crate::{
     closer,
     datagram::Datagrams,
-    header::{Address, AddressKind, BATCH, Header},
+    datagram_header::{Address, AddressKind, BATCH, Header},
     sys,
 };
 

@@ -32,9 +32,9 @@ use crate::{
     connection::Stream,
     datagram_socket::DatagramSocket,
     error::Faults,
-    lock,
+    handover_state, lock,
     peer::Peer,
-    state, sys,
+    sys,
     systemd::Inherited,
     users,
 };
@@ -214,8 +214,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// Those of `getsockopt(2)` and `fstat(2)`.
-    pub fn park(&mut self) -> io::Result<state::Endpoint> {
-        Ok(state::Endpoint {
+    pub fn park(&mut self) -> io::Result<handover_state::Endpoint> {
+        Ok(handover_state::Endpoint {
             cookie: sockopt::socket_cookie(&self.fd)?,
             inherited: self.is_inherited(),
             file: match &mut self.origin {
@@ -251,7 +251,7 @@ impl Endpoint {
     /// # Errors
     /// `Faults::Socket` where it is not of the type that the file says, `Faults::Config` as `inherit`.
     pub fn resume(
-        parked: &state::Endpoint,
+        parked: &handover_state::Endpoint,
         fd: OwnedFd,
         lock: Option<File>,
         socket: &config::Socket,

@@ -24,8 +24,8 @@ use crate::{
     config::{BaseDirs, Config, Parsed},
     connection::Stream,
     endpoint::Endpoint,
+    handover_state::{self, State},
     parking::{self, ATTEMPTS, Memory, Parking, Stored},
-    state::{self, State},
     systemd::{self, Inherited},
 };
 
@@ -227,7 +227,10 @@ impl Handover {
     }
 
     /// The descriptor of a socket of the earlier process, and that of its lock file.
-    pub fn endpoint(&mut self, parked: &state::Endpoint) -> Option<(OwnedFd, Option<File>)> {
+    pub fn endpoint(
+        &mut self,
+        parked: &handover_state::Endpoint,
+    ) -> Option<(OwnedFd, Option<File>)> {
         let fd = self.sockets.remove(&parked.cookie)?;
         let lock = parked.file.as_ref();
         Some((fd, lock.and_then(|file| self.locks.remove(&file.lock))))
@@ -255,7 +258,7 @@ impl Handover {
 }
 
 /// How long the packets of a socket's clients may be.
-fn sizes(socket: &state::Socket) -> Option<Sizes> {
+fn sizes(socket: &handover_state::Socket) -> Option<Sizes> {
     let (message, longest) = socket.packets?;
     Some(Sizes::new(message, longest).ok()?.0)
 }

@@ -9,9 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    batch::Batch,
     counters::UNCOUNTABLE,
     frame::{Cut, Framing, Scan, Skip},
+    message_batch::Batch,
     serde_base64,
     turns::MESSAGES,
 };

@@ -4,12 +4,12 @@
 //! only from lower ones (`tests/floors.rs` keeps it so).
 
 pub mod access;
-pub mod batch;
 pub mod counters;
+pub mod datagram_header;
 pub mod error;
 pub mod frame;
-pub mod header;
 pub mod limits;
+pub mod message_batch;
 pub mod peer;
 pub mod queue;
 pub mod serde_base64;
@@ -33,10 +33,10 @@ pub mod datagram;
 pub mod datagram_socket;
 pub mod endpoint;
 pub mod handover;
+pub mod handover_state;
 pub mod hub;
 pub mod input;
 pub mod service;
-pub mod state;
 pub mod users;
 
 pub mod server;

@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use crate::{
-    header::{Address, BATCH, Header},
+    datagram_header::{Address, BATCH, Header},
     peer::Peer,
 };
 

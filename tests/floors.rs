@@ -29,7 +29,7 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["counters", "limits", "serde_base64", "throttle", "turns"],
         &["frame", "peer", "queue"],
-        &["access", "batch", "header", "error"],
+        &["access", "datagram_header", "error", "message_batch"],
     ],
     &[
         &["timer", "lock", "memory", "sys"],
@@ -40,7 +40,12 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["users", "input"],
         &["connection", "datagram"],
-        &["client_socket", "datagram_socket", "service", "state"],
+        &[
+            "client_socket",
+            "datagram_socket",
+            "handover_state",
+            "service",
+        ],
         &["endpoint", "hub"],
         &["handover"],
     ],
@@ -392,7 +397,7 @@ mod checker {
             ("service/echo.rs", "use crate::endpoint::Endpoint;"),
             ("connection.rs", "use crate::service::Service;"),
             ("service/mod.rs", "use crate::hub::Hub;"),
-            ("frame.rs", "use crate::batch::Batch;"),
+            ("frame.rs", "use crate::message_batch::Batch;"),
             ("daemon.rs", "use crate::client::run;"),
         ] {
             assert_eq!(check(file, source).len(), 1, "{file}: {source}");
@@ -456,7 +461,7 @@ mod checker {
                 "hub.rs",
                 "use crate::{service::Collect, connection::Stream, sys};",
             ),
-            ("batch.rs", "use crate::frame::{Cut, Framing};"),
+            ("message_batch.rs", "use crate::frame::{Cut, Framing};"),
             (
                 "service/echo.rs",
                 "use super::{Outbox, collect}; use crate::service::Sender;",

@@ -30,8 +30,8 @@ use harness::{
 };
 use rustix::{net::sockopt::set_socket_passcred, process::geteuid};
 use udsd::{
+    handover_state::State,
     parking::{Memory, Parking, Stored},
-    state::State,
 };
 
 const SOCKETS: &str = "

@@ -29,8 +29,8 @@ use harness::{
     raise_open_files, read_all, read_n, round_trip,
 };
 use udsd::{
+    handover_state::State,
     parking::{Memory, Parking, Stored},
-    state::State,
 };
 
 /// Parks `daemon` as one that was served with `there` in place of `here` in its config.

@@ -25,10 +25,10 @@ use crate::{
     endpoint::{self, Endpoint},
     error::Faults,
     handover::Handover,
+    handover_state::{self, State},
     hub::{Hub, Now, Socket},
     record::{Output, OutputConfig},
     server::{REFUSED_AT_RESTART, Server},
-    state::{self, State},
     systemd::Inherited,
     users,
 };
@@ -139,7 +139,7 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
 }
 
 /// The lines that are still to be written to the record of `before`, if it has one.
-fn lines_of(before: &mut state::Socket, output: &mut Opened) -> Option<LinesLeft> {
+fn lines_of(before: &mut handover_state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
     let socket = before.name.clone();
@@ -184,7 +184,7 @@ fn restore(
 /// The endpoint of a socket, as the process before has left it.
 fn endpoint(
     handover: &mut Handover,
-    before: &state::Socket,
+    before: &handover_state::Socket,
     socket: &config::Socket,
     config: &Config,
 ) -> Option<Endpoint> {

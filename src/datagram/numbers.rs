@@ -5,7 +5,7 @@ use std::{collections::HashMap, mem};
 
 use serde::{Deserialize, Serialize};
 
-use crate::header::Address;
+use crate::datagram_header::Address;
 
 /// Addresses of one generation; there are at most two of them.
 const GENERATION: usize = 4096;

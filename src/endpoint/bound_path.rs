@@ -26,8 +26,8 @@ use rustix::{
 
 use crate::{
     config,
+    handover_state::BoundFile,
     lock::{self, IsOwn, Lock, Unlocked},
-    state::BoundFile,
     sys,
 };
 

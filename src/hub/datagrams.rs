@@ -18,8 +18,8 @@ use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
     datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply},
+    datagram_header::{BATCH, Header},
     frame::Framing,
-    header::{BATCH, Header},
     input::TooLong,
     limits::Limits,
     peer::Peer,

@@ -11,9 +11,9 @@ use crate::{
     counters::UNCOUNTABLE,
     datagram::Pending,
     error::Close,
+    handover_state::{self as state, Ending, State},
     limits::Limits,
     service::Standing,
-    state::{self, Ending, State},
 };
 
 /// Why a state is not one that was parked, and what was to go on with it.

@@ -3,12 +3,12 @@
 
 use super::Socket;
 use crate::{
-    batch::Batch,
     config::SlowClient,
     connection::{Awaits, Stream},
     error::Close,
     frame::Framing,
     input::Batches,
+    message_batch::Batch,
     record::Record,
     service::{Outbox, Sender},
 };

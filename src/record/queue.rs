@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::{Encoder, Line, Position};
 use crate::{
-    batch::Batch,
+    message_batch::Batch,
     peer::{ClientId, Peer},
 };
 

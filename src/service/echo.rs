@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use super::{Outbox, Sender};
-use crate::{batch::Batch, connection::Stream, error::Close};
+use crate::{connection::Stream, error::Close, message_batch::Batch};
 
 pub(super) fn receive<S: Stream>(
     from: &Sender,

@@ -15,10 +15,10 @@ use std::io::IoSlice;
 use slab::Slab;
 
 use crate::{
-    batch::Batch,
     connection::{Connection, Gap, Now, Stream},
     error::Close,
     limits::{Limits, Over},
+    message_batch::Batch,
     peer::{ClientId, Peer},
     turns::{FANOUT, MESSAGES},
 };

@@ -22,11 +22,11 @@ use stamp::Stamp;
 
 use super::{Outbox, Sender, Standing};
 use crate::{
-    batch::Batch,
     config::SlowClient,
     connection::{Connection, Gap, Stream},
     error::Close,
     frame::{Cut, Framing},
+    message_batch::Batch,
     record::Encoder,
     turns::{DELIVERY, FANOUT, MESSAGE},
 };

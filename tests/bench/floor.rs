@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
-use udsd::header::BATCH;
+use udsd::datagram_header::BATCH;
 use udsd::sys::receive_datagrams;
 
 /// As large as the daemon's own read buffer, shared by all clients.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use udsd::{
     config::{BaseDirs, Config},
+    handover_state::State,
     hub::Hub,
     limits::Limits,
-    state::State,
 };
 
 use crate::world::{PEER, Random, World, socket};

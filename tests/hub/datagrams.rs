@@ -11,7 +11,7 @@ use std::{
 use udsd::{
     config::{BaseDirs, Config},
     datagram::Datagrams,
-    header::{Address, Header},
+    datagram_header::{Address, Header},
     limits::Limits,
     peer::Peer,
 };

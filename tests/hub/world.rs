@@ -13,11 +13,11 @@ use udsd::{
     access::Access,
     config::{self, BaseDirs, Config},
     connection::{Stream, Watch},
+    handover_state::State,
     hub::{Counters, Hub, Now, Socket, SocketChange, WatchChange},
     limits::Limits,
     peer::Peer,
     record::{Encoder, Record},
-    state::State,
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -481,7 +481,7 @@ impl World {
         for wire in &wires {
             wire.borrow_mut().watched = Watch::default();
         }
-        let rules = |before: &udsd::state::Socket| {
+        let rules = |before: &udsd::handover_state::Socket| {
             let mut served = self.sockets.iter();
             match served.find(|config| config.name == before.name && !before.retired) {
                 Some(config) => socket(config),

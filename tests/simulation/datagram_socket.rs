@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, io, mem, rc::Rc};
 
 use udsd::{
     datagram::Datagrams,
-    header::{Address, Header},
+    datagram_header::{Address, Header},
     peer::Peer,
 };
 

@@ -19,8 +19,8 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt::socket_cookie};
 use serde_json::{Deserializer, Value, json};
 use udsd::{
+    handover_state::{HEAD, State},
     parking::{Memory, Parking},
-    state::{HEAD, State},
 };
 
 use super::harness::{Folder, manager::socket_at};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::header::{Address, Header};
+use crate::datagram_header::{Address, Header};
 
 const SIZE: usize = 1 << 21;
 const LENGTH: usize = 3000;

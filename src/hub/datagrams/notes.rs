@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 
 use crate::{
     datagram::{Blame, DatagramSender, Lost, Why},
-    header::{AddressKind, Header},
+    datagram_header::{AddressKind, Header},
     hub::{
         Socket,
         log_rates::{Kind, Lines},
