@@ -242,7 +242,7 @@ impl Server {
                     from,
                     to,
                 } => {
-                    if let Err(error) = watch_client(registry, (key, stream), from, to) {
+                    if let Err(error) = watch_client(registry, key, stream, from, to) {
                         self.hub.fail(key, error, now);
                     }
                 }
@@ -434,7 +434,8 @@ fn meaning(event: &Event) -> Watch {
 /// for nothing is taken out.
 fn watch_client(
     registry: &Registry,
-    (key, client): (usize, &ClientSocket),
+    key: usize,
+    client: &ClientSocket,
     from: Watch,
     to: Watch,
 ) -> io::Result<()> {

@@ -108,8 +108,8 @@ impl Sockets {
                 return None;
             }
             match endpoint.accept() {
-                Ok(came) => {
-                    let is_in = enter(key, came, hub, now);
+                Ok((client, peer)) => {
+                    let is_in = enter(key, client, peer, hub, now);
                     spent += if is_in { LET_IN } else { TURNED_AWAY };
                 }
                 Err(error) => match Errno::from_io_error(&error) {
@@ -168,10 +168,10 @@ impl Sockets {
         old.unlink();
         // Not until nobody waits: clients that hold the address may come faster than this.
         for _ in 0..=old.backlog() {
-            let Ok(came) = old.accept() else {
+            let Ok((client, peer)) = old.accept() else {
                 break;
             };
-            enter(key, came, hub, now);
+            enter(key, client, peer, hub, now);
         }
         deregister(&old, registry);
         old.close();
@@ -181,7 +181,8 @@ impl Sockets {
 /// Lets in one client, if it may come in. Returns whether it is there.
 fn enter(
     key: usize,
-    (client, peer): (ClientSocket, Peer),
+    client: ClientSocket,
+    peer: Peer,
     hub: &mut Hub<ClientSocket>,
     now: Now,
 ) -> bool {
