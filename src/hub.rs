@@ -12,14 +12,12 @@
 
 mod admit;
 mod datagrams;
-
 mod log;
 mod log_rates;
 mod park;
 mod receive;
 mod reload;
 mod socket;
-
 mod turn;
 mod waits;
 mod watch;

@@ -76,7 +76,7 @@ impl Socket {
                 self.counters.unread += open.datagrams.hang_up() as u64;
             }
             // Only another process could deliver it.
-            None => self.give_up_unserved(limits),
+            None => self.give_up_pending(limits),
         }
     }
 
@@ -85,20 +85,15 @@ impl Socket {
         self.counters.untaken += self.pending.give_up_held(limits);
     }
 
-    /// Gives up what waits until its datagram socket is open.
-    fn give_up_unserved(&mut self, limits: &mut Limits) {
+    /// Gives up all that waits.
+    fn give_up_pending(&mut self, limits: &mut Limits) {
         let (held, replies) = (self.pending.held(), self.pending.replies.waiting());
         if self.open.is_none() && held + replies > 0 {
             let name = &self.name;
             warn!(
                 "{name}: nobody served it since a restart: {held} datagrams that it had received are lost, and {replies} replies"
             );
-            self.give_up_pending(limits);
         }
-    }
-
-    /// Gives up all that waits.
-    fn give_up_pending(&mut self, limits: &mut Limits) {
         self.give_up_held(limits);
         self.counters.undelivered += self.pending.replies.abandon(limits) as u64;
     }
@@ -116,7 +111,7 @@ impl Socket {
     }
 
     /// Whether its datagram socket is received from.
-    pub(super) fn receives(&self) -> bool {
+    pub(super) fn receives_datagrams(&self) -> bool {
         let open = self.open.as_ref();
         open.is_some_and(|open| !open.ending && open.rest.is_none()) && self.pending.held() == 0
     }
@@ -146,7 +141,9 @@ impl<S: Stream> Hub<S> {
     /// Whether the datagram socket of socket number `socket` is received from.
     #[must_use]
     pub fn receives(&self, socket: usize) -> bool {
-        self.sockets.get(socket).is_some_and(Socket::receives)
+        self.sockets
+            .get(socket)
+            .is_some_and(Socket::receives_datagrams)
     }
 
     /// Datagrams that were received and are not yet where they belong.
@@ -315,7 +312,6 @@ impl<S: Stream> Hub<S> {
     pub(super) fn abandon_datagrams(&mut self, is_meant: impl Fn(&Socket) -> bool) {
         for (_, socket) in &mut self.sockets {
             if is_meant(socket) {
-                socket.give_up_unserved(&mut self.limits);
                 socket.give_up_pending(&mut self.limits);
             }
         }
@@ -442,6 +438,8 @@ impl Judge<'_> {
             return;
         }
         let Some(open) = &mut socket.open else {
+            // Nothing is taken before the socket is open.
+            socket.counters.undelivered += bytes.len() as u64;
             return;
         };
         match socket.pending.replies.send(

@@ -13,10 +13,10 @@ use crate::{
     service::{Outbox, Sender},
 };
 
-/// What became of one client's messages in its turn.
+/// What may become of one client's messages in its turn, and what did.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Messages that may be taken in it.
+    /// Messages that it may take, whatever it has.
     pub(super) most: u64,
     /// Messages dropped for the sender itself.
     pub(super) dropped: u64,

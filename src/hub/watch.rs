@@ -69,7 +69,7 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.sockets.iter_mut().find_map(|(socket, of)| {
-            let read = of.receives();
+            let read = of.receives_datagrams();
             let open = of.open.as_mut()?;
             let is_changed = mem::replace(&mut open.is_watched, read) != read;
             is_changed.then_some(WatchChange::Datagrams { socket, read })

@@ -19,7 +19,7 @@ use crate::{
     record::Writer,
 };
 
-/// Batches that may be received of a socket before another takes its served.
+/// Batches that may be received of a socket before another takes its turn.
 const LAST_BATCHES: usize = 1024;
 
 /// All sockets.
