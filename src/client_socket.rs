@@ -179,7 +179,7 @@ impl Stream for ClientSocket {
         unread
     }
 
-    fn hang_up(self) -> usize {
+    fn hang_up(mut self) -> usize {
         // After this the peer can send no more, so the loop ends with what its buffer held.
         if net::shutdown(&self.fd, Shutdown::Both).is_err() {
             return 0;
@@ -189,6 +189,8 @@ impl Stream for ClientSocket {
             closer::read_away(self.fd);
             return unread;
         }
+        // None wait, and none can come.
+        self.takes_descriptors = false;
         let mut unread = 0;
         let mut buffer = [0; 4096];
         loop {

@@ -50,7 +50,7 @@ static CLOSER: LazyLock<Closer> = LazyLock::new(|| Closer {
 });
 
 struct Closer {
-    /// How many may be open before more are received.
+    /// How many may be open before more are received, by the limit of open files as it stood at the start.
     room: usize,
     epoll: OnceLock<OwnedFd>,
     work: Mutex<Work>,

@@ -526,7 +526,7 @@ fn is_at(fd: impl AsFd, socket: &config::Socket) -> bool {
     there.is_some_and(|there| there == socket.address || there == socket.address.in_unit())
 }
 
-/// The manager makes the sockets that it passes blocking, and descriptors may be sent to them.
+/// Makes it non-blocking and refuses descriptors: the manager's sockets block, and take them.
 fn take_over(fd: &OwnedFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(fd, true)?;
     sys::refuse_descriptors(fd).map(|_| ())
@@ -557,20 +557,11 @@ fn compare_permissions(path: &Path, socket: &config::Socket) {
             socket.mode
         );
     }
-    let user = (
-        "user",
-        &socket.user,
-        there.uid(),
-        sys::user_id(&socket.user),
-    );
-    let group = (
-        "group",
-        &socket.group,
-        there.gid(),
-        sys::group_id(&socket.group),
-    );
-    for (key, wanted, number, found) in [user, group] {
-        if !wanted.is_empty() && found.ok().flatten() != Some(number) {
+    type LookUp = fn(&str) -> io::Result<Option<u32>>;
+    let user = ("user", &socket.user, there.uid(), sys::user_id as LookUp);
+    let group = ("group", &socket.group, there.gid(), sys::group_id as LookUp);
+    for (key, wanted, number, look_up) in [user, group] {
+        if !wanted.is_empty() && look_up(wanted).ok().flatten() != Some(number) {
             warn!(
                 "{name}: the file belongs to {key} {number}, the config file says \"{wanted}\"; the socket unit sets it"
             );

@@ -46,12 +46,12 @@ pub fn prepare() -> Result<Parking, String> {
     Err("the service manager keeps no descriptors: FileDescriptorStoreMax=1 is missing".into())
 }
 
-/// Leaves everything behind in `parking`: `links` are the streams of the state's clients, in their order, and
+/// Leaves everything behind in `parking`: `streams` are those of the state's clients, in their order, and
 /// `endpoints` those of its sockets, by number. A client that cannot be left is closed.
 pub fn leave(
     parking: Parking,
     mut state: State,
-    links: Vec<ClientSocket>,
+    streams: Vec<ClientSocket>,
     endpoints: &mut [(usize, Endpoint)],
 ) {
     for (socket, endpoint) in &mut *endpoints {
@@ -60,9 +60,9 @@ pub fn leave(
             Err(error) => warn!("cannot hand over a listening socket: {error}"),
         }
     }
-    for (client, link) in state.clients.iter_mut().zip(&links) {
+    for (client, stream) in state.clients.iter_mut().zip(&streams) {
         // 0 is nobody's.
-        client.cookie = sockopt::socket_cookie(link).unwrap_or(0);
+        client.cookie = sockopt::socket_cookie(stream).unwrap_or(0);
     }
     let own: Vec<BorrowedFd<'_>> = endpoints
         .iter()
@@ -71,7 +71,7 @@ pub fn leave(
     let descriptors: Vec<BorrowedFd<'_>> = own
         .iter()
         .copied()
-        .chain(links.iter().map(AsFd::as_fd))
+        .chain(streams.iter().map(AsFd::as_fd))
         .collect();
     let memory = Memory::new(|file| state.encode(file));
     let left = memory.and_then(|memory| parking.leave(&memory, &descriptors));
@@ -84,11 +84,11 @@ pub fn leave(
         None => info!("clients left to the next process: {kept}"),
         Some(why) => error!(
             "clients left to the next process: {kept}; {} others are closed: {why}",
-            links.len() - kept
+            streams.len() - kept
         ),
     }
-    for link in links.into_iter().skip(kept) {
-        link.hang_up();
+    for stream in streams.into_iter().skip(kept) {
+        stream.hang_up();
     }
 }
 
@@ -142,7 +142,7 @@ impl Handover {
             return Err(format!("{ATTEMPTS} processes have tried to go on with it"));
         }
         stored.mark().map_err(text)?;
-        let state = State::decode(stored.bytes()).map_err(text)?;
+        let state = State::decode(stored.memory()).map_err(text)?;
         // Its paths have no specifiers left, so the directories of today do not matter. A fault of today does not
         // matter either: the file was in force, and an upgrade closes no client for it.
         let parsed = Parsed::new(state.config.as_bytes(), None, &BaseDirs::current());
@@ -187,9 +187,9 @@ impl Handover {
         for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
-            let link = fd.and_then(|fd| ClientSocket::resume(fd, sizes).ok());
-            missing += usize::from(link.is_none());
-            streams.push(link);
+            let stream = fd.and_then(|fd| ClientSocket::resume(fd, sizes).ok());
+            missing += usize::from(stream.is_none());
+            streams.push(stream);
         }
         if missing > 0 {
             error!("clients whose descriptors are missing in what was handed over: {missing}");
@@ -200,8 +200,8 @@ impl Handover {
     /// Closes clients whose state cannot be used.
     pub fn end(why: &str, streams: Vec<Option<ClientSocket>>) {
         let mut clients = 0;
-        for link in streams.into_iter().flatten() {
-            link.hang_up();
+        for stream in streams.into_iter().flatten() {
+            stream.hang_up();
             clients += 1;
         }
         note_ended(why, clients);
@@ -273,9 +273,9 @@ fn end(why: &str, near: &OwnedFd) {
             Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
             _ => return,
         };
-        if let Ok(link) = ClientSocket::resume(fd, sizes) {
+        if let Ok(stream) = ClientSocket::resume(fd, sizes) {
             clients += 1;
-            link.hang_up();
+            stream.hang_up();
         }
     });
     note_ended(why, clients);

@@ -7,7 +7,9 @@
 //! ages at the moment when the process ended: the time until the next one serves counts for nobody.
 
 use std::{
+    fmt::Display,
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    iter,
     time::Duration,
 };
 
@@ -32,6 +34,8 @@ const MAGIC: &str = "udsd-state";
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
 /// Bytes that are read or written at a time: whole words of the checksum.
 const CHUNK: usize = 1 << 18;
+/// Bytes in which a JSON document is looked for first.
+const DOCUMENT: u64 = 4 << 20;
 
 /// The clients whose queues are not empty: the index in `State::clients`, and the bytes of the queue.
 type Owed = Vec<(usize, usize)>;
@@ -202,7 +206,7 @@ pub struct Full {
 }
 
 impl State {
-    /// Writes it to `file`, of which it is then all.
+    /// Writes it to `file`, which must be empty.
     ///
     /// # Errors
     /// Those of `file`.
@@ -230,7 +234,6 @@ impl State {
     /// # Errors
     /// Why it cannot be used.
     pub fn decode(mut file: impl Read + Seek) -> io::Result<Self> {
-        let damaged = |what: &str| io::Error::other(format!("it is damaged: {what}"));
         file.rewind()?;
         let mut found = [0; HEAD];
         let read = file.read_exact(&mut found);
@@ -272,15 +275,29 @@ impl State {
     }
 }
 
-/// The JSON document at `at`, which then is behind it.
+fn damaged(what: impl Display) -> io::Error {
+    io::Error::other(format!("it is damaged: {what}"))
+}
+
+/// The JSON document at `at`; moves `at` behind it.
 fn next<T: DeserializeOwned>(file: &mut (impl Read + Seek), at: &mut u64) -> io::Result<T> {
-    file.seek(SeekFrom::Start(*at))?;
-    // Each byte would take a call if the deserializer did not own it.
-    let reader = BufReader::with_capacity(CHUNK, file);
-    let mut documents = serde_json::Deserializer::from_reader(reader).into_iter();
-    let found = documents.next().ok_or(io::ErrorKind::UnexpectedEof)??;
-    *at += documents.byte_offset() as u64;
-    Ok(found)
+    // It is read in one piece, which is faster, and without what follows it, which may be long.
+    for room in iter::successors(Some(DOCUMENT), |room| Some(4 * room)) {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(*at))?;
+        file.by_ref().take(room).read_to_end(&mut bytes)?;
+        let mut documents = serde_json::Deserializer::from_slice(&bytes).into_iter();
+        match documents.next() {
+            Some(Err(error)) if error.is_eof() && bytes.len() as u64 == room => {}
+            Some(Err(error)) => return Err(damaged(error)),
+            Some(Ok(found)) => {
+                *at += documents.byte_offset() as u64;
+                return Ok(found);
+            }
+            None => break,
+        }
+    }
+    Err(damaged("it ends too early"))
 }
 
 fn head(sum: u64) -> String {

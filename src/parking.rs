@@ -187,9 +187,9 @@ impl Stored {
         let _ = rustix::net::recv(&self.far, &mut [0; 8][..], RecvFlags::DONTWAIT);
     }
 
-    /// The bytes that were left.
+    /// The file with what was left.
     #[must_use]
-    pub fn bytes(&self) -> &File {
+    pub fn memory(&self) -> &File {
         &self.memory.0
     }
 
@@ -354,7 +354,7 @@ mod tests {
                 assert_eq!(found.marks().unwrap(), look);
                 found.mark().unwrap();
                 let mut bytes = [0; 5];
-                found.bytes().read_exact_at(&mut bytes, 0).unwrap();
+                found.memory().read_exact_at(&mut bytes, 0).unwrap();
                 assert_eq!(bytes, *b"bytes");
                 assert_eq!(cookies(&found), parked);
             }

@@ -361,12 +361,12 @@ unsafe fn read_header(
 /// # Errors
 /// Those of `getsockopt(2)`.
 pub fn network_of(socket: impl AsFd) -> io::Result<u64> {
-    // The halves of one number: their order is of no account where it is only compared.
     let mut halves = [0; 2];
     get_option(socket, libc::SO_NETNS_COOKIE, &mut halves)?;
-    Ok(halves
-        .iter()
-        .fold(0, |all, half| all << 32 | u64::from(*half)))
+    if cfg!(target_endian = "little") {
+        halves.reverse();
+    }
+    Ok(u64::from(halves[0]) << 32 | u64::from(halves[1]))
 }
 
 /// What the kernel keeps of SO_SNDBUF for itself when it judges the length of a packet or datagram.

@@ -232,9 +232,13 @@ fn a_foreign_server_is_refused_with_its_pid() {
         let _server = foreign(kind, &path, 8);
         assert_refused(&path, &[&format!("in use by pid {};", process::id())]);
     }
-    // Of a datagram socket the kernel does not tell whose it is.
+    // Of a datagram socket the kernel does not tell whose it is, nor of one that is bound and does not listen.
     let path = folder.join("datagram");
     let _server = foreign(SocketType::DGRAM, &path, 0);
+    assert_refused(&path, &["in use by another process (`ss -xap` names it)"]);
+    let path = folder.join("bound");
+    let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&bound, &SocketAddrUnix::new(&path).unwrap()).unwrap();
     assert_refused(&path, &["in use by another process (`ss -xap` names it)"]);
 }
 

@@ -36,7 +36,7 @@ use udsd::{
 /// Parks `daemon` as one that was served with `there` in place of `here` in its config.
 fn park_with(daemon: &mut Daemon, here: &str, there: &str) -> OwnedFd {
     let parked = Stored::find(&daemon.park()).unwrap().unwrap();
-    let mut state = State::decode(parked.bytes()).unwrap();
+    let mut state = State::decode(parked.memory()).unwrap();
     let config = state.config.replace(here, there);
     assert_ne!(config, state.config, "{here} is not there");
     state.config = config;

@@ -73,8 +73,12 @@ impl ClientSocket {
 
     /// `buffer` has room for the longest message, its length and one byte more.
     #[inline(never)] // A read of a stream is not to pay for it.
-    pub(super) fn read_packets(&mut self, longest: u32, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = PREFIX + longest as usize + 1;
+    pub(super) fn read_packets(
+        &mut self,
+        message_size: u32,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        let room = PREFIX + message_size as usize + 1;
         if buffer.len() < room {
             // No caller does this. It must not look like the end.
             return Err(io::ErrorKind::InvalidInput.into());
@@ -103,7 +107,7 @@ impl ClientSocket {
         Ok(filled)
     }
 
-    /// As `send_each`.
+    /// Sends whole messages, each as a packet; returns their bytes, lengths included.
     #[inline(never)] // A write to a stream is not to pay for it.
     pub(super) fn write_packets(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         send_each(parts, |body| self.send(body).map(|_| ()))
@@ -231,9 +235,9 @@ mod tests {
         bytes
     }
 
-    fn read(link: &mut ClientSocket, room: usize) -> io::Result<Vec<u8>> {
+    fn read(ours: &mut ClientSocket, room: usize) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0xee; room];
-        let n = link.read(&mut buffer)?;
+        let n = ours.read(&mut buffer)?;
         buffer.truncate(n);
         Ok(buffer)
     }
@@ -244,84 +248,84 @@ mod tests {
 
     #[test]
     fn packets_get_their_lengths_and_empty_ones_are_not_the_end() {
-        let (mut link, client) = pair();
-        assert_eq!(kind(read(&mut link, 100)), io::ErrorKind::WouldBlock);
+        let (mut ours, client) = pair();
+        assert_eq!(kind(read(&mut ours, 100)), io::ErrorKind::WouldBlock);
         put(&client, &[b"one", b"", b"12345678", b""]);
         assert_eq!(
-            read(&mut link, 100).unwrap(),
+            read(&mut ours, 100).unwrap(),
             prefixed(&[b"one", b"", b"12345678", b""])
         );
         put(&client, &[b""]);
-        assert_eq!(read(&mut link, 100).unwrap(), prefixed(&[b""]));
+        assert_eq!(read(&mut ours, 100).unwrap(), prefixed(&[b""]));
         put(&client, &[b"", b"last"]);
         net::shutdown(&client, Shutdown::Write).unwrap();
-        assert_eq!(read(&mut link, 100).unwrap(), prefixed(&[b"", b"last"]));
+        assert_eq!(read(&mut ours, 100).unwrap(), prefixed(&[b"", b"last"]));
         for _ in 0..3 {
-            assert_eq!(read(&mut link, 100).unwrap(), b"", "the end");
+            assert_eq!(read(&mut ours, 100).unwrap(), b"", "the end");
         }
     }
 
     #[test]
     fn one_that_is_too_long_shows_it_and_no_more() {
-        let (mut link, client) = pair();
+        let (mut ours, client) = pair();
         put(&client, &[b"123456789", &[b'x'; 5000], b"next"]);
         let cut = [&b"123456789"[..], &[b'x'; LIMIT + 1], b"next"];
-        assert_eq!(read(&mut link, 100).unwrap(), prefixed(&cut));
+        assert_eq!(read(&mut ours, 100).unwrap(), prefixed(&cut));
     }
 
     #[test]
     fn no_packet_is_received_that_might_not_fit() {
-        let (mut link, client) = pair();
+        let (mut ours, client) = pair();
         put(&client, &[b"1", b"2", b"3", b"4"]);
         let room = PREFIX + LIMIT + 1;
-        assert_eq!(kind(read(&mut link, room - 1)), io::ErrorKind::InvalidInput);
-        assert_eq!(read(&mut link, room).unwrap(), prefixed(&[b"1"]));
-        assert_eq!(read(&mut link, room + 4).unwrap(), prefixed(&[b"2"]));
-        assert_eq!(read(&mut link, room + 5).unwrap(), prefixed(&[b"3", b"4"]));
-        assert_eq!(kind(read(&mut link, room)), io::ErrorKind::WouldBlock);
+        assert_eq!(kind(read(&mut ours, room - 1)), io::ErrorKind::InvalidInput);
+        assert_eq!(read(&mut ours, room).unwrap(), prefixed(&[b"1"]));
+        assert_eq!(read(&mut ours, room + 4).unwrap(), prefixed(&[b"2"]));
+        assert_eq!(read(&mut ours, room + 5).unwrap(), prefixed(&[b"3", b"4"]));
+        assert_eq!(kind(read(&mut ours, room)), io::ErrorKind::WouldBlock);
     }
 
     #[test]
     fn a_call_reads_and_writes_a_bounded_number() {
-        let (mut link, client) = pair();
+        let (mut ours, client) = pair();
         let all = vec![&b""[..]; CALL_PACKETS + 1];
         put(&client, &all);
         let bytes = prefixed(&all[1..]);
-        assert_eq!(read(&mut link, 10_000).unwrap(), bytes);
-        assert_eq!(read(&mut link, 10_000).unwrap(), prefixed(&[b""]));
+        assert_eq!(read(&mut ours, 10_000).unwrap(), bytes);
+        assert_eq!(read(&mut ours, 10_000).unwrap(), prefixed(&[b""]));
         let more = prefixed(&all);
-        assert_eq!(link.write(&[IoSlice::new(&more)]).unwrap(), bytes.len());
+        assert_eq!(ours.write(&[IoSlice::new(&more)]).unwrap(), bytes.len());
     }
 
     #[test]
     fn what_was_sent_before_a_reset_is_read_before_it_is_told() {
-        let (mut link, client) = pair();
+        let (mut ours, client) = pair();
         put(&client, &[b"one", b"two"]);
         let unread = prefixed(&[b"unread"]);
-        assert_eq!(link.write(&[IoSlice::new(&unread)]).unwrap(), unread.len());
+        assert_eq!(ours.write(&[IoSlice::new(&unread)]).unwrap(), unread.len());
         drop(client);
-        assert_eq!(read(&mut link, 100).unwrap(), prefixed(&[b"one", b"two"]));
-        let end = kind(read(&mut link, 100));
+        assert_eq!(read(&mut ours, 100).unwrap(), prefixed(&[b"one", b"two"]));
+        let end = kind(read(&mut ours, 100));
         assert_eq!(end, io::ErrorKind::ConnectionReset);
     }
 
     #[test]
     fn hanging_up_counts_the_bytes_that_nobody_read() {
-        let (link, client) = pair();
+        let (ours, client) = pair();
         put(&client, &[b"12345", b"", &[b'x'; 5000], b"1"]);
-        assert_eq!(link.hang_up(), 5006);
+        assert_eq!(ours.hang_up(), 5006);
         let mut end = [0; 1];
         assert_eq!(
             recv(&client, &mut end[..], RecvFlags::DONTWAIT).unwrap().1,
             0
         );
 
-        let (mut link, client) = pair();
+        let (mut ours, client) = pair();
         let unread = prefixed(&[b"unread"]);
-        link.write(&[IoSlice::new(&unread)]).unwrap();
+        ours.write(&[IoSlice::new(&unread)]).unwrap();
         put(&client, &[b"12345"]);
         drop(client);
-        assert_eq!(link.hang_up(), 5, "behind the reset");
+        assert_eq!(ours.hang_up(), 5, "behind the reset");
     }
 
     /// What arrives when the bytes stand in these parts and the kernel takes `room` packets a call.
@@ -379,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_send_buffer_is_raised_where_it_must_be() {
-        let most = |link: &ClientSocket| sys::make_room(link, 0).unwrap();
+        let most = |ours: &ClientSocket| sys::make_room(ours, 0).unwrap();
         let before = most(&pair().0);
         let (sizes, room) = Sizes::new(100, before + 1).unwrap();
         assert!(
@@ -388,10 +392,10 @@ mod tests {
         );
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, client) = socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-        let mut link = carrying(ours, sizes);
-        assert_eq!(most(&link), room);
+        let mut ours = carrying(ours, sizes);
+        assert_eq!(most(&ours), room);
         let packet = prefixed(&[&vec![7; before + 1]]);
-        assert_eq!(link.write(&[IoSlice::new(&packet)]).unwrap(), packet.len());
+        assert_eq!(ours.write(&[IoSlice::new(&packet)]).unwrap(), packet.len());
         let mut back = vec![0; before + 2];
         let (_, n) = recv(&client, &mut back[..], RecvFlags::DONTWAIT).unwrap();
         assert_eq!(n, before + 1);

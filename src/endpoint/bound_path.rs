@@ -37,7 +37,7 @@ pub(super) struct Bound {
     pub(super) path: PathBuf,
     /// Its device and inode.
     pub(super) file: (u64, u64),
-    /// The file that was moved aside for this one, until `settle`.
+    /// Until `settle`: the file that was moved aside for this one, if it was still there.
     aside: Option<Aside>,
     /// Held for as long as a socket lives there; removed last.
     lock: Rc<Lock>,
@@ -90,15 +90,17 @@ impl Bound {
     /// Where the file is gone, a process that was killed may have moved it aside already, and what is at the path
     /// now is treated as at a start.
     pub(super) fn make_way(&self) -> Result<(Rc<Lock>, Aside), String> {
-        let aside = Aside::of(self);
-        if self.is_there() {
-            aside.move_there()?;
-        } else {
+        let is_there = self.is_there();
+        if !is_there {
             clear(&self.path)?;
             warn!(
                 "{}: the socket's file was no longer there; binding it anew",
                 self.path.display()
             );
+        }
+        let aside = Aside::of(self);
+        if is_there {
+            aside.move_there()?;
         }
         Ok((Rc::clone(&self.lock), aside))
     }
@@ -119,8 +121,8 @@ impl Bound {
 pub(super) struct Aside {
     path: PathBuf,
     aside: PathBuf,
-    /// Its device and inode: nothing else has them while its socket lives.
-    file: (u64, u64),
+    /// Its device and inode, until it is settled: nothing else has them while its socket lives.
+    file: Option<(u64, u64)>,
 }
 
 impl Aside {
@@ -130,7 +132,7 @@ impl Aside {
         Aside {
             path: bound.path.clone(),
             aside: aside.into(),
-            file: bound.file,
+            file: Some(bound.file),
         }
     }
 
@@ -145,8 +147,11 @@ impl Aside {
         moved.map_err(|error| refused(error.to_string()))
     }
 
-    fn settle(self) {
-        if is_at(&self.aside, self.file)
+    fn settle(mut self) {
+        if self
+            .file
+            .take()
+            .is_some_and(|file| is_at(&self.aside, file))
             && let Err(error) = fs::remove_file(&self.aside)
         {
             warn!("cannot remove {}: {error}", self.aside.display());
@@ -156,7 +161,7 @@ impl Aside {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        if is_at(&self.aside, self.file)
+        if self.file.is_some_and(|file| is_at(&self.aside, file))
             && let Err(error) = rename(&self.aside, &self.path)
         {
             let (from, to) = (self.aside.display(), self.path.display());
@@ -303,7 +308,8 @@ pub(super) fn owner_of(address: &SocketAddrUnix) -> Option<i32> {
 pub(super) fn in_use(pid: Option<i32>) -> String {
     match pid {
         Some(pid) => format!("in use by pid {pid}; stop it, or choose another path"),
-        // The kernel does not tell who has a datagram socket, or one whose backlog is full.
+        // The kernel does not tell who has a datagram socket, one that does not listen, or one whose backlog
+        // is full.
         None => {
             "in use by another process (`ss -xap` names it); stop it, or choose another path".into()
         }

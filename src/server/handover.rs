@@ -76,13 +76,13 @@ impl Server {
         }
         closer::tell_left_out();
         let mut endpoints = self.sockets.take_endpoints();
-        let (mut state, links) = self.hub.park(now);
+        let (mut state, streams) = self.hub.park(now);
         state.config = self.config;
         for (socket, Unwritten { lines, begun, .. }) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
                 (record.lines, record.begun) = (lines, begun);
             }
         }
-        handover::leave(parking, state, links, &mut endpoints);
+        handover::leave(parking, state, streams, &mut endpoints);
     }
 }
