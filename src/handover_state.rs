@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
     connection::Gap,
@@ -33,9 +33,9 @@ const MAGIC: &str = "udsd-state";
 /// Bytes of the first line: magic, version, checksum, line feed.
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
 /// Bytes that are read or written at a time: whole words of the checksum.
-const CHUNK: usize = 1 << 18;
-/// Bytes in which a JSON document is looked for first.
-const DOCUMENT: u64 = 4 << 20;
+const CHUNK: usize = 1 << 16;
+/// Bytes in which the JSON documents are looked for first.
+const DOCUMENTS: u64 = 4 << 20;
 
 /// The clients whose queues are not empty: the index in `State::clients`, and the bytes of the queue.
 type Owed = Vec<(usize, usize)>;
@@ -256,15 +256,14 @@ impl State {
         if found != *head(checksum(&mut file)?).as_bytes() {
             return Err(damaged("its checksum is another"));
         }
-        let mut at = HEAD as u64;
-        let mut state: State = next(&mut file, &mut at)?;
-        let owed: Owed = next(&mut file, &mut at)?;
+        let (mut state, owed, at) = documents(&mut file)?;
         file.seek(SeekFrom::Start(at))?;
-        let mut rest = BufReader::with_capacity(CHUNK, file);
+        // Small queues are read together, large ones go by its buffer.
+        let mut rest = BufReader::new(file);
         for (place, bytes) in owed {
             let client = state.clients.get_mut(place);
             let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
-            let mut queue = Vec::new();
+            let mut queue = Vec::with_capacity(bytes.min(CHUNK));
             rest.by_ref().take(bytes as u64).read_to_end(&mut queue)?;
             if queue.len() < bytes {
                 return Err(damaged("a queue is cut"));
@@ -279,25 +278,25 @@ fn damaged(what: impl Display) -> io::Error {
     io::Error::other(format!("it is damaged: {what}"))
 }
 
-/// The JSON document at `at`; moves `at` behind it.
-fn next<T: DeserializeOwned>(file: &mut (impl Read + Seek), at: &mut u64) -> io::Result<T> {
-    // It is read in one piece, which is faster, and without what follows it, which may be long.
-    for room in iter::successors(Some(DOCUMENT), |room| Some(4 * room)) {
+/// Both JSON documents, and where the queues begin behind them.
+fn documents(file: &mut (impl Read + Seek)) -> io::Result<(State, Owed, u64)> {
+    // They are read in one piece, which is faster, and without most of what follows them.
+    for room in iter::successors(Some(DOCUMENTS), |room| Some(4 * room)) {
         let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(*at))?;
+        file.seek(SeekFrom::Start(HEAD as u64))?;
         file.by_ref().take(room).read_to_end(&mut bytes)?;
-        let mut documents = serde_json::Deserializer::from_slice(&bytes).into_iter();
-        match documents.next() {
-            Some(Err(error)) if error.is_eof() && bytes.len() as u64 == room => {}
-            Some(Err(error)) => return Err(damaged(error)),
-            Some(Ok(found)) => {
-                *at += documents.byte_offset() as u64;
-                return Ok(found);
+        let mut documents = serde_json::Deserializer::from_slice(&bytes);
+        let state = State::deserialize(&mut documents);
+        match state.and_then(|state| Ok((state, Owed::deserialize(&mut documents)?))) {
+            Err(error) if error.is_eof() && bytes.len() as u64 == room => {}
+            Err(error) => return Err(damaged(error)),
+            Ok((state, owed)) => {
+                let read = documents.into_iter::<IgnoredAny>().byte_offset();
+                return Ok((state, owed, (HEAD + read) as u64));
             }
-            None => break,
         }
     }
-    Err(damaged("it ends too early"))
+    unreachable!("a file ends")
 }
 
 fn head(sum: u64) -> String {
