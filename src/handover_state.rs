@@ -9,7 +9,6 @@
 use std::{
     fmt::Display,
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-    iter,
     time::Duration,
 };
 
@@ -281,14 +280,15 @@ fn damaged(what: impl Display) -> io::Error {
 /// Both JSON documents, and where the queues begin behind them.
 fn documents(file: &mut (impl Read + Seek)) -> io::Result<(State, Owed, u64)> {
     // They are read in one piece, which is faster, and without most of what follows them.
-    for room in iter::successors(Some(DOCUMENTS), |room| Some(4 * room)) {
+    let mut room = DOCUMENTS;
+    loop {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(HEAD as u64))?;
         file.by_ref().take(room).read_to_end(&mut bytes)?;
         let mut documents = serde_json::Deserializer::from_slice(&bytes);
         let state = State::deserialize(&mut documents);
         match state.and_then(|state| Ok((state, Owed::deserialize(&mut documents)?))) {
-            Err(error) if error.is_eof() && bytes.len() as u64 == room => {}
+            Err(error) if error.is_eof() && bytes.len() as u64 == room => room *= 4,
             Err(error) => return Err(damaged(error)),
             Ok((state, owed)) => {
                 let read = documents.into_iter::<IgnoredAny>().byte_offset();
@@ -296,7 +296,6 @@ fn documents(file: &mut (impl Read + Seek)) -> io::Result<(State, Owed, u64)> {
             }
         }
     }
-    unreachable!("a file ends")
 }
 
 fn head(sum: u64) -> String {

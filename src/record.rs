@@ -34,7 +34,7 @@ use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
 pub use line::{Encoder, Format, Line};
-pub use output::{Output, OutputConfig};
+pub use output::{NotOpen, Output, OutputConfig};
 pub use queue::{Mark, Record};
 
 use output::FileId;
@@ -74,7 +74,7 @@ struct Inbox {
     /// Its lock.
     lock: Option<Arc<Lock>>,
     /// What is to be opened, where there is no output so far.
-    not_open: Option<OutputConfig>,
+    not_open: Option<NotOpen>,
     /// The number of the last line in the output, where there was none at first and now there is.
     opened: Option<u64>,
     /// The thread is to check whether its file is still at its path, or to try to open it.
@@ -160,7 +160,7 @@ impl Writer {
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
-        output: Result<Output, OutputConfig>,
+        output: Result<Output, NotOpen>,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let mut inbox = Inbox::default();
@@ -169,9 +169,9 @@ impl Writer {
                 inbox.set_output(&output);
                 (output.config.name(), Some(output))
             }
-            Err(config) => {
-                let name = config.name();
-                inbox.not_open = Some(config);
+            Err(not_open) => {
+                let name = not_open.config.name();
+                inbox.not_open = Some(not_open);
                 (name, None)
             }
         };
@@ -224,10 +224,10 @@ impl Writer {
     }
 
     /// Where there is no output so far, the thread tries to open this one from now on, and at once.
-    pub fn retry(&self, config: OutputConfig) {
+    pub fn retry(&self, not_open: NotOpen) {
         self.shared.tell(|inbox| {
             if inbox.not_open.is_some() {
-                (inbox.not_open, inbox.check_requested) = (Some(config), true);
+                (inbox.not_open, inbox.check_requested) = (Some(not_open), true);
             }
         });
     }
@@ -255,7 +255,7 @@ impl Writer {
         let there = file.and_then(Output::at);
         let inbox = self.shared.inbox();
         match &inbox.not_open {
-            Some(config) => config.file.as_deref() == file,
+            Some(not_open) => not_open.config.file.as_deref() == file,
             None => inbox.file == there && there.is_some() == file.is_some(),
         }
     }

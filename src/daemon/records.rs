@@ -10,13 +10,13 @@ use crate::{
     config::{self, Config},
     error::Faults,
     lock::Lock,
-    record::{Encoder, OpenError, Output, OutputConfig, Record, Writer},
+    record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
     server::{PlannedWriter, Server},
     systemd,
 };
 
 /// Logs why a record cannot be opened, and what follows.
-fn note_not_open(fault: &Faults) {
+pub(super) fn note_not_open(fault: &Faults) {
     log_fault(fault);
     error!(
         "until that is mended, clients that send there wait, and the others are served; it is tried again, at least every minute"
@@ -49,7 +49,11 @@ pub(super) fn plan(
             let (record, writer) = writers.open(config, socket, keys, is_lenient)?;
             return Ok((Some(record), writer));
         };
-        let output = (!writer.is_open()).then(|| Err(output_config(socket, keys)));
+        let not_open = || NotOpen {
+            config: output_config(socket, keys),
+            why: String::new(),
+        };
+        let output = (!writer.is_open()).then(|| Err(not_open()));
         Ok((
             Some(new_record(socket, keys, 0)),
             PlannedWriter::Kept { of, output },
@@ -92,9 +96,9 @@ impl<'a> Writers<'a> {
         let all = self.server.writers();
         let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
         let output = match open(config, socket, keys, &held) {
-            Err((output, fault)) if is_lenient => {
+            Err((not_open, fault)) if is_lenient => {
                 note_not_open(&fault);
-                Err(output)
+                Err(not_open)
             }
             opened => Ok(opened.map_err(|(_, fault)| fault)?),
         };
@@ -130,11 +134,13 @@ pub(super) fn open(
     socket: &config::Socket,
     keys: &config::Record,
     held: &[Arc<Lock>],
-) -> Result<Output, (OutputConfig, Faults)> {
+) -> Result<Output, (NotOpen, Faults)> {
     let output = output_config(socket, keys);
-    Output::open(&output, held).map_err(|why| {
-        let fault = unwritable(config, socket, &output.name(), why);
-        (output, fault)
+    Output::open(&output, held).map_err(|error| {
+        let why = error.to_string();
+        let fault = unwritable(config, socket, &output.name(), error);
+        let config = output;
+        (NotOpen { config, why }, fault)
     })
 }
 
@@ -154,7 +160,7 @@ pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, seq: u6
 }
 
 /// The number of the last line there; 0 where that is not known.
-pub(super) fn last_seq(output: &Result<Output, OutputConfig>) -> u64 {
+pub(super) fn last_seq(output: &Result<Output, NotOpen>) -> u64 {
     output.as_ref().map_or(0, |output| output.last_seq)
 }
 

@@ -27,7 +27,7 @@ use crate::{
     handover::Handover,
     handover_state::{self, State},
     hub::{Hub, Now, Socket},
-    record::{Output, OutputConfig},
+    record::{NotOpen, Output},
     server::{REFUSED_AT_RESTART, Server},
     systemd::Inherited,
     users,
@@ -111,7 +111,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
 }
 
 /// Where the record of a socket is written to, or what could not be opened; `None` without a record.
-type Opened = Option<Result<Output, OutputConfig>>;
+type Opened = Option<Result<Output, NotOpen>>;
 
 /// The sockets of the file as the hub has them, each with the output of its record. One whose access rules name an
 /// unknown user or group serves too, but lets no new client in.
@@ -125,9 +125,13 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
         let access = access.unwrap_or_else(|_| Access::none());
         let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = records::open(serving, socket, keys, &[]).map_err(|(output, fault)| {
-                note(&fault);
-                output
+            let opened = records::open(serving, socket, keys, &[]);
+            let opened = opened.map_err(|(not_open, fault)| {
+                match fault {
+                    Faults::Config(_) => note(&fault),
+                    _ => records::note_not_open(&fault),
+                }
+                not_open
             });
             let seq = records::last_seq(&opened);
             record = Some(records::new_record(socket, keys, seq));

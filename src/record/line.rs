@@ -50,6 +50,9 @@ const REST: usize = 512;
 /// The least of `Format::search`: a record may have been written under a larger message-size.
 const SEARCH: u64 = 64 << 20;
 
+/// How each line of a JSON record starts.
+const START: &[u8; 9] = b"{\"time\":\"";
+
 /// The priority that the journal reads at the start of each line (`sd-daemon(3)`): informational.
 const PRIORITY: &[u8] = b"<6>";
 
@@ -246,7 +249,7 @@ fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
 ///
 /// # Errors
 /// Those of reading it.
-pub(super) fn seq_of(line: impl Read) -> io::Result<Option<u64>> {
+pub(super) fn seq_of(mut line: impl Read) -> io::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Line {
         #[serde(rename = "time")]
@@ -255,7 +258,15 @@ pub(super) fn seq_of(line: impl Read) -> io::Result<Option<u64>> {
         _socket: IgnoredAny,
         seq: u64,
     }
-    match serde_json::from_reader(line) {
+    let mut start = [0; START.len()];
+    match line.read_exact(&mut start) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    if start != *START {
+        return Ok(None);
+    }
+    match serde_json::from_reader(start.chain(line)) {
         Ok(Line { seq, .. }) => Ok((seq < u64::MAX).then_some(seq)),
         Err(error) if error.is_io() => Err(error.into()),
         Err(_) => Ok(None),
@@ -454,6 +465,9 @@ mod tests {
             "{\"seq\":1}",
             "{\"socket\":\"log\",\"seq\":1}",
             "[1]",
+            "[1,2,3]",
+            "[\"x\",\"y\",4711]",
+            "{\"seq\":99,\"time\":1,\"socket\":\"x\"}",
             "",
         ] {
             assert_eq!(seq_of(other.as_bytes()).unwrap(), None, "{other}");

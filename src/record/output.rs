@@ -35,6 +35,15 @@ pub struct OutputConfig {
     pub search: Option<u64>,
 }
 
+/// An output that could not be opened.
+#[derive(Clone, Debug)]
+pub struct NotOpen {
+    /// What is tried again.
+    pub config: OutputConfig,
+    /// Why it failed, as the log has it. Empty where the log has nothing of it: the next failure is told.
+    pub why: String,
+}
+
 impl OutputConfig {
     /// As the log names it.
     #[must_use]

@@ -18,8 +18,6 @@ const MOST: Duration = Duration::from_secs(60);
 pub(super) fn open_later(shared: &Shared) -> Option<Output> {
     let mut delay = FIRST;
     let mut due = Instant::now() + delay;
-    // Why it failed, as the log has it.
-    let mut logged = None;
     loop {
         let mut inbox = shared.inbox();
         if let Some((output, mut waiting)) = inbox.moves.pop_front() {
@@ -36,7 +34,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
         let asked = mem::take(&mut inbox.check_requested);
         let wait = due.saturating_duration_since(Instant::now());
         let config = match &inbox.not_open {
-            Some(config) if asked || wait.is_zero() => config.clone(),
+            Some(not_open) if asked || wait.is_zero() => not_open.config.clone(),
             _ => {
                 // How it ended does not matter.
                 drop(shared.work.wait_timeout(inbox, wait));
@@ -58,10 +56,13 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             }
             Err(error) => {
                 let why = error.to_string();
-                if asked || logged.as_ref() != Some(&why) {
+                let mut inbox = shared.inbox();
+                let not_open = inbox.not_open.as_mut();
+                let before = not_open.map(|of| mem::replace(&mut of.why, why.clone()));
+                drop(inbox);
+                if before.is_some_and(|before| before != why) {
                     error!("record {name}: cannot be opened: {why}; it is tried again");
                 }
-                logged = Some(why);
                 delay = if asked { FIRST } else { (2 * delay).min(MOST) };
                 due = Instant::now() + delay;
             }

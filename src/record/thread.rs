@@ -15,7 +15,10 @@ use std::{
 };
 
 use log::{error, info, warn};
-use rustix::io::Errno;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, retry::open_later};
 
@@ -23,8 +26,11 @@ use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, r
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the file is checked: not with each write, which would cost as many calls.
 const CHECK: Duration = Duration::from_millis(100);
-/// How long until the next attempt where a pipe is full and somebody has made it non-blocking.
-const FULL: Duration = Duration::from_millis(10);
+/// How often a thread that waits for a reader looks whether it is to stop.
+const POLL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 pub(super) struct Thread<W> {
     shared: Arc<Shared>,
@@ -172,7 +178,15 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 io::ErrorKind::BrokenPipe => return Err(Errno::PIPE),
-                io::ErrorKind::WouldBlock => self.shared.wait(FULL),
+                // A pipe that somebody has made non-blocking.
+                io::ErrorKind::WouldBlock => {
+                    let mut output = [PollFd::new(&self.output.file, PollFlags::OUT)];
+                    match poll(&mut output, Some(&POLL)) {
+                        // A signal that this thread handled: no SA_RESTART covers poll(2).
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
                 _ => {
                     if !mem::replace(&mut self.failing, true) {
                         warn!(

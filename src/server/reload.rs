@@ -23,7 +23,7 @@ use crate::{
     error::Faults,
     hub::{Now, Socket, SocketChange},
     limits::Limits,
-    record::{Output, OutputConfig, Writer},
+    record::{NotOpen, Output, Writer},
 };
 
 /// Writers of records that are no more, and are not wholly written.
@@ -78,7 +78,7 @@ pub enum PlannedWriter {
         /// Whose it is so far.
         of: usize,
         /// Where lines go from now on, if that is another file than before, or it is not open.
-        output: Option<Result<Output, OutputConfig>>,
+        output: Option<Result<Output, NotOpen>>,
     },
 }
 
@@ -216,7 +216,7 @@ impl Server {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn start_writer(&self, output: Result<Output, OutputConfig>) -> Result<NewWriter, Faults> {
+    pub fn start_writer(&self, output: Result<Output, NotOpen>) -> Result<NewWriter, Faults> {
         let waker = Arc::clone(&self.waker);
         let wake = move || {
             if let Err(error) = waker.wake() {
@@ -235,7 +235,7 @@ impl Server {
         &mut self,
         key: usize,
         endpoint: Option<(Endpoint, Option<DatagramSocket>)>,
-        output: Option<Result<Output, OutputConfig>>,
+        output: Option<Result<Output, NotOpen>>,
     ) -> Result<(), Faults> {
         if let Some((endpoint, datagram_socket)) = endpoint {
             let registry = self.poll.registry();
