@@ -238,49 +238,65 @@ impl Socket {
 
 /// A file that two keys name would be written over, or keep a socket from being bound.
 fn shared_files(config: &Config, faults: &mut Diagnostics) {
-    let mut seen: BTreeMap<Address, (bool, String)> = BTreeMap::new();
-    for (address, is_lock, key) in files(config) {
-        let Some((other_is_lock, other)) = seen.get(&address) else {
-            seen.insert(address, (is_lock, key));
+    let mut seen: BTreeMap<Address, Taken> = BTreeMap::new();
+    for this in taken(config) {
+        let Some(other) = seen.get(&this.address) else {
+            seen.insert(this.address.clone(), this);
             continue;
         };
         // Two locks are one where the paths are, which is a fault already.
-        if is_lock && *other_is_lock {
+        if this.is_lock && other.is_lock {
             continue;
         }
-        let this = if is_lock { "lock file " } else { "" };
-        let that = match other_is_lock {
+        let lock = if this.is_lock { "lock file " } else { "" };
+        let of = match other.is_lock {
             true => "the lock file of ",
             false => "",
         };
-        let own = match key.ends_with(".file") {
+        let own = match this.key.ends_with(".file") {
             true => "give each record its own file",
             false => "give each socket its own path",
         };
-        let message = format!("{this}is {that}{other} too: {own}");
-        faults.clash(&[&key, other], &message);
+        let message = format!("{lock}is {of}{} too: {own}", other.key);
+        faults.clash(&[&this.key, &other.key], &message);
     }
 }
 
-/// All files that udsd makes, whether they are lock files, and the keys that name them.
-fn files(config: &Config) -> Vec<(Address, bool, String)> {
-    let control = config.daemon.control.iter();
-    let control = control.map(|path| (Address::Path(path.clone()), false, "daemon.control".into()));
-    let mut files: Vec<_> = control.collect();
+/// An address or a file that udsd takes.
+struct Taken {
+    address: Address,
+    is_lock: bool,
+    /// The whole name of the key that names it, or the file that it locks.
+    key: String,
+}
+
+/// All addresses and files that udsd takes.
+fn taken(config: &Config) -> Vec<Taken> {
+    let mut all = Vec::new();
+    let mut take = |address, is_lock, key| {
+        all.push(Taken {
+            address,
+            is_lock,
+            key,
+        });
+    };
+    if let Some(path) = &config.daemon.control {
+        take(Address::Path(path.clone()), false, "daemon.control".into());
+    }
     for socket in &config.sockets {
         let key = whole(socket, "path");
-        files.push((socket.address.clone(), false, key.clone()));
+        take(socket.address.clone(), false, key.clone());
         if let Address::Path(path) = &socket.address {
-            files.push((Address::Path(lock::of_socket(path)), true, key));
+            take(Address::Path(lock::of_socket(path)), true, key);
         }
         let record = socket.record.as_ref();
         if let Some(file) = record.and_then(|record| record.file.as_deref()) {
             let key = whole(socket, "record.file");
-            files.push((Address::Path(file.into()), false, key.clone()));
-            files.push((Address::Path(lock::of_record(file)), true, key));
+            take(Address::Path(file.into()), false, key.clone());
+            take(Address::Path(lock::of_record(file)), true, key);
         }
     }
-    files
+    all
 }
 
 /// A limit below another one, or below what it would have to hold.
@@ -326,11 +342,14 @@ fn limits(config: &Config, faults: &mut Diagnostics) {
 /// A key that is not available yet must have its default.
 fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
     for table in keys::tables(config) {
-        for of in table.settings {
-            if of.key.effect == Effect::NotYet && of.value != of.default {
-                let key = format!("{}.{}", table.name, of.key.name);
-                let setting = faults.setting(&key, &of.value);
-                let message = format!("{setting} is not available yet: leave it at {}", of.default);
+        for setting in table.settings {
+            if setting.key.effect == Effect::NotYet && setting.value != setting.default {
+                let key = format!("{}.{}", table.name, setting.key.name);
+                let given = faults.setting(&key, &setting.value);
+                let message = format!(
+                    "{given} is not available yet: leave it at {}",
+                    setting.default
+                );
                 faults.invalid(&key, &message);
             }
         }
