@@ -58,7 +58,7 @@ fn exchange(conn: &Connection, plan: &Plan, output: impl Write) -> Result<(), Fa
     };
     exchange.incoming.as_lines = true;
     while !exchange.unsent.is_empty() || exchange.lacks_answers() {
-        if exchange.lacks_answers() && exchange.incoming.have_ended() {
+        if exchange.lacks_answers() && exchange.incoming.has_ended() {
             return Err(Failure::closed(exchange.incoming.printed, plan.wait));
         }
         if exchange.turn(deadline)?.is_empty() {
@@ -101,12 +101,12 @@ impl<W: Write> Exchange<'_, W> {
     /// Waits for the connection up to `until`, and does what it is ready for.
     fn turn(&mut self, until: Option<Instant>) -> Result<PollFlags, Failure> {
         let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::IN, !self.incoming.have_ended());
+        wanted.set(PollFlags::IN, !self.incoming.has_ended());
         wanted.set(PollFlags::OUT, !self.unsent.is_empty());
         let ready = until_ready(&self.conn.socket, wanted, until)?;
         if !ready.is_empty() {
             // Receives first: where the server has closed, a failing write must not hide what it said before.
-            if !self.incoming.have_ended() {
+            if !self.incoming.has_ended() {
                 self.incoming.receive(self.wanted)?;
             }
             self.conn.send(&mut self.unsent)?;
@@ -132,7 +132,7 @@ impl<W: Write> Exchange<'_, W> {
             None if !is_known => Some(Instant::now() + LINGER),
             deadline => deadline,
         };
-        while !self.incoming.have_ended() {
+        while !self.incoming.has_ended() {
             if self.turn(latest)?.is_empty() {
                 return if is_known { Err(conn.late()) } else { Ok(()) };
             }

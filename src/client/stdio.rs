@@ -104,7 +104,7 @@ impl<'a, W: Write> Incoming<'a, W> {
 
     /// Prints until `count` messages were printed, or the server ends its side.
     pub(crate) fn print(&mut self, count: u64) -> Result<(), Failure> {
-        while self.printed < count && !self.have_ended() {
+        while self.printed < count && !self.has_ended() {
             self.receive(count)?;
         }
         Ok(())
@@ -143,7 +143,7 @@ impl<'a, W: Write> Incoming<'a, W> {
     }
 
     /// Whether the server has ended its side.
-    pub(crate) fn have_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.messages.has_ended()
     }
 }
