@@ -112,7 +112,7 @@ fn without_any_runtime_folder_the_remedy_is_named() {
 
 /// The system's service is no user, though it does not run as root.
 #[test]
-fn a_service_of_the_system_has_the_systems_places() {
+fn a_service_of_the_system_has_the_systems_directories() {
     let folder = Folder::new();
     let variables = [("RUNTIME_DIRECTORY", "/run/udsd")];
     let config = folder.join("file.toml");

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_places_below_home_and_no_file_of_the_systems() {
+    fn a_user_has_directories_below_home_and_no_file_of_the_systems() {
         let runtime = [("XDG_RUNTIME_DIR", "/run/user/7")];
         let dirs = user(&runtime, Some("/home/u"), Some("/r"));
         assert_eq!(dirs.runtime.unwrap(), Path::new("/run/user/7"));

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_no_file_can_name_is_refused_with_its_variable() {
+    fn a_directory_that_no_file_can_name_is_refused_with_its_variable() {
         let mut dirs = BaseDirs::system();
         dirs.runtime = Some(OsStr::from_bytes(b"/run/\xff").into());
         dirs.state = Some("/a\nb".into());

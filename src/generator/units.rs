@@ -349,7 +349,10 @@ fn line(out: &mut String, key: &str, value: &impl Display) {
 fn address(address: &Address, dirs: &BaseDirs) -> Result<String, String> {
     match address {
         Address::Path(path) => {
-            let own = dirs.runtime.as_ref().map(|place| place.join(OWN_FOLDER));
+            let own = dirs
+                .runtime
+                .as_ref()
+                .map(|directory| directory.join(OWN_FOLDER));
             if let Some(own) = own.filter(|own| path.starts_with(own)) {
                 // The service's RuntimeDirectory=: it is given to the service's user with all that
                 // is in it, and removed when the service stops.
@@ -452,7 +455,7 @@ pub(super) fn own_folders(dirs: &BaseDirs) -> Vec<PathBuf> {
     let known = [&dirs.runtime, &dirs.state, &dirs.logs].into_iter();
     known
         .flatten()
-        .map(|place| place.join(OWN_FOLDER))
+        .map(|directory| directory.join(OWN_FOLDER))
         .collect()
 }
 
