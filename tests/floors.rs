@@ -466,7 +466,10 @@ mod checker {
                 "service/echo.rs",
                 "use super::{Outbox, collect}; use crate::service::Sender;",
             ),
-            ("config/check.rs", "use super::{faults::Faults, value};"),
+            (
+                "config/check.rs",
+                "use super::{diagnostics::Diagnostics, value};",
+            ),
             (
                 "config.rs",
                 "pub use base_dirs::BaseDirs; pub(crate) fn f() {}",

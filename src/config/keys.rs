@@ -124,7 +124,7 @@ keys! {
     DAEMON: Daemon, "daemon", "of the process", |dirs|
     "log"              log: "info".into(),                        log(),                           AtOnce,
         "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins";
-    "control"          control: None,                             control(dirs),                 NotYet,
+    "control"          control: None,                             control(dirs),                   NotYet,
         "not available yet";
     "drain-timeout"    drain_timeout: Duration::from_secs(5),     span(Duration::ZERO),            AtOnce "TimeoutStopSec",
         "how long a stop waits for queues to empty";
@@ -149,7 +149,7 @@ keys! {
     /// The keys of `[socket.NAME]`, without its record.
     SOCKET: Socket, "socket.NAME", "NAME is for logs, and FileDescriptorName= where systemd passes it",
     |dirs| { name: String::new(), record: None }
-    "path"             address: Address::Abstract(Vec::new()),    address(dirs),                 Units
+    "path"             address: Address::Abstract(Vec::new()),    address(dirs),                   Units
         "ListenStream" "ListenSequentialPacket" "ListenDatagram",
         "the socket file, at most 107 bytes, or `\"@name\"`: abstract";
     "type"             kind: SocketType::Stream,                  word("stream"),                  Units "PassCredentials",
@@ -194,7 +194,7 @@ keys! {
     /// The keys of `[socket.NAME.record]`.
     RECORD: Record, "socket.NAME.record", "of `collect`, or an audit trail beside `echo` and `relay`",
     |dirs|
-    "file"             file: None,                                file(dirs),                    AtOnce "ReadWritePaths",
+    "file"             file: None,                                file(dirs),                      AtOnce "ReadWritePaths",
         "`\"\"`: standard output, and so the journal";
     "mode"             mode: 0o640,                               mode(),                          Newcomers,
         "of a new file";

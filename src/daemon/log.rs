@@ -17,7 +17,7 @@ static LOG: Changeable = Changeable(RwLock::new(None));
 
 impl Log for Changeable {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
-        // `log` asks the filter.
+        // `Logger::log` filters by itself.
         true
     }
 

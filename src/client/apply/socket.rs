@@ -1,5 +1,5 @@
-//! Compares a socket of the file with the one that is there: that what its unit says now, which systemd may have read
-//! anew since the socket was made, is true of the socket itself.
+//! Compares a socket with what its unit says now. Looks at the socket itself: systemd may have read the unit anew since
+//! it made the socket.
 
 use std::{
     collections::BTreeSet,
