@@ -53,7 +53,9 @@ impl<'a> Source<'a> {
     /// place.
     pub(super) fn repeated(&self, span: &Range<usize>) -> Option<(String, usize)> {
         const NEW: &str = "-a-new-key-";
-        let key = self.text[span.clone()].trim_matches(['"', '\'']);
+        let setting = format!("{}=0", &self.text[span.clone()]);
+        let (table, _) = DeTable::parse_recoverable(&setting);
+        let key = table.get_ref().keys().next()?.get_ref();
         ["=0", "]"].iter().find_map(|rest| {
             let text = format!("{}{NEW}{rest}", &self.text[..span.start]);
             let (root, _) = DeTable::parse_recoverable(&text);
