@@ -80,7 +80,12 @@ fn read_address(text: &str, dirs: &BaseDirs) -> Result<Address, String> {
 
 /// The control socket; `None` for "".
 pub(super) fn control(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<PathBuf>, String> {
-    read_file(value, dirs, "%t/udsd/control.sock")
+    let example = "%t/udsd/control.sock";
+    let path = read_file(value, dirs, example)?;
+    if path.is_some() {
+        read_address(text(value, example)?, dirs)?;
+    }
+    Ok(path)
 }
 
 /// The file of a record; `None` for "".

@@ -141,6 +141,12 @@ fn syntax_and_tables() -> Vec<Wrong> {
             &["given twice, first on line 3"],
         )
         .on(4),
+        socket(
+            "\nuser = \"a\"\n\"us\\u0065r\" = \"b\"",
+            "socket.a.user",
+            &["given twice, first on line 4"],
+        )
+        .on(5),
         wrong(
             "[socket.a]\npath = \"/a\"\n[socket.a]\npath = \"/b\"\n",
             3,
@@ -377,6 +383,11 @@ fn values() -> Vec<Wrong> {
             2,
             "socket.a.path",
             &["108 bytes", "at most 107"],
+        ),
+        daemon(
+            &format!("[daemon]\ncontrol = \"/{}\"", "0".repeat(120)),
+            "daemon.control",
+            &["is 121 bytes long, and a socket's path at most 107: write a shorter one"],
         ),
         socket(
             "type = \"packet\"",
