@@ -22,7 +22,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::{
     client_socket::ClientSocket,
     config::{BaseDirs, Config, SocketOptions},
-    error::Faults,
+    error::{Fatal, Faults},
     generator,
     handover::Handover,
     hub::Hub,
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
             Ok(Ended::Stopped) => return ExitCode::SUCCESS,
             Ok(Ended::LinesLost) => return ExitCode::FAILURE,
             Ok(Ended::HandedOver) => return HANDED_OVER.into(),
-            Err(fault) => return report(&fault),
+            Err(fatal) => return report(&fatal),
         }
     }
 }
@@ -139,7 +139,7 @@ fn start(
             }
         }
     };
-    start().map_err(|fault| report(&fault))
+    start().map_err(|faults| report(&faults.into()))
 }
 
 /// The file, or the one socket of the command line. Where units make the sockets, a value that they cannot have is
@@ -168,9 +168,9 @@ fn note_exposure(config: &Config) {
 }
 
 /// Logs what ends the daemon; returns the exit code for it.
-fn report(fault: &Faults) -> ExitCode {
-    log_fault(fault);
-    fault.exit_code().into()
+fn report(Fatal(faults): &Fatal) -> ExitCode {
+    log_fault(faults);
+    faults.exit_code().into()
 }
 
 fn log_fault(fault: &Faults) {

@@ -1,5 +1,5 @@
-//! The two kinds of failure: `Faults` keep a file, or a part of it, from coming into force, or end the daemon; a
-//! `Close` ends one client.
+//! The three kinds of failure: `Faults` keep a file, or a part of it, from coming into force; a `Fatal` ends the
+//! daemon; a `Close` ends one client.
 
 use std::{
     fmt, io,
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Over;
 
-/// What is wrong; its text names the path or key at fault and what would be right. A start ends by it,
-/// and so does a daemon at work; a reload or a restart logs it and serves as before.
+/// What is wrong; its text names the path or key at fault and what would be right. A start ends by it, as
+/// `Fatal`; a reload or a restart logs it and serves as before.
 #[derive(Debug)]
 pub enum Faults {
     /// The config file, or what it asks of this machine, is wrong.
@@ -112,6 +112,16 @@ impl fmt::Display for Faults {
             Faults::Socket { socket, fault } => write!(f, "{socket}: {fault}"),
             Faults::System(what) => f.write_str(what),
         }
+    }
+}
+
+/// Ends the daemon, always.
+#[derive(Debug)]
+pub struct Fatal(pub Faults);
+
+impl From<Faults> for Fatal {
+    fn from(faults: Faults) -> Self {
+        Fatal(faults)
     }
 }
 

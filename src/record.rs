@@ -40,7 +40,10 @@ pub use queue::{Mark, Record};
 use output::FileId;
 use thread::Thread;
 
-use crate::{error::Faults, lock::Lock};
+use crate::{
+    error::{Fatal, Faults},
+    lock::Lock,
+};
 
 /// Moves to another output that may wait for lines to be written before them.
 const MOVES: usize = 8;
@@ -303,11 +306,11 @@ impl Writer {
     /// # Errors
     /// Why it ended. Whoever asks is told, however often: a failure that somebody has seen and passed over
     /// still ends the daemon.
-    pub fn check(&self) -> Result<(), Faults> {
+    pub fn check(&self) -> Result<(), Fatal> {
         let failed = self.shared.failed.get();
         failed.map_or(Ok(()), |&errno| {
             let error = io::Error::from(errno);
-            Err(Faults::System(format!("record {}: {error}", self.name)))
+            Err(Faults::System(format!("record {}: {error}", self.name)).into())
         })
     }
 

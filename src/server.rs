@@ -45,7 +45,7 @@ use crate::{
     client_socket::ClientSocket,
     closer,
     connection::Watch,
-    error::Faults,
+    error::{Fatal, Faults},
     hub::{Hub, Now, Socket, WatchChange},
     parking::Parking,
     record::Writer,
@@ -174,7 +174,7 @@ impl Server {
     ///
     /// # Errors
     /// What the daemon cannot go on with.
-    pub fn run(mut self) -> Result<Ended, Faults> {
+    pub fn run(mut self) -> Result<Ended, Fatal> {
         self.ready();
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now {
@@ -220,19 +220,19 @@ impl Server {
     }
 
     /// Waits for events, or for the next deadline, seen from the turn that has ended.
-    fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Faults> {
+    fn wait(&mut self, events: &mut Events, now: Now) -> Result<(), Fatal> {
         self.watch(now)?;
         let timeout = self.timeout(now)?;
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(Faults::system("waiting for events")(error))
+                Err(Faults::system("waiting for events")(error).into())
             }
             _ => Ok(()),
         }
     }
 
     /// Changes what is watched as the hub asks for it.
-    fn watch(&mut self, now: Now) -> Result<(), Faults> {
+    fn watch(&mut self, now: Now) -> Result<(), Fatal> {
         let registry = self.poll.registry();
         while let Some(change) = self.hub.next_watch_change() {
             match change {
@@ -281,7 +281,7 @@ impl Server {
 
     /// How long the next `poll` may wait, seen from the turn that has ended: not at all, or until an
     /// event. The next deadline is an event too.
-    fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Faults> {
+    fn timeout(&mut self, now: Now) -> Result<Option<Duration>, Fatal> {
         let watchdog = self.watchdog.map(|(_, due)| due);
         let status = (self.stale && !self.stops()).then_some(self.status_due);
         let deadlines = [

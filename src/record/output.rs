@@ -323,7 +323,7 @@ mod tests {
         writer.append(&mut b"to nobody\n".to_vec());
         told.recv().unwrap();
         for _ in 0..2 {
-            let failed = writer.check().unwrap_err().to_string();
+            let failed = writer.check().unwrap_err().0.to_string();
             assert!(failed.contains("Broken pipe"), "{failed}");
         }
         writer.append(&mut b"nor this\n".to_vec());

@@ -6,14 +6,14 @@
 use log::{info, warn};
 
 use super::Server;
-use crate::{error::Faults, hub::Now, record::Writer};
+use crate::{error::Fatal, hub::Now, record::Writer};
 
 impl Server {
     /// Hands this turn's lines to the writers, and what they have written to the hub.
     ///
     /// # Errors
     /// A record that cannot be written any more; each later call returns it too.
-    pub(super) fn record(&mut self, now: Now) -> Result<(), Faults> {
+    pub(super) fn record(&mut self, now: Now) -> Result<(), Fatal> {
         let mut outcome = self.finish_drained();
         let (to_be_idle, stops) = (self.awaits_idleness(), self.stops());
         for (key, served) in self.sockets.iter_mut().enumerate() {
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// Lets go of the writers of records that are no more, once all is written.
-    fn finish_drained(&mut self) -> Result<(), Faults> {
+    fn finish_drained(&mut self) -> Result<(), Fatal> {
         let mut outcome = Ok(());
         for writer in &self.draining {
             writer.request_wake();
