@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, OpenOptions, Permissions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -33,11 +33,13 @@ pub fn path(file: &Path) -> PathBuf {
 pub fn load(file: &Path, dirs: &BaseDirs) -> Result<Option<Config>, Fault> {
     let path = path(file);
     let fault = |message: String| Fault::of_file(Some(&path), None, message);
-    let (text, found) = match load::read(&path, OFlags::NOFOLLOW) {
-        Ok(read) => read,
+    let unread = |error: io::Error| fault(format!("cannot be read: {error}"));
+    let mut opened = match load::open(&path, OFlags::NOFOLLOW) {
+        Ok(opened) => opened,
         Err(error) if load::is_absent(&error) => return Ok(None),
-        Err(error) => return Err(fault(format!("cannot be read: {error}"))),
+        Err(error) => return Err(unread(error)),
     };
+    let found = opened.metadata().map_err(unread)?;
     let (owner, mode) = (found.uid(), found.mode());
     if ![0, geteuid().as_raw()].contains(&owner) || mode & OTHERS_WRITE > 0 {
         return Err(fault(format!(
@@ -45,6 +47,9 @@ pub fn load(file: &Path, dirs: &BaseDirs) -> Result<Option<Config>, Fault> {
             mode & 0o7777
         )));
     }
+    // However long it is: who wrote it is believed.
+    let mut text = Vec::new();
+    opened.read_to_end(&mut text).map_err(unread)?;
     let parsed = Parsed::new(&text, Some(&path), dirs)?;
     match parsed.faults.first() {
         Some(fault) => Err(fault.clone()),

@@ -1,7 +1,7 @@
 //! Finds and reads the config file; `parse` makes sense of its text.
 
 use std::{
-    fs::{Metadata, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use super::{BaseDirs, DEFAULT, Parsed, value::show_size};
 use crate::error::Fault;
 
-/// Longest config file that is read: what `--check` prints of `bounds::SOCKETS` fits.
+/// Longest config file that is read. `--check` may print more, and so the last good file has no such limit.
 const FILE_SIZE: usize = 4 << 20;
 
 impl Parsed {
@@ -27,8 +27,8 @@ impl Parsed {
             None => dirs.config_files.iter().map(PathBuf::as_path).collect(),
         };
         for path in candidates {
-            match read(path, OFlags::empty()) {
-                Ok((text, _)) => return Self::new(&text, Some(path), dirs),
+            match read(path) {
+                Ok(text) => return Self::new(&text, Some(path), dirs),
                 Err(error) if is_absent(&error) && file.is_none() => {}
                 Err(error) => {
                     let remedy = match error.kind() {
@@ -44,25 +44,28 @@ impl Parsed {
     }
 }
 
-/// Reads a config file of at most `FILE_SIZE`, with its metadata. A FIFO is refused: reading one would wait
-/// without end, whatever signals come.
-pub(super) fn read(file: &Path, flags: OFlags) -> io::Result<(Vec<u8>, Metadata)> {
+fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let most = FILE_SIZE as u64 + 1;
-    let mut options = OpenOptions::new();
-    let flags = (OFlags::NONBLOCK | flags).bits().cast_signed();
-    let file = options.read(true).custom_flags(flags).open(file)?;
-    let found = file.metadata()?;
-    let kind = found.file_type();
-    if !kind.is_file() && !kind.is_char_device() {
-        return Err(io::Error::other("it is no file: name a regular file"));
-    }
+    let file = open(file, OFlags::empty())?;
     file.take(most).read_to_end(&mut text)?;
     if text.len() > FILE_SIZE {
         let message = format!("it is longer than {}", show_size(FILE_SIZE as u64));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
-    Ok((text, found))
+    Ok(text)
+}
+
+/// Opens a config file. A FIFO is refused: reading one would wait without end, whatever signals come.
+pub(super) fn open(file: &Path, flags: OFlags) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NONBLOCK | flags).bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(file)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(io::Error::other("it is no file: name a regular file"));
+    }
+    Ok(file)
 }
 
 /// A folder of the path may be a file or missing; either way nobody put a config there.
