@@ -1,24 +1,24 @@
 //! relay: every message goes to all other clients of the socket, in one order that all see.
 //!
-//! What clients send in a turn gathers in a log. It is given out at the end of the turn, or when the log is
-//! full: each receiver gets one write of the log less what it sent itself. What the kernel does not take
-//! waits in the receiver's queue, so the log never grows beyond the room in the fullest queue.
+//! What clients send in a turn gathers in a buffer. It is given out at the end of the turn, or when the buffer is
+//! full: each receiver gets one write of the buffer less what it sent itself. What the kernel does not take
+//! waits in the receiver's queue, so the buffer never grows beyond the room in the fullest queue.
 //!
 //! Where that queue is full, `slow-client` decides. `wait`: senders wait until the receivers that hold them
 //! up have read half of their queues. `disconnect`: these receivers are closed. `drop`: each message is
 //! dropped for the receivers that have no room for it, and they are told of the gap where messages are
-//! stamped. No receiver loses anything before it had a chance to read: once a log was full, the senders that
+//! stamped. No receiver loses anything before it had a chance to read: once the buffer was full, the senders that
 //! are left wait for the next turn, and what waits for a receiver is written again before it is judged.
 
-mod log;
 mod stamp;
+mod turn_buffer;
 
 use std::{collections::HashMap, io::IoSlice, mem};
 
 use slab::Slab;
 
-use log::Log;
 use stamp::Stamp;
+use turn_buffer::TurnBuffer;
 
 use super::{Outbox, Sender, Standing};
 use crate::{
@@ -44,13 +44,13 @@ pub struct Relay {
     /// How many members each user has.
     users: HashMap<u32, usize>,
     /// The messages of this turn.
-    log: Log,
-    /// Bytes that the log may have. Found anew when something comes into an empty log.
+    buffer: TurnBuffer,
+    /// Bytes that the buffer may have. Found anew when something comes into an empty buffer.
     room: usize,
-    /// Set while one client sent all that the log has: it gets nothing of that, so its own queue needs no
+    /// Set while one client sent all that the buffer has: it gets nothing of that, so its own queue needs no
     /// room.
     only_sender: Option<usize>,
-    /// The log was full in this turn: more is taken in the next one.
+    /// The buffer was full in this turn: more is taken in the next one.
     is_paused: bool,
     /// How many receivers senders wait for.
     holding_up: usize,
@@ -62,7 +62,7 @@ pub struct Relay {
 struct Member {
     key: usize,
     uid: u32,
-    /// Where the log stood when it came; 0 in the turns after that.
+    /// Where the buffer stood when it came; 0 in the turns after that.
     since: usize,
 }
 
@@ -83,7 +83,7 @@ impl Relay {
             stamp: stamp.map(|(encoder, seq)| Stamp::new(encoder, framing, seq)),
             members: Vec::new(),
             users: HashMap::new(),
-            log: Log::default(),
+            buffer: TurnBuffer::default(),
             room: 0,
             only_sender: None,
             is_paused: false,
@@ -93,14 +93,14 @@ impl Relay {
     }
 
     /// Takes over `slow-client` and `stamp` of `new`, which is of the same framing and has no clients.
-    /// Nothing may be in the log. Who holds up senders is found anew when these go on.
+    /// Nothing may be in the buffer. Who holds up senders is found anew when these go on.
     pub fn renew<S: Stream>(
         &mut self,
         new: Relay,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) {
-        debug_assert!(self.log.is_empty(), "renewed in mid-turn");
+        debug_assert!(self.buffer.is_empty(), "renewed in mid-turn");
         self.slow_client = new.slow_client;
         self.stamp = new.stamp;
         for member in &self.members {
@@ -146,7 +146,7 @@ impl Relay {
         self.members.push(Member {
             key,
             uid,
-            since: self.log.len(),
+            since: self.buffer.len(),
         });
         *self.users.entry(uid).or_default() += 1;
     }
@@ -200,7 +200,7 @@ impl Relay {
                 return taken;
             }
             let room = self.room(from.key, out);
-            let before = self.log.len();
+            let before = self.buffer.len();
             let mut end = self.take(from, batch, taken, room.min(share), out);
             if end == 0 && share < room {
                 let needed = self.next(from, batch, taken, out);
@@ -217,7 +217,7 @@ impl Relay {
                 out.is_turn_over = true;
                 return taken;
             }
-            if !self.log.is_empty() {
+            if !self.buffer.is_empty() {
                 self.give_out(out);
                 self.is_paused = self.slow_client != SlowClient::Wait;
                 continue;
@@ -246,9 +246,9 @@ impl Relay {
         }
     }
 
-    /// Counts the work of what the log has grown by, from `before` on; returns that growth.
+    /// Counts the work of what the buffer has grown by, from `before` on; returns that growth.
     fn count<S>(&self, before: usize, out: &mut Outbox<'_, S>) -> usize {
-        let grown = self.log.len() - before;
+        let grown = self.buffer.len() - before;
         if grown > 0 {
             let writes = if before == 0 { DELIVERY } else { 0 };
             out.effects.work += self.members.len() * (grown + writes);
@@ -256,7 +256,7 @@ impl Relay {
         grown
     }
 
-    /// Adds messages of `batch` behind `start` to the log, no more than `room` bytes; returns where
+    /// Adds messages of `batch` behind `start` to the buffer, no more than `room` bytes; returns where
     /// it stopped.
     fn take<S>(
         &mut self,
@@ -269,17 +269,18 @@ impl Relay {
         let Some(stamp) = &mut self.stamp else {
             let end = batch.fit(start, room);
             let bytes = &batch.bytes[start..end];
-            self.log.add(from.key, |log| log.extend_from_slice(bytes));
+            self.buffer
+                .add(from.key, |buffer| buffer.extend_from_slice(bytes));
             return end;
         };
         let mut taken = start;
-        self.log.add(from.key, |log| {
-            let full = log.len() + room;
+        self.buffer.add(from.key, |buffer| {
+            let full = buffer.len() + room;
             for message in batch.behind(start) {
-                let before = log.len();
-                stamp.put(from, message.body, out.now.wall, log);
-                if log.len() > full {
-                    log.truncate(before);
+                let before = buffer.len();
+                stamp.put(from, message.body, out.now.wall, buffer);
+                if buffer.len() > full {
+                    buffer.truncate(before);
                     return;
                 }
                 stamp.pass(1);
@@ -290,7 +291,7 @@ impl Relay {
         taken
     }
 
-    /// Bytes that the message behind `start` takes in the log.
+    /// Bytes that the message behind `start` takes in the buffer.
     fn next<S>(
         &mut self,
         from: &Sender,
@@ -312,9 +313,9 @@ impl Relay {
         }
     }
 
-    /// Bytes that the log may still grow by what client `from` says.
+    /// Bytes that the buffer may still grow by what client `from` says.
     fn room<S: Stream>(&mut self, from: usize, out: &Outbox<'_, S>) -> usize {
-        if self.log.is_empty() {
+        if self.buffer.is_empty() {
             self.only_sender = Some(from);
             self.room = out.queue_size;
             if self.slow_client != SlowClient::Drop {
@@ -332,7 +333,7 @@ impl Relay {
                 self.room = self.room.min(out.queue_room(only_sender));
             }
         }
-        self.room.saturating_sub(self.log.len())
+        self.room.saturating_sub(self.buffer.len())
     }
 
     /// Notes which receivers hold up client `from`, whose next message takes `needed` bytes. Returns
@@ -436,12 +437,12 @@ impl Relay {
     /// Whether the end of the turn brings something.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.is_paused || !self.log.is_empty()
+        self.is_paused || !self.buffer.is_empty()
     }
 
     /// Gives out what was said in this turn.
     pub fn end_turn<S: Stream>(&mut self, out: &mut Outbox<'_, S>) {
-        if !self.log.is_empty() {
+        if !self.buffer.is_empty() {
             self.give_out(out);
         }
         self.is_paused = false;
@@ -461,12 +462,12 @@ impl Relay {
             true
         });
         self.members = members;
-        self.log.clear();
+        self.buffer.clear();
     }
 
     fn give<S: Stream>(&self, member: &Member, out: &mut Outbox<'_, S>) -> Result<(), Close> {
         let key = member.key;
-        let slices = self.log.of_others(key, member.since);
+        let slices = self.buffer.of_others(key, member.since);
         let bytes = slices.iter().map(|slice| slice.len()).sum();
         if bytes == 0 {
             return Ok(());

@@ -1,5 +1,5 @@
 //! What was said in a turn: the messages as they are delivered, one behind the other, and whose they
-//! are. What a receiver is to get is the log less its own, from where it stood when it came.
+//! are. What a receiver is to get is the buffer less its own, from where it stood when it came.
 
 use std::io::IoSlice;
 
@@ -8,7 +8,7 @@ const KEPT: usize = 64 * 1024;
 
 /// The messages of a turn.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct TurnBuffer {
     bytes: Vec<u8>,
     runs: Vec<Run>,
 }
@@ -20,7 +20,7 @@ struct Run {
     end: usize,
 }
 
-impl Log {
+impl TurnBuffer {
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn each_gets_what_the_others_said_since_it_came() {
-        let mut log = Log::default();
+        let mut buffer = TurnBuffer::default();
         for (from, text) in [
             (1, "a"),
             (1, "b"),
@@ -90,10 +90,10 @@ mod tests {
             (1, "e"),
             (1, ""),
         ] {
-            log.add(from, |bytes| bytes.extend_from_slice(text.as_bytes()));
+            buffer.add(from, |bytes| bytes.extend_from_slice(text.as_bytes()));
         }
         let slices = |key, since| -> Vec<String> {
-            let slices = log.of_others(key, since);
+            let slices = buffer.of_others(key, since);
             let text = |slice: &IoSlice<'_>| String::from_utf8_lossy(slice).into_owned();
             slices.iter().map(text).collect()
         };
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn what_one_full_turn_needed_is_given_back() {
-        let mut log = Log::default();
+        let mut buffer = TurnBuffer::default();
         let mut say = |bytes: usize| {
-            log.add(1, |log| log.extend(std::iter::repeat_n(b'x', bytes)));
-            log.clear();
-            log.bytes.capacity()
+            buffer.add(1, |buffer| buffer.extend(std::iter::repeat_n(b'x', bytes)));
+            buffer.clear();
+            buffer.bytes.capacity()
         };
         let full = say(1 << 20);
         assert!(full >= 1 << 20);
