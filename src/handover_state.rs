@@ -8,7 +8,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write},
     time::Duration,
 };
 
@@ -31,8 +31,8 @@ const VERSION: u32 = 1;
 const MAGIC: &str = "udsd-state";
 /// Bytes of the first line: magic, version, checksum, line feed.
 pub const HEAD: usize = MAGIC.len() + 1 + 4 + 1 + 16 + 1;
-/// Bytes that are read or written at a time: whole words of the checksum.
-const CHUNK: usize = 1 << 16;
+/// Most bytes of a queue for which room is made before they are read.
+const CHUNK: usize = 1 << 20;
 /// Bytes in which the JSON documents are looked for first.
 const DOCUMENTS: u64 = 4 << 20;
 
@@ -209,23 +209,26 @@ impl State {
     ///
     /// # Errors
     /// Those of `file`.
-    pub fn encode(&self, file: &mut (impl Read + Write + Seek)) -> io::Result<()> {
+    pub fn encode(&self, file: &mut (impl Write + Seek)) -> io::Result<()> {
         file.seek(SeekFrom::Start(HEAD as u64))?;
-        let mut out = BufWriter::with_capacity(CHUNK, &mut *file);
-        serde_json::to_writer(&mut out, self)?;
+        let mut out = BufWriter::new(&mut *file);
+        let mut sum = Checksum::default();
+        let mut put = |bytes: &[u8]| {
+            sum.add(bytes);
+            out.write_all(bytes)
+        };
+        put(&serde_json::to_vec(self)?)?;
         let queues = self.clients.iter().map(|client| &client.queue).enumerate();
         let queues: Vec<_> = queues.filter(|(_, queue)| !queue.is_empty()).collect();
         let owed = queues.iter().map(|(of, queue)| (*of, queue.len()));
-        serde_json::to_writer(&mut out, &owed.collect::<Owed>())?;
+        put(&serde_json::to_vec(&owed.collect::<Owed>())?)?;
         for part in queues.iter().flat_map(|(_, queue)| queue.parts(usize::MAX)) {
-            out.write_all(&part)?;
+            put(&part)?;
         }
         out.flush()?;
         drop(out);
-        file.seek(SeekFrom::Start(HEAD as u64))?;
-        let sum = checksum(&mut *file)?;
         file.rewind()?;
-        file.write_all(head(sum).as_bytes())
+        file.write_all(head(sum.finish()).as_bytes())
     }
 
     /// Reads what `encode` has written to `file`.
@@ -252,13 +255,10 @@ impl State {
             }
             None => return Err(damaged("it has no version")),
         }
-        if found != *head(checksum(&mut file)?).as_bytes() {
-            return Err(damaged("its checksum is another"));
-        }
-        let (mut state, owed, at) = documents(&mut file)?;
-        file.seek(SeekFrom::Start(at))?;
+        let mut sum = Checksum::default();
+        let (mut state, owed, begun) = documents(&mut file, &mut sum)?;
         // Small queues are read together, large ones go by its buffer.
-        let mut rest = BufReader::new(file);
+        let mut rest = begun.chain(BufReader::new(file));
         for (place, bytes) in owed {
             let client = state.clients.get_mut(place);
             let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
@@ -267,7 +267,14 @@ impl State {
             if queue.len() < bytes {
                 return Err(damaged("a queue is cut"));
             }
+            sum.add(&queue);
             client.queue.push(&queue, 0);
+        }
+        let mut behind = Vec::new();
+        rest.read_to_end(&mut behind)?;
+        sum.add(&behind);
+        if found != *head(sum.finish()).as_bytes() {
+            return Err(damaged("its checksum is another"));
         }
         Ok(state)
     }
@@ -277,22 +284,26 @@ fn damaged(what: impl Display) -> io::Error {
     io::Error::other(format!("it is damaged: {what}"))
 }
 
-/// Both JSON documents, and where the queues begin behind them.
-fn documents(file: &mut (impl Read + Seek)) -> io::Result<(State, Owed, u64)> {
+/// Both JSON documents, and those bytes behind them that were read along.
+fn documents(
+    mut file: impl Read,
+    sum: &mut Checksum,
+) -> io::Result<(State, Owed, Cursor<Vec<u8>>)> {
     // They are read in one piece, which is faster, and without most of what follows them.
-    let mut room = DOCUMENTS;
+    let (mut bytes, mut room) = (Vec::new(), DOCUMENTS);
     loop {
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(HEAD as u64))?;
-        file.by_ref().take(room).read_to_end(&mut bytes)?;
+        let more = file.by_ref().take(room).read_to_end(&mut bytes)?;
         let mut documents = serde_json::Deserializer::from_slice(&bytes);
         let state = State::deserialize(&mut documents);
         match state.and_then(|state| Ok((state, Owed::deserialize(&mut documents)?))) {
-            Err(error) if error.is_eof() && bytes.len() as u64 == room => room *= 4,
+            Err(error) if error.is_eof() && more > 0 => room *= 4,
             Err(error) => return Err(damaged(error)),
             Ok((state, owed)) => {
                 let read = documents.into_iter::<IgnoredAny>().byte_offset();
-                return Ok((state, owed, (HEAD + read) as u64));
+                sum.add(&bytes[..read]);
+                let mut begun = Cursor::new(bytes);
+                begun.set_position(read as u64);
+                return Ok((state, owed, begun));
             }
         }
     }
@@ -303,34 +314,58 @@ fn head(sum: u64) -> String {
 }
 
 /// FNV-1a over words of 8 bytes: it is to find what was cut or damaged, not what somebody forged.
-fn checksum(mut of: impl Read) -> io::Result<u64> {
-    let (mut sum, mut length) = (0xcbf2_9ce4_8422_2325_u64, 0);
-    let mut mix = |word: u64| {
-        sum = (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-        // A product has nothing of its upper bits in its lower ones.
-        sum ^= sum >> 32;
-    };
-    let mut chunk = Vec::with_capacity(CHUNK);
-    loop {
-        chunk.clear();
-        length += of.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
-        let (words, rest) = chunk.as_chunks();
-        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
-        if chunk.len() < CHUNK {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            mix(u64::from_le_bytes(last));
-            mix(length as u64);
-            return Ok(sum);
+struct Checksum {
+    sum: u64,
+    length: u64,
+    /// Bytes of a word that is not whole yet.
+    part: Vec<u8>,
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Checksum {
+            sum: 0xcbf2_9ce4_8422_2325,
+            length: 0,
+            part: Vec::new(),
         }
+    }
+}
+
+impl Checksum {
+    fn add(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        let missing = self.part.len().next_multiple_of(8) - self.part.len();
+        let (first, rest) = bytes.split_at(missing.min(bytes.len()));
+        self.part.extend_from_slice(first);
+        let (words, rest) = rest.as_chunks();
+        if let Ok(word) = <[u8; 8]>::try_from(&self.part[..]) {
+            self.mix(u64::from_le_bytes(word));
+            self.part.clear();
+        }
+        words
+            .iter()
+            .for_each(|word| self.mix(u64::from_le_bytes(*word)));
+        self.part.extend_from_slice(rest);
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.sum = (self.sum ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        // A product has nothing of its upper bits in its lower ones.
+        self.sum ^= self.sum >> 32;
+    }
+
+    fn finish(mut self) -> u64 {
+        let mut last = [0; 8];
+        last[..self.part.len()].copy_from_slice(&self.part);
+        self.mix(u64::from_le_bytes(last));
+        self.mix(self.length);
+        self.sum
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::io::Cursor;
 
     use super::*;
 
@@ -397,6 +432,19 @@ mod tests {
     }
 
     #[test]
+    fn a_checksum_is_the_same_in_whatever_pieces() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let sum = |size: usize| {
+            let mut sum = Checksum::default();
+            bytes.chunks(size).for_each(|piece| sum.add(piece));
+            sum.finish()
+        };
+        for size in 1..30 {
+            assert_eq!(sum(size), sum(100), "{size}");
+        }
+    }
+
+    #[test]
     fn one_that_was_cut_anywhere_is_refused() {
         let bytes = encoded(&some());
         for length in 0..bytes.len() {
@@ -425,7 +473,9 @@ mod tests {
     #[test]
     fn a_later_one_may_have_more_and_an_earlier_one_less() {
         let body = br#"{"ids":3,"new":[1,{"x":null}],"sockets":[{"name":"s"}]}[]later"#;
-        let head = head(checksum(&body[..]).unwrap());
+        let mut sum = Checksum::default();
+        sum.add(body);
+        let head = head(sum.finish());
         let state = decoded([head.as_bytes(), body].concat()).unwrap();
         assert_eq!((state.ids, state.sockets[0].name.as_str()), (3, "s"));
     }

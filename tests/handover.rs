@@ -418,8 +418,8 @@ fn a_state_that_cannot_be_used_costs_its_clients_and_no_more() {
     type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 4] = [
         ("version 2", |bytes| bytes[14] = b'2'),
-        ("checksum", |bytes| *bytes.last_mut().unwrap() ^= 1),
-        ("checksum", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("it is damaged: ", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        ("it is damaged: ", |bytes| bytes.truncate(bytes.len() / 2)),
         ("too short", Vec::clear),
     ];
     for (why, damage) in damages {
