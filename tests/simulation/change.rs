@@ -284,7 +284,7 @@ impl Schedule {
                 actor.gaps += LONGEST_GAP;
             }
         }
-        self.rooms[i].plan = plan;
+        self.rooms[i].change_to(plan);
     }
 
     /// Other rules of room `i` for the same clients, where the model can follow them.
@@ -348,6 +348,6 @@ impl Schedule {
         {
             actor.judge(&plan);
         }
-        self.rooms[i].plan = plan;
+        self.rooms[i].change_to(plan);
     }
 }

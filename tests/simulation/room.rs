@@ -26,6 +26,8 @@ pub struct Room {
     pub dropped_before: usize,
     /// The largest `queue-size` that it had before, bytes.
     pub before: usize,
+    /// The longest message that it passed on under an earlier file, bytes.
+    longest_before: usize,
     /// Its counters have also what happened on the one before.
     pub came_after: bool,
     /// What the socket's counter said when this began.
@@ -69,6 +71,7 @@ impl Room {
             dismissed: false,
             came_after: false,
             before: 0,
+            longest_before: 0,
             dropped_before: 0,
             base: 0,
             numbered: 0,
@@ -374,6 +377,12 @@ impl Room {
         self.dismissed || (is_sure && !actor.receiver.is_unsure())
     }
 
+    /// It is served by other rules from now on.
+    pub fn change_to(&mut self, plan: Plan) {
+        self.longest_before = self.longest_before.max(self.plan.longest());
+        self.plan = plan;
+    }
+
     /// Whether there is no room for what waits to be passed on to this client.
     pub fn is_in_way(&self, actors: &[Actor], receiver: &Actor, now: Duration) -> bool {
         if !receiver.is_open() {
@@ -406,8 +415,8 @@ impl Room {
             return false;
         }
         // Who was in the way may stay so until half of its queue is read, and there is room for any
-        // message, also one that was begun under a larger message-size: or else each small step of a slow
-        // client would wake all the others.
+        // message, also one that was begun under a larger message-size and was taken since: or else each small
+        // step of a slow client would wake all the others.
         let senders = actors.iter().filter(|sender| {
             sender.room == self.index && sender.is_open() && sender.taken < sender.whole()
         });
@@ -415,7 +424,10 @@ impl Room {
             .map(|sender| (sender.number, self.passed_on(sender, now).len()))
             .collect();
         let longest = lengths.iter().map(|(_, length)| *length).max();
-        let longest = longest.unwrap_or(0).max(self.plan.longest());
+        let longest = longest
+            .unwrap_or(0)
+            .max(self.plan.longest())
+            .max(self.longest_before);
         let still = owed > size / 2 || owed + longest > size;
         lengths
             .iter()
