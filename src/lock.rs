@@ -225,13 +225,21 @@ pub fn look(lock: &Path, is_own: IsOwn<'_>) -> Result<bool, Unlocked> {
 /// Whether process `pid` has `file` open, as far as this process may see.
 #[must_use]
 pub fn has_open(pid: i32, file: &File) -> bool {
-    let id = |of: fs::Metadata| (of.dev(), of.ino());
-    let Ok(wanted) = file.metadata().map(id) else {
-        return false;
-    };
-    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    file.metadata()
+        .is_ok_and(|of| is_open(&pid.to_string(), &of))
+}
+
+/// Whether this process holds the lock file at `lock`, which is held.
+#[must_use]
+pub fn is_own(lock: &Path) -> bool {
+    fs::symlink_metadata(lock).is_ok_and(|of| is_open("self", &of))
+}
+
+fn is_open(process: &str, wanted: &fs::Metadata) -> bool {
+    let id = |of: &fs::Metadata| (of.dev(), of.ino());
+    let open = fs::read_dir(format!("/proc/{process}/fd"));
     let mut open = open.into_iter().flatten().flatten();
-    open.any(|fd| fs::metadata(fd.path()).is_ok_and(|found| id(found) == wanted))
+    open.any(|fd| fs::metadata(fd.path()).is_ok_and(|found| id(&found) == id(wanted)))
 }
 
 /// The pid in a lock file. For a moment the rest of a longer one may stand behind it.

@@ -70,15 +70,15 @@ struct Shared {
 struct Inbox {
     lines: Vec<u8>,
     /// The output that comes once `lines` are written, with the lines that were handed over for it; and so
-    /// on.
-    moves: VecDeque<(Output, Vec<u8>)>,
+    /// on. `None`: the one that is `not_open`.
+    moves: VecDeque<(Option<Output>, Vec<u8>)>,
     /// The file for which lines are handed over now; `None` for standard output.
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
-    /// What is to be opened, where there is no output so far.
+    /// What is to be opened, where that is the output for which lines are handed over now.
     not_open: Option<NotOpen>,
-    /// The number of the last line in the output, where there was none at first and now there is.
+    /// The number of the last line in the output, where it was not open and now is.
     opened: Option<u64>,
     /// The thread is to check whether its file is still at its path, or to try to open it.
     check_requested: bool,
@@ -91,7 +91,7 @@ struct Inbox {
 /// How a thread is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// Once all is written.
+    /// Once all is written. What cannot be opened is not tried again.
     Finished,
     /// Now. It leaves what is not written.
     Stopped,
@@ -216,22 +216,37 @@ impl Writer {
     }
 
     /// Lines that are handed over from now on go to `output`, once those before have gone where they were
-    /// to go. Not to be called where it `has_too_many_moves`.
-    pub fn move_to(&mut self, output: Output) {
-        self.name = output.config.name();
-        self.shared.tell(|inbox| {
-            inbox.set_output(&output);
-            inbox.not_open = None;
-            inbox.moves.push_back((output, Vec::new()));
+    /// to go. What is not open the thread opens then, and it tries at once. Not to be called where it
+    /// `has_too_many_moves`.
+    pub fn move_to(&mut self, output: Result<Output, NotOpen>) {
+        self.shared.tell(|inbox| match output {
+            Ok(output) => {
+                self.name = output.config.name();
+                inbox.set_output(&output);
+                inbox.not_open = None;
+                inbox.moves.push_back((Some(output), Vec::new()));
+            }
+            Err(not_open) => {
+                let name = mem::replace(&mut self.name, not_open.config.name());
+                if inbox.not_open.is_some() {
+                    inbox.check_requested = true;
+                } else if !self.is_open && self.name == name {
+                    // It was opened meanwhile, which `opened` is yet to tell.
+                    return;
+                } else {
+                    inbox.moves.push_back((None, Vec::new()));
+                }
+                inbox.not_open = Some(not_open);
+                (inbox.file, inbox.lock, inbox.opened) = (None, None, None);
+                self.is_open = false;
+            }
         });
     }
 
-    /// Where there is no output so far, the thread tries to open this one from now on, and at once.
-    pub fn retry(&self, not_open: NotOpen) {
+    /// Where the output is not open, the thread tries at once.
+    pub fn retry(&self) {
         self.shared.tell(|inbox| {
-            if inbox.not_open.is_some() {
-                (inbox.not_open, inbox.check_requested) = (Some(not_open), true);
-            }
+            inbox.check_requested |= inbox.not_open.is_some();
         });
     }
 
@@ -348,6 +363,12 @@ impl Writer {
         // As in `finish`.
         let _ = self.thread.join();
         unwritten
+    }
+
+    /// Whether the thread has ended, or is about to.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.inbox().ended.is_some()
     }
 
     /// Ends the thread once all is written, but waits for that no longer than `patience`; returns the

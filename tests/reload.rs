@@ -22,10 +22,10 @@ use std::{
 };
 
 use harness::{
-    AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, close_reader, connect, is_root,
-    manager::passing, packets::Packets, read_all, read_n, round_trip, write_until_full,
+    AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, close_reader, connect, has_program,
+    is_root, manager::passing, packets::Packets, read_all, read_n, round_trip, write_until_full,
 };
-use rustix::process::{getegid, geteuid};
+use rustix::process::{Resource, Rlimit, getegid, geteuid, prlimit};
 use udsd::config::keys::{self, Effect};
 
 /// A socket of this name at its path in the folder.
@@ -574,6 +574,50 @@ fn a_record_may_change_its_form_and_its_place_and_end() {
         first.contains("\"seq\":1,") && first.ends_with("}\nraw\n"),
         "{first}"
     );
+}
+
+/// It has ended and begins again, or comes back, before the disk has taken its lines: those come first, and
+/// numbers go on.
+#[test]
+fn a_record_that_begins_again_goes_on_behind_its_own_lines() {
+    if !has_program("prlimit") {
+        return;
+    }
+    let here = collect(RECORD);
+    let elsewhere = collect("file = \"{dir}/other\"");
+    let echo = socket("log", "framing = \"lines\"");
+    let trail = format!("{echo}[socket.log.record]\n{RECORD}\n");
+    let of_another = elsewhere.clone() + &here.replace("log", "new");
+    let lines: Vec<u64> = (0..20).collect();
+    for (steps, name) in [
+        ([&echo, &trail], "log"),
+        ([&elsewhere, &here], "log"),
+        ([&elsewhere, &of_another], "new"),
+    ] {
+        let mut daemon = Setup::new()
+            .wrapper(&["prlimit", "--fsize=1000:unlimited", "--"])
+            .config(&here)
+            .start();
+        let mut client = daemon.connect("log");
+        lines
+            .iter()
+            .for_each(|line| writeln!(client, "{line}").unwrap());
+        daemon.wait_log(&["WARN", "record", "File too large", "trying again"]);
+        steps.into_iter().for_each(|step| daemon.reload_with(step));
+        let mut client = daemon.connect(name);
+        writeln!(client, "20").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+        read_all(&client);
+        assert!(daemon.stop().success());
+        let all: Vec<_> = (0..=20).map(|n| (n + 1, n)).collect();
+        assert_eq!(numbers(&daemon, &["record"]), all, "{steps:?}");
+        assert!(!daemon.path(".record.lock").exists());
+    }
 }
 
 #[test]

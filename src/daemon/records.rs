@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ::log::error;
+use ::log::{error, info};
 
 use super::log_fault;
 use crate::{
@@ -93,18 +93,35 @@ impl<'a> Writers<'a> {
         keys: &config::Record,
         is_lenient: bool,
     ) -> Result<(Record, PlannedWriter), Faults> {
+        let own = self.server.key(&socket.name);
+        // What another record still has to write there comes first.
         let all = self.server.writers();
-        let held: Vec<_> = all.filter_map(|(_, writer)| writer.lock()).collect();
-        let output = match open(config, socket, keys, &held) {
-            Err((not_open, fault)) if is_lenient => {
+        let done = all.filter(|(of, writer)| Some(*of) == own || writer.unwritten() == 0);
+        let held: Vec<_> = done.filter_map(|(_, writer)| writer.lock()).collect();
+        let output = match open(socket, keys, &held) {
+            Ok(output) => Ok(output),
+            Err((not_open, OpenError::Own)) if self.server.has_unwritten() => {
+                info!(
+                    "record {}: opened once earlier lines are written to it",
+                    not_open.config.name()
+                );
+                Err(not_open)
+            }
+            Err((not_open, why)) => {
+                let fault = unwritable(config, socket, &not_open.config.name(), why);
+                if !is_lenient {
+                    return Err(fault);
+                }
                 note_not_open(&fault);
                 Err(not_open)
             }
-            opened => Ok(opened.map_err(|(_, fault)| fault)?),
         };
         let mut record = new_record(socket, keys, last_seq(&output));
-        let place = self.server.key(&socket.name);
-        let writer = match self.take(&|of, _| Some(of) == place) {
+        if output.is_err() {
+            // The number of its last line is not known yet.
+            record.await_open();
+        }
+        let writer = match self.take(&|of, _| Some(of) == own) {
             Some((_, writer)) if writer.has_too_many_moves() => {
                 return Err(Faults::System(format!(
                     "record {}: the lines of several reloads still wait to be written",
@@ -115,13 +132,7 @@ impl<'a> Writers<'a> {
                 of,
                 output: Some(output),
             },
-            None => {
-                if output.is_err() {
-                    // The number of its last line is not known yet.
-                    record.await_open();
-                }
-                PlannedWriter::New(self.server.start_writer(output)?)
-            }
+            None => PlannedWriter::New(self.server.start_writer(output)?),
         };
         Ok((record, writer))
     }
@@ -130,17 +141,14 @@ impl<'a> Writers<'a> {
 /// Opens the output of the record of `socket`, or says why it is not open. `held`: the locks of the records that
 /// this process writes.
 pub(super) fn open(
-    config: &Config,
     socket: &config::Socket,
     keys: &config::Record,
     held: &[Arc<Lock>],
-) -> Result<Output, (NotOpen, Faults)> {
-    let output = output_config(socket, keys);
-    Output::open(&output, held).map_err(|error| {
+) -> Result<Output, (NotOpen, OpenError)> {
+    let config = output_config(socket, keys);
+    Output::open(&config, held).map_err(|error| {
         let why = error.to_string();
-        let fault = unwritable(config, socket, &output.name(), error);
-        let config = output;
-        (NotOpen { config, why }, fault)
+        (NotOpen { config, why }, error)
     })
 }
 
@@ -171,11 +179,11 @@ pub(super) fn unwritable(
     why: OpenError,
 ) -> Faults {
     match why {
-        OpenError::Refused(fault) => {
+        OpenError::Failed(source) => Faults::System(format!("record {record}: {source}")),
+        OpenError::Refused(_) | OpenError::Own => {
             let key = format!("socket.{}.record.file", socket.name);
-            let fault = config.fault(&key, format!("cannot write {record}: {fault}"));
+            let fault = config.fault(&key, format!("cannot write {record}: {why}"));
             fault.into()
         }
-        OpenError::Failed(source) => Faults::System(format!("record {record}: {source}")),
     }
 }

@@ -125,8 +125,9 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
         let access = access.unwrap_or_else(|_| Access::none());
         let (mut record, mut output) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = records::open(serving, socket, keys, &[]);
-            let opened = opened.map_err(|(not_open, fault)| {
+            let opened = records::open(socket, keys, &[]);
+            let opened = opened.map_err(|(not_open, why)| {
+                let fault = records::unwritable(serving, socket, &not_open.config.name(), why);
                 match fault {
                     Faults::Config(_) => note(&fault),
                     _ => records::note_not_open(&fault),

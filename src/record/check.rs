@@ -25,6 +25,8 @@ pub enum OpenError {
     Refused(String),
     /// A later attempt may succeed.
     Failed(io::Error),
+    /// Another record of this process writes it, perhaps one that has ended and has lines left.
+    Own,
 }
 
 impl fmt::Display for OpenError {
@@ -32,6 +34,9 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Refused(fault) => f.write_str(fault),
             OpenError::Failed(error) => write!(f, "{error}"),
+            OpenError::Own => {
+                f.write_str("another record of this process writes it; give each its own file")
+            }
         }
     }
 }
@@ -191,6 +196,7 @@ pub(super) fn take_lock(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Op
     }
     match Lock::take(&lock) {
         Ok(lock) => Ok(Arc::new(lock)),
+        Err(Unlocked::Held(_)) if lock::is_own(&lock) => Err(OpenError::Own),
         Err(why) => Err(not_locked(path, &lock, why)),
     }
 }
@@ -217,6 +223,7 @@ fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> OpenError {
                 OpenError::Failed(error) => {
                     io::Error::new(error.kind(), at(error.to_string())).into()
                 }
+                OpenError::Own => OpenError::Own,
             }
         }
     }

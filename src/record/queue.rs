@@ -62,7 +62,8 @@ impl Record {
     /// Goes on where `old` is, with its lines; only what the config says is as here.
     pub fn continue_from(&mut self, old: Record) {
         self.go_on_from(old.seq);
-        (self.lines, self.is_open) = (old.lines, old.is_open);
+        self.is_open &= old.is_open;
+        self.lines = old.lines;
         (self.handed_over, self.written) = (old.handed_over, old.written);
     }
 

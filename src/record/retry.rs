@@ -11,19 +11,25 @@ use log::{error, info};
 use super::{End, Output, Shared};
 
 /// How long until the next attempt: at first, and at most.
-const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
 
-/// Tries until it is open, or the record has moved to another output; `None` where the thread is to end.
-pub(super) fn open_later(shared: &Shared) -> Option<Output> {
+/// Tries after `wait`, and on until it is open, which wakes the event loop, or the record has moved to another
+/// output; `None` where the thread is to end.
+pub(super) fn open_later(shared: &Shared, wait: Duration, wake: &impl Fn()) -> Option<Output> {
     let mut delay = FIRST;
-    let mut due = Instant::now() + delay;
+    let mut due = Instant::now() + wait;
     loop {
         let mut inbox = shared.inbox();
         if let Some((output, mut waiting)) = inbox.moves.pop_front() {
             // Lines for a file that never was go to the next.
             inbox.lines.append(&mut waiting);
+            let Some(output) = output else {
+                continue;
+            };
             inbox.opened = Some(output.last_seq);
+            drop(inbox);
+            wake();
             return Some(output);
         }
         match inbox.end {
@@ -31,7 +37,8 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             Some(End::Finished) if inbox.lines.is_empty() => return None,
             _ => {}
         }
-        let asked = mem::take(&mut inbox.check_requested);
+        let is_last = inbox.end.is_some();
+        let asked = mem::take(&mut inbox.check_requested) || is_last;
         let wait = due.saturating_duration_since(Instant::now());
         let config = match &inbox.not_open {
             Some(not_open) if asked || wait.is_zero() => not_open.config.clone(),
@@ -46,14 +53,19 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
         match Output::open(&config, &[]) {
             Ok(output) => {
                 let mut inbox = shared.inbox();
-                if inbox.not_open.take().is_some() {
-                    inbox.set_output(&output);
+                let wanted = inbox.not_open.take_if(|wanted| wanted.config == config);
+                if wanted.is_none() {
+                    // The record has moved meanwhile.
+                    continue;
                 }
+                inbox.set_output(&output);
                 inbox.opened = Some(output.last_seq);
                 drop(inbox);
                 info!("record {name}: opened");
+                wake();
                 return Some(output);
             }
+            Err(_) if is_last => return None,
             Err(error) => {
                 let why = error.to_string();
                 let mut inbox = shared.inbox();

@@ -20,7 +20,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, retry::open_later};
+use super::{
+    End, KEPT, Output, Position, Shared, Unwritten,
+    output::FileState,
+    retry::{FIRST, open_later},
+};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,14 +65,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         wake: W,
     ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("record".into()).spawn(move || {
-            let is_open = output.is_some();
-            let Some(output) = output.or_else(|| open_later(&shared)) else {
+            let Some(output) = output.or_else(|| open_later(&shared, FIRST, &wake)) else {
                 shared.tell(|inbox| inbox.ended = Some(Unwritten::default()));
-                return;
+                return wake();
             };
-            if !is_open {
-                wake();
-            }
             let mut all = Thread {
                 shared,
                 wake,
@@ -88,13 +88,13 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 begun,
                 uncertain: 0,
             };
-            // What is still in the inbox is the event loop's to take.
-            all.shared.tell(|inbox| inbox.ended = Some(unwritten));
             if let Err(error) = outcome {
                 // One thread sets it, once.
                 let _ = all.shared.failed.set(error);
-                (all.wake)();
             }
+            // What is still in the inbox is the event loop's to take.
+            all.shared.tell(|inbox| inbox.ended = Some(unwritten));
+            (all.wake)();
         })
     }
 
@@ -125,7 +125,15 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             } else if let Some((output, waiting)) = inbox.moves.pop_front() {
                 inbox.lines = waiting;
                 drop(inbox);
-                // Closing a file may take long; nobody is to wait for the lock meanwhile.
+                let output = output.or_else(|| {
+                    // Another record may wait for it, and this one for that.
+                    self.output.lock = None;
+                    open_later(&self.shared, Duration::ZERO, &self.wake)
+                });
+                let Some(output) = output else {
+                    return false;
+                };
+                // Closing a file may take long; nobody is to wait for the inbox meanwhile.
                 self.output = output;
                 self.moved = false;
                 inbox = self.shared.inbox();

@@ -50,34 +50,31 @@ impl Server {
         outcome
     }
 
-    /// Lets go of the writers of records that are no more, once all is written.
+    /// Lets go of the writers of records that are no more, once they have ended.
     fn finish_drained(&mut self) -> Result<(), Fatal> {
-        let mut outcome = Ok(());
-        for writer in &self.draining {
-            writer.request_wake();
-            outcome = outcome.and(writer.check());
+        let outcomes = self.draining.iter().map(Writer::check);
+        let outcome = outcomes.fold(Ok(()), Result::and);
+        for writer in self.draining.extract_if(.., |writer| writer.has_ended()) {
+            let lost = writer.unwritten();
+            if lost > 0 {
+                warn!(
+                    "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
+                    writer.name
+                );
+            }
+            writer.finish();
+            // A record may have begun again in the same file.
+            self.sockets
+                .writers()
+                .for_each(|(_, writer)| writer.retry());
         }
-        let written = |writer: &mut Writer| writer.unwritten() == 0;
-        self.draining
-            .extract_if(.., written)
-            .for_each(Writer::finish);
         outcome
     }
 
-    /// The record of `writer` is no more. What was handed over is still written, where it is open.
+    /// The record of `writer` is no more. What was handed over is still written, where it can be opened.
     pub(super) fn let_go(&mut self, writer: Writer) {
-        if writer.is_open() {
-            self.draining.push(writer);
-            return;
-        }
-        writer.request_stop();
-        let lost = writer.unwritten();
-        if lost > 0 {
-            warn!(
-                "record {}: it is no more, {lost} bytes of lines that could not be written are lost",
-                writer.name
-            );
-        }
+        writer.request_finish();
+        self.draining.push(writer);
     }
 
     /// Lines that an earlier process took into the record of the socket `name` are written first.

@@ -90,10 +90,8 @@ impl PlannedWriter {
             PlannedWriter::New(mut writer) => writer.0.take(),
             PlannedWriter::Kept { of, output } => {
                 let mut writer = writers.remove(&of)?;
-                match output {
-                    Some(Ok(output)) => writer.move_to(output),
-                    Some(Err(config)) => writer.retry(config),
-                    None => {}
+                if let Some(output) = output {
+                    writer.move_to(output);
                 }
                 Some(writer)
             }
@@ -180,6 +178,12 @@ impl Server {
     /// The writers of all records, with the keys of their sockets.
     pub fn writers(&self) -> impl Iterator<Item = (usize, &Writer)> {
         self.sockets.writers()
+    }
+
+    /// Whether lines of a record, perhaps one that is no more, still wait to be written.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        !self.draining.is_empty() || self.writers().any(|(_, writer)| writer.unwritten() > 0)
     }
 
     /// Does of a plan what may fail and nobody notices.
