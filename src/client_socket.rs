@@ -54,22 +54,29 @@ impl ClientSocket {
             client.left = true;
             return Ok((client, peer));
         }
-        Ok((Self::resume(fd, packets)?, peer))
+        Ok((Self::resume(fd, packets, false)?, peer))
     }
 
-    /// Goes on with a client that an earlier process accepted.
+    /// Goes on with a client that an earlier process accepted; `is_plain`: as that one said of it.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
-    pub fn resume(fd: OwnedFd, packets: Option<Sizes>) -> io::Result<Self> {
-        let takes_descriptors = sys::takes_descriptors(&fd);
+    pub fn resume(fd: OwnedFd, packets: Option<Sizes>, is_plain: bool) -> io::Result<Self> {
+        let takes_descriptors = !is_plain && sys::takes_descriptors(&fd);
         let mut client = Self::new(fd, takes_descriptors);
         match packets {
+            None if is_plain => {}
             // An urgent byte (MSG_OOB) is a byte like others: without this, reads leave it out.
             None => sockopt::set_socket_oobinline(&client, true)?,
             Some(sizes) => client.carry_packets(sizes)?,
         }
         Ok(client)
+    }
+
+    /// Whether no descriptors can come, and urgent bytes are among the others: its options need no other look.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.takes_descriptors && !self.left
     }
 
     fn new(fd: OwnedFd, takes_descriptors: bool) -> Self {

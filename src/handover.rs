@@ -63,6 +63,7 @@ pub fn leave(
     for (client, stream) in state.clients.iter_mut().zip(&streams) {
         // 0 is nobody's.
         client.cookie = sockopt::socket_cookie(stream).unwrap_or(0);
+        client.plain = stream.is_plain();
     }
     let own: Vec<BorrowedFd<'_>> = endpoints
         .iter()
@@ -187,7 +188,7 @@ impl Handover {
         for client in &state.clients {
             let fd = self.sockets.remove(&client.cookie);
             let sizes = sizes.get(client.socket).copied().flatten();
-            let stream = fd.and_then(|fd| ClientSocket::resume(fd, sizes).ok());
+            let stream = fd.and_then(|fd| ClientSocket::resume(fd, sizes, client.plain).ok());
             missing += usize::from(stream.is_none());
             streams.push(stream);
         }
@@ -273,7 +274,7 @@ fn end(why: &str, near: &OwnedFd) {
             Ok(SocketType::SEQPACKET) if is_client => Some(Sizes::any()),
             _ => return,
         };
-        if let Ok(stream) = ClientSocket::resume(fd, sizes) {
+        if let Ok(stream) = ClientSocket::resume(fd, sizes, false) {
             clients += 1;
             stream.hang_up();
         }

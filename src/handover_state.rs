@@ -141,6 +141,9 @@ pub struct BoundFile {
 pub struct Client {
     /// SO_COOKIE of its descriptor (`socket(7)`); 0 where it has none.
     pub cookie: u64,
+    /// The options of its socket are known: no descriptors can come, and urgent bytes are among the others.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub plain: bool,
     /// The index of its socket in `sockets`.
     pub socket: usize,
     /// Its number.
@@ -388,6 +391,7 @@ mod tests {
             sockets: vec![Socket::default()],
             clients: vec![Client {
                 cookie: 77,
+                plain: true,
                 socket: 0,
                 id: ClientId(9),
                 peer: Peer {

@@ -169,6 +169,7 @@ impl<S> Connection<S> {
         let age = |since| now.instant.saturating_duration_since(since);
         let client = state::Client {
             cookie: 0,
+            plain: false,
             socket: self.socket as usize,
             id: self.id,
             peer: self.peer,
