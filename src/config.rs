@@ -9,6 +9,7 @@
 mod base_dirs;
 mod bounds;
 mod check;
+mod choices;
 mod diagnostics;
 pub mod keys;
 pub mod last_good;
@@ -19,7 +20,6 @@ mod path;
 mod show;
 mod source;
 mod value;
-mod words;
 mod write;
 
 use std::{

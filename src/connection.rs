@@ -14,7 +14,7 @@ use crate::{
     limits::{Charge, Limits},
     peer::{ClientId, Peer},
     queue::Queue,
-    turns::NOBODY,
+    round_robin::NOBODY,
 };
 
 /// Bytes that are offered to one write: more than the longest packet, and than a stream takes at once.

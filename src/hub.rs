@@ -11,12 +11,12 @@
 //! is to watch it for. Datagram sockets are served in `datagrams`, by the same turns and timers.
 
 mod admit;
+mod apply;
 mod datagrams;
 mod log;
 mod log_rates;
 mod park;
 mod receive;
-mod reload;
 mod socket;
 mod turn;
 mod waits;
@@ -30,9 +30,9 @@ use std::{
 
 use slab::Slab;
 
+pub use apply::SocketChange;
 pub use log_rates::Kind;
 pub use park::Unusable;
-pub use reload::SocketChange;
 pub use socket::{Nature, Socket};
 pub use waits::WaitQueue;
 pub use watch::WatchChange;
@@ -47,8 +47,8 @@ use crate::{
     error::Close,
     limits::Limits,
     record::{Position, Record},
+    round_robin::{ALONE, CLIENT, RoundRobin, SHARED, Users},
     service::{Effects, Outbox},
-    turns::{ALONE, CLIENT, SHARED, Turns, Users},
 };
 
 /// Bytes that one client may send in a turn. Only the last packet may go beyond them, to be whole.
@@ -98,7 +98,7 @@ enum Turn {
 
 /// All who are to have a turn. Keys of clients that have left may be among them and are passed over.
 #[derive(Debug, Default)]
-struct Ready(Turns<Turn>);
+struct Ready(RoundRobin<Turn>);
 
 impl Ready {
     /// Adds a client, once.

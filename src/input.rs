@@ -12,8 +12,8 @@ use crate::{
     counters::UNCOUNTABLE,
     frame::{Cut, Framing, Scan, Skip},
     message_batch::Batch,
+    round_robin::MESSAGES,
     serde_base64,
-    turns::MESSAGES,
 };
 
 /// How messages are cut on a socket.

@@ -12,9 +12,9 @@ pub mod limits;
 pub mod message_batch;
 pub mod peer;
 pub mod queue;
+pub mod round_robin;
 pub mod serde_base64;
 pub mod throttle;
-pub mod turns;
 
 pub mod closer;
 pub mod config;
@@ -41,6 +41,6 @@ pub mod users;
 
 pub mod server;
 
-pub mod client;
 pub mod daemon;
 pub mod generator;
+pub mod udsc;

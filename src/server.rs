@@ -10,11 +10,11 @@
 //! registered in the same way.
 
 mod accept;
+mod apply;
 mod handover;
 mod heap;
 mod idle;
 mod records;
-mod reload;
 mod signals;
 mod sockets;
 
@@ -31,7 +31,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use rustix::event::epoll::{self, EventData, EventFlags};
 use signal_hook_mio::v1_0::Signals;
 
-pub use reload::{
+pub use apply::{
     Plan, PlannedEndpoint, PlannedSocket, PlannedWriter, Prepared, REFUSED_AT_RESTART,
     RELOAD_FAILED,
 };

@@ -1,7 +1,7 @@
-//! The client of udsd. All of it is in `udsd::client`.
+//! The client of udsd. All of it is in `udsd::udsc`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    udsd::client::main()
+    udsd::udsc::main()
 }

@@ -9,11 +9,11 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::{
     Address, BaseDirs, Config, Record, ServiceKind, Socket, bounds, check,
+    choices::{either, nearest},
     diagnostics::Diagnostics,
     keys::{self, Keys},
     source::{Source, join},
     value,
-    words::{either, nearest},
 };
 use crate::error::{Fault, Faults};
 

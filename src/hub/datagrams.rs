@@ -24,8 +24,8 @@ use crate::{
     limits::Limits,
     peer::Peer,
     record::Record,
+    round_robin::{CLIENT, DELIVERY, NOBODY},
     service::Service,
-    turns::{CLIENT, DELIVERY, NOBODY},
 };
 use notes::Notes;
 

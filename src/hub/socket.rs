@@ -16,8 +16,8 @@ use crate::{
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format, Record},
+    round_robin::{DELIVERY, MESSAGE},
     service::{Relay, Service},
-    turns::{DELIVERY, MESSAGE},
 };
 
 /// How long senders may wait for a client, or one for a quota, before the log has a line of it.

@@ -10,8 +10,8 @@ use crate::{
     error::Close,
     input::{Announced, Input},
     queue::Queue,
+    round_robin::MESSAGES,
     service::{Outbox, Sender},
-    turns::MESSAGES,
 };
 
 /// A read of READ_BUFFER halved so often has no more bytes than a turn may have messages.

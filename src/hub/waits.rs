@@ -17,14 +17,14 @@ use super::{Hub, Now, READ_BUFFER};
 use crate::{
     connection::{Awaits, Stream},
     record::Record,
-    turns::Turns,
+    round_robin::RoundRobin,
 };
 
 /// Senders that wait for room with their socket, by their keys: users take turns, and the clients of one
 /// user have theirs in the order in which they came.
 #[derive(Debug, Default)]
 pub struct WaitQueue {
-    waiting: Turns<usize>,
+    waiting: RoundRobin<usize>,
     /// The one that was called and has not had its turn.
     called: Option<usize>,
 }

@@ -13,8 +13,8 @@ use crate::{
     endpoint::Endpoint,
     hub::{Hub, Kind, Now},
     peer::Peer,
+    round_robin::{CLIENT, SHARED},
     sys,
-    turns::{CLIENT, SHARED},
 };
 
 /// What a client costs that is let in: to take it, to watch it and to let it go.

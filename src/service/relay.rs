@@ -28,7 +28,7 @@ use crate::{
     frame::{Cut, Framing},
     message_batch::Batch,
     record::Encoder,
-    turns::{DELIVERY, FANOUT, MESSAGE},
+    round_robin::{DELIVERY, FANOUT, MESSAGE},
 };
 
 /// One socket's relay.

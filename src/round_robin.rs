@@ -66,23 +66,23 @@ impl Users {
 
 /// Those who wait for a turn: each user's in the order in which they came, and the users in a ring.
 #[derive(Debug)]
-pub struct Turns<T> {
+pub struct RoundRobin<T> {
     /// By the numbers of the users.
     queues: Vec<VecDeque<T>>,
     /// The users who have somebody waiting, the next one first.
     ring: VecDeque<u32>,
 }
 
-impl<T> Default for Turns<T> {
+impl<T> Default for RoundRobin<T> {
     fn default() -> Self {
-        Turns {
+        RoundRobin {
             queues: Vec::new(),
             ring: VecDeque::new(),
         }
     }
 }
 
-impl<T: Copy + PartialEq> Turns<T> {
+impl<T: Copy + PartialEq> RoundRobin<T> {
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -179,15 +179,15 @@ impl<T: Copy + PartialEq> Turns<T> {
 mod tests {
     use super::*;
 
-    fn turns(of: &[(u32, char)]) -> Turns<char> {
-        let mut turns = Turns::default();
+    fn turns(of: &[(u32, char)]) -> RoundRobin<char> {
+        let mut turns = RoundRobin::default();
         for &(user, one) in of {
             turns.push(user, one);
         }
         turns
     }
 
-    fn rest(mut turns: Turns<char>) -> String {
+    fn rest(mut turns: RoundRobin<char>) -> String {
         std::iter::from_fn(|| turns.pop()).collect()
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::socket::Wanted;
-use crate::client::failure::Failure;
+use crate::udsc::failure::Failure;
 
 /// What became of one socket, or of the service.
 pub(super) struct Row {

@@ -20,7 +20,7 @@ use crate::{
     limits::{Limits, Over},
     message_batch::Batch,
     peer::{ClientId, Peer},
-    turns::{FANOUT, MESSAGES},
+    round_robin::{FANOUT, MESSAGES},
 };
 
 /// The service of one socket.

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::client::failure::Failure;
+use crate::udsc::failure::Failure;
 
 /// What is asked of each unit; those of another type lack some.
 const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText,Backlog,SendBuffer,SocketMode,SocketUser,SocketGroup";

@@ -12,9 +12,9 @@ use super::{
     systemctl::Properties,
 };
 use crate::{
-    client::failure::Failure,
     config::{Address, Socket, SocketType},
     sys,
+    udsc::failure::Failure,
 };
 
 /// Finds the number of a name.

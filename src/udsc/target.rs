@@ -272,7 +272,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::client::Arguments;
+    use crate::udsc::Arguments;
 
     fn options(arguments: &[&str]) -> Options {
         let arguments = [&["udsc"], arguments].concat();

@@ -16,9 +16,9 @@ use super::{
     table::{self, Row},
 };
 use crate::{
-    client::failure::Failure,
     config::{Address, last_good},
     endpoint::is_served,
+    udsc::failure::Failure,
 };
 
 impl Apply {
@@ -137,7 +137,7 @@ mod tests {
     use std::{os::unix::net::UnixListener, process};
 
     use super::*;
-    use crate::client::apply::kernel;
+    use crate::udsc::apply::kernel;
 
     #[test]
     fn an_old_socket_is_told_by_who_has_it() {

@@ -101,7 +101,7 @@ mod tests {
     use std::{io, os::unix::net::UnixStream};
 
     use super::*;
-    use crate::client::stdio::CHUNK;
+    use crate::udsc::stdio::CHUNK;
 
     /// Converses with a server that sends `answer`, closes its writing side and reads to the end.
     fn exchange(framing: Framing, input: &'static [u8], answer: &[u8]) -> (Vec<u8>, Vec<u8>) {

@@ -144,7 +144,7 @@ mod tests {
     use rustix::net::sockopt;
 
     use super::*;
-    use crate::client::socket;
+    use crate::udsc::socket;
 
     fn give(server: &UnixStream, packet: &[u8]) {
         assert_eq!(
