@@ -19,7 +19,7 @@ use crate::{
 };
 
 use numbers::Numbers;
-pub use replies::{Blame, Lost, Replies, Reply, Why};
+pub use replies::{Blame, Lost, Replies, Reply, Sending, Why};
 
 /// Receivers of one socket that something may wait for.
 const RECEIVERS: usize = 1024;

@@ -286,8 +286,8 @@ impl<'a> Sockets<'a> {
         let serves = |cookie: u64| self.serving.contains(&cookie);
         let all = self.before.endpoints();
         let ended = all.filter(|(_, there)| !there.cookie().is_ok_and(serves));
-        let places = ended.filter_map(|(old, _)| self.before.server.key(&old.name));
-        places.collect()
+        let keys = ended.filter_map(|(old, _)| self.before.server.key(&old.name));
+        keys.collect()
     }
 
     fn say_why(&mut self, new: &config::Socket, decision: Decision, present: Present) {

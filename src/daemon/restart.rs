@@ -100,8 +100,8 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
     let mut server = serve(restore(handover, sockets, parked, serving), signals)?;
     let daemon = &serving.daemon;
     server.set(daemon.drain_timeout, daemon.exit_on_idle, serving.to_toml());
-    for (place, (endpoint, output)) in served.into_iter().enumerate() {
-        server.resume(place, endpoint, output)?;
+    for (key, (endpoint, output)) in served.into_iter().enumerate() {
+        server.resume(key, endpoint, output)?;
     }
     Ok(Resumed {
         server,

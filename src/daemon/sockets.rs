@@ -44,8 +44,8 @@ pub(super) fn assign(
 ) -> Result<Vec<Option<Inherited>>, Faults> {
     let mut inherited: Vec<Option<Inherited>> = config.sockets.iter().map(|_| None).collect();
     for passed in passed {
-        let place = endpoint::matching(&passed, &config.sockets);
-        let fault = match place.map(|i| &mut inherited[i]) {
+        let index = endpoint::matching(&passed, &config.sockets);
+        let fault = match index.map(|i| &mut inherited[i]) {
             Some(free @ None) => {
                 *free = Some(passed);
                 continue;

@@ -130,12 +130,23 @@ pub(super) struct UnsentReplies {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Datagram(#[serde(with = "serde_base64")] Box<[u8]>);
 
+/// What sending takes.
+pub struct Sending<'a> {
+    /// Where datagrams go out.
+    pub datagrams: &'a mut dyn Datagrams,
+    /// What waits is held in these.
+    pub limits: &'a mut Limits,
+    /// The time of the turn.
+    pub now: Instant,
+}
+
 /// What waits for receivers. What it costs is held for the user who is owed it.
 #[derive(Debug, Default)]
 pub struct Replies {
     owed: Slab<Owed>,
-    places: HashMap<Key, usize>,
-    /// How many of the places each user has.
+    /// The indices in `owed`.
+    by_receiver: HashMap<Key, usize>,
+    /// How many receivers of each user that is.
     users: HashMap<u32, usize>,
     timers: BTreeSet<(Instant, usize)>,
     shares: Shares,
@@ -168,11 +179,11 @@ impl Replies {
     pub(super) fn resume(&mut self, parked: Vec<UnsentReplies>, limits: &mut Limits, now: Instant) {
         for UnsentReplies { to, replies, since } in parked {
             let key = (to.address, to.peer.uid);
-            let place = self.places.get(&key).copied();
-            let place = place.unwrap_or_else(|| self.owe(&to, Blame::Receiver, now));
-            self.owed[place].since = now.checked_sub(since).unwrap_or(now);
+            let index = self.by_receiver.get(&key).copied();
+            let index = index.unwrap_or_else(|| self.owe(&to, Blame::Receiver, now));
+            self.owed[index].since = now.checked_sub(since).unwrap_or(now);
             for Datagram(reply) in replies {
-                self.owed[place].push(reply, limits);
+                self.owed[index].push(reply, limits);
             }
         }
     }
@@ -182,29 +193,29 @@ impl Replies {
     /// has room for.
     pub fn send(
         &mut self,
-        datagram_socket: &mut dyn Datagrams,
-        (to, bytes): (&DatagramSender, &[u8]),
+        to: &DatagramSender,
+        bytes: &[u8],
         queue_size: usize,
-        limits: &mut Limits,
-        now: Instant,
+        by: Sending<'_>,
     ) -> Reply {
+        let Sending { limits, now, .. } = by;
         if to.address.kind().is_none() {
             return Reply::Unbound;
         }
         let uid = to.peer.uid;
         let key = (to.address, uid);
-        let place = self.places.get(&key).copied();
-        let blame = match place {
-            Some(place) => self.owed[place].blame,
-            None => match self.shares.send(&key, bytes, datagram_socket, now) {
+        let index = self.by_receiver.get(&key).copied();
+        let blame = match index {
+            Some(index) => self.owed[index].blame,
+            None => match self.shares.send(&key, bytes, by.datagrams, now) {
                 Ok(()) => return Reply::Sent,
                 Err(refusal) if !is_passing(&refusal) => return Reply::Unreachable,
                 Err(refusal) => (&refusal).into(),
             },
         };
         let cost = cost(bytes);
-        let why = match place {
-            Some(place) if self.owed[place].charge.held() + cost > queue_size => {
+        let why = match index {
+            Some(index) if self.owed[index].charge.held() + cost > queue_size => {
                 Some(Why::Full(blame))
             }
             None if self.owed.len() == RECEIVERS => Some(Why::Receivers(RECEIVERS)),
@@ -217,15 +228,15 @@ impl Replies {
         if let Some(why) = why {
             return Reply::Dropped(why);
         }
-        let place = place.unwrap_or_else(|| self.owe(to, blame, now));
-        self.owed[place].push(bytes.into(), limits);
+        let index = index.unwrap_or_else(|| self.owe(to, blame, now));
+        self.owed[index].push(bytes.into(), limits);
         Reply::Waits
     }
 
-    /// A place for what a receiver is owed from now on.
+    /// A receiver is owed something from now on; returns its index.
     fn owe(&mut self, to: &DatagramSender, blame: Blame, now: Instant) -> usize {
         let due = now + FIRST_WAIT;
-        let place = self.owed.insert(Owed {
+        let index = self.owed.insert(Owed {
             to: *to,
             replies: VecDeque::new(),
             charge: Charge::new(to.peer.uid),
@@ -234,41 +245,36 @@ impl Replies {
             due,
             blame,
         });
-        self.places.insert((to.address, to.peer.uid), place);
+        self.by_receiver.insert((to.address, to.peer.uid), index);
         *self.users.entry(to.peer.uid).or_default() += 1;
-        self.timers.insert((due, place));
-        place
+        self.timers.insert((due, index));
+        index
     }
 
     /// Tries those who are due, a turn's share; returns what will not be delivered any more.
-    pub fn retry(
-        &mut self,
-        datagram_socket: &mut dyn Datagrams,
-        slow_timeout: Duration,
-        limits: &mut Limits,
-        now: Instant,
-    ) -> Vec<Lost> {
+    pub fn retry(&mut self, slow_timeout: Duration, mut by: Sending<'_>) -> Vec<Lost> {
+        let now = by.now;
         let mut lost = Vec::new();
         for _ in 0..TURN_RECEIVERS {
-            let Some(&(_, place)) = self.timers.first().filter(|(due, _)| *due <= now) else {
+            let Some(&(_, index)) = self.timers.first().filter(|(due, _)| *due <= now) else {
                 break;
             };
             self.timers.pop_first();
-            let why = match self.flush(place, datagram_socket, limits, now) {
+            let why = match self.flush(index, &mut by) {
                 Flushed::All => {
-                    self.forget(place, limits);
+                    self.forget(index, by.limits);
                     continue;
                 }
                 Flushed::Unreachable => None,
-                Flushed::Full if now >= self.owed[place].since + slow_timeout => {
-                    Some(Why::Slow(self.owed[place].blame))
+                Flushed::Full if now >= self.owed[index].since + slow_timeout => {
+                    Some(Why::Slow(self.owed[index].blame))
                 }
                 Flushed::Full | Flushed::Turn => {
-                    self.timers.insert((self.owed[place].due, place));
+                    self.timers.insert((self.owed[index].due, index));
                     continue;
                 }
             };
-            let owed = self.forget(place, limits);
+            let owed = self.forget(index, by.limits);
             lost.push(Lost {
                 to: owed.to,
                 replies: owed.replies.len() as u64,
@@ -280,26 +286,21 @@ impl Replies {
 
     /// Gives up all that waits; returns the bytes that its receivers will not get.
     pub fn abandon(&mut self, limits: &mut Limits) -> usize {
-        let places: Vec<usize> = self.places.values().copied().collect();
+        let all: Vec<usize> = self.by_receiver.values().copied().collect();
         let mut undelivered = 0;
-        for place in places {
-            let owed = self.forget(place, limits);
+        for index in all {
+            let owed = self.forget(index, limits);
             undelivered += owed.replies.iter().map(|reply| reply.len()).sum::<usize>();
         }
         undelivered
     }
 
     /// Sends one receiver what it is owed, a turn's share, and says when it is due again.
-    fn flush(
-        &mut self,
-        place: usize,
-        datagram_socket: &mut dyn Datagrams,
-        limits: &mut Limits,
-        now: Instant,
-    ) -> Flushed {
+    fn flush(&mut self, index: usize, by: &mut Sending<'_>) -> Flushed {
+        let now = by.now;
         let mut sent = 0;
         loop {
-            let owed = &mut self.owed[place];
+            let owed = &mut self.owed[index];
             let Some(reply) = owed.replies.front() else {
                 return Flushed::All;
             };
@@ -309,10 +310,10 @@ impl Replies {
                 return Flushed::Turn;
             }
             let key = (owed.to.address, owed.to.peer.uid);
-            match self.shares.send(&key, reply, datagram_socket, now) {
+            match self.shares.send(&key, reply, by.datagrams, now) {
                 Ok(()) => {
                     let held = owed.charge.held() - cost(reply);
-                    owed.charge.settle(limits, held);
+                    owed.charge.settle(by.limits, held);
                     owed.replies.pop_front();
                     sent += 1;
                     owed.since = now;
@@ -334,18 +335,18 @@ impl Replies {
     }
 
     /// Takes out what one receiver is owed.
-    fn forget(&mut self, place: usize, limits: &mut Limits) -> Owed {
-        let mut owed = self.owed.remove(place);
+    fn forget(&mut self, index: usize, limits: &mut Limits) -> Owed {
+        let mut owed = self.owed.remove(index);
         owed.charge.settle(limits, 0);
         let uid = owed.to.peer.uid;
-        self.places.remove(&(owed.to.address, uid));
-        if let Some(places) = self.users.get_mut(&uid) {
-            *places -= 1;
-            if *places == 0 {
+        self.by_receiver.remove(&(owed.to.address, uid));
+        if let Some(receivers) = self.users.get_mut(&uid) {
+            *receivers -= 1;
+            if *receivers == 0 {
                 self.users.remove(&uid);
             }
         }
-        self.timers.remove(&(owed.due, place));
+        self.timers.remove(&(owed.due, index));
         owed
     }
 }

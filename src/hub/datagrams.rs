@@ -17,7 +17,7 @@ use log::warn;
 use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
-    datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply},
+    datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sending},
     datagram_header::{BATCH, Header},
     frame::Framing,
     input::TooLong,
@@ -289,12 +289,12 @@ impl<S: Stream> Hub<S> {
                 continue;
             };
             open.rest = open.rest.filter(|&until| until > now.instant);
-            let lost = socket.pending.replies.retry(
-                &mut *open.datagrams,
-                socket.rules.slow_timeout,
-                &mut self.limits,
-                now.instant,
-            );
+            let by = Sending {
+                datagrams: &mut *open.datagrams,
+                limits: &mut self.limits,
+                now: now.instant,
+            };
+            let lost = socket.pending.replies.retry(socket.rules.slow_timeout, by);
             for lost in lost {
                 self.datagrams.notes.lost(socket, &lost, now.instant);
             }
@@ -442,13 +442,13 @@ impl Judge<'_> {
             socket.counters.undelivered += bytes.len() as u64;
             return;
         };
-        match socket.pending.replies.send(
-            &mut *open.datagrams,
-            (to, bytes),
-            socket.rules.queue_size,
-            self.limits,
+        let by = Sending {
+            datagrams: &mut *open.datagrams,
+            limits: self.limits,
             now,
-        ) {
+        };
+        let replies = &mut socket.pending.replies;
+        match replies.send(to, bytes, socket.rules.queue_size, by) {
             Reply::Sent | Reply::Waits => {}
             Reply::Unbound => socket.counters.unbound += 1,
             Reply::Unreachable => self.notes.lost(socket, &lost(None), now),

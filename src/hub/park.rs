@@ -51,21 +51,21 @@ impl<S: Stream> Hub<S> {
             sockets.resize_with(key, state::Socket::nobody);
             sockets.push(socket.park(now));
         }
-        let mut places = vec![None; self.clients.capacity()];
+        let mut indices = vec![None; self.clients.capacity()];
         let (mut clients, mut streams) = (Vec::new(), Vec::new());
         for (key, client) in mem::take(&mut self.clients) {
-            places[key] = Some(clients.len());
+            indices[key] = Some(clients.len());
             let (client, stream) = client.park(now);
             clients.push(client);
             streams.push(stream);
         }
-        let place = |key: usize| places.get(key).copied().flatten();
+        let index = |key: usize| indices.get(key).copied().flatten();
         for (key, socket) in &self.sockets {
-            sockets[key].wait_queue = socket.wait_queue.order().filter_map(place).collect();
+            sockets[key].wait_queue = socket.wait_queue.order().filter_map(index).collect();
         }
         let state = State {
             ids: self.ids,
-            quota_queue: self.quota_queue.into_iter().filter_map(place).collect(),
+            quota_queue: self.quota_queue.into_iter().filter_map(index).collect(),
             sockets,
             clients,
             ..State::default()
@@ -110,7 +110,7 @@ impl<S: Stream> Hub<S> {
                 hub.draining = true;
             }
         }
-        let key = |place: usize| keys.get(place).copied().flatten();
+        let key = |index: usize| keys.get(index).copied().flatten();
         for key in state.quota_queue.into_iter().filter_map(key) {
             hub.wait(key, Awaits::Quota, false);
         }
@@ -306,8 +306,8 @@ fn check(state: &State, sockets: usize, streams: usize) -> Result<(), &'static s
     }
     let mut placed = vec![false; streams];
     let lines = state.sockets.iter().flat_map(|socket| &socket.wait_queue);
-    for &place in state.quota_queue.iter().chain(lines) {
-        match placed.get_mut(place) {
+    for &index in state.quota_queue.iter().chain(lines) {
+        match placed.get_mut(index) {
             Some(placed @ false) => *placed = true,
             _ => return Err("a client waits in two places, or is none"),
         }

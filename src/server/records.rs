@@ -79,8 +79,8 @@ impl Server {
 
     /// Lines that an earlier process took into the record of the socket `name` are written first.
     pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
-        let place = self.hub.key(name);
-        if let Some(record) = place.and_then(|place| self.hub.record(place)) {
+        let key = self.hub.key(name);
+        if let Some(record) = key.and_then(|key| self.hub.record(key)) {
             record.prepend(lines);
         }
     }
