@@ -262,8 +262,8 @@ impl State {
         let (mut state, owed, begun) = documents(&mut file, &mut sum)?;
         // Small queues are read together, large ones go by its buffer.
         let mut rest = begun.chain(BufReader::new(file));
-        for (place, bytes) in owed {
-            let client = state.clients.get_mut(place);
+        for (index, bytes) in owed {
+            let client = state.clients.get_mut(index);
             let client = client.ok_or_else(|| damaged("a queue is nobody's"))?;
             let mut queue = Vec::with_capacity(bytes.min(CHUNK));
             rest.by_ref().take(bytes as u64).read_to_end(&mut queue)?;

@@ -5,7 +5,7 @@
 //! An event makes a client ready. So do the stop and room for which a client waits (`waits`): no event
 //! tells of those. A ready client gets a turn: what waits for it is written, and what it sent is read, once.
 //! Users take turns, and each user's clients among themselves. All turns between two looks at the event
-//! loop do a bounded amount of work (`turns`); clients that are left keep their places, while the event loop
+//! loop do a bounded amount of work (`round_robin`); clients that are left keep their places, while the event loop
 //! asks who else has come. Events repeat for as long as there is something to read or room to write, so a
 //! client that sends without end is ready again. After each turn the client's state says what the event loop
 //! is to watch it for. Datagram sockets are served in `datagrams`, by the same turns and timers.

@@ -229,9 +229,9 @@ pub fn has_open(pid: i32, file: &File) -> bool {
         .is_ok_and(|of| is_open(&pid.to_string(), &of))
 }
 
-/// Whether this process holds the lock file at `lock`, which is held.
+/// Whether this process holds the lock file at `lock`, given that some process does.
 #[must_use]
-pub fn is_own(lock: &Path) -> bool {
+pub fn is_held_here(lock: &Path) -> bool {
     fs::symlink_metadata(lock).is_ok_and(|of| is_open("self", &of))
 }
 

@@ -70,15 +70,17 @@ struct Shared {
 struct Inbox {
     lines: Vec<u8>,
     /// The output that comes once `lines` are written, with the lines that were handed over for it; and so
-    /// on. `None`: the one that is `not_open`.
-    moves: VecDeque<(Option<Output>, Vec<u8>)>,
+    /// on.
+    moves: VecDeque<(Output, Vec<u8>)>,
+    /// The output of before a move may still be there, with its lock.
+    is_moving: bool,
     /// The file for which lines are handed over now; `None` for standard output.
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
-    /// What is to be opened, where that is the output for which lines are handed over now.
+    /// What is to be opened, where there is no output so far.
     not_open: Option<NotOpen>,
-    /// The number of the last line in the output, where it was not open and now is.
+    /// The number of the last line in the output, where there was none at first and now there is.
     opened: Option<u64>,
     /// The thread is to check whether its file is still at its path, or to try to open it.
     check_requested: bool,
@@ -91,7 +93,7 @@ struct Inbox {
 /// How a thread is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// Once all is written. What cannot be opened is not tried again.
+    /// Once all is written. What cannot be opened is tried once more.
     Finished,
     /// Now. It leaves what is not written.
     Stopped,
@@ -157,8 +159,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `wake` is called from it when there is progress after `request_wake`, and once
-    /// what was not open is open.
+    /// Starts the thread. `wake` is called from it when there is progress after `request_wake`, once what was
+    /// not open is open, and when it ends.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -216,38 +218,29 @@ impl Writer {
     }
 
     /// Lines that are handed over from now on go to `output`, once those before have gone where they were
-    /// to go. What is not open the thread opens then, and it tries at once. Not to be called where it
-    /// `has_too_many_moves`.
-    pub fn move_to(&mut self, output: Result<Output, NotOpen>) {
-        self.shared.tell(|inbox| match output {
-            Ok(output) => {
-                self.name = output.config.name();
-                inbox.set_output(&output);
-                inbox.not_open = None;
-                inbox.moves.push_back((Some(output), Vec::new()));
-            }
-            Err(not_open) => {
-                let name = mem::replace(&mut self.name, not_open.config.name());
-                if inbox.not_open.is_some() {
-                    inbox.check_requested = true;
-                } else if !self.is_open && self.name == name {
-                    // It was opened meanwhile, which `opened` is yet to tell.
-                    return;
-                } else {
-                    inbox.moves.push_back((None, Vec::new()));
-                }
-                inbox.not_open = Some(not_open);
-                (inbox.file, inbox.lock, inbox.opened) = (None, None, None);
-                self.is_open = false;
+    /// to go. Not to be called where it `has_too_many_moves`.
+    pub fn move_to(&mut self, output: Output) {
+        self.name = output.config.name();
+        self.shared.tell(|inbox| {
+            inbox.set_output(&output);
+            (inbox.not_open, inbox.is_moving) = (None, true);
+            inbox.moves.push_back((output, Vec::new()));
+        });
+    }
+
+    /// Where there is no output so far, the thread tries to open this one from now on, and at once.
+    pub fn reopen(&self, not_open: NotOpen) {
+        self.shared.tell(|inbox| {
+            if inbox.not_open.is_some() {
+                (inbox.not_open, inbox.check_requested) = (Some(not_open), true);
             }
         });
     }
 
-    /// Where the output is not open, the thread tries at once.
+    /// Where there is no output so far, the thread tries at once to open it.
     pub fn retry(&self) {
-        self.shared.tell(|inbox| {
-            inbox.check_requested |= inbox.not_open.is_some();
-        });
+        self.shared
+            .tell(|inbox| inbox.check_requested |= inbox.not_open.is_some());
     }
 
     /// Whether it is open, as far as `opened` has told.
@@ -365,6 +358,12 @@ impl Writer {
         unwritten
     }
 
+    /// Whether lines may still go to an output of before a move, whose file is locked until then.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.shared.inbox().is_moving
+    }
+
     /// Whether the thread has ended, or is about to.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -381,11 +380,11 @@ impl Writer {
     }
 
     /// Ends the thread and waits for it; to be called once all is written, or else this waits for the
-    /// disk. Where it is not open, there is nothing to wait for. A `Writer` that is only dropped leaves its
+    /// disk. It does not wait for a thread that tries to open its output. A `Writer` that is only dropped leaves its
     /// thread to the end of the process.
     pub fn finish(self) {
         self.request_finish();
-        if self.is_open {
+        if self.is_open || self.has_ended() {
             // A panic of the thread has been printed by the thread.
             let _ = self.thread.join();
         }

@@ -121,11 +121,11 @@ impl<T: Copy + PartialEq> RoundRobin<T> {
 
     #[inline]
     fn queue(&mut self, user: u32) -> &mut VecDeque<T> {
-        let place = user as usize;
-        if self.queues.len() <= place {
-            self.queues.resize_with(place + 1, VecDeque::new);
+        let index = user as usize;
+        if self.queues.len() <= index {
+            self.queues.resize_with(index + 1, VecDeque::new);
         }
-        &mut self.queues[place]
+        &mut self.queues[index]
     }
 
     /// Whose turn it is; its user's next one comes after those of all others.

@@ -222,7 +222,7 @@ pub struct Effects {
     pub failed: Vec<(usize, Close)>,
     /// For whom messages were dropped, and how many.
     pub dropped: Vec<(usize, u64)>,
-    /// Work that was done, in bytes (`turns`).
+    /// Work that was done, in bytes (`round_robin`).
     pub work: usize,
 }
 

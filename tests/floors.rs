@@ -402,7 +402,7 @@ mod checker {
             ("sys.rs", "use crate::systemd;"),
             ("service/echo.rs", "use crate::endpoint::Endpoint;"),
             ("connection.rs", "use crate::service::Service;"),
-            ("service/mod.rs", "use crate::hub::Hub;"),
+            ("service.rs", "use crate::hub::Hub;"),
             ("frame.rs", "use crate::message_batch::Batch;"),
             ("daemon.rs", "use crate::udsc::run;"),
         ] {

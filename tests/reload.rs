@@ -6,7 +6,7 @@ mod harness;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::{
         fd::AsFd,
@@ -25,7 +25,10 @@ use harness::{
     AtLast, Daemon, HANG, Random, Setup, Signal, apply_command, close_reader, connect, has_program,
     is_root, manager::passing, packets::Packets, read_all, read_n, round_trip, write_until_full,
 };
-use rustix::process::{Resource, Rlimit, getegid, geteuid, prlimit};
+use rustix::{
+    io::ioctl_fionread,
+    process::{Resource, Rlimit, getegid, geteuid, prlimit},
+};
 use udsd::config::keys::{self, Effect};
 
 /// A socket of this name at its path in the folder.
@@ -576,47 +579,108 @@ fn a_record_may_change_its_form_and_its_place_and_end() {
     );
 }
 
-/// It has ended and begins again, or comes back, before the disk has taken its lines: those come first, and
-/// numbers go on.
+/// A daemon by `config`, whose record has taken 20 lines, for which the disk has no room yet.
+fn with_full_disk(config: &str) -> Daemon {
+    let daemon = Setup::new()
+        .wrapper(&["prlimit", "--fsize=1000:unlimited", "--"])
+        .config(config)
+        .start();
+    let mut client = daemon.connect("log");
+    (0..20).for_each(|line| writeln!(client, "{line}").unwrap());
+    daemon.wait_log(&["WARN", "record", "File too large", "trying again"]);
+    daemon
+}
+
+fn make_room(daemon: &Daemon) {
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
+}
+
+/// The record ends and begins again, or another takes its file, before the disk has taken its lines: those come
+/// first, and numbers go on, also those that a relay stamps.
 #[test]
-fn a_record_that_begins_again_goes_on_behind_its_own_lines() {
+fn a_record_begins_behind_the_lines_that_are_still_to_be_written_there() {
     if !has_program("prlimit") {
         return;
     }
     let here = collect(RECORD);
     let elsewhere = collect("file = \"{dir}/other\"");
-    let echo = socket("log", "framing = \"lines\"");
-    let trail = format!("{echo}[socket.log.record]\n{RECORD}\n");
-    let of_another = elsewhere.clone() + &here.replace("log", "new");
-    let lines: Vec<u64> = (0..20).collect();
-    for (steps, name) in [
-        ([&echo, &trail], "log"),
-        ([&elsewhere, &here], "log"),
-        ([&elsewhere, &of_another], "new"),
-    ] {
-        let mut daemon = Setup::new()
-            .wrapper(&["prlimit", "--fsize=1000:unlimited", "--"])
-            .config(&here)
-            .start();
-        let mut client = daemon.connect("log");
-        lines
-            .iter()
-            .for_each(|line| writeln!(client, "{line}").unwrap());
-        daemon.wait_log(&["WARN", "record", "File too large", "trying again"]);
+    let relay = socket(
+        "log",
+        "service = \"relay\"\nframing = \"lines\"\nstamp = true",
+    );
+    let trail = format!("{relay}[socket.log.record]\n{RECORD}\n");
+    let taken = elsewhere.clone() + &here.replace("log", "new");
+    for (steps, name) in [([&relay, &trail], "log"), ([&elsewhere, &taken], "new")] {
+        let mut daemon = with_full_disk(&here);
         steps.into_iter().for_each(|step| daemon.reload_with(step));
-        let mut client = daemon.connect(name);
-        writeln!(client, "20").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let none = Rlimit {
-            current: None,
-            maximum: None,
-        };
-        prlimit(Some(daemon.pid()), Resource::Fsize, none).unwrap();
-        read_all(&client);
+        let hearer = daemon.connect(name);
+        let mut speaker = daemon.connect(name);
+        writeln!(speaker, "20").unwrap();
+        make_room(&daemon);
+        if name == "log" {
+            let heard = BufReader::new(&hearer).lines().next().unwrap().unwrap();
+            assert!(heard.contains("\"seq\":21,"), "{heard}");
+        } else {
+            speaker.shutdown(Shutdown::Write).unwrap();
+            read_all(&speaker);
+        }
         assert!(daemon.stop().success());
         let all: Vec<_> = (0..=20).map(|n| (n + 1, n)).collect();
         assert_eq!(numbers(&daemon, &["record"]), all, "{steps:?}");
         assert!(!daemon.path(".record.lock").exists());
+    }
+}
+
+/// It left before the disk had taken its lines: it cannot come back until then.
+#[test]
+fn a_record_comes_back_once_its_lines_are_written() {
+    if !has_program("prlimit") {
+        return;
+    }
+    let here = collect(RECORD);
+    let mut daemon = with_full_disk(&here);
+    daemon.reload_with(&collect("file = \"{dir}/other\""));
+    let status = daemon.fail_to_reload(&here);
+    assert!(status.contains("of an earlier reload"), "{status}");
+    make_room(&daemon);
+    daemon.wait_log(&["writing again, nothing was lost"]);
+    say(&daemon, "log", "20");
+    daemon.reload_with(&here);
+    say(&daemon, "log", "21");
+    assert!(daemon.stop().success());
+    let mut all: Vec<_> = (0..20).map(|n| (n + 1, n)).collect();
+    all.extend([(22, 21), (21, 20)]);
+    assert_eq!(numbers(&daemon, &["record", "other"]), all);
+}
+
+/// Its lines are lost: nobody reads them any more.
+#[test]
+fn a_standard_output_that_closes_after_its_record_has_ended_ends_the_daemon() {
+    for _ in 0..10 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let setup = Setup::new().config(&collect(""));
+        let mut daemon = setup.stdout(writer.try_clone().unwrap()).start();
+        let client = daemon.connect("log");
+        // More than a pipe holds.
+        (&client)
+            .write_all(&b"a line of a few bytes\n".repeat(2000))
+            .unwrap();
+        let deadline = Instant::now() + HANG;
+        while ioctl_fionread(&reader).unwrap() < 32 << 10 {
+            assert!(Instant::now() < deadline, "nothing is recorded");
+            thread::yield_now();
+        }
+        daemon.reload_with(&socket("log", "framing = \"lines\""));
+        daemon.halt();
+        daemon.signal(Signal::HUP);
+        close_reader(reader, &writer);
+        daemon.resume();
+        assert_eq!(daemon.wait().code(), Some(1));
+        assert!(daemon.log().contains("standard output"), "{}", daemon.log());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ::log::{error, info};
+use ::log::error;
 
 use super::log_fault;
 use crate::{
@@ -93,21 +93,36 @@ impl<'a> Writers<'a> {
         keys: &config::Record,
         is_lenient: bool,
     ) -> Result<(Record, PlannedWriter), Faults> {
-        let own = self.server.key(&socket.name);
-        // What another record still has to write there comes first.
+        let key = self.server.key(&socket.name);
+        let before = self.take(&|of, _| Some(of) == key);
+        if let Some((_, writer)) = before
+            && writer.has_too_many_moves()
+        {
+            return Err(Faults::System(format!(
+                "record {}: the lines of several reloads still wait to be written",
+                writer.name
+            )));
+        }
+        let is_draining = self.server.is_draining();
+        // A new record comes behind all lines that are still to be written there. One that moves does not wait
+        // for them.
         let all = self.server.writers();
-        let done = all.filter(|(of, writer)| Some(*of) == own || writer.unwritten() == 0);
-        let held: Vec<_> = done.filter_map(|(_, writer)| writer.lock()).collect();
-        let output = match open(socket, keys, &held) {
-            Ok(output) => Ok(output),
-            Err((not_open, OpenError::Own)) if self.server.has_unwritten() => {
-                info!(
-                    "record {}: opened once earlier lines are written to it",
-                    not_open.config.name()
-                );
+        let usable = all.filter(|(_, writer)| before.is_some() || writer.unwritten() == 0);
+        let held: Vec<_> = usable.filter_map(|(_, writer)| writer.lock()).collect();
+        let output = match (open(socket, keys, &held), before) {
+            (Ok(output), _) => Ok(output),
+            (Err((mut not_open, OpenError::Own)), None) if is_draining => {
+                // The log has nothing of it, unless it takes long.
+                not_open.why = String::new();
                 Err(not_open)
             }
-            Err((not_open, why)) => {
+            (Err((not_open, OpenError::Own)), Some(_)) if is_draining => {
+                return Err(Faults::System(format!(
+                    "record {}: lines of an earlier reload still wait to be written to it: reload again once they are",
+                    not_open.config.name()
+                )));
+            }
+            (Err((not_open, why)), _) => {
                 let fault = unwritable(config, socket, &not_open.config.name(), why);
                 if !is_lenient {
                     return Err(fault);
@@ -117,22 +132,18 @@ impl<'a> Writers<'a> {
             }
         };
         let mut record = new_record(socket, keys, last_seq(&output));
-        if output.is_err() {
-            // The number of its last line is not known yet.
-            record.await_open();
-        }
-        let writer = match self.take(&|of, _| Some(of) == own) {
-            Some((_, writer)) if writer.has_too_many_moves() => {
-                return Err(Faults::System(format!(
-                    "record {}: the lines of several reloads still wait to be written",
-                    writer.name
-                )));
-            }
+        let writer = match before {
             Some((of, _)) => PlannedWriter::Kept {
                 of,
                 output: Some(output),
             },
-            None => PlannedWriter::New(self.server.start_writer(output)?),
+            None => {
+                if output.is_err() {
+                    // The number of its last line is not known yet.
+                    record.await_open();
+                }
+                PlannedWriter::New(self.server.start_writer(output)?)
+            }
         };
         Ok((record, writer))
     }

@@ -89,33 +89,33 @@ impl Shares {
         &mut self,
         to: &Key,
         bytes: &[u8],
-        datagram_socket: &mut dyn Datagrams,
+        datagrams: &mut dyn Datagrams,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.look(datagram_socket, now);
+        self.look(datagrams, now);
         let kind = match &mut self.tight {
             Some(tight) => Some(tight.admit(to, now)?),
             None => None,
         };
         let (address, uid) = to;
-        datagram_socket
+        datagrams
             .send(address, *uid, bytes)
             .map_err(Refusal::Kernel)?;
         // The kernel counts whole pages or powers of two, and what describes them.
         self.most = self.most.saturating_add(2 * bytes.len() + 1024);
         if let (Some(tight), Some(kind)) = (&mut self.tight, kind) {
-            tight.sent(to, kind, datagram_socket.unread(), now);
+            tight.sent(to, kind, datagrams.unread(), now);
         }
         Ok(())
     }
 
     /// Asks how much is unread, where it may be much.
-    fn look(&mut self, datagram_socket: &dyn Datagrams, now: Instant) {
-        let size = datagram_socket.send_buffer();
+    fn look(&mut self, datagrams: &dyn Datagrams, now: Instant) {
+        let size = datagrams.send_buffer();
         if self.tight.is_none() && self.most <= size / 2 {
             return;
         }
-        self.most = datagram_socket.unread();
+        self.most = datagrams.unread();
         let bound = if self.tight.is_some() { 4 } else { 2 };
         if self.most <= size / bound {
             self.tight = None;

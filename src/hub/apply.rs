@@ -128,6 +128,13 @@ impl<S: Stream> Hub<S> {
         key
     }
 
+    /// The record of socket `key`, which was not open, is, and the last number there is `seq`.
+    pub fn record_opened(&mut self, key: usize, seq: u64) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.record_opened(seq);
+        }
+    }
+
     /// Whether those who are at socket `key` can go on at it, when it is as `new`; `is_opened`: with a datagram
     /// socket that was just opened.
     fn stays(&self, key: usize, new: &Socket, is_opened: bool) -> bool {
@@ -291,6 +298,15 @@ impl Socket {
         let recorded = self.record.as_ref().map_or(0, Record::seq);
         let stamped = self.service.park().stamped;
         self.numbered = self.numbered.max(recorded).max(stamped);
+    }
+
+    /// The record is open, and the last number there is `seq`. Nothing was numbered meanwhile.
+    fn record_opened(&mut self, seq: u64) {
+        if let Some(record) = &mut self.record {
+            record.opened(seq);
+            let seq = record.seq();
+            self.start_at(seq);
+        }
     }
 
     /// Numbers go on from `seq`.

@@ -143,7 +143,7 @@ pub(super) struct Rules {
     pub(super) longest: usize,
     /// Bytes that each message has here and not on the wire.
     pub(super) unseen: u64,
-    /// What a message costs beside its bytes, as `turns` has it.
+    /// What a message costs beside its bytes, as `round_robin` has it.
     pub(super) message_work: usize,
     pub(super) queue_size: usize,
     pub(super) slow_client: SlowClient,

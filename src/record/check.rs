@@ -35,7 +35,7 @@ impl fmt::Display for OpenError {
             OpenError::Refused(fault) => f.write_str(fault),
             OpenError::Failed(error) => write!(f, "{error}"),
             OpenError::Own => {
-                f.write_str("another record of this process writes it; give each its own file")
+                f.write_str("another record of this process writes it, or has lines of before to write; give each its own file")
             }
         }
     }
@@ -194,11 +194,15 @@ pub(super) fn take_lock(path: &Path, held: &[Arc<Lock>]) -> Result<Arc<Lock>, Op
     if let Some(held) = held.iter().find(|held| held.is_at(&lock)) {
         return Ok(Arc::clone(held));
     }
-    match Lock::take(&lock) {
-        Ok(lock) => Ok(Arc::new(lock)),
-        Err(Unlocked::Held(_)) if lock::is_own(&lock) => Err(OpenError::Own),
-        Err(why) => Err(not_locked(path, &lock, why)),
-    }
+    let taken = match Lock::take(&lock) {
+        Err(Unlocked::Held(_)) if lock::is_held_here(&lock) => return Err(OpenError::Own),
+        // This process may have held it until just now.
+        Err(Unlocked::Held(_)) => Lock::take(&lock),
+        taken => taken,
+    };
+    taken
+        .map(Arc::new)
+        .map_err(|why| not_locked(path, &lock, why))
 }
 
 fn not_locked(path: &Path, lock: &Path, why: Unlocked) -> OpenError {

@@ -300,7 +300,7 @@ mod tests {
         for name in ["a", "b"] {
             let output = open(&scratch.0.join(name)).unwrap();
             assert_eq!(Output::at(&scratch.0.join(name)), output.id);
-            writer.move_to(Ok(output));
+            writer.move_to(output);
             writer.append(&mut format!("to {name}\n").into_bytes());
         }
         let mut came = String::new();
@@ -342,7 +342,7 @@ mod tests {
         // From here on the thread is at it: a pipe does not hold that much.
         reader.read_exact(&mut [0]).unwrap();
         writer.append(&mut b"second\n".to_vec());
-        writer.move_to(Ok(open(&scratch.0.join("record")).unwrap()));
+        writer.move_to(open(&scratch.0.join("record")).unwrap());
         writer.append(&mut b"third\n".to_vec());
         let back = writer.stop_within(Duration::from_millis(1));
         assert_eq!(back.lines, b"second\nthird\n");
@@ -395,7 +395,7 @@ mod tests {
         writer.append(&mut vec![b'\n'; 1 << 20]);
         let mut moves = 0;
         while !writer.has_too_many_moves() {
-            writer.move_to(Ok(open(&scratch.0.join(format!("{moves}"))).unwrap()));
+            writer.move_to(open(&scratch.0.join(format!("{moves}"))).unwrap());
             moves += 1;
         }
         assert!(moves < 20);

@@ -62,8 +62,7 @@ impl Record {
     /// Goes on where `old` is, with its lines; only what the config says is as here.
     pub fn continue_from(&mut self, old: Record) {
         self.go_on_from(old.seq);
-        self.is_open &= old.is_open;
-        self.lines = old.lines;
+        (self.lines, self.is_open) = (old.lines, old.is_open);
         (self.handed_over, self.written) = (old.handed_over, old.written);
     }
 

@@ -8,28 +8,23 @@ use std::{
 
 use log::{error, info};
 
-use super::{End, Output, Shared};
+use super::{End, OpenError, Output, Shared};
 
 /// How long until the next attempt: at first, and at most.
-pub(super) const FIRST: Duration = Duration::from_secs(1);
+const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
 
-/// Tries after `wait`, and on until it is open, which wakes the event loop, or the record has moved to another
-/// output; `None` where the thread is to end.
-pub(super) fn open_later(shared: &Shared, wait: Duration, wake: &impl Fn()) -> Option<Output> {
+/// Tries until it is open, or the record has moved to another output; `None` where the thread is to end.
+pub(super) fn open_later(shared: &Shared) -> Option<Output> {
     let mut delay = FIRST;
-    let mut due = Instant::now() + wait;
+    let mut due = Instant::now() + delay;
     loop {
         let mut inbox = shared.inbox();
         if let Some((output, mut waiting)) = inbox.moves.pop_front() {
             // Lines for a file that never was go to the next.
             inbox.lines.append(&mut waiting);
-            let Some(output) = output else {
-                continue;
-            };
+            inbox.is_moving = !inbox.moves.is_empty();
             inbox.opened = Some(output.last_seq);
-            drop(inbox);
-            wake();
             return Some(output);
         }
         match inbox.end {
@@ -62,7 +57,6 @@ pub(super) fn open_later(shared: &Shared, wait: Duration, wake: &impl Fn()) -> O
                 inbox.opened = Some(output.last_seq);
                 drop(inbox);
                 info!("record {name}: opened");
-                wake();
                 return Some(output);
             }
             Err(_) if is_last => return None,
@@ -75,7 +69,13 @@ pub(super) fn open_later(shared: &Shared, wait: Duration, wake: &impl Fn()) -> O
                 if before.is_some_and(|before| before != why) {
                     error!("record {name}: cannot be opened: {why}; it is tried again");
                 }
-                delay = if asked { FIRST } else { (2 * delay).min(MOST) };
+                // What this process writes itself is done as soon as the disk takes it.
+                let is_soon = asked || matches!(error, OpenError::Own);
+                delay = if is_soon {
+                    FIRST
+                } else {
+                    (2 * delay).min(MOST)
+                };
                 due = Instant::now() + delay;
             }
         }

@@ -20,11 +20,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    End, KEPT, Output, Position, Shared, Unwritten,
-    output::FileState,
-    retry::{FIRST, open_later},
-};
+use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, retry::open_later};
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -65,10 +61,14 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         wake: W,
     ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("record".into()).spawn(move || {
-            let Some(output) = output.or_else(|| open_later(&shared, FIRST, &wake)) else {
+            let is_open = output.is_some();
+            let Some(output) = output.or_else(|| open_later(&shared)) else {
                 shared.tell(|inbox| inbox.ended = Some(Unwritten::default()));
                 return wake();
             };
+            if !is_open {
+                wake();
+            }
             let mut all = Thread {
                 shared,
                 wake,
@@ -125,18 +125,11 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             } else if let Some((output, waiting)) = inbox.moves.pop_front() {
                 inbox.lines = waiting;
                 drop(inbox);
-                let output = output.or_else(|| {
-                    // Another record may wait for it, and this one for that.
-                    self.output.lock = None;
-                    open_later(&self.shared, Duration::ZERO, &self.wake)
-                });
-                let Some(output) = output else {
-                    return false;
-                };
-                // Closing a file may take long; nobody is to wait for the inbox meanwhile.
+                // Closing a file may take long; nobody is to wait for the lock meanwhile.
                 self.output = output;
                 self.moved = false;
                 inbox = self.shared.inbox();
+                inbox.is_moving = !inbox.moves.is_empty();
             } else if asked || self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
                 // What was written last may be lost, and that is to be told.
                 inbox.check_requested &= !asked;

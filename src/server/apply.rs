@@ -90,8 +90,10 @@ impl PlannedWriter {
             PlannedWriter::New(mut writer) => writer.0.take(),
             PlannedWriter::Kept { of, output } => {
                 let mut writer = writers.remove(&of)?;
-                if let Some(output) = output {
-                    writer.move_to(output);
+                match output {
+                    Some(Ok(output)) => writer.move_to(output),
+                    Some(Err(not_open)) => writer.reopen(not_open),
+                    None => {}
                 }
                 Some(writer)
             }
@@ -180,10 +182,11 @@ impl Server {
         self.sockets.writers()
     }
 
-    /// Whether lines of a record, perhaps one that is no more, still wait to be written.
+    /// Whether lines still wait to be written to a file that their record has left or may leave.
     #[must_use]
-    pub fn has_unwritten(&self) -> bool {
-        !self.draining.is_empty() || self.writers().any(|(_, writer)| writer.unwritten() > 0)
+    pub fn is_draining(&self) -> bool {
+        let leaves = |writer: &Writer| writer.unwritten() > 0 || writer.is_moving();
+        !self.draining.is_empty() || self.writers().any(|(_, writer)| leaves(writer))
     }
 
     /// Does of a plan what may fail and nobody notices.

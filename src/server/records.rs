@@ -21,9 +21,7 @@ impl Server {
                 continue;
             };
             if let Some(seq) = writer.opened() {
-                if let Some(record) = self.hub.record(key) {
-                    record.opened(seq);
-                }
+                self.hub.record_opened(key, seq);
                 self.hub.recorded(key, writer.written(), now);
                 self.stale = true;
             }
@@ -54,7 +52,8 @@ impl Server {
     fn finish_drained(&mut self) -> Result<(), Fatal> {
         let outcomes = self.draining.iter().map(Writer::check);
         let outcome = outcomes.fold(Ok(()), Result::and);
-        for writer in self.draining.extract_if(.., |writer| writer.has_ended()) {
+        let ended = |writer: &mut Writer| writer.has_ended() && writer.check().is_ok();
+        for writer in self.draining.extract_if(.., ended) {
             let lost = writer.unwritten();
             if lost > 0 {
                 warn!(
