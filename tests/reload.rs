@@ -649,12 +649,31 @@ fn a_record_comes_back_once_its_lines_are_written() {
     make_room(&daemon);
     daemon.wait_log(&["writing again, nothing was lost"]);
     say(&daemon, "log", "20");
+    // The old file is left before the other is written to.
+    let deadline = Instant::now() + HANG;
+    while fs::metadata(daemon.path("other")).unwrap().len() == 0 {
+        assert!(Instant::now() < deadline, "nothing is recorded");
+        thread::yield_now();
+    }
     daemon.reload_with(&here);
     say(&daemon, "log", "21");
     assert!(daemon.stop().success());
     let mut all: Vec<_> = (0..20).map(|n| (n + 1, n)).collect();
     all.extend([(22, 21), (21, 20)]);
     assert_eq!(numbers(&daemon, &["record", "other"]), all);
+}
+
+#[test]
+fn two_records_do_not_share_a_file_by_two_paths() {
+    let text = collect("file = \"{dir}/real/record\"");
+    let setup = Setup::new().config(&text);
+    fs::create_dir(setup.folder().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", setup.folder().join("link")).unwrap();
+    let mut daemon = setup.start();
+    let other = text.replace("log", "new").replace("real", "link");
+    let status = daemon.fail_to_reload(&(text + &other));
+    assert!(status.contains("give each its own file"), "{status}");
+    assert!(daemon.stop().success());
 }
 
 /// Its lines are lost: nobody reads them any more.

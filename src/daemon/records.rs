@@ -103,6 +103,13 @@ impl<'a> Writers<'a> {
                 writer.name
             )));
         }
+        let mut others = self.server.writers().map(|(_, writer)| writer);
+        let file = keys.file.as_deref();
+        // By another path. One that nobody keeps would have been kept here.
+        if others.any(|writer| writer.lock().is_some() && writer.writes_to(file)) {
+            let name = output_config(socket, keys).name();
+            return Err(unwritable(config, socket, &name, OpenError::Own));
+        }
         let is_draining = self.server.is_draining();
         // A new record comes behind all lines that are still to be written there. One that moves does not wait
         // for them.

@@ -194,10 +194,11 @@ impl Server {
     /// # Errors
     /// What stands in the way.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Faults> {
-        if self.draining.len() >= DRAINING {
+        let mut waiting = self.draining.iter().filter(|of| of.unwritten() > 0);
+        if let Some(last) = waiting.nth(DRAINING - 1) {
             return Err(Faults::System(format!(
                 "record {}: too many records that earlier reloads ended still wait to be written",
-                self.draining[0].name
+                last.name
             )));
         }
         let new = plan.sockets.iter().filter_map(|of| match &of.endpoint {
