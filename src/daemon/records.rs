@@ -105,14 +105,14 @@ impl<'a> Writers<'a> {
         }
         let mut others = self.server.writers().map(|(_, writer)| writer);
         let file = keys.file.as_deref();
-        // By another path. One that nobody keeps would have been kept here.
+        // Another record has this file, by another path: one that no record has any more was kept before this.
         if others.any(|writer| writer.lock().is_some() && writer.writes_to(file)) {
             let name = output_config(socket, keys).name();
             return Err(unwritable(config, socket, &name, OpenError::Own));
         }
         let is_draining = self.server.is_draining();
-        // A new record comes behind all lines that are still to be written there. One that moves does not wait
-        // for them.
+        // A new record waits for all lines that are still to be written to its file. One that moves shares the
+        // file with them, as where two records change places.
         let all = self.server.writers();
         let usable = all.filter(|(_, writer)| before.is_some() || writer.unwritten() == 0);
         let held: Vec<_> = usable.filter_map(|(_, writer)| writer.lock()).collect();

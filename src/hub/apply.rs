@@ -300,7 +300,8 @@ impl Socket {
         self.numbered = self.numbered.max(recorded).max(stamped);
     }
 
-    /// The record is open, and the last number there is `seq`. Nothing was numbered meanwhile.
+    /// The record is open, and the last number there is `seq`. Numbers go on from there, or from where they
+    /// stand if that is further.
     fn record_opened(&mut self, seq: u64) {
         if let Some(record) = &mut self.record {
             record.opened(seq);
