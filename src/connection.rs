@@ -1,5 +1,7 @@
 //! One client: its stream, what it sent, what it is owed, and what the hub must know of it.
 
+pub mod waits;
+
 use std::{
     io::{self, IoSlice},
     mem,
@@ -16,6 +18,8 @@ use crate::{
     queue::Queue,
     round_robin::NOBODY,
 };
+
+use waits::Awaits;
 
 /// Bytes that are offered to one write: more than the longest packet, and than a stream takes at once.
 const WRITE: usize = 5 << 20;
@@ -81,17 +85,6 @@ impl Watch {
         self.write |= other.write;
         self.end |= other.end;
     }
-}
-
-/// What a client waits for before its messages are taken, or more is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaits {
-    /// Room in its socket's record, and in the queues of those who are to get its messages.
-    Room,
-    /// Room under `queue-per-user` or `queue-total`.
-    Quota,
-    /// Its next turn: it sent more than one may take.
-    Turn,
 }
 
 /// How many kinds of timers a client may have.

@@ -2,7 +2,7 @@
 //! loop and no clock. It is told of events, of what records have written, and of the time; it says what to
 //! watch streams for, what records are to write, and when its next deadline is.
 //!
-//! An event makes a client ready. So do the stop and room for which a client waits (`waits`): no event
+//! An event makes a client ready. So do the stop and room for which a client waits (`connection::waits`): no event
 //! tells of those. A ready client gets a turn: what waits for it is written, and what it sent is read, once.
 //! Users take turns, and each user's clients among themselves. All turns between two looks at the event
 //! loop do a bounded amount of work (`round_robin`); clients that are left keep their places, while the event loop
@@ -13,20 +13,16 @@
 mod admit;
 mod apply;
 mod datagrams;
+mod follow_up;
 mod log;
 mod log_rates;
 mod park;
 mod receive;
 mod socket;
 mod turn;
-mod waits;
 mod watch;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    mem,
-    time::Instant,
-};
+use std::{collections::BTreeSet, mem, time::Instant};
 
 use slab::Slab;
 
@@ -34,7 +30,6 @@ pub use apply::SocketChange;
 pub use log_rates::Kind;
 pub use park::Unusable;
 pub use socket::{Nature, Socket};
-pub use waits::WaitQueue;
 pub use watch::WatchChange;
 
 pub use crate::{connection::Now, counters::Counters};
@@ -43,16 +38,16 @@ use datagrams::Shared;
 use socket::{STALL, Time};
 
 use crate::{
-    connection::{Awaits, Connection, Stream, Watch},
+    connection::{
+        Connection, Stream, Watch,
+        waits::{Awaits, QuotaQueue},
+    },
     error::Close,
     limits::Limits,
     record::{Position, Record},
     round_robin::{ALONE, CLIENT, RoundRobin, SHARED, Users},
     service::{Effects, Outbox},
 };
-
-/// Bytes that one client may send in a turn. Only the last packet may go beyond them, to be whole.
-const READ_BUFFER: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -69,8 +64,7 @@ pub struct Hub<S> {
     limits: Limits,
     users: Users,
     ready: Ready,
-    /// Clients that wait for a quota, in the order in which they came to it.
-    quota_queue: VecDeque<usize>,
+    quota_queue: QuotaQueue,
     /// What services did to clients that had no turn, until `follow_up`.
     effects: Effects,
     watch_changes: watch::WatchChanges,
@@ -127,7 +121,7 @@ impl<S: Stream> Hub<S> {
             limits,
             users: Users::default(),
             ready: Ready::default(),
-            quota_queue: VecDeque::new(),
+            quota_queue: QuotaQueue::default(),
             effects: Effects::default(),
             watch_changes: watch::WatchChanges::default(),
             timers: BTreeSet::new(),
@@ -360,7 +354,7 @@ impl<S: Stream> Hub<S> {
                 {
                     if self.has_quota(key) {
                         // Others were closed just now.
-                        self.leave_quota_queue(key);
+                        self.quota_queue.leave(|waiting| waiting == key);
                         self.resume_from_quota(key, now);
                     } else {
                         let over = self.limits.over(self.clients[key].peer.uid);
@@ -399,7 +393,7 @@ impl<S: Stream> Hub<S> {
             client.ending.get_or_insert(Close::Stopping);
             if client.awaits == Some(Awaits::Quota) && !client.is_blocked() {
                 client.awaits = None;
-                self.quota_queue.retain(|&waiting| waiting != key);
+                self.quota_queue.leave(|waiting| waiting == key);
             }
             self.ready.list(client, key);
         }

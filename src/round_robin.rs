@@ -12,6 +12,8 @@ pub const CLIENT: usize = 8 << 10;
 pub const MESSAGE: usize = 128;
 /// What a write to a receiver costs beside its bytes, and a packet or a datagram that comes.
 pub const DELIVERY: usize = 4 << 10;
+/// Bytes that one client may send in its turn. Only the last packet may go beyond them, to be whole.
+pub const READ: usize = 64 << 10;
 /// Messages of one client that are taken in its turn.
 pub const MESSAGES: u64 = 1024;
 /// What the messages of one client may cost in its turn by going to many receivers.

@@ -15,7 +15,7 @@ use std::io::IoSlice;
 use slab::Slab;
 
 use crate::{
-    connection::{Connection, Gap, Now, Stream},
+    connection::{Connection, Gap, Now, Stream, waits::WaitQueue},
     error::Close,
     limits::{Limits, Over},
     message_batch::Batch,
@@ -135,17 +135,16 @@ impl Service {
         }
     }
 
-    /// Whether no receiver holds up the client whose turn is next among those who wait. `first` says
-    /// which that is, if any waits, and whether nobody else waits. Receivers that hold up nobody any more are
-    /// added to `touched`.
+    /// Whether nothing of it is in the way of the first client in `queue`. Receivers that hold up nobody any
+    /// more are added to `touched`.
     pub fn frees<S: Stream>(
         &mut self,
-        first: impl FnOnce() -> (Option<usize>, bool),
+        queue: &WaitQueue,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
         match self {
-            Service::Relay(relay) => relay.frees(first, clients, touched),
+            Service::Relay(relay) => relay.frees(queue, clients, touched),
             Service::Echo | Service::Collect => true,
         }
     }

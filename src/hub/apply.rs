@@ -181,7 +181,7 @@ impl<S: Stream> Hub<S> {
         socket.give_up_held(&mut self.limits);
         let clients = &self.clients;
         let of_socket = |client: usize| clients[client].socket as usize == key;
-        self.quota_queue.retain(|&client| !of_socket(client));
+        self.quota_queue.leave(of_socket);
         let all = clients.iter().map(|(client, _)| client);
         let all: Vec<usize> = all.filter(|&client| of_socket(client)).collect();
         for &client in &all {

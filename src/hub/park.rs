@@ -7,7 +7,7 @@ use super::{Hub, Now, STALL, Socket, Timer, set, socket::Draining};
 use crate::{
     access::Access,
     config::{self, Address, ServiceKind},
-    connection::{Awaits, Connection, Full, Stream},
+    connection::{Connection, Full, Stream, waits::Awaits},
     counters::UNCOUNTABLE,
     datagram::Pending,
     error::Close,
@@ -65,7 +65,7 @@ impl<S: Stream> Hub<S> {
         }
         let state = State {
             ids: self.ids,
-            quota_queue: self.quota_queue.into_iter().filter_map(index).collect(),
+            quota_queue: self.quota_queue.order().filter_map(index).collect(),
             sockets,
             clients,
             ..State::default()

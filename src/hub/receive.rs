@@ -4,7 +4,7 @@
 use super::Socket;
 use crate::{
     config::SlowClient,
-    connection::{Awaits, Stream},
+    connection::{Stream, waits::Awaits},
     error::Close,
     frame::Framing,
     input::Batches,

@@ -5,18 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{READ_BUFFER, Timer, log_rates::Lines, waits::WaitQueue};
+use super::{Timer, log_rates::Lines};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
-    connection::{Connection, Stream},
+    connection::{Connection, Stream, waits::WaitQueue},
     counters::Counters,
     datagram::{OpenSocket, Pending},
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
     record::{Encoder, Format, Record},
-    round_robin::{DELIVERY, MESSAGE},
+    round_robin::{DELIVERY, MESSAGE, READ},
     service::{Relay, Service},
 };
 
@@ -240,7 +240,7 @@ impl Socket {
             rules: Rules {
                 access,
                 input: rule,
-                read_size: READ_BUFFER + packet,
+                read_size: READ + packet,
                 packet,
                 longest: config.longest_sent(),
                 unseen,

@@ -24,7 +24,7 @@ use turn_buffer::TurnBuffer;
 use super::{Outbox, Sender, Standing};
 use crate::{
     config::SlowClient,
-    connection::{Connection, Stream},
+    connection::{Connection, Stream, waits::HoldUps},
     error::Close,
     frame::{Cut, Framing},
     message_batch::Batch,
@@ -53,10 +53,8 @@ pub struct Relay {
     only_sender: Option<usize>,
     /// The buffer was full in this turn: more is taken in the next one.
     is_paused: bool,
-    /// How many receivers senders wait for.
-    holding_up: usize,
-    /// A receiver holds up nobody once its queue has room for so many bytes.
-    enough: usize,
+    /// The receivers for which senders wait.
+    hold_ups: HoldUps,
 }
 
 #[derive(Debug)]
@@ -88,8 +86,7 @@ impl Relay {
             room: 0,
             only_sender: None,
             is_paused: false,
-            holding_up: 0,
-            enough: 0,
+            hold_ups: HoldUps::default(),
         }
     }
 
@@ -105,11 +102,10 @@ impl Relay {
         self.slow_client = new.slow_client;
         self.stamp = new.stamp;
         for member in &self.members {
-            if mem::take(&mut clients[member.key].holds_up) {
+            if self.hold_ups.release(&mut clients[member.key]) {
                 touched.push(member.key);
             }
         }
-        self.holding_up = 0;
     }
 
     /// Numbers of messages go on from `seq`, or from where they stand if that is further.
@@ -130,14 +126,14 @@ impl Relay {
     pub fn park(&self) -> Standing {
         Standing {
             stamped: self.stamp.as_ref().map_or(0, Stamp::seq),
-            enough: self.enough,
+            enough: self.hold_ups.enough(),
         }
     }
 
     /// Goes on from where an earlier process stood.
     pub fn resume(&mut self, standing: Standing) {
         self.go_on_from(standing.stamped);
-        self.enough = standing.enough;
+        self.hold_ups = HoldUps::resume(standing.enough);
     }
 
     /// Client `key` gets what comes from now on.
@@ -155,7 +151,7 @@ impl Relay {
     /// As `join`, of a client of an earlier process, for whom senders may wait.
     pub fn rejoin<S>(&mut self, key: usize, client: &mut Connection<S>) {
         self.join(key, client);
-        self.holding_up += usize::from(client.holds_up);
+        self.hold_ups.join(client);
     }
 
     /// Client `key` gets no more.
@@ -164,9 +160,7 @@ impl Relay {
             let member = self.members.swap_remove(index);
             self.forget(member.uid);
         }
-        if mem::take(&mut client.holds_up) {
-            self.holding_up -= 1;
-        }
+        self.hold_ups.release(client);
         client.receiver = false;
     }
 

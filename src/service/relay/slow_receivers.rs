@@ -1,6 +1,6 @@
 //! What a relay does about receivers whose queues have no room, by `slow-client`: under `wait` they hold up
 //! senders, under `disconnect` they are closed, under `drop` they are given the messages that fit, and told of
-//! the gap. How the senders wait is said in `hub/waits.rs`.
+//! the gap. How the senders wait is said in `connection/waits.rs`.
 
 use std::{io::IoSlice, mem};
 
@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::Relay;
 use crate::{
-    connection::{Connection, Gap, Stream},
+    connection::{Connection, Gap, Stream, waits::WaitQueue},
     error::Close,
     message_batch::Batch,
     service::Outbox,
@@ -26,60 +26,35 @@ impl Relay {
         let members = self.members.len();
         let quota = out.limits.room_each(&self.users, members) / 2 < needed
             && out.limits.most_each(&self.users, members) / 2 >= needed;
-        self.enough = if quota {
-            out.queue_size
-        } else {
-            needed.max(out.queue_size / 2).min(out.queue_size)
-        };
+        self.hold_ups.need(needed, out.queue_size, quota);
         for member in &self.members {
             let full = !out.fits(member.key, needed);
             let client = &mut out.clients[member.key];
             let over = quota && !client.queue.is_empty();
-            if member.key != from && (full || over) && !client.holds_up {
-                client.holds_up = true;
-                // Its time runs from now on, whatever else it is timed for.
-                client.full = None;
-                self.holding_up += 1;
+            if member.key != from && (full || over) && self.hold_ups.hold(client) {
                 out.effects.touched.push(member.key);
             }
         }
-        self.holding_up > usize::from(out.clients[from].holds_up)
+        self.hold_ups.hold_up(&out.clients[from])
     }
 
     /// `client`, which holds up senders, no longer does if it has read enough.
     pub fn relieve<S: Stream>(&mut self, client: &mut Connection<S>, queue_size: usize) {
-        if client.queue.room(queue_size) >= self.enough {
-            client.holds_up = false;
-            self.holding_up -= 1;
-        }
+        self.hold_ups.relieve(client, queue_size);
     }
 
-    /// Whether no receiver holds up the next one of those who wait, as `Service::frees` has it.
+    /// Whether nothing of this relay is in the way of the first client in `queue`, as `Service::frees` has it.
     pub fn frees<S: Stream>(
         &mut self,
-        first: impl FnOnce() -> (Option<usize>, bool),
+        queue: &WaitQueue,
         clients: &mut Slab<Connection<S>>,
         touched: &mut Vec<usize>,
     ) -> bool {
-        if self.holding_up == 0 {
+        if self.hold_ups.is_empty() {
             return !self.is_paused;
         }
-        let (first, is_alone) = first();
-        if is_alone {
-            let mut release = |key: usize| {
-                if mem::take(&mut clients[key].holds_up) {
-                    self.holding_up -= 1;
-                    touched.push(key);
-                }
-            };
-            match first {
-                // It does not wait for itself. No look at all members: this is asked in every turn.
-                Some(first) => release(first),
-                None => self.members.iter().for_each(|member| release(member.key)),
-            }
-        }
-        // The first may hold up others, but not itself.
-        self.holding_up == usize::from(first.is_some_and(|key| clients[key].holds_up))
+        let members = self.members.iter().map(|member| member.key);
+        queue.is_free(&mut self.hold_ups, members, clients, touched)
     }
 
     /// Closes who has no room for `needed` bytes that client `from` says; whether anybody was.
