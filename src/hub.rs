@@ -17,7 +17,6 @@ mod follow_up;
 mod log;
 mod log_rates;
 mod park;
-mod receive;
 mod socket;
 mod turn;
 mod watch;

@@ -1,13 +1,19 @@
-//! One client's turn: what waits for it is written, its messages that waited are offered to the service
-//! again, or new ones are read and delivered. What follows from its new state is in `follow_up`.
+//! One client's turn, and with it the way of a message: what waits for the client is written, what it sent is
+//! read and cut into batches, and batch by batch goes to the record and to the service, until the client has to
+//! wait. `slow-client` says what becomes of messages for which a queue has no room. What follows from the
+//! client's new state is in `follow_up`.
 
 use std::io;
 
-use super::{Hub, receive::Taken};
+use super::{Hub, Socket};
 use crate::{
+    config::SlowClient,
     connection::{Now, Stream, Watch, waits::Awaits},
     error::Close,
+    frame::Framing,
     input::Input,
+    message_batch::Batch,
+    record::Record,
     round_robin::{MESSAGES, READ},
     service::{Outbox, Sender},
 };
@@ -24,6 +30,23 @@ enum Step {
     Feed(usize),
     /// Ends the stream.
     Finish,
+}
+
+/// What may become of one client's messages in its turn, and what did.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Messages that it may take, whatever it has.
+    most: u64,
+    /// Messages dropped for the sender itself.
+    dropped: u64,
+    /// Messages that were taken.
+    messages: u64,
+    /// Messages of which only the first part was taken.
+    truncated: u64,
+    /// What the rest waits for; none where it is room in the sender's own queue.
+    awaits: Option<Awaits>,
+    /// Why the sender is to be closed.
+    failed: Option<Close>,
 }
 
 /// How often READ is halved for the next read, after a turn that took so much of what was read.
@@ -155,7 +178,7 @@ impl<S: Stream> Hub<S> {
         );
         out.credit = credit;
         let rule = socket.rules.input;
-        let mut taken = Taken {
+        let mut so_far = Taken {
             most: socket.service.most_messages(),
             ..Taken::default()
         };
@@ -164,31 +187,150 @@ impl<S: Stream> Hub<S> {
             Step::Feed(bytes) => input.feed(&mut self.buffer[..bytes], rule),
             Step::Finish => input.finish(rule),
         };
-        socket.receive(&from, &mut batches, &mut out, &mut taken);
+        while let Some(batch) = batches.next_batch() {
+            let taken = socket.receive(&from, &batch, &mut out, &mut so_far);
+            if !batches.took(taken) {
+                break;
+            }
+        }
         let too_long = batches.too_long;
         let oversized = input.take_refused();
         let announced = input.take_announced();
-        if taken.truncated > 0 || oversized > 0 || announced.is_some() {
-            self.note_long(&from, taken.truncated, oversized, announced, now);
+        if so_far.truncated > 0 || oversized > 0 || announced.is_some() {
+            self.note_long(&from, so_far.truncated, oversized, announced, now);
         }
-        if taken.dropped > 0 {
-            self.effects.dropped.push((key, taken.dropped));
+        if so_far.dropped > 0 {
+            self.effects.dropped.push((key, so_far.dropped));
         }
-        if let Some(awaits) = taken.awaits {
-            self.wait(key, awaits, taken.messages > 0);
+        if let Some(awaits) = so_far.awaits {
+            self.wait(key, awaits, so_far.messages > 0);
         }
         let client = &mut self.clients[key];
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
-        if let Some(reason) = taken.failed {
+        if let Some(reason) = so_far.failed {
             return Err(reason);
         }
-        client.read_shift = read_shift(client.read_shift, &taken);
+        client.read_shift = read_shift(client.read_shift, &so_far);
         if let Some(limit) = too_long {
             // What it sent before is still owed.
             client.ending = Some(Close::MessageTooLong { limit });
         }
         Ok(())
+    }
+}
+
+impl Socket {
+    /// Receives messages from the start of `batch`, which the record and the service take; returns the bytes of
+    /// those. The rest waits with the client or, where that is closed, is counted.
+    fn receive<S: Stream>(
+        &mut self,
+        from: &Sender,
+        batch: &Batch<'_>,
+        out: &mut Outbox<'_, S>,
+        so_far: &mut Taken,
+    ) -> usize {
+        if self.wait_queue.has_before(from.key) {
+            so_far.awaits = Some(Awaits::Room);
+            return 0;
+        }
+        let first = batch.first_messages(so_far.most.saturating_sub(so_far.messages));
+        let taken = self.record_and_serve(from, &first, out, so_far);
+        if taken == first.bytes.len() && taken < batch.bytes.len() {
+            so_far.awaits = Some(Awaits::Turn);
+        }
+        taken
+    }
+
+    /// Gives messages from the start of `batch` to the record and to the service; returns the bytes of those
+    /// that they took.
+    fn record_and_serve<S: Stream>(
+        &mut self,
+        from: &Sender,
+        batch: &Batch<'_>,
+        out: &mut Outbox<'_, S>,
+        so_far: &mut Taken,
+    ) -> usize {
+        if batch.bytes.is_empty() {
+            return 0;
+        }
+        out.effects.work += batch.messages as usize * self.rules.message_work;
+        let mark = self.record.as_ref().map(Record::mark);
+        let recorded = match &mut self.record {
+            Some(record) => record.receive(from.id, &from.peer, batch, out.now.wall),
+            None => batch.bytes.len(),
+        };
+        if recorded < batch.bytes.len() {
+            so_far.awaits = Some(Awaits::Room);
+        }
+        let offered = batch.first(recorded);
+        let served = match self.service.receive(from, &offered, out) {
+            Ok(served) => served,
+            Err(reason) => {
+                so_far.failed = Some(reason);
+                return 0;
+            }
+        };
+        let messages = offered.count(served);
+        so_far.messages += messages;
+        out.effects.work += messages as usize * self.service.message_work();
+        self.counters.messages += messages;
+        self.counters.bytes += served as u64;
+        if batch.truncated {
+            so_far.truncated += messages;
+        } else {
+            self.counters.bytes -= messages * self.rules.unseen;
+        }
+        if served == recorded {
+            return recorded;
+        }
+        match self.policy() {
+            SlowClient::Wait => {
+                if let (Some(record), Some(mark)) = (&mut self.record, mark) {
+                    record.roll_back(mark);
+                    record.receive(from.id, &from.peer, &batch.first(served), out.now.wall);
+                }
+                so_far.awaits = self.awaits(out);
+                served
+            }
+            SlowClient::Disconnect => {
+                let waiting = out.clients[from.key].queue.len();
+                so_far.failed = Some(match out.over {
+                    Some(over) => Close::OverQuota(over),
+                    None => Close::SlowReader { waiting },
+                });
+                served
+            }
+            SlowClient::Drop => {
+                so_far.dropped += match self.rules.input.framing {
+                    // Without framing, the rest of one read counts as a message.
+                    Framing::None => 1,
+                    _ => offered.messages - messages,
+                };
+                recorded
+            }
+        }
+    }
+
+    fn policy(&self) -> SlowClient {
+        if self.service.has_receivers() {
+            // It has seen to those who do not read; the sender may have to wait all the same.
+            SlowClient::Wait
+        } else {
+            self.rules.slow_client
+        }
+    }
+
+    /// What those messages wait for that the service has not taken.
+    fn awaits<S: Stream>(&self, out: &Outbox<'_, S>) -> Option<Awaits> {
+        if out.is_turn_over {
+            Some(Awaits::Turn)
+        } else if out.over.is_some() {
+            Some(Awaits::Quota)
+        } else {
+            // Else it is its own queue: it goes on when it reads.
+            self.service.has_receivers().then_some(Awaits::Room)
+        }
     }
 }
