@@ -297,7 +297,6 @@ impl<S: Stream> Hub<S> {
                 first = due;
             }
         };
-        consider(self.datagrams.due());
         for (_, socket) in &self.sockets {
             consider(socket.lines.due());
             consider(socket.datagrams_due());
@@ -372,7 +371,6 @@ impl<S: Stream> Hub<S> {
         for (_, socket) in &mut self.sockets {
             socket.tell_left_out(now);
         }
-        self.datagrams.tell_left_out(now);
     }
 
     /// Warns of what a client of a socket caused, at the rate that lines of its kind may have.

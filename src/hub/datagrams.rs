@@ -8,17 +8,18 @@
 mod notes;
 
 use std::{
-    io, mem,
+    io, mem, process,
     time::{Duration, Instant},
 };
 
 use log::warn;
+use rustix::process::geteuid;
 
 use super::{Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
     datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sending},
-    datagram_header::{BATCH, Header},
+    datagram_header::{AddressKind, BATCH, Header},
     frame::Framing,
     input::TooLong,
     limits::Limits,
@@ -27,7 +28,6 @@ use crate::{
     round_robin::{CLIENT, DELIVERY, NOBODY},
     service::Service,
 };
-use notes::Notes;
 
 /// Bytes of the buffer that all datagram sockets share, unless one datagram needs more. The kernel backs
 /// with memory only the pages that a datagram has reached.
@@ -43,7 +43,7 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     buffer: Vec<u8>,
     headers: Vec<Header>,
-    notes: Notes,
+    own: Own,
 }
 
 impl Shared {
@@ -55,15 +55,41 @@ impl Shared {
             self.buffer = vec![0; needed];
         }
     }
+}
 
-    /// When the log is to tell what it left out.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.notes.lines.due()
+/// The daemon's own process, as a sender and as one who answers.
+#[derive(Debug)]
+struct Own {
+    pid: i32,
+    uid: u32,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Own {
+            pid: process::id().cast_signed(),
+            uid: geteuid().as_raw(),
+        }
+    }
+}
+
+impl Own {
+    /// Whether udsd itself sent it. The log says nothing of that: each line that journald forwards here
+    /// would make another.
+    fn is_sender(&self, peer: &Peer) -> bool {
+        peer.pid == self.pid
     }
 
-    /// As `Lines::tell_left_out`, of what is told of datagrams alone.
-    pub(super) fn tell_left_out(&mut self, now: Option<Instant>) {
-        self.notes.lines.tell_left_out("datagram sockets", now);
+    /// Whether an answer to this sender's address goes to nobody else. A path is looked at when it is
+    /// written to. An abstract name is free in a network namespace that the sender made for itself,
+    /// whoever has it in udsd's. Root and udsd's own user need nobody to speak for them.
+    fn proves(&self, socket: &Socket, sender: &DatagramSender) -> bool {
+        let Some(AddressKind::Abstract(_)) = sender.address.kind() else {
+            return true;
+        };
+        socket.rules.answer_abstract
+            || sender.address.is_autobound()
+            || [0, self.uid].contains(&sender.peer.uid)
     }
 }
 
@@ -228,7 +254,7 @@ impl<S: Stream> Hub<S> {
         let Shared {
             buffer,
             headers,
-            notes,
+            own,
         } = &mut self.datagrams;
         let socket = &mut self.sockets[socket];
         let slot = slot(socket);
@@ -241,7 +267,7 @@ impl<S: Stream> Hub<S> {
                 let mut judge = Judge {
                     socket,
                     limits: &mut self.limits,
-                    notes,
+                    own,
                     now,
                 };
                 for (header, bytes) in headers.iter().zip(buffer.chunks_exact(slot)) {
@@ -253,7 +279,7 @@ impl<S: Stream> Hub<S> {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
                 _ => {
                     open.rest = Some(now.instant + REST);
-                    notes.failed(socket, &error, REST, now.instant);
+                    socket.failed(&error, REST, now.instant);
                 }
             },
         }
@@ -270,7 +296,7 @@ impl<S: Stream> Hub<S> {
             let mut judge = Judge {
                 socket,
                 limits: &mut self.limits,
-                notes: &mut self.datagrams.notes,
+                own: &self.datagrams.own,
                 now,
             };
             while let Some(datagram) = judge.socket.pending.next_held(judge.limits) {
@@ -296,7 +322,7 @@ impl<S: Stream> Hub<S> {
             };
             let lost = socket.pending.replies.retry(socket.rules.slow_timeout, by);
             for lost in lost {
-                self.datagrams.notes.lost(socket, &lost, now.instant);
+                socket.lost(&lost, now.instant);
             }
         }
     }
@@ -343,7 +369,7 @@ fn takes_own(socket: &Socket) -> bool {
 struct Judge<'a> {
     socket: &'a mut Socket,
     limits: &'a mut Limits,
-    notes: &'a mut Notes,
+    own: &'a Own,
     now: Now,
 }
 
@@ -351,9 +377,9 @@ impl Judge<'_> {
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
     fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
-        let is_own = self.notes.is_own(&header.peer);
+        let is_own = self.own.is_sender(&header.peer);
         let refused = if header.peer == Peer::NONE {
-            self.notes.nobody(socket, header, now);
+            socket.nobody(header, now);
             true
         } else if is_own && !takes_own(socket) {
             true
@@ -376,7 +402,7 @@ impl Judge<'_> {
         if truncated {
             if socket.rules.input.too_long != TooLong::Keep {
                 socket.counters.oversized += 1;
-                self.notes.oversized(socket, header, now);
+                socket.datagram_oversized(header, now);
                 return;
             }
             bytes = &bytes[..most];
@@ -386,8 +412,8 @@ impl Judge<'_> {
             *ids
         });
         socket.counters.clients += u64::from(is_new);
-        if is_new && matches!(socket.service, Service::Echo) && !self.notes.proves(socket, &from) {
-            self.notes.unproven(socket, &from, now);
+        if is_new && matches!(socket.service, Service::Echo) && !self.own.proves(socket, &from) {
+            socket.unproven(&from, now);
         }
         if self.socket.pending.held() > 0 || !self.take(&from, bytes, truncated) {
             let datagram = HeldDatagram {
@@ -416,7 +442,7 @@ impl Judge<'_> {
         socket.counters.bytes += bytes.len() as u64;
         if truncated {
             socket.counters.truncated += 1;
-            if !self.notes.is_own(&from.peer) {
+            if !self.own.is_sender(&from.peer) {
                 socket.truncated(from.id, &from.peer, 1, now.instant);
             }
         }
@@ -433,7 +459,7 @@ impl Judge<'_> {
             replies: 1,
             why,
         };
-        if !self.notes.proves(socket, to) {
+        if !self.own.proves(socket, to) {
             socket.counters.unproven += 1;
             return;
         }
@@ -451,8 +477,8 @@ impl Judge<'_> {
         match replies.send(to, bytes, socket.rules.queue_size, by) {
             Reply::Sent | Reply::Waits => {}
             Reply::Unbound => socket.counters.unbound += 1,
-            Reply::Unreachable => self.notes.lost(socket, &lost(None), now),
-            Reply::Dropped(why) => self.notes.lost(socket, &lost(Some(why)), now),
+            Reply::Unreachable => socket.lost(&lost(None), now),
+            Reply::Dropped(why) => socket.lost(&lost(Some(why)), now),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Socket {
-    /// As `Lines::write`, of what happened on this socket.
+    /// Writes a line of so many events if its kind may have one now, and says what was left out before.
     pub(super) fn write(
         &mut self,
         kind: Kind,

@@ -91,19 +91,6 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Writes a line of so many events if its kind may have one now, and says what was left out before.
-    pub(super) fn write(
-        &mut self,
-        kind: Kind,
-        events: u64,
-        now: Instant,
-        line: impl FnOnce() -> String,
-    ) {
-        if let Some(left_out) = self.pass(kind, events, now) {
-            tell(kind, left_out, &line());
-        }
-    }
-
     /// Whether a line of so many events may be written now, and what was left out before it.
     pub(super) fn pass(&mut self, kind: Kind, events: u64, now: Instant) -> Option<LeftOut> {
         if kind.level() > log::max_level() {
