@@ -114,10 +114,12 @@ pub struct DatagramState {
 pub struct OpenSocket {
     /// The socket itself.
     pub datagrams: Box<dyn Datagrams>,
-    /// The record has room again for what is held.
-    pub called: bool,
-    /// It waits for its turn to receive.
+    /// It waits for its turn.
     pub listed: bool,
+    /// An event said since its last turn that there is something to receive.
+    pub event: bool,
+    /// Its timer, where it is set.
+    pub timer: Option<Instant>,
     /// The event loop is to watch it, as it was last told.
     pub is_watched: bool,
     /// Receiving failed, and rests until then.
@@ -132,8 +134,9 @@ impl OpenSocket {
     pub fn new(datagrams: Box<dyn Datagrams>) -> Self {
         OpenSocket {
             datagrams,
-            called: false,
             listed: false,
+            event: false,
+            timer: None,
             is_watched: false,
             rest: None,
             ending: false,

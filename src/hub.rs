@@ -54,6 +54,15 @@ enum Timer {
     Slow,
 }
 
+/// Whose timer it is. Those of datagram sockets that are gone may be among them and are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// One of the client with this key.
+    Client(usize, Timer),
+    /// That of the datagram socket of the socket with this number.
+    Datagrams(usize),
+}
+
 /// Everything that the daemon serves.
 #[derive(Debug)]
 pub struct Hub<S> {
@@ -67,7 +76,7 @@ pub struct Hub<S> {
     /// What services did to clients that had no turn, until `follow_up`.
     effects: Effects,
     watch_changes: watch::WatchChanges,
-    timers: BTreeSet<(Instant, usize, Timer)>,
+    timers: BTreeSet<(Instant, Due)>,
     buffer: Box<[u8]>,
     ids: u64,
     stopping: bool,
@@ -192,7 +201,12 @@ impl<S: Stream> Hub<S> {
         while self.effects.work < most {
             match self.ready.0.pop() {
                 None => return,
-                Some(Turn::Datagrams(socket)) => self.receive_next(socket, now),
+                Some(Turn::Datagrams(number)) => {
+                    if self.takes_turn(number) {
+                        self.effects.work += CLIENT;
+                        self.work_datagrams(number, now);
+                    }
+                }
                 Some(Turn::Client(key)) => {
                     if let Some(client) = self.clients.get_mut(key)
                         && mem::take(&mut client.listed)
@@ -213,7 +227,6 @@ impl<S: Stream> Hub<S> {
     pub fn turn(&mut self, now: Now) {
         self.effects.work = 0;
         self.serve(now);
-        self.turn_datagrams(now);
         self.give_out(now);
         if self.limits.take_released() {
             self.call_for_quota(now);
@@ -272,7 +285,6 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, position: Position, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.note_written(position);
-            self.sockets[socket].call_datagrams();
             self.call(socket, now);
         }
     }
@@ -281,9 +293,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         let has_quota = !self.quota_queue.is_empty() && self.limits.released();
-        let is_due = |(_, socket): (usize, &Socket)| {
-            socket.service.is_due() || socket.has_called_datagrams()
-        };
+        let is_due = |(_, socket): (usize, &Socket)| socket.service.is_due();
         let left = self.stopping && self.left;
         !self.ready.0.is_empty() || has_quota || left || self.sockets.iter().any(is_due)
     }
@@ -291,7 +301,7 @@ impl<S: Stream> Hub<S> {
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let mut first = self.timers.first().map(|(at, ..)| *at);
+        let mut first = self.timers.first().map(|(at, _)| *at);
         let mut consider = |due: Option<Instant>| {
             if due.is_some_and(|due| first.is_none_or(|first| due < first)) {
                 first = due;
@@ -299,7 +309,6 @@ impl<S: Stream> Hub<S> {
         };
         for (_, socket) in &self.sockets {
             consider(socket.lines.due());
-            consider(socket.datagrams_due());
         }
         first
     }
@@ -309,12 +318,19 @@ impl<S: Stream> Hub<S> {
     /// what the client sent or took. If they are many, the rest are left for later.
     pub fn expire(&mut self, now: Now) {
         self.effects.work = 0;
-        while let Some(&(at, key, timer)) = self.timers.first() {
+        while let Some(&(at, due)) = self.timers.first() {
             if at > now.instant || self.effects.work >= SHARED {
                 break;
             }
             self.effects.work += CLIENT;
             self.timers.pop_first();
+            let (key, timer) = match due {
+                Due::Client(key, timer) => (key, timer),
+                Due::Datagrams(number) => {
+                    self.work_datagrams(number, now);
+                    continue;
+                }
+            };
             self.clients[key].note_timer(timer as usize, None);
             // As if an event had come for all that it is watched for. Only the end of both directions has to
             // be told by one. Where no quota is left, nothing could be read.
@@ -362,7 +378,6 @@ impl<S: Stream> Hub<S> {
                 Time::Over(reason) => self.close(key, &reason, now),
             }
         }
-        self.expire_datagrams(now);
         self.tell_left_out(Some(now.instant));
     }
 
@@ -394,33 +409,35 @@ impl<S: Stream> Hub<S> {
             }
             self.ready.list(client, key);
         }
-        self.stop_datagrams();
+        for (_, socket) in &mut self.sockets {
+            socket.stop(&mut self.limits);
+        }
     }
 
     /// Ends the stop: closes all who are left, whatever they are owed.
     pub fn abandon(&mut self, now: Now) {
         self.give_out(now);
         for (_, socket) in &mut self.sockets {
-            socket.wait_queue.clear();
+            socket.abandon(&mut self.limits);
         }
         let left: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in left {
             self.close(key, &Close::Stopping, now);
         }
-        self.abandon_datagrams(|_| true);
+        self.timers.clear();
         self.clear_drained();
     }
 }
 
 fn set<S: Stream>(
-    timers: &mut BTreeSet<(Instant, usize, Timer)>,
+    timers: &mut BTreeSet<(Instant, Due)>,
     client: &mut Connection<S>,
     key: usize,
     timer: Timer,
     at: Instant,
 ) {
     if let Some(before) = client.note_timer(timer as usize, Some(at)) {
-        timers.remove(&(before, key, timer));
+        timers.remove(&(before, Due::Client(key, timer)));
     }
-    timers.insert((at, key, timer));
+    timers.insert((at, Due::Client(key, timer)));
 }

@@ -82,7 +82,6 @@ impl<S: Stream> Hub<S> {
             self.buffer = vec![0; size].into_boxed_slice();
         }
         for &key in &keys {
-            self.sockets[key].call_datagrams();
             self.call(key, now);
         }
         self.follow_up(now);
@@ -166,6 +165,8 @@ impl<S: Stream> Hub<S> {
             self.move_datagrams(old, new, now);
         }
         self.end_socket(old, Some(new), why.unwrap_or(Changed::Gone));
+        // Replies to what was moved.
+        self.list_datagrams(old);
         new
     }
 
@@ -177,7 +178,7 @@ impl<S: Stream> Hub<S> {
         self.draining = true;
         // In the order of their turns they waited for what no longer comes.
         socket.wait_queue.clear();
-        socket.end_datagrams(&mut self.limits);
+        socket.stop(&mut self.limits);
         socket.give_up_held(&mut self.limits);
         let clients = &self.clients;
         let of_socket = |client: usize| clients[client].socket as usize == key;

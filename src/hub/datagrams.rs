@@ -15,7 +15,7 @@ use std::{
 use log::warn;
 use rustix::process::geteuid;
 
-use super::{Hub, Now, Socket, Turn};
+use super::{Due, Hub, Now, Socket, Turn};
 use crate::{
     connection::Stream,
     datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sending},
@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     peer::Peer,
     record::Record,
-    round_robin::{CLIENT, DELIVERY, NOBODY},
+    round_robin::{DELIVERY, NOBODY},
     service::Service,
 };
 
@@ -95,7 +95,7 @@ impl Own {
 
 impl Socket {
     /// Its datagram socket receives no more; what its senders are owed is still tried.
-    pub(super) fn end_datagrams(&mut self, limits: &mut Limits) {
+    pub(super) fn stop(&mut self, limits: &mut Limits) {
         match &mut self.open {
             Some(open) => {
                 open.ending = true;
@@ -111,6 +111,12 @@ impl Socket {
         self.counters.untaken += self.pending.give_up_held(limits);
     }
 
+    /// Gives up all that waits, and who waits.
+    pub(super) fn abandon(&mut self, limits: &mut Limits) {
+        self.wait_queue.clear();
+        self.give_up_pending(limits);
+    }
+
     /// Gives up all that waits.
     fn give_up_pending(&mut self, limits: &mut Limits) {
         let (held, replies) = (self.pending.held(), self.pending.replies.waiting());
@@ -124,18 +130,6 @@ impl Socket {
         self.counters.undelivered += self.pending.replies.abandon(limits) as u64;
     }
 
-    /// Its record has room.
-    pub(super) fn call_datagrams(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.called = self.pending.held() > 0;
-        }
-    }
-
-    /// Whether a turn goes on with what is held.
-    pub(super) fn has_called_datagrams(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.called)
-    }
-
     /// Whether its datagram socket is received from.
     pub(super) fn receives_datagrams(&self) -> bool {
         let open = self.open.as_ref();
@@ -143,7 +137,7 @@ impl Socket {
     }
 
     /// When there is something to do for its datagrams without an event.
-    pub(super) fn datagrams_due(&self) -> Option<Instant> {
+    fn datagrams_due(&self) -> Option<Instant> {
         let rest = self.open.as_ref()?.rest;
         self.pending
             .replies
@@ -155,13 +149,13 @@ impl Socket {
 }
 
 impl<S: Stream> Hub<S> {
-    /// Serves socket number `socket` by datagrams, and goes on with what waited for that.
-    pub fn open(&mut self, socket: usize, datagrams: Box<dyn Datagrams>) {
-        let socket = &mut self.sockets[socket];
+    /// Serves socket number `number` by datagrams, and goes on with what waited for that.
+    pub fn open(&mut self, number: usize, datagrams: Box<dyn Datagrams>) {
+        let socket = &mut self.sockets[number];
         self.datagrams.make_room(socket);
         socket.open = Some(OpenSocket::new(datagrams));
-        // No event tells that there is room for what is held.
-        socket.call_datagrams();
+        // No event tells of what waits.
+        self.list_datagrams(number);
     }
 
     /// Whether the datagram socket of socket number `socket` is received from.
@@ -196,6 +190,15 @@ impl<S: Stream> Hub<S> {
 
     /// An event for the datagram socket of socket number `socket`, which gets its turn.
     pub fn datagram_event(&mut self, socket: usize) {
+        if let Some(open) = &mut self.sockets[socket].open {
+            open.event = true;
+            self.list_datagrams(socket);
+        }
+    }
+
+    /// There is something to do for the datagram socket of socket number `socket`, if it is open: it gets its
+    /// turn.
+    pub(super) fn list_datagrams(&mut self, socket: usize) {
         if let Some(open) = &mut self.sockets[socket].open
             && !mem::replace(&mut open.listed, true)
         {
@@ -203,15 +206,53 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// The turn of the datagram socket of socket number `socket`.
-    pub(super) fn receive_next(&mut self, socket: usize, now: Now) {
-        // It may be gone since.
-        if let Some(of) = self.sockets.get_mut(socket)
-            && let Some(open) = &mut of.open
-            && mem::take(&mut open.listed)
-        {
-            self.effects.work += CLIENT;
-            self.receive(socket, now);
+    /// Whether the datagram socket of socket number `socket` waits for its turn, which it is about to have.
+    /// It may be gone since.
+    pub(super) fn takes_turn(&mut self, socket: usize) -> bool {
+        let socket = self.sockets.get_mut(socket);
+        let open = socket.and_then(|socket| socket.open.as_mut());
+        open.is_some_and(|open| mem::take(&mut open.listed))
+    }
+
+    /// The turn of the datagram socket of socket number `number`, if it is still open: replies that are due
+    /// are tried, and what is held is taken. One batch is received, if an event tells of one and nothing is
+    /// held any more. Then its timer follows from its new state.
+    pub(super) fn work_datagrams(&mut self, number: usize, now: Now) {
+        let Some(socket) = self.sockets.get_mut(number) else {
+            return;
+        };
+        let Some(open) = &mut socket.open else {
+            return;
+        };
+        let is_readable = mem::take(&mut open.event);
+        open.rest = open.rest.filter(|&until| until > now.instant);
+        let by = Sending {
+            datagrams: &mut *open.datagrams,
+            limits: &mut self.limits,
+            now: now.instant,
+        };
+        for lost in socket.pending.replies.retry(socket.rules.slow_timeout, by) {
+            socket.lost(&lost, now.instant);
+        }
+        let mut judge = Judge {
+            socket,
+            limits: &mut self.limits,
+            own: &self.datagrams.own,
+            now,
+        };
+        judge.take_held();
+        if is_readable && judge.socket.receives_datagrams() {
+            self.receive_batch(number, now);
+        }
+        let socket = &mut self.sockets[number];
+        // Replies that are still due are for its next turn.
+        let later = now.instant + Duration::from_nanos(1);
+        let due = socket.datagrams_due().map(|due| due.max(later));
+        if let Some(open) = &mut socket.open {
+            let due_before = mem::replace(&mut open.timer, due);
+            let timer = |at| (at, Due::Datagrams(number));
+            due_before.map(|at| self.timers.remove(&timer(at)));
+            self.timers.extend(due.map(timer));
         }
     }
 
@@ -222,6 +263,8 @@ impl<S: Stream> Hub<S> {
 
     /// Receives one batch of socket number `socket`, where that may be. Returns whether anything came.
     pub fn receive(&mut self, socket: usize, now: Now) -> bool {
+        // Its turn sets its timer.
+        self.list_datagrams(socket);
         self.receives(socket) && self.receive_batch(socket, now)
     }
 
@@ -285,63 +328,6 @@ impl<S: Stream> Hub<S> {
         }
         !headers.is_empty()
     }
-
-    /// Goes on with what was held, where there is room in the record again.
-    pub(super) fn turn_datagrams(&mut self, now: Now) {
-        for (_, socket) in &mut self.sockets {
-            let Some(open) = socket.open.as_mut().filter(|open| open.called) else {
-                continue;
-            };
-            open.called = false;
-            let mut judge = Judge {
-                socket,
-                limits: &mut self.limits,
-                own: &self.datagrams.own,
-                now,
-            };
-            while let Some(datagram) = judge.socket.pending.next_held(judge.limits) {
-                if !judge.take(&datagram.from, &datagram.bytes, datagram.truncated) {
-                    judge.socket.pending.put_back(datagram, judge.limits);
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Tries again what receivers had no room for.
-    pub(super) fn expire_datagrams(&mut self, now: Now) {
-        for (_, socket) in &mut self.sockets {
-            let Some(open) = &mut socket.open else {
-                continue;
-            };
-            open.rest = open.rest.filter(|&until| until > now.instant);
-            let by = Sending {
-                datagrams: &mut *open.datagrams,
-                limits: &mut self.limits,
-                now: now.instant,
-            };
-            let lost = socket.pending.replies.retry(socket.rules.slow_timeout, by);
-            for lost in lost {
-                socket.lost(&lost, now.instant);
-            }
-        }
-    }
-
-    /// Begins the stop: nothing more is received.
-    pub(super) fn stop_datagrams(&mut self) {
-        for (_, socket) in &mut self.sockets {
-            socket.end_datagrams(&mut self.limits);
-        }
-    }
-
-    /// Gives up what waits at all sockets for which `is_meant` holds.
-    pub(super) fn abandon_datagrams(&mut self, is_meant: impl Fn(&Socket) -> bool) {
-        for (_, socket) in &mut self.sockets {
-            if is_meant(socket) {
-                socket.give_up_pending(&mut self.limits);
-            }
-        }
-    }
 }
 
 /// Bytes of the buffer that one datagram may fill.
@@ -374,6 +360,16 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// Takes what was held, where there is room in the record again.
+    fn take_held(&mut self) {
+        while let Some(datagram) = self.socket.pending.next_held(self.limits) {
+            if !self.take(&datagram.from, &datagram.bytes, datagram.truncated) {
+                self.socket.pending.put_back(datagram, self.limits);
+                break;
+            }
+        }
+    }
+
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
     fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);

@@ -4,7 +4,7 @@
 
 use std::mem;
 
-use super::{Hub, STALL, Timer, socket::Loss};
+use super::{Due, Hub, STALL, Timer, socket::Loss};
 use crate::{
     connection::{
         Full, Now, Stream,
@@ -163,7 +163,7 @@ impl<S: Stream> Hub<S> {
         self.left = true;
         for timer in [Timer::Idle, Timer::Slow] {
             if let Some(at) = client.note_timer(timer as usize, None) {
-                self.timers.remove(&(at, key, timer));
+                self.timers.remove(&(at, Due::Client(key, timer)));
             }
         }
         client.charge.settle(&mut self.limits, 0);
@@ -228,9 +228,10 @@ impl<S: Stream> Hub<S> {
         self.ready.list(client, key);
     }
 
-    /// Goes on with the client that is first in the wait queue of socket number `socket`, if there is room.
-    pub(super) fn call(&mut self, socket: usize, now: Now) {
-        let socket = &mut self.sockets[socket];
+    /// Goes on with the client that is first in the wait queue of socket number `number`, if there is room, or
+    /// with what its datagram socket holds.
+    pub(super) fn call(&mut self, number: usize, now: Now) {
+        let socket = &mut self.sockets[number];
         let touched = &mut self.effects.touched;
         if socket
             .service
@@ -242,6 +243,8 @@ impl<S: Stream> Hub<S> {
             let client = &mut self.clients[key];
             client.go_on(now.instant);
             self.ready.list_first(client, key);
+        } else if socket.pending.held() > 0 {
+            self.list_datagrams(number);
         }
     }
 

@@ -30,7 +30,10 @@ impl<S: Stream> Hub<S> {
                 self.close(key, &reason, now);
             }
         }
-        self.abandon_datagrams(Socket::is_draining);
+        let sockets = self.sockets.iter_mut().map(|(_, socket)| socket);
+        for socket in sockets.filter(|socket| socket.is_draining()) {
+            socket.abandon(&mut self.limits);
+        }
         self.tell_left_out(None);
         for (_, client) in &mut self.clients {
             // What it sent is for nobody.

@@ -523,6 +523,18 @@ fn a_kernel_that_fails_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn a_socket_that_is_gone_leaves_nothing_for_its_time_to_do() {
+    let mut d = Datagram::new("");
+    d.post.borrow_mut().broken = true;
+    d.settle();
+    assert!(d.world.hub.deadline().is_some());
+    d.world.reload("[socket.other]\npath = \"/run/o\"\n");
+    assert!(d.world.hub.key("s").is_none());
+    d.world.pass(SECOND);
+    d.world.assert_empty();
+}
+
+#[test]
 fn a_stop_reads_nothing_new_and_goes_on_with_what_waits() {
     let keys = "slow-timeout = \"1h\"\nmessage-size = \"64B\"\n[socket.s.record]\nformat = \"raw\"\nqueue-size = \"80B\"";
     for abandoned in [false, true] {

@@ -353,6 +353,8 @@ impl Schedule {
             if let Some(due) = self.world.hub.deadline() {
                 let span = due.saturating_duration_since(self.world.now().instant);
                 self.world.pass(span);
+                // What was held may be taken in a turn that its timer brings.
+                self.look();
                 moved += 1;
             }
             if moved == 0 {
