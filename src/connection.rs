@@ -16,7 +16,6 @@ use crate::{
     limits::{Charge, Limits},
     peer::{ClientId, Peer},
     queue::Queue,
-    round_robin::NOBODY,
 };
 
 use waits::Awaits;
@@ -166,7 +165,7 @@ impl<S: Stream> Connection<S> {
             id,
             peer,
             socket,
-            user: NOBODY,
+            user: 0,
             listed: false,
             event: Watch::default(),
             read_shift: 0,

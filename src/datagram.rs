@@ -114,6 +114,8 @@ pub struct DatagramState {
 pub struct OpenSocket {
     /// The socket itself.
     pub datagrams: Box<dyn Datagrams>,
+    /// The number of its user among those who take turns: all datagram sockets are of one.
+    pub user: u32,
     /// It waits for its turn.
     pub listed: bool,
     /// An event said since its last turn that there is something to receive.
@@ -131,9 +133,10 @@ pub struct OpenSocket {
 impl OpenSocket {
     /// One from which nothing was received yet.
     #[must_use]
-    pub fn new(datagrams: Box<dyn Datagrams>) -> Self {
+    pub fn new(datagrams: Box<dyn Datagrams>, user: u32) -> Self {
         OpenSocket {
             datagrams,
+            user,
             listed: false,
             event: false,
             timer: None,

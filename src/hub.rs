@@ -196,7 +196,7 @@ impl<S: Stream> Hub<S> {
     /// Gives turns to those who are ready, until all had theirs or one turn of the event loop has done
     /// its work.
     pub fn serve(&mut self, now: Now) {
-        let is_shared = self.expects_clients || self.users.present() > 1 || self.has_datagrams();
+        let is_shared = self.expects_clients || self.users.present() > 1;
         let most = if is_shared { SHARED } else { ALONE };
         while self.effects.work < most {
             match self.ready.0.pop() {

@@ -20,26 +20,25 @@ pub const MESSAGES: u64 = 1024;
 pub const FANOUT: usize = 4 << 20;
 /// What all turns may cost before the event loop asks who else is there.
 pub const SHARED: usize = 2 << 20;
-/// The same while all clients are of one user, nobody waits to be let in and there are no datagram sockets:
-/// asking costs time, too.
+/// The same while all who take turns are of one user and nobody waits to be let in: asking costs time, too.
 pub const ALONE: usize = 64 << 20;
 
-/// The number of those who belong to no user: datagram sockets.
-pub const NOBODY: u32 = 0;
+/// All datagram sockets take turns as one user, with the uid that nobody can have (`setresuid(2)`).
+pub const DATAGRAM_SOCKETS: u32 = u32::MAX;
 
-/// Small numbers for the users who have clients: turns are kept by them.
+/// Small numbers for the users who have clients, and for that of datagram sockets: turns are kept by them.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// By uid: the number, and how many clients the user has.
+    /// By uid: the number, and how many clients or datagram sockets the user has.
     numbers: HashMap<u32, (u32, usize)>,
     free: Vec<u32>,
 }
 
 impl Users {
-    /// A client of user `uid` comes. Returns the user's number.
+    /// A client or a datagram socket of user `uid` comes. Returns the user's number.
     pub fn enter(&mut self, uid: u32) -> u32 {
         // The numbers in use and the free ones together are all that were ever given.
-        let next = (self.numbers.len() + self.free.len()) as u32 + NOBODY + 1;
+        let next = (self.numbers.len() + self.free.len()) as u32;
         let (number, clients) = self
             .numbers
             .entry(uid)
@@ -48,7 +47,7 @@ impl Users {
         *number
     }
 
-    /// A client of user `uid` goes.
+    /// A client or a datagram socket of user `uid` goes.
     pub fn leave(&mut self, uid: u32) {
         if let Some((number, clients)) = self.numbers.get_mut(&uid) {
             *clients -= 1;
@@ -59,7 +58,7 @@ impl Users {
         }
     }
 
-    /// How many users have clients.
+    /// How many users there are.
     #[must_use]
     pub fn present(&self) -> usize {
         self.numbers.len()
@@ -232,7 +231,7 @@ mod tests {
     fn a_user_keeps_its_number_for_as_long_as_it_has_clients() {
         let mut users = Users::default();
         let (a, b) = (users.enter(1000), users.enter(1001));
-        assert!(a != b && a != NOBODY && b != NOBODY);
+        assert_ne!(a, b);
         assert_eq!(users.enter(1000), a);
         users.leave(1000);
         assert_eq!((users.enter(1000), users.present()), (a, 2));

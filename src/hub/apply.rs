@@ -21,6 +21,7 @@ use crate::{
     error::{Changed, Close},
     limits::Limits,
     record::Record,
+    round_robin::DATAGRAM_SOCKETS,
 };
 
 /// What a config file has of one socket.
@@ -273,8 +274,8 @@ impl<S: Stream> Hub<S> {
             let is_successor = self.sockets.iter().any(|(_, of)| gives(of));
             let socket = &mut self.sockets[key];
             let is_owed = socket.pending.waiting() > 0;
-            if !is_owed {
-                socket.open = None;
+            if !is_owed && socket.open.take().is_some() {
+                self.users.leave(DATAGRAM_SOCKETS);
             }
             let is_left = is_owed || socket.present > 0 || is_successor;
             self.draining |= is_left;

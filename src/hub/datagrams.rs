@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     peer::Peer,
     record::Record,
-    round_robin::{DELIVERY, NOBODY},
+    round_robin::{DATAGRAM_SOCKETS, DELIVERY},
     service::Service,
 };
 
@@ -153,7 +153,8 @@ impl<S: Stream> Hub<S> {
     pub fn open(&mut self, number: usize, datagrams: Box<dyn Datagrams>) {
         let socket = &mut self.sockets[number];
         self.datagrams.make_room(socket);
-        socket.open = Some(OpenSocket::new(datagrams));
+        let user = self.users.enter(DATAGRAM_SOCKETS);
+        socket.open = Some(OpenSocket::new(datagrams, user));
         // No event tells of what waits.
         self.list_datagrams(number);
     }
@@ -202,7 +203,7 @@ impl<S: Stream> Hub<S> {
         if let Some(open) = &mut self.sockets[socket].open
             && !mem::replace(&mut open.listed, true)
         {
-            self.ready.0.push(NOBODY, Turn::Datagrams(socket));
+            self.ready.0.push(open.user, Turn::Datagrams(socket));
         }
     }
 
@@ -254,11 +255,6 @@ impl<S: Stream> Hub<S> {
             due_before.map(|at| self.timers.remove(&timer(at)));
             self.timers.extend(due.map(timer));
         }
-    }
-
-    /// Whether there are datagram sockets.
-    pub(super) fn has_datagrams(&self) -> bool {
-        self.sockets.iter().any(|(_, of)| of.open.is_some())
     }
 
     /// Receives one batch of socket number `socket`, where that may be. Returns whether anything came.
