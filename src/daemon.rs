@@ -15,7 +15,7 @@ mod sockets;
 use std::{env, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use ::log::{error, warn};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
@@ -60,6 +60,12 @@ struct Arguments {
     socket: Option<String>,
     #[command(flatten)]
     of_socket: SocketOptions,
+}
+
+/// Its options, for whoever describes them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the daemon.

@@ -18,7 +18,7 @@ use std::{
     process::{self, ExitCode},
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::fs::{FileType, fstat, makedev};
 
 use crate::{
@@ -87,6 +87,12 @@ impl Scope {
             Self::User => "user",
         }
     }
+}
+
+/// Its options, for whoever describes them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the generator. The exit code is 1 after a fault: the manager logs it with the generator's

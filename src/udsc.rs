@@ -21,7 +21,7 @@ mod target;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand,
+    Args, CommandFactory, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -150,6 +150,12 @@ impl Command {
 
 fn socket_type() -> impl TypedValueParser<Value = SocketType> {
     PossibleValuesParser::new(SocketType::WORDS).try_map(|word| word.parse::<SocketType>())
+}
+
+/// Its options and commands, for whoever describes them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs `udsc` with the arguments of the process.

@@ -81,7 +81,7 @@ impl Root {
     }
 }
 
-/// Programs, units and generators that belong there, documents and config aside.
+/// What belongs there, documents aside.
 fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
     let programs = [
         format!("{prefix}/bin/udsd"),
@@ -95,14 +95,23 @@ fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
         format!("{lib}/systemd/user/udsd.service"),
         format!("{lib}/systemd/user/udsd.socket"),
         format!("{lib}/sysusers.d/udsd.conf"),
+        format!("{prefix}/share/man/man1/udsc.1"),
+        format!("{prefix}/share/man/man5/udsd.toml.5"),
+        format!("{prefix}/share/man/man8/udsd.8"),
+        format!("{prefix}/share/man/man8/udsd-generator.8"),
         CONFIG.into(),
         ROTATION.into(),
     ];
-    let programs = programs.map(|path| (path, 0o755));
-    programs
-        .into_iter()
-        .chain(texts.map(|path| (path, 0o644)))
-        .collect()
+    let completions = ["udsd", "udsc"].into_iter().flat_map(|name| {
+        [
+            format!("{prefix}/share/bash-completion/completions/{name}"),
+            format!("{prefix}/share/zsh/site-functions/_{name}"),
+            format!("{prefix}/share/fish/vendor_completions.d/{name}.fish"),
+        ]
+    });
+    let texts = texts.into_iter().chain(completions);
+    let programs = programs.into_iter().map(|path| (path, 0o755));
+    programs.chain(texts.map(|path| (path, 0o644))).collect()
 }
 
 /// Where systemd looks: systemd.unit(5), systemd.generator(7), sysusers.d(5).

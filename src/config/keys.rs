@@ -3,7 +3,7 @@
 //! follow it, and what it means.
 //!
 //! Whatever goes through the keys goes through these tables: the reader, `--check`, hints at slips, a
-//! reload, the generator, and the tests of the tables in README and in the shipped file.
+//! reload, the generator, and the tests of the manual and of the shipped file.
 
 use std::time::Duration;
 

@@ -108,43 +108,83 @@ mod tests {
         );
     }
 
+    /// What else the manual has to say of a key stands behind that.
     #[test]
-    fn the_manual_has_the_table_of_keys() {
-        let mut table = "| key | default | on reload | meaning |\n|---|---|---|---|\n".to_owned();
-        for found in keys::defaults() {
-            let _ = writeln!(table, "| **`[{}]`** | | | {} |", found.kind, found.meaning);
-            let there = |of: &&Setting| of.key.effect != Effect::NotYet;
-            for Setting { key, value, .. } in found.settings.iter().filter(there) {
-                let default = match key.name {
-                    "path" => String::new(),
-                    _ => format!("`{value}` "),
-                };
-                let how = effect(key);
-                let _ = writeln!(
-                    table,
-                    "| `{}` | {default}| {how} | {} |",
-                    key.name, key.meaning
+    fn the_manual_has_each_key_as_it_is_here() {
+        let mut manual = include_str!("../../packaging/man/udsd.toml.5");
+        for table in keys::defaults() {
+            let head = format!(".Ss The [{}] table\n{}\n", table.kind, text(table.meaning));
+            let found = manual.split_once(&head);
+            manual = found
+                .unwrap_or_else(|| panic!("udsd.toml.5 is to have, in this order:\n{head}"))
+                .1;
+            let ends = ["\n.Ss ", "\n.Sh "].map(|end| manual.find(end));
+            let end = ends.into_iter().flatten().min().unwrap();
+            let items: Vec<&str> = manual[..end].split("\n.It Ic ").skip(1).collect();
+            for (i, setting) in table.settings.iter().enumerate() {
+                let item = item(setting);
+                let there = items.get(i).is_some_and(|there| there.starts_with(&item));
+                assert!(
+                    there,
+                    "udsd.toml.5 is to have, in this order:\n.It Ic {item}"
                 );
             }
+            assert_eq!(items.len(), table.settings.len(), "[{}]", table.kind);
         }
-        let manual = include_str!("../../README.md");
-        assert!(manual.contains(&table), "README.md is to have:\n{table}---");
     }
 
-    fn effect(key: &keys::Key) -> String {
-        let how = match key.effect {
+    /// A key in the manual: default, meaning, what a reload does with it, and the directives that follow it.
+    fn item(Setting { key, default, .. }: &Setting) -> String {
+        let mut out = key.name.to_owned();
+        if key.name != "path" {
+            out += &format!(" No = {}", default.to_string().replace('"', "\\(dq"));
+        }
+        out += &format!("\n{}", text(key.meaning));
+        if key.effect != Effect::NotYet {
+            out += &format!("\n.br\nOn reload: {}.", effect(key.effect));
+        }
+        if !key.directives.is_empty() {
+            let directives = key.directives.iter().map(|name| format!("`{name}=`"));
+            let directives = directives.collect::<Vec<_>>().join(", ");
+            out += &format!("\n{}", text(&format!("In the units: {directives}.")));
+        }
+        out
+    }
+
+    /// A sentence as mdoc has it, in lines of at most 78 bytes; what is in backticks is bold.
+    fn text(sentence: &str) -> String {
+        let (first, rest) = sentence.split_at(1);
+        let sentence = first.to_uppercase() + rest;
+        let mut out = String::new();
+        for (i, part) in sentence.split('`').enumerate() {
+            match i % 2 {
+                0 => out += part,
+                _ => out += &format!("\\fB{}\\fP", part.replace('"', "\\(dq")),
+            }
+        }
+        if !out.ends_with('.') {
+            out.push('.');
+        }
+        let mut lines = vec![String::new()];
+        for word in out.split(' ') {
+            let line = lines.last_mut().unwrap();
+            match line.len() {
+                0 => line.push_str(word),
+                length if length + 1 + word.len() > 78 => lines.push(word.into()),
+                _ => *line += &format!(" {word}"),
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn effect(effect: Effect) -> &'static str {
+        match effect {
             Effect::AtOnce => "at once",
             Effect::Newcomers => "newcomers",
             Effect::EndsClients => "ends clients",
             Effect::Units => "unit",
             Effect::UnitsLater => "unit later",
             Effect::NotYet => "not yet",
-        };
-        let directives = key.directives.iter().map(|name| format!("`{name}=`"));
-        let directives = directives.collect::<Vec<_>>().join(", ");
-        match &*directives {
-            "" => how.into(),
-            _ => format!("{how}; {directives}"),
         }
     }
 }

@@ -1,12 +1,5 @@
-//! Runs what README.md prints: each `console` block's commands must print what stands below them,
-//! the Python client must get back what it sent, and every file that README names must be there.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a failed unwrap is a failed test"
-)]
-
-mod harness;
+//! Runs what README.md and the manuals print: each command must print what stands below it, and the Python client
+//! must get back what it sent. Each document is a paste of its own.
 
 use std::{
     fs::{self, File},
@@ -15,62 +8,35 @@ use std::{
     process::{Command, Stdio},
 };
 
-use harness::{Folder, Setup, has_program, read_n};
+use crate::{
+    MANUALS, README, blocks,
+    harness::{Folder, Setup, has_program},
+    unescaped,
+};
 
-const README: &str = include_str!("../README.md");
-
-/// The fenced blocks of a kind.
-fn blocks(kind: &str) -> Vec<&'static str> {
-    let fence = format!("```{kind}\n");
-    let starts = README.match_indices(&fence).map(|(at, _)| at + fence.len());
-    starts
-        .map(|at| &README[at..at + README[at..].find("```").unwrap()])
-        .collect()
+/// The blocks of a manual that have commands.
+fn literal_blocks(manual: &str) -> Vec<String> {
+    let blocks = manual.split(".Bd -literal").skip(1);
+    let blocks = blocks.map(|block| block.split("\n.Ed").next().unwrap());
+    let texts = blocks.map(|block| {
+        let lines = block.lines().skip(1).map(|line| unescaped(line) + "\n");
+        lines.collect::<String>()
+    });
+    texts.filter(|text| text.starts_with("$ ")).collect()
 }
 
-/// Each way that is shown to send one message to a relay and go.
-#[test]
-fn one_message_reaches_a_relay_and_its_sender_goes() {
-    let mut recipes = blocks("sh").into_iter();
-    let recipes = recipes.find(|block| block.contains("one message")).unwrap();
-    assert_eq!(recipes.lines().count(), 4);
-    let daemon = Setup::new()
-        .config("[socket.chat]\npath = \"{dir}/chat\"\nservice = \"relay\"\nframing = \"lines\"\n")
-        .start();
-    let (path, file) = (daemon.path("chat"), daemon.path("udsd.toml"));
-    for recipe in recipes.lines() {
-        let foreign = ["socat", "nc"]
-            .into_iter()
-            .find(|name| recipe.contains(&format!("| {name} ")));
-        if foreign.is_some_and(|name| !has_program(name)) {
+/// Commands of a block, each with the output that is printed below it. "> " goes on with a command.
+fn commands(block: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in block.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            found.push((command.into(), String::new()));
             continue;
         }
-        let hears = daemon.connect("chat");
-        let line = recipe
-            .replace("udsc", &format!("udsc --config {}", file.display()))
-            .replace("/run/chat.sock", &path.display().to_string());
-        let sent = shell(daemon.folder().path(), &["-c", &line])
-            .output()
-            .unwrap();
-        assert!(
-            sent.status.success() && sent.stdout.is_empty(),
-            "{line}: {sent:?}"
-        );
-        assert_eq!(read_n(&hears, 12), b"one message\n", "{line}");
-    }
-}
-
-/// Commands of a block, each with the output that is printed below it.
-fn commands(block: &str) -> Vec<(&str, String)> {
-    let mut found: Vec<(&str, String)> = Vec::new();
-    for line in block.lines() {
-        match line.strip_prefix("$ ") {
-            Some(command) => found.push((command, String::new())),
-            None => {
-                let output = &mut found.last_mut().unwrap().1;
-                output.push_str(line);
-                output.push('\n');
-            }
+        let (command, output) = found.last_mut().unwrap();
+        match line.strip_prefix("> ") {
+            Some(more) if output.is_empty() => *command += &format!("\n{more}"),
+            _ => *output += &format!("{line}\n"),
         }
     }
     found
@@ -98,7 +64,7 @@ fn same(text: &str) -> String {
 }
 
 /// A shell in the folder, with the built binaries first in its PATH.
-fn shell(folder: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn shell(folder: &Path, arguments: &[&str]) -> Command {
     let binaries = Path::new(env!("CARGO_BIN_EXE_udsd")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
@@ -113,37 +79,55 @@ fn shell(folder: &Path, arguments: &[&str]) -> Command {
 /// What stands between the outputs of two commands.
 const MARK: &str = "--- next ---";
 
-#[test]
-fn pasted_into_a_shell_each_command_prints_what_it_says() {
+/// Pastes the commands of a document into a shell.
+fn paste(document: &str, commands: &[(String, String)]) {
     let folder = Folder::new();
-    let blocks = blocks("console");
-    let commands: Vec<_> = blocks.into_iter().flat_map(commands).collect();
-    assert!(!commands.is_empty());
-    let marked = commands
-        .iter()
-        .map(|(command, _)| format!("{command}\necho '{MARK}'\n"));
+    assert!(!commands.is_empty(), "{document}");
+    // What follows sees the exit code as if nothing stood between.
+    let mut text = format!("mark() {{ local code=$?; echo '{MARK}'; return $code; }}\n");
+    for (command, _) in commands {
+        text += &format!("{command}\nmark\n");
+    }
     let script = folder.join("pasted");
-    fs::write(&script, marked.collect::<String>()).unwrap();
+    fs::write(&script, text + "exit 0\n").unwrap();
     // As a paste: what reads its standard input takes commands away from the shell.
     let output = shell(folder.path(), &["-s"])
         .stdin(File::open(&script).unwrap())
         .stderr(Stdio::null())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    assert!(output.status.success(), "{document}: {output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     let mark = format!("{MARK}\n");
     let printed: Vec<&str> = printed.split_terminator(&mark).collect();
-    assert_eq!(printed.len(), commands.len(), "{printed:#?}");
+    assert_eq!(printed.len(), commands.len(), "{document}: {printed:#?}");
     for ((command, expected), printed) in commands.iter().zip(printed) {
-        assert_eq!(same(printed), same(expected), "{command}");
+        assert_eq!(same(printed), same(expected), "{document}: {command}");
     }
     // Who pasted it has nothing left that runs.
-    for socket in ["hello.sock", "log.sock"] {
+    let sockets = fs::read_dir(folder.path()).unwrap();
+    let sockets = sockets.map(|entry| entry.unwrap().path());
+    for socket in sockets.filter(|path| path.extension().is_some_and(|end| end == "sock")) {
         assert!(
-            UnixStream::connect(folder.join(socket)).is_err(),
-            "{socket}"
+            UnixStream::connect(&socket).is_err(),
+            "{document}: {}",
+            socket.display()
         );
+    }
+}
+
+#[test]
+fn pasted_into_a_shell_each_command_of_readme_prints_what_it_says() {
+    let commands: Vec<_> = blocks("console").into_iter().flat_map(commands).collect();
+    paste("README.md", &commands);
+}
+
+#[test]
+fn so_does_each_command_of_the_manuals() {
+    for (file, text) in MANUALS {
+        let blocks = literal_blocks(text);
+        let commands: Vec<_> = blocks.iter().flat_map(|block| commands(block)).collect();
+        paste(file, &commands);
     }
 }
 
