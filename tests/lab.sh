@@ -276,14 +276,14 @@ install_by() {
   in_vm sh -c 'cd "$1" && set -ex && eval "$2"' _ "$SOURCE" "$commands"
 }
 
-# readme_block BEGINNING: the first block of sh in README.md whose first line begins so.
+# readme_block BEGINNING [KIND]: the first block of sh, or of another kind, in README.md whose first line begins so.
 readme_block() {
-  awk -v beginning="$1" '
-    /^```/ { if (found) exit; opened = $0 == "```sh"; next }
+  awk -v beginning="$1" -v fence="\`\`\`${2-sh}" '
+    /^```/ { if (found) exit; opened = $0 == fence; next }
     opened { found = index($0, beginning) == 1; opened = 0 }
     found
     END { exit !found }' "$repo/README.md" ||
-    { echo "README.md has no block of sh that begins with $1" >&2; return 1; }
+    { echo "README.md has no block of ${2-sh} that begins with $1" >&2; return 1; }
 }
 
 main "$@"

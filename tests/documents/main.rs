@@ -45,12 +45,12 @@ fn between<'a>(text: &'a str, start: &str, ends: &[&str]) -> &'a str {
     &rest[..end.unwrap_or(rest.len())]
 }
 
-/// The fenced blocks of a kind in README.md.
-fn blocks(kind: &str) -> Vec<&'static str> {
+/// The fenced blocks of a kind in README.md, or in a part of it.
+fn blocks<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
     let fence = format!("```{kind}\n");
-    let starts = README.match_indices(&fence).map(|(at, _)| at + fence.len());
+    let starts = text.match_indices(&fence).map(|(at, _)| at);
     starts
-        .map(|at| &README[at..at + README[at..].find("```").unwrap()])
+        .map(|at| between(&text[at..], &fence, &["```"]))
         .collect()
 }
 
@@ -67,8 +67,8 @@ fn unescaped(line: &str) -> String {
         ("\\-", "-"),
         ("\\e", "\\"),
     ];
-    let shown = escapes
+    let line = line.to_owned();
+    escapes
         .iter()
-        .fold(line.to_owned(), |line, (from, to)| line.replace(from, to));
-    shown
+        .fold(line, |line, (from, to)| line.replace(from, to))
 }

@@ -10,11 +10,11 @@ use std::{
 
 use crate::{
     MANUALS, README, blocks,
-    harness::{Folder, Setup, has_program},
-    unescaped,
+    harness::{Folder, Setup, has_program, read_n},
+    manual, unescaped,
 };
 
-/// The blocks of a manual that have commands.
+/// The blocks of a manual.
 fn literal_blocks(manual: &str) -> Vec<String> {
     let blocks = manual.split(".Bd -literal").skip(1);
     let blocks = blocks.map(|block| block.split("\n.Ed").next().unwrap());
@@ -22,7 +22,7 @@ fn literal_blocks(manual: &str) -> Vec<String> {
         let lines = block.lines().skip(1).map(|line| unescaped(line) + "\n");
         lines.collect::<String>()
     });
-    texts.filter(|text| text.starts_with("$ ")).collect()
+    texts.collect()
 }
 
 /// Commands of a block, each with the output that is printed below it. "> " goes on with a command.
@@ -118,14 +118,18 @@ fn paste(document: &str, commands: &[(String, String)]) {
 
 #[test]
 fn pasted_into_a_shell_each_command_of_readme_prints_what_it_says() {
-    let commands: Vec<_> = blocks("console").into_iter().flat_map(commands).collect();
+    let commands: Vec<_> = blocks(README, "console")
+        .into_iter()
+        .flat_map(commands)
+        .collect();
     paste("README.md", &commands);
 }
 
 #[test]
 fn so_does_each_command_of_the_manuals() {
     for (file, text) in MANUALS {
-        let blocks = literal_blocks(text);
+        let mut blocks = literal_blocks(text);
+        blocks.retain(|block| block.starts_with("$ "));
         let commands: Vec<_> = blocks.iter().flat_map(|block| commands(block)).collect();
         paste(file, &commands);
     }
@@ -136,12 +140,13 @@ fn the_python_client_gets_back_what_it_sent() {
     if !has_program("python3") {
         return;
     }
-    let setup = Setup::new().arguments(&["--socket", "./hello.sock"]);
+    let setup = Setup::new().arguments(&["--socket", "./echo.sock"]);
     let daemon = setup.start();
-    let [client] = blocks("python")[..] else {
-        panic!("one python block");
-    };
-    fs::write(daemon.path("client.py"), client).unwrap();
+    let blocks = literal_blocks(manual("udsc.1"));
+    let client = blocks
+        .iter()
+        .find(|block| block.starts_with("import socket"));
+    fs::write(daemon.path("client.py"), client.unwrap()).unwrap();
     let python = Command::new("python3")
         .arg("client.py")
         .current_dir(daemon.folder().path())
@@ -156,9 +161,16 @@ fn the_python_client_gets_back_what_it_sent() {
 }
 
 #[test]
+fn readme_is_a_front_page() {
+    assert!(README.lines().count() <= 200);
+}
+
+#[test]
 fn what_readme_installs_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let words = blocks("sh").into_iter().flat_map(str::split_whitespace);
+    let words = blocks(README, "sh")
+        .into_iter()
+        .flat_map(str::split_whitespace);
     let files: Vec<&str> = words
         .map(|word| word.trim_start_matches("\"$(").trim_end_matches(")\""))
         .filter(|word| word.starts_with("packaging/") || word.starts_with("config/"))
@@ -171,5 +183,40 @@ fn what_readme_installs_is_there() {
     }
     for link in ["config/udsd.toml", "config/examples"] {
         assert!(README.contains(&format!("({link}")) && root.join(link).exists());
+    }
+}
+
+/// Each way that is shown to send one message to a relay and go.
+#[test]
+fn one_message_reaches_a_relay_and_its_sender_goes() {
+    let blocks = literal_blocks(manual("udsc.1"));
+    let recipes = blocks
+        .iter()
+        .find(|block| block.starts_with("udsc -s chat send"));
+    let recipes: Vec<&str> = recipes.unwrap().lines().collect();
+    assert_eq!(recipes.len(), 4);
+    let daemon = Setup::new()
+        .config("[socket.chat]\npath = \"{dir}/chat\"\nservice = \"relay\"\nframing = \"lines\"\n")
+        .start();
+    let (path, file) = (daemon.path("chat"), daemon.path("udsd.toml"));
+    for recipe in recipes {
+        let foreign = ["socat", "nc"]
+            .into_iter()
+            .find(|name| recipe.contains(&format!("| {name} ")));
+        if foreign.is_some_and(|name| !has_program(name)) {
+            continue;
+        }
+        let hears = daemon.connect("chat");
+        let line = recipe
+            .replace("udsc", &format!("udsc --config {}", file.display()))
+            .replace("/run/chat.sock", &path.display().to_string());
+        let sent = shell(daemon.folder().path(), &["-c", &line])
+            .output()
+            .unwrap();
+        assert!(
+            sent.status.success() && sent.stdout.is_empty(),
+            "{line}: {sent:?}"
+        );
+        assert_eq!(read_n(&hears, 12), b"one message\n", "{line}");
     }
 }

@@ -11,6 +11,7 @@ CHECKS+=(
   access_is_judged_under_the_hardened_unit
   an_abstract_socket_of_the_service_itself_is_told_as_out_of_reach
   lines_of_its_own_that_journald_forwards_make_no_more_of_them
+  readme_records_all_that_journald_gets
 )
 
 readonly RECORDS=/srv/lab-kept
@@ -260,6 +261,28 @@ EOF
     fi
     ! journal_has 1 "pid $(main_pid)," || fail "udsd's own lines make more of them"
   done
+}
+
+check_readme_records_all_that_journald_gets() {
+  local commands record=/var/log/udsd/journal.json sender
+  fresh <"$repo/config/udsd.toml"
+  { cat "$repo/config/udsd.toml" && readme_block '[socket.journal]' toml; } | config
+  in_vm rm --force "$record"
+  commands=$(readme_block "systemctl mask --now syslog.socket")
+  trap forward_nothing EXIT
+  in_vm sh -exc "$commands" >"$stage/forwarding" 2>&1 || fail "$(cat "$stage/forwarding")"
+  in_vm runuser --user member -- logger "by way of the journal"
+  recorded "by way of the journal" "$record"
+  sender=$(in_vm id --user member)
+  in_vm grep --fixed-strings "by way of the journal" "$record" | grep --quiet "\"uid\":$sender," ||
+    fail "not of uid $sender: $(in_vm cat "$record")"
+}
+
+# As it was before README.md's commands.
+forward_nothing() {
+  in_vm rm --force /etc/systemd/journald.conf.d/forward.conf
+  in_vm systemctl unmask --quiet syslog.socket
+  in_vm systemctl restart systemd-journald.service
 }
 
 # Also where the check fails, which is in a subshell of its own.
