@@ -136,6 +136,20 @@ fn so_does_each_command_of_the_manuals() {
 }
 
 #[test]
+fn each_file_in_the_manuals_is_sound() {
+    let blocks = MANUALS.iter().flat_map(|(_, text)| literal_blocks(text));
+    let files: Vec<String> = blocks.filter(|block| block.starts_with('[')).collect();
+    assert!(!files.is_empty());
+    for text in files {
+        let folder = Folder::new();
+        fs::write(folder.join("udsd.toml"), &text).unwrap();
+        let check = "udsd --config udsd.toml --check --text";
+        let output = shell(folder.path(), &["-c", check]).output().unwrap();
+        assert!(output.status.success(), "{text}{output:?}");
+    }
+}
+
+#[test]
 fn the_python_client_gets_back_what_it_sent() {
     if !has_program("python3") {
         return;
