@@ -128,17 +128,35 @@ fn the_package_has_what_is_installed_from_source() {
     output(install.env_remove("PREFIX"));
     let mut packed = packed(&package(folder.path(), 1));
     let mut installed = installed(&root);
-    // Debian wants the one in each package; of the other, dpkg itself keeps what was shipped.
-    let copyright = format!("-rw-r--r-- {DOCUMENTS}/copyright");
-    let shipped = format!("-rw-r--r-- {DOCUMENTS}/udsd.toml");
-    assert!(packed.remove(&copyright) && installed.remove(&shipped));
-    // Debian has manuals compressed, and its zsh looks elsewhere.
-    let as_debian = |line: String| match line {
-        line if line.contains("/share/man/") => line + ".gz",
+    // Debian wants these in each package; of the last, dpkg itself keeps what was shipped.
+    for debians in [
+        "doc/udsd/copyright",
+        "doc/udsd/changelog.Debian.gz",
+        "lintian/overrides/udsd",
+    ] {
+        assert!(packed.remove(&format!("-rw-r--r-- /usr/share/{debians}")));
+    }
+    assert!(installed.remove(&format!("-rw-r--r-- {DOCUMENTS}/udsd.toml")));
+    // Debian has manuals and changes compressed, and its zsh looks elsewhere.
+    let as_debian = |line: String| match line.replace("CHANGELOG.md", "changelog") {
+        line if line.contains("/share/man/") || line.ends_with("/changelog") => line + ".gz",
         line => line.replace("/zsh/site-functions/", "/zsh/vendor-completions/"),
     };
     let installed: BTreeSet<String> = installed.into_iter().map(as_debian).collect();
     assert_eq!(packed, installed);
+}
+
+/// What it may find is explained in packaging/debian/lintian-overrides.
+#[test]
+fn lintian_finds_nothing() {
+    if !has_tools() || !has_program("lintian") {
+        return;
+    }
+    let folder = Folder::new();
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]);
+    let found = output(lintian.arg(package(folder.path(), 1)));
+    assert!(found.is_empty(), "{found}");
 }
 
 #[test]
