@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Over;
+use crate::limits::OverQuota;
 
 /// What is wrong; its text names the path or key at fault and what would be right. A start ends by it, as
 /// `Fatal`; a reload or a restart logs it and serves as before.
@@ -145,7 +145,7 @@ pub enum Close {
         waiting: usize,
     },
     /// More would have been held for its user, or for everybody, than may be.
-    OverQuota(Over),
+    OverQuota(OverQuota),
     /// The daemon stops.
     Stopping,
     /// The config file no longer has what it connected to.
@@ -193,9 +193,7 @@ impl fmt::Display for Close {
                     "did not read: {waiting} bytes waited in its queue (queue-size, slow-client)"
                 )
             }
-            Close::OverQuota(Over { key, limit }) => {
-                write!(f, "no room for its bytes under {key} = {limit} bytes")
-            }
+            Close::OverQuota(over) => write!(f, "no room for its bytes under {over}"),
             Close::Stopping => f.write_str("the daemon stops"),
             Close::Changed(what) => write!(f, "{what}"),
             Close::Io(error) => write!(f, "{error}"),

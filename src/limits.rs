@@ -11,11 +11,11 @@ use std::{collections::HashMap, fmt, mem};
 pub struct Over {
     /// The key that sets the limit.
     pub key: OverKey,
-    /// The limit, in clients or bytes.
+    /// The limit.
     pub limit: usize,
 }
 
-/// Which limit was reached.
+/// Which limit on clients was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverKey {
     /// `limits.clients`
@@ -33,22 +33,34 @@ pub enum OverKey {
     Socket,
     /// The limit of open files (RLIMIT_NOFILE).
     Files,
-    /// `limits.queue-per-user`
-    UserQueue,
-    /// `limits.queue-total`
-    TotalQueue,
 }
 
-impl fmt::Display for OverKey {
+/// The limit that stood in the way of holding more bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverQuota {
+    /// Whose bytes it limits.
+    pub quota: Quota,
+    /// The limit, in bytes.
+    pub limit: usize,
+}
+
+/// Whose bytes are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quota {
+    /// Those of one user: `limits.queue-per-user`.
+    PerUser,
+    /// Those of everybody: `limits.queue-total`.
+    Total,
+}
+
+/// The key with its limit.
+impl fmt::Display for OverQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OverKey::Daemon | OverKey::Share { .. } => "limits.clients",
-            OverKey::User => "limits.clients-per-user",
-            OverKey::Socket => "clients",
-            OverKey::Files => "RLIMIT_NOFILE",
-            OverKey::UserQueue => "limits.queue-per-user",
-            OverKey::TotalQueue => "limits.queue-total",
-        })
+        let key = match self.quota {
+            Quota::PerUser => "limits.queue-per-user",
+            Quota::Total => "limits.queue-total",
+        };
+        write!(f, "{key} = {} bytes", self.limit)
     }
 }
 
@@ -317,13 +329,13 @@ impl Limits {
 
     /// The limit that stands in the way of holding more for user `uid`.
     #[must_use]
-    pub fn over(&self, uid: u32) -> Over {
+    pub fn over(&self, uid: u32) -> OverQuota {
         let (user, total) = self.rooms(uid);
-        let (key, limit) = match user <= total {
-            true => (OverKey::UserQueue, self.queue_per_user),
-            false => (OverKey::TotalQueue, self.queue_total),
+        let (quota, limit) = match user <= total {
+            true => (Quota::PerUser, self.queue_per_user),
+            false => (Quota::Total, self.queue_total),
         };
-        Over { key, limit }
+        OverQuota { quota, limit }
     }
 
     fn rooms(&self, uid: u32) -> (usize, usize) {
@@ -382,10 +394,10 @@ mod tests {
             (limits.ample(), limits.room(7), limits.room(8)),
             (10, 10, 51)
         );
-        assert_eq!(limits.over(7).key, OverKey::UserQueue);
+        assert_eq!(limits.over(7).quota, Quota::PerUser);
         limits.hold(8, 0, 60);
         assert_eq!((limits.ample(), limits.room(7), limits.room(9)), (0, 0, 0));
-        assert_eq!(limits.over(9).key, OverKey::TotalQueue);
+        assert_eq!(limits.over(9).quota, Quota::Total);
         limits.hold(7, 90, 0);
         limits.hold(8, 60, 0);
         assert_eq!((limits.held(), limits.by_user.len()), (0, 0));

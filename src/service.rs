@@ -17,7 +17,7 @@ use slab::Slab;
 use crate::{
     connection::{Connection, Gap, Now, Stream, waits::WaitQueue},
     error::Close,
-    limits::{Limits, Over},
+    limits::{Limits, OverQuota},
     message_batch::Batch,
     peer::{ClientId, Peer},
     round_robin::{FANOUT, MESSAGES},
@@ -253,7 +253,7 @@ pub struct Outbox<'a, S> {
     /// than before.
     pub credit: usize,
     /// What kept the sender's own messages from being held, where it was not its queue.
-    pub over: Option<Over>,
+    pub over: Option<OverQuota>,
     /// The sender has had its share of the turn.
     pub is_turn_over: bool,
     /// The time of this turn.

@@ -20,7 +20,7 @@ use super::{
     shares::{Refusal, Shares},
 };
 use crate::{
-    limits::{Charge, Limits, Over},
+    limits::{Charge, Limits, OverQuota},
     serde_base64,
 };
 
@@ -62,7 +62,7 @@ pub enum Why {
     /// The receiver took nothing for `slow-timeout`.
     Slow(Blame),
     /// Too much waits for its user, or for everybody.
-    Quota(Over),
+    Quota(OverQuota),
 }
 
 /// Who kept a reply from being sent.

@@ -14,7 +14,7 @@ use crate::{
     error::Close,
     frame::Framing,
     input::{Announced, TooLong},
-    limits::{Over, OverKey},
+    limits::{Over, OverKey, OverQuota},
     peer::{ClientId, Peer},
 };
 
@@ -67,9 +67,6 @@ impl Socket {
                 OverKey::Files => format!(
                     "out of descriptors, limit of open files = {limit}; raise LimitNOFILE= or lower limits.clients"
                 ),
-                OverKey::UserQueue | OverKey::TotalQueue => {
-                    format!("no room for its bytes, {} = {limit} bytes", over.key)
-                }
             };
             format!("refused a client ({peer}): {why}")
         });
@@ -101,7 +98,7 @@ impl Socket {
         &mut self,
         client: &Connection<S>,
         messages: u64,
-        over: Option<Over>,
+        over: Option<OverQuota>,
         now: Instant,
     ) {
         let Connection { id, peer, .. } = client;
@@ -111,7 +108,7 @@ impl Socket {
                     let (name, limit) = (&socket.name, socket.rules.queue_size);
                     format!("its queue is full, socket.{name}.queue-size = {limit} bytes")
                 }
-                Some(Over { key, limit }) => format!("no room for them, {key} = {limit} bytes"),
+                Some(over) => format!("no room for them, {over}"),
             };
             format!("dropped {messages} messages for client {id} ({peer}): {why}")
         });
@@ -128,13 +125,17 @@ impl Socket {
         });
     }
 
-    pub(super) fn waits_for_quota<S>(&mut self, client: &Connection<S>, over: Over, now: Instant) {
+    pub(super) fn waits_for_quota<S>(
+        &mut self,
+        client: &Connection<S>,
+        over: OverQuota,
+        now: Instant,
+    ) {
         let Connection { id, peer, .. } = client;
-        let Over { key, limit } = over;
         self.write(Kind::AwaitsQuota, 1, now, |socket| {
             let (name, timeout) = (&socket.name, socket.rules.slow_timeout);
             format!(
-                "client {id} ({peer}) waits for room under {key} = {limit} bytes; closed after socket.{name}.slow-timeout = {timeout:?}"
+                "client {id} ({peer}) waits for room under {over}; closed after socket.{name}.slow-timeout = {timeout:?}"
             )
         });
     }

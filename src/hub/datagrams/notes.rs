@@ -72,9 +72,7 @@ impl Socket {
                         "{cause}; its queue is full, socket.{name}.queue-size = {queue_size} bytes"
                     )
                 }
-                Some(Why::Quota(over)) => {
-                    format!("no room for it, {} = {} bytes", over.key, over.limit)
-                }
+                Some(Why::Quota(over)) => format!("no room for it, {over}"),
                 Some(Why::Receivers(most)) => {
                     format!("{most} receivers wait already, and no more may of one user and of all")
                 }
