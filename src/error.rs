@@ -146,6 +146,8 @@ pub enum Close {
     },
     /// More would have been held for its user, or for everybody, than may be.
     OverQuota(OverQuota),
+    /// An administrator disconnected it.
+    Disconnected,
     /// The daemon stops.
     Stopping,
     /// The config file no longer has what it connected to.
@@ -194,6 +196,7 @@ impl fmt::Display for Close {
                 )
             }
             Close::OverQuota(over) => write!(f, "no room for its bytes under {over}"),
+            Close::Disconnected => f.write_str("disconnected by an administrator"),
             Close::Stopping => f.write_str("the daemon stops"),
             Close::Changed(what) => write!(f, "{what}"),
             Close::Io(error) => write!(f, "{error}"),

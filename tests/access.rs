@@ -99,7 +99,7 @@ fn a_user_who_is_listed_enters_and_another_is_refused_with_one_line() {
     // Whatever groups have the number.
     assert_eq!(read_all(&client(&daemon, 7003, 7001, &[7002])), b"");
     assert!(daemon.stop().success());
-    daemon.wait_log(&["s: 2 clients, 1 refused, 0 closed, 2 messages"]);
+    daemon.wait_log(&["s: 2 clients, 1 refused (1 access), 0 closed, 2 messages"]);
     let log = daemon.log();
     let refusals: Vec<&str> = log.lines().filter(|line| line.contains("refuse")).collect();
     let line = format!(

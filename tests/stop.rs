@@ -28,7 +28,7 @@ const LEAST: usize = 1 << 20;
 
 /// The number before `unit` in the line that the daemon logs of socket `echo` at its end.
 fn counted(daemon: &Daemon, unit: &str) -> usize {
-    let line = daemon.wait_log(&["echo: ", " refused, ", " unread, "]);
+    let line = daemon.wait_log(&["echo: ", " messages of ", " unread, "]);
     let words: Vec<&str> = line.split([' ', ',', ';']).collect();
     let place = words.iter().position(|word| *word == unit);
     let place = place.unwrap_or_else(|| panic!("no {unit} in: {line}"));

@@ -26,7 +26,6 @@ impl<S: Stream> Hub<S> {
         // Who is refused is closed with all unread, which shows as ECONNRESET and not as an end of file.
         // Before the limits: raising one would not let this client in.
         if !socket.rules.access.admits(&peer, groups) {
-            socket.counters.refused += 1;
             stream.cut_off();
             socket.denied("a client", &peer, now.instant);
             return None;
@@ -35,7 +34,6 @@ impl<S: Stream> Hub<S> {
             .limits
             .enter(peer.uid, socket.present, socket.rules.clients)
         {
-            socket.counters.refused += 1;
             stream.cut_off();
             socket.refused(&peer, over, now.instant);
             return None;
@@ -79,8 +77,17 @@ impl<S: Stream> Hub<S> {
             limit: files,
         };
         let socket = &mut self.sockets[number];
-        socket.counters.refused += 1;
         socket.refused(peer, over, now.instant);
+    }
+
+    /// An administrator ends client `id`. Returns whether it was here.
+    pub fn disconnect(&mut self, id: ClientId, now: Now) -> bool {
+        let found = self.clients.iter().find(|(_, client)| client.id == id);
+        let Some((key, _)) = found else {
+            return false;
+        };
+        self.close(key, &Close::Disconnected, now);
+        true
     }
 
     /// Client `key` had left before it was let in, and had sent nothing.

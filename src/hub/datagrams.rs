@@ -370,21 +370,15 @@ impl Judge<'_> {
     fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
         let (socket, now) = (&mut *self.socket, self.now.instant);
         let is_own = self.own.is_sender(&header.peer);
-        let refused = if header.peer == Peer::NONE {
+        let is_admitted = socket.rules.access.admits(&header.peer, &[]);
+        if header.peer == Peer::NONE {
             socket.nobody(header, now);
-            true
-        } else if is_own && !takes_own(socket) {
-            true
-        } else if !socket.rules.access.admits(&header.peer, &[]) {
-            if !is_own {
-                socket.denied("a datagram", &header.peer, now);
-            }
-            true
-        } else {
-            false
-        };
-        if refused {
-            socket.counters.refused += 1;
+            return;
+        } else if is_own && !(is_admitted && takes_own(socket)) {
+            socket.counters.refused_own += 1;
+            return;
+        } else if !is_admitted {
+            socket.denied("a datagram", &header.peer, now);
             return;
         }
         let most = socket.rules.input.message_size;
@@ -393,7 +387,6 @@ impl Judge<'_> {
         let truncated = cut || body(socket.rules.input.framing, bytes).len() > most;
         if truncated {
             if socket.rules.input.too_long != TooLong::Keep {
-                socket.counters.oversized += 1;
                 socket.datagram_oversized(header, now);
                 return;
             }
@@ -433,8 +426,9 @@ impl Judge<'_> {
         socket.counters.messages += 1;
         socket.counters.bytes += bytes.len() as u64;
         if truncated {
-            socket.counters.truncated += 1;
-            if !self.own.is_sender(&from.peer) {
+            if self.own.is_sender(&from.peer) {
+                socket.counters.truncated += 1;
+            } else {
                 socket.truncated(from.id, &from.peer, 1, now.instant);
             }
         }
@@ -452,7 +446,7 @@ impl Judge<'_> {
             why,
         };
         if !self.own.proves(socket, to) {
-            socket.counters.unproven += 1;
+            socket.counters.unanswered_unproven += 1;
             return;
         }
         let Some(open) = &mut socket.open else {
@@ -468,7 +462,7 @@ impl Judge<'_> {
         let replies = &mut socket.pending.replies;
         match replies.send(to, bytes, socket.rules.queue_size, by) {
             Reply::Sent | Reply::Waits => {}
-            Reply::Unbound => socket.counters.unbound += 1,
+            Reply::Unbound => socket.counters.unanswered_unbound += 1,
             Reply::Unreachable => socket.lost(&lost(None), now),
             Reply::Dropped(why) => socket.lost(&lost(Some(why)), now),
         }

@@ -102,20 +102,19 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Counts and logs what was dropped, and for whom.
+    /// Notes what was dropped, and for whom.
     pub(super) fn note_dropped(&mut self, now: Now) {
         for (key, messages) in self.effects.dropped.drain(..) {
             let client = &self.clients[key];
             let uid = client.peer.uid;
             let socket = &mut self.sockets[client.socket as usize];
-            socket.counters.dropped += messages;
             let quota = self.limits.room(uid) < client.queue.room(socket.rules.queue_size);
             let over = quota.then(|| self.limits.over(uid));
             socket.dropped(client, messages, over, now.instant);
         }
     }
 
-    /// Counts and logs the messages of a turn that were too long.
+    /// Notes the messages of a turn that were too long.
     #[cold]
     pub(super) fn note_long(
         &mut self,
@@ -126,8 +125,6 @@ impl<S: Stream> Hub<S> {
         now: Now,
     ) {
         let socket = &mut self.sockets[self.clients[from.key].socket as usize];
-        socket.counters.truncated += truncated;
-        socket.counters.oversized += oversized;
         let Sender { id, peer, .. } = from;
         if truncated > 0 {
             socket.truncated(*id, peer, truncated, now.instant);
@@ -144,10 +141,7 @@ impl<S: Stream> Hub<S> {
     pub(super) fn shut_write_side(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
-        socket.counters.undelivered += client.queue.len() as u64;
-        if client.is_owed() {
-            socket.write_side_shut(client, now.instant);
-        }
+        socket.write_side_shut(client, now.instant);
         client.change_queue(&mut self.limits, |queue| *queue = Queue::default());
         client.gap = None;
         client.is_write_shut = true;
@@ -196,13 +190,6 @@ impl<S: Stream> Hub<S> {
             untaken,
             unfinished,
         };
-        socket.counters.lost(&loss);
-        let ended = matches!(
-            reason,
-            Close::Done | Close::HangUp | Close::Stopping | Close::Changed(_)
-        );
-        socket.counters.closed += u64::from(!ended);
-        socket.counters.oversized += u64::from(matches!(reason, Close::MessageTooLong { .. }));
         socket.closed((client.id, &client.peer), reason, &loss, now.instant);
         self.call(client.socket as usize, now);
     }

@@ -1,5 +1,6 @@
 //! The log lines that clients of a socket can cause: one for each event of a client's life and for each loss, all
-//! of a kind at a limited rate, each with the client, its sender, and the key that decides.
+//! of a kind at a limited rate, each with the client, its sender, and the key that decides. What has a counter is
+//! counted here too, whether the line is written or left out.
 
 use std::time::Instant;
 
@@ -10,11 +11,12 @@ use super::{
 };
 use crate::{
     config::SlowClient,
-    connection::Connection,
+    connection::{Connection, Stream},
+    counters::Counters,
     error::Close,
     frame::Framing,
     input::{Announced, TooLong},
-    limits::{Over, OverKey, OverQuota},
+    limits::{Over, OverKey, OverQuota, Quota},
     peer::{ClientId, Peer},
 };
 
@@ -45,12 +47,21 @@ impl Socket {
 
     /// `what`: a client, or a datagram.
     pub(super) fn denied(&mut self, what: &str, peer: &Peer, now: Instant) {
+        self.counters.refused_access += 1;
         self.write(Kind::Denied, 1, now, |Socket { name, .. }| {
             format!("refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups")
         });
     }
 
     pub(super) fn refused(&mut self, peer: &Peer, over: Over, now: Instant) {
+        let counters = &mut self.counters;
+        *match over.key {
+            OverKey::Daemon => &mut counters.refused_clients,
+            OverKey::Share { .. } => &mut counters.refused_share,
+            OverKey::User => &mut counters.refused_clients_per_user,
+            OverKey::Socket => &mut counters.refused_socket_clients,
+            OverKey::Files => &mut counters.refused_open_files,
+        } += 1;
         let limit = over.limit;
         self.write(Kind::Refused, 1, now, |Socket { name, .. }| {
             let why = match over.key {
@@ -79,6 +90,7 @@ impl Socket {
         loss: &Loss,
         now: Instant,
     ) {
+        self.count_closed(reason, loss);
         let ordinary = match reason {
             Close::Done => !loss.unfinished && loss.untaken == 0,
             // It did not wait for its own answers.
@@ -93,6 +105,32 @@ impl Socket {
         });
     }
 
+    fn count_closed(&mut self, reason: &Close, loss: &Loss) {
+        let counters = &mut self.counters;
+        counters.unread += loss.unread as u64;
+        counters.undelivered += loss.undelivered as u64;
+        counters.untaken += loss.untaken;
+        counters.unfinished += u64::from(loss.unfinished);
+        *match reason {
+            Close::Done | Close::HangUp | Close::Stopping | Close::Changed(_) => return,
+            Close::Idle => &mut counters.closed_idle_timeout,
+            Close::MessageTooLong { .. } => {
+                counters.oversized += 1;
+                &mut counters.closed_message_size
+            }
+            Close::SlowReader { .. } => match self.rules.slow_client {
+                SlowClient::Disconnect => &mut counters.closed_slow_client,
+                SlowClient::Wait | SlowClient::Drop => &mut counters.closed_slow_timeout,
+            },
+            Close::OverQuota(over) => match over.quota {
+                Quota::PerUser => &mut counters.closed_queue_per_user,
+                Quota::Total => &mut counters.closed_queue_total,
+            },
+            Close::Disconnected => &mut counters.closed_disconnected,
+            Close::Io(_) => &mut counters.closed_error,
+        } += 1;
+    }
+
     /// `over`: the limit that was in the way, where it was not the client's queue.
     pub(super) fn dropped<S>(
         &mut self,
@@ -101,6 +139,11 @@ impl Socket {
         over: Option<OverQuota>,
         now: Instant,
     ) {
+        let counters = &mut self.counters;
+        *match over {
+            None => &mut counters.dropped_queue_size,
+            Some(over) => counters.dropped_for(over.quota),
+        } += messages;
         let Connection { id, peer, .. } = client;
         self.write(Kind::Dropped, messages, now, |socket| {
             let why = match over {
@@ -140,10 +183,14 @@ impl Socket {
         });
     }
 
-    /// A receiver takes nothing more and was owed something.
-    pub(super) fn write_side_shut<S>(&mut self, client: &Connection<S>, now: Instant) {
+    /// A receiver takes nothing more.
+    pub(super) fn write_side_shut<S: Stream>(&mut self, client: &Connection<S>, now: Instant) {
         let Connection { id, peer, .. } = client;
         let undelivered = client.queue.len();
+        self.counters.undelivered += undelivered as u64;
+        if !client.is_owed() {
+            return;
+        }
         self.write(Kind::Closed, 1, now, |_| {
             format!(
                 "client {id} ({peer}) hung up on what it was owed: {undelivered} bytes undelivered"
@@ -152,6 +199,7 @@ impl Socket {
     }
 
     pub(super) fn truncated(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+        self.counters.truncated += messages;
         self.write(Kind::Truncated, messages, now, |socket| {
             let (name, limit) = (&socket.name, socket.rules.input.message_size);
             format!(
@@ -189,12 +237,23 @@ impl Socket {
     }
 
     pub(super) fn oversized(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+        self.counters.oversized += messages;
         self.write(Kind::Oversized, messages, now, |socket| {
             let (name, limit) = (&socket.name, socket.rules.input.message_size);
             format!(
                 "refused {messages} messages of client {id} ({peer}): too long, socket.{name}.message-size = {limit} bytes"
             )
         });
+    }
+}
+
+impl Counters {
+    /// Messages dropped because so much was held already.
+    pub(super) fn dropped_for(&mut self, quota: Quota) -> &mut u64 {
+        match quota {
+            Quota::PerUser => &mut self.dropped_queue_per_user,
+            Quota::Total => &mut self.dropped_queue_total,
+        }
     }
 }
 

@@ -139,7 +139,7 @@ impl<S: Stream> Hub<S> {
     fn keep(&mut self, parked: state::Client, stream: Option<S>, now: Now) -> Option<usize> {
         let socket = &mut self.sockets[parked.socket];
         let Some(stream) = stream else {
-            socket.counters.closed += 1;
+            socket.counters.closed_restart += 1;
             socket.counters.undelivered += parked.queue.len() as u64;
             return None;
         };

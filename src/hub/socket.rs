@@ -85,15 +85,6 @@ pub(super) enum Time {
     Over(Close),
 }
 
-impl Counters {
-    pub(super) fn lost(&mut self, loss: &Loss) {
-        self.unread += loss.unread as u64;
-        self.undelivered += loss.undelivered as u64;
-        self.untaken += loss.untaken;
-        self.unfinished += u64::from(loss.unfinished);
-    }
-}
-
 /// What the clients of a socket rely on for as long as they are connected: a socket that differs in it
 /// is another one to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -138,8 +138,8 @@ impl Client {
 /// The number before `what` in the line that the daemon logs of socket `name` at its end; where it
 /// says nothing of that, 0.
 fn counted(daemon: &Daemon, name: &str, what: &str) -> u64 {
-    let line = daemon.wait_log(&[&format!("{name}: "), " refused, ", " unread, "]);
-    let found = line.split([',', ';']).find_map(|part| {
+    let line = daemon.wait_log(&[&format!("{name}: "), " messages of ", " unread, "]);
+    let found = line.split([',', ';', '(']).find_map(|part| {
         let (number, rest) = part.rsplit(": ").next()?.trim().split_once(' ')?;
         rest.starts_with(what).then(|| number.parse().ok())?
     });

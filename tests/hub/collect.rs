@@ -220,7 +220,7 @@ fn what_is_dropped_for_a_slow_client_is_recorded_all_the_same() {
     let sent = lines(1000..1400);
     client.send(&sent);
     world.settle();
-    assert!(world.counters().dropped > 300);
+    assert!(world.counters().dropped() > 300);
     assert!(world.records[0] == sent);
 }
 

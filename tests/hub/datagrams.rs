@@ -194,7 +194,12 @@ impl Datagram {
 
     fn counted(&self) -> (u64, u64, u64, u64) {
         let c = self.world.counters();
-        (c.messages, c.unbound, c.unreachable, c.dropped)
+        (
+            c.messages,
+            c.unanswered_unbound,
+            c.unanswered_unreachable,
+            c.dropped(),
+        )
     }
 }
 
@@ -283,6 +288,7 @@ fn a_queue_is_bounded_by_queue_size_also_for_empty_datagrams() {
         d.settle();
         assert_eq!(d.world.hub.undelivered(), most, "of {length} bytes");
         assert_eq!(d.counted(), (100, 0, 0, 100 - most as u64));
+        assert_eq!(d.world.counters().dropped_queue_size, 100 - most as u64);
     }
 }
 
@@ -297,6 +303,7 @@ fn the_receivers_that_are_waited_for_are_bounded() {
     d.settle();
     assert_eq!(d.world.hub.undelivered(), 512);
     assert_eq!(d.counted(), (2000, 0, 0, 1488));
+    assert_eq!(d.world.counters().dropped_receivers, 1488);
     // Who has room is served all the same.
     d.room("/free", 1);
     d.send("/free", "x");
@@ -382,6 +389,7 @@ fn who_takes_nothing_for_slow_timeout_loses_what_waits_and_who_takes_little_does
         // At 9 s it still waits for the dead one, at 18 s no more.
         let dropped = if n == 0 { 0 } else { 20 };
         assert_eq!(d.counted(), (40, 0, 0, dropped), "{n}");
+        assert_eq!(d.world.counters().dropped_slow_timeout, dropped);
     }
     d.room("/slow", 1000);
     d.world.pass(SECOND);
@@ -500,9 +508,15 @@ fn each_is_judged_by_itself_and_gets_no_number_if_refused() {
     assert_eq!(d.got("/a"), ["yes", "too", "fits"]);
     let counters = d.world.counters();
     assert_eq!(
-        (counters.refused, counters.oversized, counters.clients),
+        (counters.refused(), counters.oversized, counters.clients),
         (3, 1, 1)
     );
+    let refused = [
+        counters.refused_access,
+        counters.refused_no_sender,
+        counters.refused_own,
+    ];
+    assert_eq!(refused, [1, 1, 1]);
     assert_eq!((counters.messages, counters.bytes), (3, 10));
 }
 

@@ -107,8 +107,8 @@ fn a_newcomer_over_a_limit_is_ended_and_counted() {
     let (other, _) = world.try_enter(1, Peer { uid: 9, ..PEER }, &[]);
     refused(&mut world, 1, 10);
     assert_eq!(world.hub.present(), 4);
-    assert_eq!(world.hub.sockets()[0].counters().refused, 1);
-    assert_eq!(world.hub.sockets()[1].counters().refused, 2);
+    assert_eq!(world.hub.sockets()[0].counters().refused(), 1);
+    assert_eq!(world.hub.sockets()[1].counters().refused(), 2);
     // Who leaves makes room, for its socket and for its user.
     on_a[0].finish();
     world.settle();

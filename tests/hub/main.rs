@@ -24,6 +24,7 @@ mod limits;
 mod packets;
 mod park;
 mod quotas;
+mod reasons;
 mod relay;
 mod reload;
 mod slow_clients;

@@ -209,7 +209,7 @@ fn told_from_an_empty_queue(says: bool) {
         sender.send(&lines(which..which + 1));
         world.settle();
     }
-    assert_eq!(world.counters().dropped, 1);
+    assert_eq!(world.counters().dropped(), 1);
     hog.vanish();
     world.settle();
     reader.take(10);

@@ -379,7 +379,7 @@ impl Schedule {
                 "untaken of {}",
                 room.socket.name
             );
-            assert_eq!(counters.dropped, 0);
+            assert_eq!(counters.dropped(), 0);
         }
         assert_eq!(self.world.hub.undelivered(), 0);
         assert_eq!(self.world.hub.held(), 0, "bytes are held for nobody");

@@ -89,7 +89,7 @@ impl Room {
     /// It is in place of another one of the same name, whose last message had this number.
     pub fn follows(mut self, numbered: usize, world: &World) -> Self {
         self.came_after = true;
-        self.dropped_before = world.hub.sockets()[self.place].counters().dropped as usize;
+        self.dropped_before = world.hub.sockets()[self.place].counters().dropped() as usize;
         self.base = self.taken(world);
         self.numbered = numbered;
         self

@@ -55,7 +55,7 @@ impl Schedule {
         if room.dismissed {
             return;
         }
-        let counted = self.world.hub.sockets()[room.place].counters().dropped as usize;
+        let counted = self.world.hub.sockets()[room.place].counters().dropped() as usize;
         let counted = counted - room.dropped_before;
         if !room.ever_dropped {
             assert_eq!(counted, 0, "something was dropped");

@@ -28,6 +28,7 @@ impl Socket {
     }
 
     pub(super) fn nobody(&mut self, Header { from, .. }: &Header, now: Instant) {
+        self.counters.refused_no_sender += 1;
         self.write(Kind::Nobody, 1, now, |_| {
             format!(
                 "refused a datagram from {from}: the kernel vouches for nobody who sent it; where the manager passes the socket, its unit needs PassCredentials=yes"
@@ -36,6 +37,7 @@ impl Socket {
     }
 
     pub(super) fn datagram_oversized(&mut self, header: &Header, now: Instant) {
+        self.counters.oversized += 1;
         let Header { from, peer, length } = header;
         self.write(Kind::Oversized, 1, now, |Socket { name, rules, .. }| {
             let limit = rules.input.message_size;
@@ -45,19 +47,18 @@ impl Socket {
         });
     }
 
-    /// Counts replies that will not be delivered, and says so.
+    /// Replies will not be delivered.
     pub(super) fn lost(&mut self, lost: &Lost, now: Instant) {
         let Lost { to, replies, why } = lost;
-        let kind = match why {
-            None => {
-                self.counters.unreachable += replies;
-                Kind::Unreachable
-            }
-            Some(_) => {
-                self.counters.dropped += replies;
-                Kind::Dropped
-            }
-        };
+        let kind = why.map_or(Kind::Unreachable, |_| Kind::Dropped);
+        let counters = &mut self.counters;
+        *match why {
+            None => &mut counters.unanswered_unreachable,
+            Some(Why::Full(_)) => &mut counters.dropped_queue_size,
+            Some(Why::Quota(over)) => counters.dropped_for(over.quota),
+            Some(Why::Receivers(_)) => &mut counters.dropped_receivers,
+            Some(Why::Slow(_)) => &mut counters.dropped_slow_timeout,
+        } += replies;
         self.write(kind, *replies, now, |Socket { name, rules, .. }| {
             let Rules {
                 queue_size,
