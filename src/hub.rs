@@ -357,10 +357,10 @@ impl<S: Stream> Hub<S> {
                 Time::Stall(due) => {
                     set(&mut self.timers, client, key, timer, due);
                     if client.holds_up {
-                        socket.stalled(client, now.instant);
+                        socket.stalled(client, now);
                     } else {
                         let over = self.limits.over(client.peer.uid);
-                        socket.waits_for_quota(client, over, now.instant);
+                        socket.waits_for_quota(client, over, now);
                     }
                 }
                 Time::Over(Close::SlowReader { .. })
@@ -390,7 +390,7 @@ impl<S: Stream> Hub<S> {
 
     /// Warns of what a client of a socket caused, at the rate that lines of its kind may have.
     pub fn warn(&mut self, socket: usize, of: Kind, now: Now, line: impl FnOnce() -> String) {
-        self.sockets[socket].write(of, 1, now.instant, |_| line());
+        self.sockets[socket].write(of, 1, now, |_| line());
     }
 
     /// Begins the stop: nothing more is read, and each client is closed once it has what it is owed

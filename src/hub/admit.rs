@@ -27,7 +27,7 @@ impl<S: Stream> Hub<S> {
         // Before the limits: raising one would not let this client in.
         if !socket.rules.access.admits(&peer, groups) {
             stream.cut_off();
-            socket.denied("a client", &peer, now.instant);
+            socket.denied("a client", &peer, now);
             return None;
         }
         if let Err(over) = self
@@ -35,14 +35,14 @@ impl<S: Stream> Hub<S> {
             .enter(peer.uid, socket.present, socket.rules.clients)
         {
             stream.cut_off();
-            socket.refused(&peer, over, now.instant);
+            socket.refused(&peer, over, now);
             return None;
         }
         socket.present += 1;
         socket.counters.clients += 1;
         self.ids += 1;
         let id = ClientId(self.ids);
-        socket.entered(id, &peer, now.instant);
+        socket.entered(id, &peer, now);
         let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
         client.user = self.users.enter(peer.uid);
         let key = self.clients.insert(client);
@@ -77,7 +77,7 @@ impl<S: Stream> Hub<S> {
             limit: files,
         };
         let socket = &mut self.sockets[number];
-        socket.refused(peer, over, now.instant);
+        socket.refused(peer, over, now);
     }
 
     /// An administrator ends client `id`. Returns whether it was here.

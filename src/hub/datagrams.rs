@@ -233,7 +233,7 @@ impl<S: Stream> Hub<S> {
             now: now.instant,
         };
         for lost in socket.pending.replies.retry(socket.rules.slow_timeout, by) {
-            socket.lost(&lost, now.instant);
+            socket.lost(&lost, now);
         }
         let mut judge = Judge {
             socket,
@@ -318,7 +318,7 @@ impl<S: Stream> Hub<S> {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
                 _ => {
                     open.rest = Some(now.instant + REST);
-                    socket.failed(&error, REST, now.instant);
+                    socket.failed(&error, REST, now);
                 }
             },
         }
@@ -368,7 +368,7 @@ impl Judge<'_> {
 
     /// Judges one datagram, of which `slot` holds the first part, and takes or holds what passes.
     fn open(&mut self, header: &Header, slot: &[u8], ids: &mut u64) {
-        let (socket, now) = (&mut *self.socket, self.now.instant);
+        let (socket, now) = (&mut *self.socket, self.now);
         let is_own = self.own.is_sender(&header.peer);
         let is_admitted = socket.rules.access.admits(&header.peer, &[]);
         if header.peer == Peer::NONE {
@@ -429,7 +429,7 @@ impl Judge<'_> {
             if self.own.is_sender(&from.peer) {
                 socket.counters.truncated += 1;
             } else {
-                socket.truncated(from.id, &from.peer, 1, now.instant);
+                socket.truncated(from.id, &from.peer, 1, *now);
             }
         }
         if matches!(socket.service, Service::Echo) {
@@ -439,7 +439,7 @@ impl Judge<'_> {
     }
 
     fn reply(&mut self, to: &DatagramSender, bytes: &[u8]) {
-        let (socket, now) = (&mut *self.socket, self.now.instant);
+        let (socket, now) = (&mut *self.socket, self.now);
         let lost = |why| Lost {
             to: *to,
             replies: 1,
@@ -457,7 +457,7 @@ impl Judge<'_> {
         let by = Sending {
             datagrams: &mut *open.datagrams,
             limits: self.limits,
-            now,
+            now: now.instant,
         };
         let replies = &mut socket.pending.replies;
         match replies.send(to, bytes, socket.rules.queue_size, by) {

@@ -110,7 +110,7 @@ impl<S: Stream> Hub<S> {
             let socket = &mut self.sockets[client.socket as usize];
             let quota = self.limits.room(uid) < client.queue.room(socket.rules.queue_size);
             let over = quota.then(|| self.limits.over(uid));
-            socket.dropped(client, messages, over, now.instant);
+            socket.dropped(client, messages, over, now);
         }
     }
 
@@ -127,13 +127,13 @@ impl<S: Stream> Hub<S> {
         let socket = &mut self.sockets[self.clients[from.key].socket as usize];
         let Sender { id, peer, .. } = from;
         if truncated > 0 {
-            socket.truncated(*id, peer, truncated, now.instant);
+            socket.truncated(*id, peer, truncated, now);
         }
         if let Some(announced) = announced {
-            socket.announced((*id, peer), &announced, now.instant);
+            socket.announced((*id, peer), &announced, now);
         }
         if oversized > 0 {
-            socket.oversized(*id, peer, oversized, now.instant);
+            socket.oversized(*id, peer, oversized, now);
         }
     }
 
@@ -141,7 +141,7 @@ impl<S: Stream> Hub<S> {
     pub(super) fn shut_write_side(&mut self, key: usize, now: Now) {
         let client = &mut self.clients[key];
         let socket = &mut self.sockets[client.socket as usize];
-        socket.write_side_shut(client, now.instant);
+        socket.write_side_shut(client, now);
         client.change_queue(&mut self.limits, |queue| *queue = Queue::default());
         client.gap = None;
         client.is_write_shut = true;
@@ -190,7 +190,7 @@ impl<S: Stream> Hub<S> {
             untaken,
             unfinished,
         };
-        socket.closed((client.id, &client.peer), reason, &loss, now.instant);
+        socket.closed((client.id, &client.peer), reason, &loss, now);
         self.call(client.socket as usize, now);
     }
 

@@ -2,11 +2,11 @@
 //! of a kind at a limited rate, each with the client, its sender, and the key that decides. What has a counter is
 //! counted here too, whether the line is written or left out.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{
-    Socket,
-    log_rates::{Kind, tell},
+    Now, Socket,
+    log_rates::Kind,
     socket::{Loss, Rules},
 };
 use crate::{
@@ -26,11 +26,12 @@ impl Socket {
         &mut self,
         kind: Kind,
         events: u64,
-        now: Instant,
+        now: Now,
         line: impl FnOnce(&Socket) -> String,
     ) {
-        if let Some(left_out) = self.lines.pass(kind, events, now) {
-            tell(kind, left_out, &format!("{}: {}", self.name, line(self)));
+        if let Some(left_out) = self.lines.pass(kind, events, now.instant) {
+            let line = line(self);
+            self.lines.tell(kind, left_out, &self.name, line, now.wall);
         }
     }
 
@@ -39,21 +40,27 @@ impl Socket {
         self.lines.tell_left_out(&self.name, now);
     }
 
-    pub(super) fn entered(&mut self, id: ClientId, peer: &Peer, now: Instant) {
+    /// The last line of each kind that the log had of this socket, but for clients that came and went: when, what
+    /// lines of its kind tell of, and the line. An earlier process' are not among them.
+    pub fn last_lines(&self) -> impl Iterator<Item = (SystemTime, &'static str, &str)> {
+        self.lines.last()
+    }
+
+    pub(super) fn entered(&mut self, id: ClientId, peer: &Peer, now: Now) {
         self.write(Kind::Entered, 1, now, |_| {
             format!("client {id} ({peer}) connected")
         });
     }
 
     /// `what`: a client, or a datagram.
-    pub(super) fn denied(&mut self, what: &str, peer: &Peer, now: Instant) {
+    pub(super) fn denied(&mut self, what: &str, peer: &Peer, now: Now) {
         self.counters.refused_access += 1;
         self.write(Kind::Denied, 1, now, |Socket { name, .. }| {
             format!("refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups")
         });
     }
 
-    pub(super) fn refused(&mut self, peer: &Peer, over: Over, now: Instant) {
+    pub(super) fn refused(&mut self, peer: &Peer, over: Over, now: Now) {
         let counters = &mut self.counters;
         *match over.key {
             OverKey::Daemon => &mut counters.refused_clients,
@@ -88,7 +95,7 @@ impl Socket {
         (id, peer): (ClientId, &Peer),
         reason: &Close,
         loss: &Loss,
-        now: Instant,
+        now: Now,
     ) {
         self.count_closed(reason, loss);
         let ordinary = match reason {
@@ -137,7 +144,7 @@ impl Socket {
         client: &Connection<S>,
         messages: u64,
         over: Option<OverQuota>,
-        now: Instant,
+        now: Now,
     ) {
         let counters = &mut self.counters;
         *match over {
@@ -157,7 +164,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn stalled<S>(&mut self, client: &Connection<S>, now: Instant) {
+    pub(super) fn stalled<S>(&mut self, client: &Connection<S>, now: Now) {
         let Connection { id, peer, .. } = client;
         let waiting = client.queue.len();
         self.write(Kind::Stalled, 1, now, |socket| {
@@ -168,12 +175,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn waits_for_quota<S>(
-        &mut self,
-        client: &Connection<S>,
-        over: OverQuota,
-        now: Instant,
-    ) {
+    pub(super) fn waits_for_quota<S>(&mut self, client: &Connection<S>, over: OverQuota, now: Now) {
         let Connection { id, peer, .. } = client;
         self.write(Kind::AwaitsQuota, 1, now, |socket| {
             let (name, timeout) = (&socket.name, socket.rules.slow_timeout);
@@ -184,7 +186,7 @@ impl Socket {
     }
 
     /// A receiver takes nothing more.
-    pub(super) fn write_side_shut<S: Stream>(&mut self, client: &Connection<S>, now: Instant) {
+    pub(super) fn write_side_shut<S: Stream>(&mut self, client: &Connection<S>, now: Now) {
         let Connection { id, peer, .. } = client;
         let undelivered = client.queue.len();
         self.counters.undelivered += undelivered as u64;
@@ -198,7 +200,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn truncated(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+    pub(super) fn truncated(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Now) {
         self.counters.truncated += messages;
         self.write(Kind::Truncated, messages, now, |socket| {
             let (name, limit) = (&socket.name, socket.rules.input.message_size);
@@ -213,7 +215,7 @@ impl Socket {
         &mut self,
         (id, peer): (ClientId, &Peer),
         announced: &Announced,
-        now: Instant,
+        now: Now,
     ) {
         let Announced { length, prefix } = announced;
         self.write(Kind::Announced, 1, now, |socket| {
@@ -236,7 +238,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn oversized(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Instant) {
+    pub(super) fn oversized(&mut self, id: ClientId, peer: &Peer, messages: u64, now: Now) {
         self.counters.oversized += messages;
         self.write(Kind::Oversized, messages, now, |socket| {
             let (name, limit) = (&socket.name, socket.rules.input.message_size);

@@ -1,6 +1,7 @@
-//! How often the log may speak of what clients can cause: each kind of line has a rate of its own.
+//! How often the log may speak of what clients can cause: each kind of line has a rate of its own. The last line of
+//! each kind is kept, for whoever asks later.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::{Level, log};
 
@@ -82,12 +83,14 @@ impl Kind {
     }
 }
 
-/// The rates of all kinds of lines.
+/// The rates of all kinds of lines, and the last of each.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     throttles: [Throttle; KINDS.len()],
     /// When what was left out is to be told.
     due: Option<Instant>,
+    /// When each was written, and what it said; none where there was none or it is not kept.
+    last: [Option<(SystemTime, String)>; KINDS.len()],
 }
 
 impl Lines {
@@ -129,17 +132,38 @@ impl Lines {
             }
         }
     }
-}
 
-/// Writes a line, and says what was left out before.
-pub(super) fn tell(kind: Kind, LeftOut { lines, events }: LeftOut, line: &str) {
-    let level = kind.level();
-    match lines {
-        0 => log!(level, "{line}"),
-        _ if lines == events => log!(level, "{line} ({lines} lines like this left out)"),
-        _ => log!(
-            level,
-            "{line} ({lines} lines like this left out, {events} messages)"
-        ),
+    /// Writes a line of the socket `name`, and says what was left out before.
+    pub(super) fn tell(
+        &mut self,
+        kind: Kind,
+        LeftOut { lines, events }: LeftOut,
+        name: &str,
+        line: String,
+        at: SystemTime,
+    ) {
+        let level = kind.level();
+        match lines {
+            0 => log!(level, "{name}: {line}"),
+            _ if lines == events => {
+                log!(level, "{name}: {line} ({lines} lines like this left out)")
+            }
+            _ => log!(
+                level,
+                "{name}: {line} ({lines} lines like this left out, {events} messages)"
+            ),
+        }
+        if !matches!(kind, Kind::Entered | Kind::Left) {
+            self.last[kind as usize] = Some((at, line));
+        }
+    }
+
+    /// The last line of each kind that is kept: when, what its kind tells of, and the line.
+    pub(super) fn last(&self) -> impl Iterator<Item = (SystemTime, &'static str, &str)> {
+        let kinds = KINDS.iter().zip(&self.last);
+        kinds.filter_map(|((_, what), last)| {
+            let (at, line) = last.as_ref()?;
+            Some((*at, *what, line.as_str()))
+        })
     }
 }

@@ -1,14 +1,18 @@
-//! What is refused, closed or dropped is counted by its reason, and by no other.
+//! What is refused, closed or dropped is counted by its reason, and by no other; the last line of each kind tells
+//! who that was.
 
-use std::io;
+use std::{io, mem, time::SystemTime};
 
+use log::LevelFilter;
 use udsd::{
+    config::{BaseDirs, Config},
     counters::{Counters, Row},
+    hub::Hub,
     limits::Limits,
     peer::{ClientId, Peer},
 };
 
-use crate::world::{Client, PEER, SECOND, World, lines};
+use crate::world::{Client, PEER, SECOND, World, lines, socket};
 
 /// The counter, further keys of an echo socket, the limits, and what is done there.
 type Case = (&'static str, &'static str, Limits, fn(&mut World));
@@ -155,4 +159,53 @@ fn each_reason_has_a_counter() {
         happens(&mut world);
         check(&world.counters(), name);
     }
+}
+
+#[test]
+fn who_is_lost_on_the_way_to_the_next_process_is_counted() {
+    let config =
+        Config::parse("[socket.s]\npath = \"/run/s\"\n", None, &BaseDirs::system()).unwrap();
+    let mut world = World::of(&config.sockets, many());
+    world.enter(0);
+    let (now, fresh) = (world.now(), Hub::new(Vec::new(), many()));
+    let (state, _) = mem::replace(&mut world.hub, fresh).park(now);
+    let sockets = config.sockets.iter().map(socket).collect();
+    let Ok((hub, _)) = Hub::restore(sockets, many(), state, vec![None], now) else {
+        panic!("not restored");
+    };
+    world.hub = hub;
+    check(&world.counters(), "closed_restart");
+}
+
+#[test]
+fn the_last_line_of_each_kind_is_kept_with_its_time() {
+    // Nobody hears it, but without a level no line is made.
+    log::set_max_level(LevelFilter::Debug);
+    let mut world = World::echo("clients = 1\nframing = \"lines\"\nmessage-size = \"16B\"");
+    let client = world.enter(0);
+    for _ in 0..3 {
+        world.pass(SECOND);
+        assert!(try_enter(&mut world, 9).is_none());
+    }
+    world.pass(SECOND);
+    client.send(&[b'x'; 17]);
+    world.settle();
+    let last: Vec<_> = world.hub.sockets()[0].last_lines().collect();
+    let [(refused_at, refused, refusal), (closed_at, closed, close)] = last[..] else {
+        panic!("{last:?}");
+    };
+    let after = |seconds| SystemTime::UNIX_EPOCH + seconds * SECOND;
+    assert_eq!((refused_at, closed_at), (after(3), after(4)));
+    assert_eq!(
+        [refused, closed],
+        ["clients refused by limits", "clients closed for a reason"]
+    );
+    assert_eq!(
+        refusal,
+        "refused a client (pid 100, uid 9, gid 8): this socket has 1 clients, socket.s.clients = 1"
+    );
+    assert!(
+        close.starts_with("client 1 (pid 100, uid 7, gid 8) closed: sent a message longer"),
+        "{close}"
+    );
 }

@@ -1,18 +1,15 @@
 //! What the log says of datagrams alone, each kind at a limited rate, and the counts that go with it.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
 use crate::{
     datagram::{Blame, DatagramSender, Lost, Why},
     datagram_header::Header,
-    hub::{Socket, log_rates::Kind, socket::Rules},
+    hub::{Now, Socket, log_rates::Kind, socket::Rules},
 };
 
 impl Socket {
-    pub(super) fn unproven(&mut self, sender: &DatagramSender, now: Instant) {
+    pub(super) fn unproven(&mut self, sender: &DatagramSender, now: Now) {
         let DatagramSender { id, peer, address } = sender;
         self.write(Kind::Unproven, 1, now, |Socket { name, .. }| {
             format!(
@@ -21,13 +18,13 @@ impl Socket {
         });
     }
 
-    pub(super) fn failed(&mut self, error: &io::Error, rest: Duration, now: Instant) {
+    pub(super) fn failed(&mut self, error: &io::Error, rest: Duration, now: Now) {
         self.write(Kind::Failed, 1, now, |_| {
             format!("cannot receive: {error}; resting for {rest:?}")
         });
     }
 
-    pub(super) fn nobody(&mut self, Header { from, .. }: &Header, now: Instant) {
+    pub(super) fn nobody(&mut self, Header { from, .. }: &Header, now: Now) {
         self.counters.refused_no_sender += 1;
         self.write(Kind::Nobody, 1, now, |_| {
             format!(
@@ -36,7 +33,7 @@ impl Socket {
         });
     }
 
-    pub(super) fn datagram_oversized(&mut self, header: &Header, now: Instant) {
+    pub(super) fn datagram_oversized(&mut self, header: &Header, now: Now) {
         self.counters.oversized += 1;
         let Header { from, peer, length } = header;
         self.write(Kind::Oversized, 1, now, |Socket { name, rules, .. }| {
@@ -48,7 +45,7 @@ impl Socket {
     }
 
     /// Replies will not be delivered.
-    pub(super) fn lost(&mut self, lost: &Lost, now: Instant) {
+    pub(super) fn lost(&mut self, lost: &Lost, now: Now) {
         let Lost { to, replies, why } = lost;
         let kind = why.map_or(Kind::Unreachable, |_| Kind::Dropped);
         let counters = &mut self.counters;
