@@ -146,7 +146,7 @@ impl Lines {
         match lines {
             0 => log!(level, "{name}: {line}"),
             _ if lines == events => {
-                log!(level, "{name}: {line} ({lines} lines like this left out)")
+                log!(level, "{name}: {line} ({lines} lines like this left out)");
             }
             _ => log!(
                 level,
