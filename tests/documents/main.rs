@@ -10,6 +10,7 @@ mod harness;
 mod source;
 
 mod completions;
+mod counts;
 mod lines;
 mod manuals;
 mod recipes;
