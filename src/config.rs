@@ -34,6 +34,7 @@ use rustix::net;
 pub use base_dirs::BaseDirs;
 pub use parse::Parsed;
 pub(crate) use parse::is_name;
+pub use value::read_size;
 
 use crate::{
     error::{Fault, Faults},

@@ -25,7 +25,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::{config::SocketType, frame::Framing};
+use crate::{
+    config::{SocketType, read_size},
+    frame::Framing,
+};
 use failure::Failure;
 
 /// Longest message that udsc holds, in bytes of its body. Bytes that pass unchanged have no limit.
@@ -156,6 +159,13 @@ fn socket_type() -> impl TypedValueParser<Value = SocketType> {
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
+}
+
+/// Reads how long a message shall be, in bytes.
+fn message_size(text: &str) -> Result<usize, String> {
+    let size = read_size(text)?.and_then(|size| size.try_into().ok());
+    size.filter(|size| (1..=MESSAGE_LIMIT).contains(size))
+        .ok_or_else(|| format!("write a size from 1 to {MESSAGE_LIMIT} bytes"))
 }
 
 /// Runs `udsc` with the arguments of the process.

@@ -116,8 +116,11 @@ pub(super) fn size<T: TryFrom<u64>>(
     })
 }
 
-/// `None` where it is more than can be counted.
-fn read_size(text: &str) -> Result<Option<u64>, String> {
+/// The bytes that a size means, as "64KiB"; `None` where they are more than can be counted.
+///
+/// # Errors
+/// What would be right, where it is no size.
+pub fn read_size(text: &str) -> Result<Option<u64>, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_matches(' ');

@@ -5,21 +5,22 @@ use std::{
     io::Write,
     net::Shutdown,
     os::unix::net::UnixStream,
+    slice::EscapeAscii,
     time::{Duration, Instant},
 };
 
 use clap::{Args, value_parser};
 use rustix::event::{PollFd, PollFlags};
-use signal_hook::{consts::SIGINT, low_level::pipe};
+use serde::{Serialize, Serializer};
 
 use super::{
-    MESSAGE_LIMIT,
     connection::Connection,
     failure::Failure,
+    message_size,
     messages::Messages,
     packets::Reader,
-    poll::until_any,
-    statistics::{Statistics, millis},
+    poll::{interrupts, until_any},
+    statistics::{Latency, Statistics, millis, nanos},
     stdio::standard_output,
 };
 use crate::frame::Framing;
@@ -39,23 +40,17 @@ pub(crate) struct Plan {
     /// How long an answer may take before it counts as lost
     #[arg(short = 'W', long, value_name = "T", default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Bytes of each message [default: 64, or what the framing fixes]
-    #[arg(long, value_name = "N", value_parser = size)]
+    /// Bytes of each message, as 4KiB [default: 64, or what the framing fixes]
+    #[arg(long, value_name = "BYTES", value_parser = message_size)]
     size: Option<usize>,
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok();
-    size.filter(|n| (1..=MESSAGE_LIMIT).contains(n))
-        .ok_or_else(|| format!("a number of bytes from 1 to {MESSAGE_LIMIT}"))
+    /// Print each line as a JSON object, times in nanoseconds
+    #[arg(long)]
+    json: bool,
 }
 
 /// Pings, prints each answer and the summary.
 pub(crate) fn run(conn: Connection, plan: &Plan) -> Result<(), Failure> {
-    let system = |source| Failure::System("catching SIGINT", source);
-    let (stop, signal) = UnixStream::pair().map_err(system)?;
-    pipe::register(SIGINT, signal).map_err(system)?;
-    ping(conn, plan, &stop, standard_output()?)
+    ping(conn, plan, &interrupts()?, standard_output()?)
 }
 
 /// As `run`, until `stop` is readable.
@@ -79,14 +74,14 @@ fn ping(
     let mut ping = Ping {
         conn,
         size,
-        timeout: plan.timeout,
+        plan,
         stop,
         messages: conn.messages(),
         output,
         statistics: Statistics::new()
             .map_err(|source| Failure::System("making the histogram", source))?,
     };
-    let outcome = ping.rounds(plan.count, plan.interval);
+    let outcome = ping.rounds();
     let _ = conn.socket.shutdown(Shutdown::Both);
     // Of a ping that cannot be sent there is nothing to sum up.
     if outcome.is_ok() || ping.statistics.sent > 0 {
@@ -103,7 +98,7 @@ fn ping(
 struct Ping<'a, W: Write> {
     conn: &'a Connection,
     size: usize,
-    timeout: Duration,
+    plan: &'a Plan,
     stop: &'a UnixStream,
     messages: Messages<Reader<'a>>,
     output: W,
@@ -118,13 +113,13 @@ enum Event {
 }
 
 impl<W: Write> Ping<'_, W> {
-    fn rounds(&mut self, count: Option<u64>, interval: Duration) -> Result<(), Failure> {
+    fn rounds(&mut self) -> Result<(), Failure> {
         let mut next = Instant::now();
-        for seq in 1..=count.unwrap_or(u64::MAX) {
+        for seq in 1..=self.plan.count.unwrap_or(u64::MAX) {
             if self.stops_before(next)? {
                 break;
             }
-            next = Instant::now() + interval;
+            next = Instant::now() + self.plan.interval;
             if !self.round(seq)? {
                 break;
             }
@@ -148,16 +143,19 @@ impl<W: Write> Ping<'_, W> {
         self.statistics.sent += 1;
         let mut unsent = &wire[..];
         loop {
-            match self.answer(&mut unsent, start + self.timeout)? {
+            match self.answer(&mut unsent, start + self.plan.timeout)? {
                 Event::Stop => return Ok(false),
                 // The next ping cannot be sent in the middle of this one.
                 Event::Timeout if !unsent.is_empty() => return Err(self.conn.unread(unsent)),
                 Event::Timeout => {
-                    self.say(&format!("no answer from {}: seq={seq}", self.conn.name))?;
+                    self.tell(seq, Became::Lost)?;
                     return Ok(true);
                 }
                 Event::Answer(echo) if echo == message => {
-                    self.arrived(seq, start.elapsed())?;
+                    let time = start.elapsed();
+                    self.statistics.arrived(time);
+                    let latency_ns = nanos(time);
+                    self.tell(seq, Became::Answered { latency_ns })?;
                     return Ok(true);
                 }
                 Event::Answer(echo) => self.stray(seq, &echo)?,
@@ -193,39 +191,42 @@ impl<W: Write> Ping<'_, W> {
         }
     }
 
-    fn arrived(&mut self, seq: u64, time: Duration) -> Result<(), Failure> {
-        self.statistics.arrived(time);
-        self.say(&format!(
-            "{} bytes from {}: seq={seq} time={} ms",
-            self.size,
-            self.conn.name,
-            millis(time)
-        ))
-    }
-
     /// An answer to another ping than `seq`: to an earlier one that counts as lost, or to none.
     fn stray(&mut self, seq: u64, echo: &[u8]) -> Result<(), Failure> {
-        let name = &self.conn.name;
-        let text = match number(echo).filter(|n| (1..seq).contains(n)) {
-            Some(earlier) => format!("late answer from {name}: seq={earlier}"),
+        match number(echo).filter(|n| (1..seq).contains(n)) {
+            Some(earlier) => self.tell(earlier, Became::Late),
             None => {
                 self.statistics.wrong += 1;
-                let start = &echo[..echo.len().min(SIZE)];
-                format!(
-                    "wrong answer from {name}: seq={seq}, {} bytes: \"{}\"",
-                    echo.len(),
-                    start.escape_ascii()
-                )
+                self.tell(seq, Became::Wrong { answer: echo })
             }
+        }
+    }
+
+    /// Says what became of ping `seq`.
+    fn tell(&mut self, seq: u64, became: Became<'_>) -> Result<(), Failure> {
+        let line = if self.plan.json {
+            json(&Line { seq, became })?
+        } else {
+            became.text(seq, &self.conn.name, self.size)
         };
-        self.say(&text)
+        self.say(&line)
     }
 
     fn summary(&mut self) -> Result<(), Failure> {
-        self.say(&format!(
-            "\n--- {} ---\n{}",
-            self.conn.name, self.statistics
-        ))
+        let (name, statistics) = (&self.conn.name, &self.statistics);
+        let text = if self.plan.json {
+            json(&Summary {
+                socket: name,
+                sent: statistics.sent,
+                received: statistics.received(),
+                lost: statistics.lost(),
+                wrong: statistics.wrong,
+                latency_ns: statistics.latency(),
+            })?
+        } else {
+            format!("\n--- {name} ---\n{statistics}")
+        };
+        self.say(&text)
     }
 
     fn say(&mut self, text: &str) -> Result<(), Failure> {
@@ -233,6 +234,74 @@ impl<W: Write> Ping<'_, W> {
             .write_all(format!("{text}\n").as_bytes())
             .map_err(|source| Failure::Standard("output", source))
     }
+}
+
+/// One line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    #[serde(flatten)]
+    became: Became<'a>,
+}
+
+/// The last line of JSON.
+#[derive(Serialize)]
+struct Summary<'a> {
+    socket: &'a str,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    wrong: u64,
+    latency_ns: Option<Latency>,
+}
+
+fn json(line: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(line);
+    json.map_err(|error| Failure::Standard("output", error.into()))
+}
+
+/// What became of a ping.
+#[derive(Clone, Copy, Serialize)]
+#[serde(tag = "became", rename_all = "lowercase")]
+enum Became<'a> {
+    Answered {
+        latency_ns: u64,
+    },
+    Lost,
+    /// Its answer came when it counted as lost.
+    Late,
+    /// While it was waited for, this came.
+    Wrong {
+        #[serde(serialize_with = "escaped")]
+        answer: &'a [u8],
+    },
+}
+
+impl Became<'_> {
+    fn text(self, seq: u64, name: &str, size: usize) -> String {
+        match self {
+            Became::Answered { latency_ns } => {
+                let time = millis(latency_ns);
+                format!("{size} bytes from {name}: seq={seq} time={time} ms")
+            }
+            Became::Lost => format!("no answer from {name}: seq={seq}"),
+            Became::Late => format!("late answer from {name}: seq={seq}"),
+            Became::Wrong { answer } => format!(
+                "wrong answer from {name}: seq={seq}, {} bytes: \"{}\"",
+                answer.len(),
+                start(answer)
+            ),
+        }
+    }
+}
+
+fn escaped<S: Serializer>(answer: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&start(answer))
+}
+
+/// The first bytes of an answer, as they can be shown.
+fn start(echo: &[u8]) -> EscapeAscii<'_> {
+    echo[..echo.len().min(SIZE)].escape_ascii()
 }
 
 /// The message of a number: its digits, zeros before them. They fit every framing, and are no octet
@@ -264,6 +333,7 @@ mod tests {
             interval: Duration::ZERO,
             timeout,
             size: Some(size),
+            json: false,
         };
         let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
         let server = thread::spawn(move || {
@@ -316,6 +386,21 @@ mod tests {
     }
 
     #[test]
+    fn under_json_each_line_is_an_object() {
+        let answered = Became::Answered { latency_ns: 1500 };
+        let wrong = Became::Wrong { answer: b"a\xff" };
+        for (became, text) in [
+            (answered, r#""answered","latency_ns":1500"#),
+            (Became::Lost, r#""lost""#),
+            (Became::Late, r#""late""#),
+            (wrong, r#""wrong","answer":"a\\xff""#),
+        ] {
+            let line = json(&Line { seq: 2, became }).unwrap();
+            assert_eq!(line, format!(r#"{{"seq":2,"became":{text}}}"#));
+        }
+    }
+
+    #[test]
     fn stopping_prints_the_summary() {
         let (conn, _server) = Connection::pair(Framing::None);
         let plan = Plan {
@@ -323,6 +408,7 @@ mod tests {
             interval: LONG,
             timeout: LONG,
             size: None,
+            json: false,
         };
         let (stop, mut signal) = UnixStream::pair().unwrap();
         signal.write_all(b"!").unwrap();

@@ -1,13 +1,26 @@
 //! Waiting: for one descriptor, or one of several, up to a point in time.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{
+    os::{fd::AsFd, unix::net::UnixStream},
+    time::Instant,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 
+use signal_hook::{consts::SIGINT, low_level::pipe};
+
 use super::failure::Failure;
+
+/// Catches SIGINT from now on: each makes one byte to read.
+pub(crate) fn interrupts() -> Result<UnixStream, Failure> {
+    let system = |source| Failure::System("catching SIGINT", source);
+    let (stop, signal) = UnixStream::pair().map_err(system)?;
+    pipe::register(SIGINT, signal).map_err(system)?;
+    Ok(stop)
+}
 
 /// Waits until `fd` is ready for `wanted`, has an error or has hung up, or until `deadline`. What it
 /// is ready for; nothing once time is up.

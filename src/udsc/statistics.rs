@@ -1,17 +1,18 @@
-//! What became of the pings: counts and times, and the summary that they make.
+//! What became of messages that are to come back: counts and times, and the summary that they make.
 
 use std::{fmt, io, time::Duration};
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 /// The longest time that is measured, in nanoseconds: a day. A longer one counts as that.
 const LONGEST: u64 = 24 * 60 * 60 * 1_000_000_000;
 
-/// Counts of pings and the times of those that came back.
+/// Counts of messages and the times of those that came back.
 pub(crate) struct Statistics {
-    /// Pings that were sent.
+    /// Messages that were sent.
     pub sent: u64,
-    /// Answers that differ from every ping.
+    /// Answers that differ from every message.
     pub wrong: u64,
     received: u64,
     /// Nanoseconds.
@@ -33,46 +34,75 @@ impl Statistics {
     /// Counts one that came back.
     pub(crate) fn arrived(&mut self, time: Duration) {
         self.received += 1;
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
-        self.times.saturating_record(nanos);
+        self.times.saturating_record(nanos(time));
+    }
+
+    /// How many came back.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How many did not come back.
+    pub(crate) fn lost(&self) -> u64 {
+        self.sent - self.received
     }
 
     /// Whether all came back, and nothing else.
     pub(crate) fn are_complete(&self) -> bool {
-        self.received == self.sent && self.wrong == 0
+        self.lost() == 0 && self.wrong == 0
     }
+
+    /// How long they took; `None` where none was measured.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        let times = &self.times;
+        let quantile = |q| times.value_at_quantile(q);
+        (!times.is_empty()).then(|| Latency {
+            min: times.min(),
+            avg: times.mean() as u64,
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p99_9: quantile(0.999),
+            max: times.max(),
+        })
+    }
+}
+
+/// How long messages took, in nanoseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Latency {
+    pub min: u64,
+    pub avg: u64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub max: u64,
 }
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lost = self.sent - self.received;
-        write!(
-            f,
-            "{} sent, {} received, {lost} lost",
-            self.sent, self.received
-        )?;
+        let (sent, received, lost) = (self.sent, self.received, self.lost());
+        write!(f, "{sent} sent, {received} received, {lost} lost")?;
         if self.wrong > 0 {
             write!(f, ", {} wrong", self.wrong)?;
         }
-        if self.received == 0 {
+        let Some(times) = self.latency() else {
             return Ok(());
-        }
-        let times = &self.times;
-        let shown = [
-            times.min(),
-            times.mean() as u64,
-            times.value_at_quantile(0.5),
-            times.value_at_quantile(0.99),
-            times.max(),
-        ]
-        .map(|nanos| millis(Duration::from_nanos(nanos)));
+        };
+        let shown = [times.min, times.avg, times.p50, times.p99, times.max].map(millis);
         write!(f, "\nmin/avg/p50/p99/max = {} ms", shown.join("/"))
     }
 }
 
-/// A time in milliseconds, to the microsecond.
-pub(crate) fn millis(time: Duration) -> String {
-    let micros = (time.as_nanos() + 500) / 1000;
+/// A time in nanoseconds, as it is counted.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(LONGEST)
+}
+
+/// Nanoseconds as milliseconds, to the microsecond.
+pub(crate) fn millis(nanos: u64) -> String {
+    let micros = nanos.saturating_add(500) / 1000;
     format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
@@ -107,8 +137,8 @@ mod tests {
 
     #[test]
     fn times_are_rounded_to_the_microsecond() {
-        assert_eq!(millis(Duration::from_nanos(41_499)), "0.041");
-        assert_eq!(millis(Duration::from_nanos(41_500)), "0.042");
-        assert_eq!(millis(Duration::from_nanos(1_234_567_890)), "1234.568");
+        assert_eq!(millis(41_499), "0.041");
+        assert_eq!(millis(41_500), "0.042");
+        assert_eq!(millis(1_234_567_890), "1234.568");
     }
 }
