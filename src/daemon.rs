@@ -16,7 +16,6 @@ use std::{env, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use ::log::{error, warn};
 use clap::{CommandFactory, Parser};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     handover::Handover,
     hub::Hub,
     server::{self, Ended, Server},
+    sys,
     systemd::{self, Inherited, Passed},
 };
 use apply::Current;
@@ -135,7 +135,9 @@ fn start(
             socket: "inherited".into(),
             fault,
         })?;
-        raise_files();
+        if let Err(error) = sys::raise_open_files() {
+            warn!("cannot raise the limit of open files: {error}");
+        }
         match Handover::find(passed.stored, passed.foreign) {
             Some(handover) => restart::go_on(handover, config, passed.sockets, signals),
             None => {
@@ -205,13 +207,4 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
 /// Makes the server of `hub`.
 fn serve(hub: Hub<ClientSocket>, signals: Signals) -> Result<Server, Faults> {
     Server::new(hub, signals).map_err(Faults::system("setting up the event loop"))
-}
-
-/// Raises the soft limit of open files to the hard one.
-fn raise_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
-        warn!("cannot raise the limit of open files: {error}");
-    }
 }

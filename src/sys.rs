@@ -21,7 +21,7 @@ use std::{
 pub use libc::{SIGPWR, SIGSTKFLT};
 use rustix::{
     ioctl::{Getter, ioctl},
-    process::{Resource, getrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use crate::{
@@ -62,6 +62,16 @@ pub fn real_time_signals() -> ops::RangeInclusive<i32> {
 pub fn open_files() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files).unwrap_or(usize::MAX)
+}
+
+/// Raises the soft limit of open files to the hard one.
+///
+/// # Errors
+/// Those of `setrlimit(2)`.
+pub fn raise_open_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
 }
 
 /// The credentials of the process at the other end (SO_PEERCRED, `unix(7)`).

@@ -2,6 +2,7 @@
 //! server; `target` finds that.
 
 mod apply;
+mod bench;
 mod connect;
 mod connection;
 mod datagrams;
@@ -17,6 +18,7 @@ mod socket;
 mod statistics;
 mod stdio;
 mod target;
+mod terminal;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -130,6 +132,16 @@ enum Command {
     },
     /// Measure round trips over an echo socket; fails if one is lost
     Ping(ping::Plan),
+    /// Measure how many messages a socket carries and how long they take, with every byte checked
+    ///
+    /// On an echo each client sends, and its messages come back. On a relay one client sends and each of the
+    /// others receives every message; latency is from the sending to each delivery. On collect all clients send,
+    /// nothing comes back, and the end is as with send: the messages become part of the record.
+    ///
+    /// Prints messages and bytes of their bodies a second, of a relay by deliveries, latencies and how they are
+    /// spread. Fails at the first message that is not, byte for byte and in order, the one that was due; where
+    /// others send on the same relay too. Lost datagrams are counted while it goes on, and are a failure at the end.
+    Bench(bench::Plan),
     /// Have systemd's sockets and the daemon follow udsd.toml
     ///
     /// Checks the file, has systemd read its units anew, makes the sockets anew that differ from the
@@ -146,7 +158,7 @@ impl Command {
             Command::Ping(_) => Some("ping needs service = \"echo\""),
             Command::Listen { .. } => Some("listen would wait for ever"),
             Command::Send(plan) if plan.wait > 0 => Some("send --wait would wait for ever"),
-            Command::Send(_) | Command::Connect | Command::Apply => None,
+            Command::Send(_) | Command::Connect | Command::Bench(_) | Command::Apply => None,
         }
     }
 }
@@ -192,5 +204,6 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Send(plan) => send::run(&conn()?, plan),
         Command::Listen { count } => listen::run(&conn()?, *count),
         Command::Ping(plan) => ping::run(conn()?, plan),
+        Command::Bench(plan) => bench::run(&arguments.options, plan),
     }
 }

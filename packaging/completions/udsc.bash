@@ -19,6 +19,9 @@ _udsc() {
             udsc,apply)
                 cmd="udsc__subcmd__apply"
                 ;;
+            udsc,bench)
+                cmd="udsc__subcmd__bench"
+                ;;
             udsc,connect)
                 cmd="udsc__subcmd__connect"
                 ;;
@@ -36,6 +39,9 @@ _udsc() {
                 ;;
             udsc__subcmd__help,apply)
                 cmd="udsc__subcmd__help__subcmd__apply"
+                ;;
+            udsc__subcmd__help,bench)
+                cmd="udsc__subcmd__help__subcmd__bench"
                 ;;
             udsc__subcmd__help,connect)
                 cmd="udsc__subcmd__help__subcmd__connect"
@@ -59,7 +65,7 @@ _udsc() {
 
     case "${cmd}" in
         udsc)
-            opts="-s -h -V --system --user --config --socket --type --framing --help --version connect send listen ping apply help"
+            opts="-s -h -V --system --user --config --socket --type --framing --help --version connect send listen ping bench apply help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -126,6 +132,80 @@ _udsc() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        udsc__subcmd__bench)
+            opts="-c -P -d -W -s -h --clients --size --pipeline --duration --service --timeout --json --system --user --config --socket --type --framing --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --clients)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pipeline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -P)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --duration)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
+                    COMPREPLY=($(compgen -W "echo relay collect" -- "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -W)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -W "stream seqpacket datagram" -- "${cur}"))
+                    return 0
+                    ;;
+                --framing)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         udsc__subcmd__connect)
             opts="-s -h --system --user --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -161,7 +241,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__help)
-            opts="connect send listen ping apply help"
+            opts="connect send listen ping bench apply help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,6 +255,20 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__help__subcmd__apply)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        udsc__subcmd__help__subcmd__bench)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -297,7 +391,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__ping)
-            opts="-c -i -W -s -h --count --interval --timeout --size --system --user --config --socket --type --framing --help"
+            opts="-c -i -W -s -h --count --interval --timeout --size --json --system --user --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

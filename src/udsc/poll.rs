@@ -1,12 +1,20 @@
-//! Waiting: for one descriptor, or one of several, up to a point in time.
+//! Waiting: for one descriptor, one of several, or one of very many, up to a point in time.
 
 use std::{
-    os::{fd::AsFd, unix::net::UnixStream},
-    time::Instant,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    buffer::spare_capacity,
+    event::{
+        PollFd, PollFlags, Timespec,
+        epoll::{self, Event, EventData, EventFlags},
+        poll,
+    },
     io::Errno,
 };
 
@@ -49,6 +57,50 @@ pub(crate) fn until_any(
             Err(error) => return Err(Failure::System("poll(2)", error.into())),
         }
     }
+}
+
+/// Waits for very many descriptors, each of which has a number.
+pub(crate) struct Watch(OwnedFd);
+
+impl Watch {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        Ok(Self(epoll))
+    }
+
+    /// Watches one more, for `wanted`.
+    pub(crate) fn add(
+        &self,
+        fd: impl AsFd,
+        number: u64,
+        wanted: EventFlags,
+    ) -> Result<(), Failure> {
+        epoll::add(&self.0, fd, EventData::new_u64(number), wanted).map_err(failed)
+    }
+
+    /// Watches one for something else than before.
+    pub(crate) fn change(
+        &self,
+        fd: impl AsFd,
+        number: u64,
+        wanted: EventFlags,
+    ) -> Result<(), Failure> {
+        epoll::modify(&self.0, fd, EventData::new_u64(number), wanted).map_err(failed)
+    }
+
+    /// Waits up to `longest`; fills `events`, as far as they have capacity, with what is ready.
+    pub(crate) fn wait(&self, longest: Duration, events: &mut Vec<Event>) -> Result<(), Failure> {
+        events.clear();
+        let longest = Timespec::try_from(longest).ok();
+        match epoll::wait(&self.0, spare_capacity(events), longest.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn failed(error: Errno) -> Failure {
+    Failure::System("epoll(7)", error.into())
 }
 
 #[cfg(test)]

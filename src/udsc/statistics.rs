@@ -37,6 +37,11 @@ impl Statistics {
         self.times.saturating_record(nanos(time));
     }
 
+    /// Counts `n` that came where no time can be told.
+    pub(crate) fn came(&mut self, n: u64) {
+        self.received += n;
+    }
+
     /// How many came back.
     pub(crate) fn received(&self) -> u64 {
         self.received
@@ -50,6 +55,12 @@ impl Statistics {
     /// Whether all came back, and nothing else.
     pub(crate) fn are_complete(&self) -> bool {
         self.lost() == 0 && self.wrong == 0
+    }
+
+    /// The times, shortest first, in nanoseconds, each with how many took so long.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (u64, u64)> {
+        let recorded = self.times.iter_recorded();
+        recorded.map(|time| (time.value_iterated_to(), time.count_at_value()))
     }
 
     /// How long they took; `None` where none was measured.

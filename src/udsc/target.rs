@@ -36,10 +36,18 @@ struct Listed {
 
 /// Connects to the server that `options` ask for. `unanswered`: why a server that answers nothing is of no use.
 pub(crate) fn connect(options: &Options, unanswered: Option<&str>) -> Result<Connection, Failure> {
+    find(options, unanswered).map(|(_, conn)| conn)
+}
+
+/// As `connect`; with the server, to which more may be connected.
+pub(crate) fn find(
+    options: &Options,
+    unanswered: Option<&str>,
+) -> Result<(Target, Connection), Failure> {
     let mut reasons = Vec::new();
     for target in targets(options)? {
         match target.and_then(|target| Ok((target.connect()?, target))) {
-            Ok((conn, target)) => return target.check_use(unanswered).map(|()| conn),
+            Ok((conn, target)) => return target.check_use(unanswered).map(|()| (target, conn)),
             Err(reason) => reasons.push(reason),
         }
     }
@@ -185,8 +193,9 @@ impl Target {
         Err(Failure::Told(wrong))
     }
 
-    fn connect(&self) -> Result<Connection, String> {
-        let listed = self.listed.as_ref().map(|listed| &listed.socket);
+    /// Connects to it; the error names the address and, where there is one, the remedy.
+    pub(crate) fn connect(&self) -> Result<Connection, String> {
+        let listed = self.listed();
         // What is cut in another way than the server's, or not at all, is no message of the server's.
         let limit = listed.filter(|listed| {
             (self.kind, self.framing) == (listed.kind, listed.framing)
@@ -205,6 +214,11 @@ impl Target {
             name: self.address.to_string(),
             answered: AtomicBool::new(false),
         })
+    }
+
+    /// The socket of the config file, where one has it.
+    pub(crate) fn listed(&self) -> Option<&Socket> {
+        self.listed.as_ref().map(|listed| &listed.socket)
     }
 
     /// Before anything is sent: under collect it would become part of the record.
