@@ -1,10 +1,11 @@
 //! The config file: TOML text to a checked `Config`. Reads the file and nothing else of the system.
 //!
 //! This file holds the types and the entry points. `keys` has a row for every key, with its default and all
-//! else that holds for it, `bounds` says how far values may go. `load` finds and reads the file, `base_dirs`
-//! knows where. `parse` reads the tables (`source` knows their lines), `value` and `path` one value each, `show` is
-//! their reverse, `check` says which values contradict each other, `write` turns a `Config` into TOML again. Faults
-//! gather in `diagnostics`; `last_good` is the copy that serves where a file has some.
+//! else that holds for it, `bounds` says how far values may go. `load` finds and reads the file and its drop-ins,
+//! `base_dirs` knows where. `parse` reads the tables (`source` knows their lines and lays files over each other,
+//! `origin` says where each key stands), `value` and `path` one value each, `show` is their reverse, `check` says
+//! which values contradict each other, `write` turns a `Config` into TOML again. Faults gather in `diagnostics`;
+//! `last_good` is the copy that serves where a file has some.
 
 mod base_dirs;
 mod bounds;
@@ -15,6 +16,7 @@ pub mod keys;
 pub mod last_good;
 mod load;
 mod options;
+mod origin;
 mod parse;
 mod path;
 mod show;
@@ -23,7 +25,6 @@ mod value;
 mod write;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -32,6 +33,7 @@ use std::{
 use rustix::net;
 
 pub use base_dirs::BaseDirs;
+pub use origin::{Origin, switch};
 pub use parse::Parsed;
 pub(crate) use parse::is_name;
 pub use value::read_size;
@@ -45,19 +47,17 @@ use crate::{
 /// The shipped file, which serves where there is no other.
 pub const DEFAULT: &str = include_str!("../config/udsd.toml");
 
-/// Everything that the file says, checked, with defaults filled in and paths expanded.
+/// Everything that the file and its drop-ins say, checked, with defaults filled in and paths expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// What holds for the process.
     pub daemon: Daemon,
     /// What holds for all sockets together.
     pub limits: Limits,
-    /// In the order of the file.
+    /// Those that are enabled, in the order of the files.
     pub sockets: Vec<Socket>,
-    /// Where it was read from; `None` for the embedded file and the command line.
-    pub file: Option<PathBuf>,
-    /// Line of each key and table that the file has, by its whole name ("socket.udsd.user").
-    pub lines: BTreeMap<String, usize>,
+    /// Where it was read from, and where each key stands; empty for the command line.
+    pub origin: Origin,
 }
 
 /// What holds for the process (`[daemon]`).
@@ -188,6 +188,8 @@ pub enum SlowClient {
 pub struct Socket {
     /// Names its table, and the descriptor that systemd passes for it.
     pub name: String,
+    /// Whether it is there at all: a `Config` has no other.
+    pub enabled: bool,
     /// Where it listens (`path`).
     pub address: Address,
     /// How the kernel carries its messages.
@@ -276,8 +278,8 @@ impl Socket {
 }
 
 impl Config {
-    /// Reads `file`, or where that is `None` the first of `dirs.config_files` that exists, or else the
-    /// embedded file.
+    /// Reads `file` and the drop-ins beside it; or where that is `None` `dirs.config_file`, or else the embedded
+    /// file, and `dirs.drop_ins`.
     ///
     /// # Errors
     /// `Faults::Config` with all faults found.
@@ -294,15 +296,10 @@ impl Config {
     }
 
     /// A fault of `key` that only the running system can tell, as a user that does not exist; with file and
-    /// line. Where the file does not have the key, the line is that of its table.
+    /// line.
     #[must_use]
     pub fn fault(&self, key: &str, message: String) -> Fault {
-        Fault {
-            file: self.file.clone(),
-            line: diagnostics::line(&self.lines, key),
-            key: key.into(),
-            message,
-        }
+        self.origin.fault(key, message)
     }
 }
 

@@ -42,8 +42,8 @@ const HANDED_OVER: u8 = 75;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 struct Arguments {
-    /// The config file [default: /etc/udsd/udsd.toml, by a user ~/.config/udsd/udsd.toml, else the
-    /// built-in one]
+    /// The config file, and FILE.d/*.toml [default: /etc/udsd/udsd.toml, by a user
+    /// ~/.config/udsd/udsd.toml, else the built-in one; and their drop-ins]
     #[arg(long, value_name = "FILE", conflicts_with = "socket")]
     config: Option<PathBuf>,
     /// Print the effective configuration, or what is wrong with it (exit code 78), and end

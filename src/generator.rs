@@ -128,7 +128,7 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     let maker = Maker::new(&dirs, scope);
     let followed = follow::read(file.as_deref(), &maker);
     // Without a file the embedded one serves, and the static units are made for it.
-    if followed.file.is_none() {
+    if followed.is_built_in {
         return Ok(String::new());
     }
     write(&arguments.normal, &maker.entries(&followed))?;
@@ -140,12 +140,15 @@ fn generate(arguments: &Arguments, scope: Scope) -> Result<String, String> {
     Ok(faults.chain(instead).collect::<Vec<_>>().join("\n"))
 }
 
-/// Whether units are made for this config: it is that of the embedded file, or of the file that the generator
+/// Whether units are made for this config: it is that of the embedded file, or of files that the generator
 /// reads.
 #[must_use]
 pub fn is_followed(config: &Config, dirs: &BaseDirs) -> bool {
-    let file = config.file.as_ref();
-    file.is_none_or(|file| dirs.config_files.contains(file))
+    let is_read = |file: &Path| {
+        let is_drop_in = |folder: &PathBuf| file.parent() == Some(folder);
+        dirs.config_file.as_deref() == Some(file) || dirs.drop_ins.iter().any(is_drop_in)
+    };
+    config.origin.files().all(is_read)
 }
 
 /// Whether the start of the service makes this folder (LogsDirectory= and the like).
@@ -164,7 +167,7 @@ pub fn user(dirs: &BaseDirs) -> Option<&'static str> {
 #[must_use]
 pub fn faults(config: &Config, dirs: &BaseDirs) -> Vec<Fault> {
     // The static units are made for the embedded file.
-    if config.file.is_none() || !is_followed(config, dirs) {
+    if config.origin.is_built_in() || !is_followed(config, dirs) {
         return Vec::new();
     }
     let maker = Maker::new(dirs, Scope::of(dirs));
@@ -200,13 +203,13 @@ impl<'a> Maker<'a> {
 /// such a unit is not to be changed by a drop-in. It lies in /etc or, for a user, also beside the
 /// config file.
 fn has_own_socket_unit(dirs: &BaseDirs, scope: Scope) -> bool {
-    let files = dirs.config_files.iter();
-    let mut folders = files.filter_map(|file| file.parent().and_then(Path::parent));
+    let own = dirs.config_file.as_deref();
+    let own = own.and_then(|file| file.parent().and_then(Path::parent));
     let is_there = |folder: &Path| {
         let unit = folder.join("systemd").join(scope.folder());
         fs::symlink_metadata(unit.join(units::FIRST)).is_ok()
     };
-    is_there(Path::new("/etc")) || folders.any(is_there)
+    is_there(Path::new("/etc")) || own.is_some_and(is_there)
 }
 
 /// Writes all entries. Where one cannot be written, those before it are removed again: half of the units would

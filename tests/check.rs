@@ -437,6 +437,11 @@ fn before_a_reload_it_knows_what_the_units_have() {
             "socket.a.user",
             "has changed",
         ),
+        (
+            socket("a", "") + &socket("b", "enabled = false"),
+            "socket.b.enabled",
+            "is false by now",
+        ),
     ] {
         let status = daemon.fail_to_reload(&text);
         assert!(status.contains(&format!("{key}: {words}")), "{status}");

@@ -5,7 +5,7 @@ mod harness;
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
     process::Command,
 };
@@ -67,4 +67,27 @@ fn a_file_of_a_stranger_is_warned_of() {
     let daemon = setup.start();
     daemon.wait_log(&["WARN", "udsd.toml", "uid 65533", "chown"]);
     assert!(check(&daemon).contains("uid 65533"));
+}
+
+#[test]
+fn a_drop_in_and_its_folder_are_looked_at_like_the_file() {
+    let setup = Setup::new().config(CONFIG);
+    let folder = setup.folder().join("udsd.toml.d");
+    fs::create_dir(&folder).unwrap();
+    let daemon = setup.start();
+    // One that hides another is /dev/null, where anyone may write.
+    symlink("/dev/null", folder.join("0.toml")).unwrap();
+    assert_eq!(check(&daemon), "");
+    // Empty, it lets in whatever anyone puts there.
+    chmod(&folder, 0o777);
+    daemon.reload();
+    daemon.wait_log(&["WARN", folder.to_str().unwrap(), "chmod o-w"]);
+    assert!(check(&daemon).contains("chmod o-w"));
+    chmod(&folder, 0o755);
+    let file = folder.join("1.toml");
+    fs::write(&file, "daemon.log = \"info\"\n").unwrap();
+    chmod(&file, 0o666);
+    daemon.reload();
+    daemon.wait_log(&["WARN", file.to_str().unwrap(), "0666", "chmod o-w"]);
+    assert!(check(&daemon).contains("chmod o-w"));
 }

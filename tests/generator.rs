@@ -26,8 +26,7 @@ use rustix::process::geteuid;
 use udsd::config::keys::{self, Effect};
 
 const GENERATOR: &str = env!("CARGO_BIN_EXE_udsd-generator");
-const HEADER: &str =
-    "# Written by udsd-generator from udsd.toml, anew at each daemon-reload: edit that file.\n";
+const HEADER: &str = "# Written by udsd-generator from udsd.toml and its drop-ins, anew at each daemon-reload: edit those.\n";
 /// A user other than root, who need not exist.
 const USER: u32 = 54321;
 
@@ -291,8 +290,9 @@ fn each_directive_follows_the_keys_that_name_it() {
             "service = \"relay\"\nframing = \"lines\"\nstamp = true",
         ),
     ];
-    // What `type` is says which directives there are; what is not available yet has no other value.
-    let apart = ["type", "ack"];
+    // What `type` is says which directives there are; without `enabled` there is no unit; what is not available yet
+    // has no other value.
+    let apart = ["enabled", "type", "ack"];
     let text = |kind: &str, other: &str| {
         let path = if other.starts_with("path") {
             ""
@@ -884,6 +884,65 @@ fn as_many_sockets_as_a_file_may_have() {
     assert!(service.lines().all(|line| line.len() < 1 << 20));
 }
 
+/// Each unit names the file that has the table of its socket; what is off has no unit.
+#[test]
+fn units_follow_drop_ins() {
+    let place =
+        Place::new("[socket.a]\npath = '/a'\n[socket.b]\npath = '/b'\n[socket.c]\npath = '/c'\n");
+    let drop_ins = place.folder.join("udsd.toml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let app = drop_ins.join("10-app.toml");
+    fs::write(&app, "[socket.app]\npath = '/app'\n").unwrap();
+    let mine = drop_ins.join("20-mine.toml");
+    let keys = "socket.app.mode = '0600'\nsocket.b.mode = '0640'\nsocket.a.enabled = false\n";
+    fs::write(&mine, keys).unwrap();
+    let output = place.run();
+    assert!(output.status.success(), "{output:#?}");
+    let written = place.written();
+    let (file, app) = (place.file.to_str().unwrap(), app.to_str().unwrap());
+    for (unit, path, mode, source) in [
+        ("udsd.socket.d/00-udsd.conf", "/b", "0640", file),
+        ("udsd-c.socket", "/c", "0660", file),
+        ("udsd-app.socket", "/app", "0600", app),
+    ] {
+        let text = &written[unit];
+        assert_eq!(values(text, "ListenStream").last(), Some(&path), "{unit}");
+        assert_eq!(values(text, "SocketMode"), [mode], "{unit}");
+        assert_eq!(values(text, "SourcePath"), [source], "{unit}");
+    }
+    assert_eq!(written.len(), 2 + 2 * 2, "{written:#?}");
+    let service = &written["udsd.service.d/00-udsd.conf"];
+    let sockets = "udsd.socket udsd-c.socket udsd-app.socket";
+    assert_eq!(values(service, "Sockets"), [sockets]);
+}
+
+/// The last good file has the drop-ins in it, and none beside it.
+#[test]
+fn a_drop_in_with_faults_leaves_the_units_of_the_last_good_file() {
+    let place = Place::new("[socket.a]\npath = '/a'\n");
+    fs::create_dir(place.folder.join("udsd.toml.d")).unwrap();
+    let app = place.folder.join("udsd.toml.d/10-app.toml");
+    fs::write(&app, "[socket.app]\npath = '/app'\nmode = '0600'\n").unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_udsd"));
+    check
+        .args(["--check", "--text", "--config"])
+        .arg(&place.file);
+    let printed = check.output().unwrap();
+    assert!(printed.status.success(), "{printed:#?}");
+    fs::write(place.folder.join(".last-good.toml"), &printed.stdout).unwrap();
+    for broken in ["[socket.app]\npath = '/app'\nmode = 'rw'\n", "[socket.app"] {
+        fs::write(&app, broken).unwrap();
+        let output = place.run();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("10-app.toml:"), "{said}");
+        let unit = &place.written()["udsd-app.socket"];
+        assert_eq!(values(unit, "SocketMode"), ["0600"]);
+        // What is to be mended.
+        assert_eq!(values(unit, "SourcePath"), [app.to_str().unwrap()]);
+    }
+}
+
 /// A user's place: the config file in their own folder, where a whole unit of theirs may stand too.
 struct Home {
     folder: Arc<Folder>,
@@ -940,6 +999,26 @@ fn a_users_units_follow_the_users_file() {
         let service = &written["udsd.service.d/00-udsd.conf"];
         assert!(values(service, "ReadWritePaths").is_empty());
     }
+}
+
+#[test]
+fn a_users_drop_ins_are_those_beside_the_users_file() {
+    let home = Home::new("[socket.a]\npath = '%t/a.sock'\n");
+    let drop_ins = home.folder.join("config/udsd/udsd.toml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let file = drop_ins.join("10-b.toml");
+    fs::write(&file, "[socket.b]\npath = '%t/b.sock'\n").unwrap();
+    let written = home.generate(Some("user"));
+    let further = &written["udsd-b.socket"];
+    assert_eq!(values(further, "ListenStream"), ["/run/user/7/b.sock"]);
+    assert_eq!(values(further, "SourcePath"), [file.to_str().unwrap()]);
+    // Without a file they extend the embedded one.
+    fs::remove_file(home.folder.join("config/udsd/udsd.toml")).unwrap();
+    let written = home.generate(Some("user"));
+    let first = &written["udsd.socket.d/00-udsd.conf"];
+    assert_eq!(values(first, "ListenStream"), ["", "/run/user/7/udsd.sock"]);
+    assert!(values(first, "SourcePath").is_empty());
+    assert!(written.contains_key("udsd-b.socket"));
 }
 
 #[test]

@@ -32,6 +32,8 @@ main() {
   . "$here/lab/units.sh"
   # shellcheck source=tests/lab/apply.sh
   . "$here/lab/apply.sh"
+  # shellcheck source=tests/lab/drop_ins.sh
+  . "$here/lab/drop_ins.sh"
   # shellcheck source=tests/lab/reload.sh
   . "$here/lab/reload.sh"
   # shellcheck source=tests/lab/users.sh

@@ -102,8 +102,8 @@ fn only_the_keys_that_say_so_end_clients() {
         ("idle-timeout", "", "idle-timeout = \"9min\"".into()),
         ("clients", "", "clients = 9".into()),
     ];
-    // Of datagrams or relays alone, or not available yet.
-    let apart = ["answer-abstract", "stamp", "ack"];
+    // What takes the socket away, of datagrams or relays alone, or not available yet.
+    let apart = ["enabled", "answer-abstract", "stamp", "ack"];
     let daemon = Daemon::start(&socket("a", ""));
     for key in keys::SOCKET.keys().filter(|key| !apart.contains(&key.name)) {
         let (name, before, after) = others.iter().find(|other| other.0 == key.name).unwrap();
@@ -140,6 +140,41 @@ fn the_manager_is_told_when_it_begins_and_when_it_is_done() {
     assert!(notes[begun.unwrap() + 1].contains("STATUS=0 clients, 0 messages, 2 sockets"));
     daemon.wait_log(&["INFO", "reloaded", "udsd.toml"]);
     daemon.wait_log(&["INFO", "socket b (", "bound"]);
+}
+
+#[test]
+fn a_drop_in_is_followed_when_it_comes_changes_hides_and_goes() {
+    let daemon = Daemon::start(&socket("a", ""));
+    let client = daemon.connect("a");
+    let drop_ins = daemon.path("udsd.toml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let write = |name: &str, text: &str| {
+        let text = text.replace("{dir}", daemon.folder().path().to_str().unwrap());
+        fs::write(drop_ins.join(name), text).unwrap();
+        daemon.reload()
+    };
+    write("10-b.toml", &socket("b", "clients = 1"));
+    let of_b = daemon.connect("b");
+    round_trip(&of_b, b"it came");
+    daemon.wait_log(&["INFO", "reloaded", "udsd.toml, ", "10-b.toml"]);
+    assert_eq!(read_all(&daemon.connect("b")), b"");
+    write("20-mine.toml", "socket.b.clients = 2\n");
+    round_trip(&daemon.connect("b"), b"the later key wins");
+    let status = write("20-mine.toml", "socket.b.clients = 'x'\n");
+    assert!(
+        status.contains("20-mine.toml:1: socket.b.clients"),
+        "{status}"
+    );
+    round_trip(&daemon.connect("b"), b"nothing applies");
+    write("20-mine.toml", "socket.b.enabled = false\n");
+    assert_eq!(read_all(&of_b), b"");
+    assert!(!daemon.path("b").exists());
+    write("20-mine.toml", "");
+    round_trip(&daemon.connect("b"), b"on again");
+    fs::remove_file(drop_ins.join("10-b.toml")).unwrap();
+    daemon.reload();
+    assert!(!daemon.path("b").exists());
+    round_trip(&client, b"of no concern");
 }
 
 #[test]

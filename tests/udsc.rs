@@ -136,6 +136,26 @@ fn a_name_that_no_file_has_is_told_of_each() {
 }
 
 #[test]
+fn a_name_is_looked_up_in_drop_ins_too() {
+    let user = User::new(TWO);
+    fs::create_dir(user.folder.join("udsd/udsd.toml.d")).unwrap();
+    let file = user.path("udsd/udsd.toml.d/1.toml");
+    let text = format!(
+        "socket.three.path = '{}'\nsocket.one.enabled = false\n",
+        user.path("3")
+    );
+    fs::write(&file, text).unwrap();
+    let complaints = user.udsc("--user -s three").end().code(1).complaints();
+    let refused = format!("udsc: cannot connect to {}: ", user.path("3"));
+    assert!(complaints[0].starts_with(&refused), "{complaints:?}");
+    let complaints = user.udsc("--user -s one").end().code(1).complaints();
+    assert_eq!(
+        complaints,
+        [format!("udsc: socket one is switched off: {file}:2")]
+    );
+}
+
+#[test]
 fn the_same_file_is_not_named_twice() {
     let user = User::new("");
     fs::remove_file(user.folder.join("udsd/udsd.toml")).unwrap();

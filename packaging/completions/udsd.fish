@@ -1,4 +1,4 @@
-complete -c udsd -l config -d 'The config file [default: /etc/udsd/udsd.toml, by a user ~/.config/udsd/udsd.toml, else the built-in one]' -r -F
+complete -c udsd -l config -d 'The config file, and FILE.d/*.toml [default: /etc/udsd/udsd.toml, by a user ~/.config/udsd/udsd.toml, else the built-in one; and their drop-ins]' -r -F
 complete -c udsd -l socket -d 'Serve one socket at PATH in place of the config file\'s ("@name": abstract)' -r
 complete -c udsd -l type -d 'Type of the one socket: stream, seqpacket, datagram' -r
 complete -c udsd -l service -d 'Service of the one socket: echo, relay, collect' -r

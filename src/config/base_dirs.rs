@@ -22,8 +22,10 @@ pub struct BaseDirs {
     pub state: Option<PathBuf>,
     /// %L: for logs and records.
     pub logs: Option<PathBuf>,
-    /// Config files in the order they are looked for.
-    pub config_files: Vec<PathBuf>,
+    /// The config file, which need not be there. `None`: nobody says where.
+    pub config_file: Option<PathBuf>,
+    /// The folders of its drop-ins. A file in one hides those of its name in the later ones.
+    pub drop_ins: Vec<PathBuf>,
 }
 
 impl BaseDirs {
@@ -34,7 +36,10 @@ impl BaseDirs {
             runtime: Some("/run".into()),
             state: Some("/var/lib".into()),
             logs: Some("/var/log".into()),
-            config_files: vec!["/etc/udsd/udsd.toml".into()],
+            config_file: Some("/etc/udsd/udsd.toml".into()),
+            drop_ins: ["/etc", "/usr/lib"]
+                .map(|folder| format!("{folder}/udsd/udsd.toml.d").into())
+                .into(),
         }
     }
 
@@ -67,9 +72,17 @@ impl BaseDirs {
             runtime: folder("XDG_RUNTIME_DIR").or(runtime),
             logs: state.as_deref().map(|state| state.join("log")),
             state,
-            config_files: file.into_iter().collect(),
+            drop_ins: file.as_deref().map(drop_ins_of).into_iter().collect(),
+            config_file: file,
         }
     }
+}
+
+/// The folder that a config file has beside it for drop-ins.
+pub(super) fn drop_ins_of(file: &Path) -> PathBuf {
+    let mut folder = file.as_os_str().to_owned();
+    folder.push(".d");
+    folder.into()
 }
 
 fn absolute_of(path: Option<OsString>) -> Option<PathBuf> {
@@ -136,7 +149,9 @@ mod tests {
         assert_eq!(dirs.state.unwrap(), Path::new("/home/u/.local/state"));
         assert_eq!(dirs.logs.unwrap(), Path::new("/home/u/.local/state/log"));
         let file = PathBuf::from("/home/u/.config/udsd/udsd.toml");
-        assert_eq!(dirs.config_files, [file]);
+        assert_eq!(dirs.config_file, Some(file));
+        let drop_ins = PathBuf::from("/home/u/.config/udsd/udsd.toml.d");
+        assert_eq!(dirs.drop_ins, [drop_ins]);
     }
 
     #[test]
@@ -146,7 +161,7 @@ mod tests {
         assert_eq!(dirs.runtime.unwrap(), Path::new("/r"));
         assert_eq!(dirs.state.unwrap(), Path::new("/s"));
         assert_eq!(dirs.logs.unwrap(), Path::new("/s/log"));
-        assert_eq!(dirs.config_files, [PathBuf::from("/c/udsd/udsd.toml")]);
+        assert_eq!(dirs.config_file, Some("/c/udsd/udsd.toml".into()));
     }
 
     #[test]
@@ -155,7 +170,7 @@ mod tests {
             let variables = [("XDG_RUNTIME_DIR", value), ("XDG_STATE_HOME", value)];
             let dirs = user(&variables, None, None);
             assert_eq!((dirs.runtime, dirs.state, dirs.logs), (None, None, None));
-            assert!(dirs.config_files.is_empty());
+            assert!(dirs.config_file.is_none() && dirs.drop_ins.is_empty());
         }
     }
 

@@ -360,7 +360,7 @@ fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::*;
+    use super::{super::Origin, *};
 
     /// `check` refuses what is not available yet before it comes to contradictions.
     #[test]
@@ -420,14 +420,14 @@ mod tests {
             socket.service = service.parse().unwrap();
             socket.framing = framing.parse().unwrap();
             (socket.stamp, socket.ack) = (stamp, ack);
-            let mut faults = Diagnostics::of_file(None, BTreeMap::new());
+            let mut faults = Diagnostics::of_files(Origin::default(), Vec::new());
             let mut check = SocketCheck {
                 socket: &socket,
                 faults: &mut faults,
             };
             check.contradictions();
             check.sizes();
-            let found = faults.found();
+            let (found, _) = faults.found();
             assert!(
                 found.len() == 1 && found[0].message.starts_with(words),
                 "{found:?}"
@@ -447,9 +447,9 @@ mod tests {
             ("/run/a.sock.lock", "lock file is daemon.control too"),
         ] {
             config.daemon.control = Some(control.into());
-            let mut faults = Diagnostics::of_file(None, BTreeMap::new());
+            let mut faults = Diagnostics::of_files(Origin::default(), Vec::new());
             shared_files(&config, &mut faults);
-            let found = faults.found();
+            let (found, _) = faults.found();
             assert!(
                 found.len() == 1 && found[0].message.starts_with(words),
                 "{found:?}"

@@ -149,6 +149,8 @@ keys! {
     /// The keys of `[socket.NAME]`, without its record.
     SOCKET: Socket, "socket.NAME", "NAME is for logs, and FileDescriptorName= where systemd passes it",
     |dirs| { name: String::new(), record: None }
+    "enabled"          enabled: true,                             flag(),                          Units,
+        "`false`: as if this table were not there";
     "path"             address: Address::Abstract(Vec::new()),    address(dirs),                   Units
         "ListenStream" "ListenSequentialPacket" "ListenDatagram",
         "the socket file, at most 107 bytes, or `\"@name\"`: abstract";

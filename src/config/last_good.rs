@@ -1,7 +1,7 @@
-//! The last good file: what `udsd --check` printed of udsd.toml when it was last applied, kept beside it
-//! as `.last-good.toml`. The units follow it where udsd.toml itself cannot be followed. `udsc apply` and
-//! an installation write it, never the daemon or the generator: only the administrator's word may direct the
-//! manager.
+//! The last good file: what `udsd --check` printed of udsd.toml and its drop-ins, merged, when they were last applied,
+//! kept beside udsd.toml as `.last-good.toml`. The units follow it where the files themselves cannot be followed.
+//! `udsc apply` and an installation write it, never the daemon or the generator: only the administrator's word may
+//! direct the manager.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -63,6 +63,10 @@ pub fn load(file: &Path, dirs: &BaseDirs) -> Result<Option<Config>, Fault> {
 /// The kernel's.
 pub fn write(file: &Path, text: &str) -> io::Result<()> {
     let path = path(file);
+    // Where all files are drop-ins, there may be no folder.
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     let new = path.with_extension("toml.new");
     // A crash may have left one, and it may be a link of somebody's.
     remove(&new)?;

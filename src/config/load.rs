@@ -1,47 +1,86 @@
-//! Finds and reads the config file; `parse` makes sense of its text.
+//! Finds and reads the config file and its drop-ins; `parse` makes sense of their texts.
 
 use std::{
-    fs::{File, OpenOptions},
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
 
-use super::{BaseDirs, DEFAULT, Parsed, value::show_size};
+use super::{BaseDirs, DEFAULT, Parsed, base_dirs::drop_ins_of, parse::Layer, value::show_size};
 use crate::error::Fault;
 
 /// Longest config file that is read. `--check` may print more, and so the last good file has no such limit.
 const FILE_SIZE: usize = 4 << 20;
 
 impl Parsed {
-    /// Reads `file`, or where that is `None` the first of `dirs.config_files` that exists, or else the
-    /// embedded file.
+    /// Reads `file` and the drop-ins beside it; or where that is `None` `dirs.config_file`, or else the embedded
+    /// file, and `dirs.drop_ins`.
     ///
     /// # Errors
-    /// Why the file cannot be read, or is not TOML.
+    /// Why a file cannot be read, or is not TOML.
     pub fn load(file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Fault> {
-        let candidates = match file {
-            Some(file) => vec![file],
-            None => dirs.config_files.iter().map(PathBuf::as_path).collect(),
+        let of_file = file.map(|file| vec![drop_ins_of(file)]);
+        let folders = of_file.as_ref().unwrap_or(&dirs.drop_ins);
+        let main = match file.or(dirs.config_file.as_deref()) {
+            Some(path) => match read(path) {
+                Err(error) if is_absent(&error) && file.is_none() => None,
+                Err(error) => return Err(unread(path, &error)),
+                Ok(text) => Some(Layer::new(Some(path), text)),
+            },
+            None => None,
         };
-        for path in candidates {
-            match read(path) {
-                Ok(text) => return Self::new(&text, Some(path), dirs),
-                Err(error) if is_absent(&error) && file.is_none() => {}
-                Err(error) => {
-                    let remedy = match error.kind() {
-                        io::ErrorKind::NotFound => "; name a file that exists",
-                        _ => "",
-                    };
-                    let message = format!("cannot be read: {error}{remedy}");
-                    return Err(Fault::of_file(Some(path), None, message));
-                }
+        let mut layers = vec![main.unwrap_or_else(|| Layer::new(None, DEFAULT.into()))];
+        let drop_ins = drop_ins(folders)?;
+        for path in drop_ins.values() {
+            let text = read(path).map_err(|error| unread(path, &error))?;
+            // As /dev/null, it is there to hide another.
+            if !text.is_empty() {
+                layers.push(Layer::new(Some(path), text));
             }
         }
-        Self::new(DEFAULT.as_bytes(), None, dirs)
+        let mut parsed = Self::of_layers(&layers, dirs)?;
+        let folders = folders.iter().filter(|folder| folder.is_dir());
+        parsed.config.origin.drop_ins = folders.cloned().collect();
+        Ok(parsed)
     }
+}
+
+fn unread(path: &Path, error: &io::Error) -> Fault {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; name a file that exists",
+        io::ErrorKind::PermissionDenied => "; give the user that udsd runs as the right to",
+        _ => "",
+    };
+    let message = format!("cannot be read: {error}{remedy}");
+    Fault::of_file(Some(path), None, message)
+}
+
+/// The drop-ins of these folders, in the order in which they are read. One hides those of its name in later folders.
+fn drop_ins(folders: &[PathBuf]) -> Result<BTreeMap<OsString, PathBuf>, Fault> {
+    let mut found = BTreeMap::new();
+    for folder in folders {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if is_absent(&error) => continue,
+            entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+        };
+        for entry in entries.map_err(|error| unread(folder, &error))? {
+            let name = entry.file_name();
+            let bytes = name.as_bytes();
+            // What an editor leaves beside a file is none.
+            if bytes.ends_with(b".toml") && !bytes.starts_with(b".") {
+                found.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

@@ -69,7 +69,7 @@ fn name(address: &Address) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::*;
+    use super::{super::Origin, *};
 
     fn config(path: &str, kind: &str, service: &str, framing: &str) -> Result<Config, Faults> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(config.sockets[0].name, name, "{path}");
             assert_eq!(config.daemon.control, None);
             assert_eq!(config.sockets[0].record, None);
-            assert!(config.lines.is_empty() && config.file.is_none());
+            assert_eq!(config.origin, Origin::default());
         }
     }
 

@@ -3,15 +3,16 @@
 //! A faulty value leaves its default in place and the reading goes on, so that one run tells all
 //! that is wrong. serde would stop at the first fault and knows no lines.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue, Error};
 
 use super::{
-    Address, BaseDirs, Config, Record, ServiceKind, Socket, bounds, check,
+    Address, BaseDirs, Config, Origin, Record, ServiceKind, Socket, bounds, check,
     choices::{either, nearest},
-    diagnostics::Diagnostics,
+    diagnostics::{Diagnostics, one_line},
     keys::{self, Keys},
+    origin::switch,
     source::{Source, join},
     value,
 };
@@ -32,13 +33,36 @@ const REMEDIES: [(&str, &str); 8] = [
     ("unclosed", "close it"),
 ];
 
-/// A file whose text is TOML: what of it can be used, and what is wrong with the rest.
+/// Files whose text is TOML: what of it can be used, and what is wrong with the rest.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// All sockets that have a table. A value that cannot be read has its default here.
+    /// All sockets that have a table and are enabled. A value that cannot be read has its default here.
     pub config: Config,
-    /// In the order of the file.
+    /// In the order of the files.
     pub faults: Vec<Fault>,
+}
+
+/// One of the files that are laid over each other.
+pub(super) struct Layer<'a> {
+    file: Option<&'a Path>,
+    text: Vec<u8>,
+}
+
+impl<'a> Layer<'a> {
+    /// `file` is `None` for the embedded one.
+    pub(super) fn new(file: Option<&'a Path>, text: Vec<u8>) -> Self {
+        Self { file, text }
+    }
+
+    fn text(&self) -> Result<&str, Fault> {
+        let text = &self.text;
+        str::from_utf8(text).map_err(|error| {
+            let before = text[..error.valid_up_to()].iter();
+            let line = 1 + before.filter(|&&byte| byte == b'\n').count();
+            let message = "is not UTF-8, which TOML has to be: save the file as UTF-8";
+            Fault::of_file(self.file, Some(line), message)
+        })
+    }
 }
 
 impl Parsed {
@@ -47,15 +71,31 @@ impl Parsed {
     /// # Errors
     /// Why it is not TOML.
     pub fn new(text: &[u8], file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Fault> {
-        match str::from_utf8(text) {
-            Ok(text) => parse(text, file, dirs),
-            Err(error) => {
-                let before = text[..error.valid_up_to()].iter();
-                let line = 1 + before.filter(|&&byte| byte == b'\n').count();
-                let message = "is not UTF-8, which TOML has to be: save the file as UTF-8";
-                Err(Fault::of_file(file, Some(line), message))
-            }
+        Self::of_layers(&[Layer::new(file, text.into())], dirs)
+    }
+
+    /// Reads and checks files that are laid over each other: later keys win, key by key, lists as a whole.
+    ///
+    /// # Errors
+    /// Why one is not TOML.
+    pub(super) fn of_layers(layers: &[Layer<'_>], dirs: &BaseDirs) -> Result<Self, Fault> {
+        let (mut root, mut origin) = (DeTable::new(), Origin::default());
+        let mut faults = Vec::new();
+        for layer in layers {
+            let text = layer.text()?;
+            let source = Source::new(text);
+            let (table, errors) = DeTable::parse_recoverable(text);
+            faults.extend(judge(errors, text, &source, layer.file)?);
+            origin.add_file(layer.file);
+            let mut note = |key, line| origin.add_key(key, line);
+            source.lay(table.into_inner(), &mut root, &mut note);
         }
+        let mut faults = Diagnostics::of_files(origin, faults);
+        let mut config = config(&root, dirs, &mut faults);
+        check::check(&config, &mut faults);
+        let (faults, origin) = faults.found();
+        config.origin = origin;
+        Ok(Parsed { config, faults })
     }
 
     /// Whether the table of `socket` has no fault.
@@ -78,9 +118,16 @@ impl Parsed {
     }
 }
 
-fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Parsed, Fault> {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    let (root, source) = (root.get_ref(), Source::new(text));
+/// What the parser found wrong: keys that are given twice, of which the first counts.
+///
+/// # Errors
+/// Why the text is not TOML.
+fn judge(
+    errors: Vec<Error>,
+    text: &str,
+    source: &Source<'_>,
+    file: Option<&Path>,
+) -> Result<Vec<Fault>, Fault> {
     let (repeats, errors): (Vec<_>, Vec<_>) = errors
         .into_iter()
         .partition(|error| error.message() == "duplicate key");
@@ -89,16 +136,21 @@ fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Parsed, Fau
         .iter()
         .min_by_key(|error| error.span().map(|span| span.start))
     {
-        return Err(syntax_fault(error, &source, file));
+        return Err(syntax_fault(error, source, file));
     }
-    let lines = source.lines(root);
-    let mut faults = Diagnostics::of_file(file, lines.clone());
+    let mut faults = Vec::new();
+    let mut fault = |line, key: &str, message: &str| {
+        faults.push(Fault {
+            key: key.into(),
+            ..Fault::of_file(file, Some(line), one_line(message))
+        });
+    };
     let mut tables: Vec<String> = Vec::new();
     for error in repeats.iter().take(MOST_REPEATS) {
         let span = error.span().unwrap_or_default();
-        let line = Some(source.line(span.start));
+        let line = source.line(span.start);
         let Some((key, first)) = source.repeated(&span) else {
-            faults.at(line, &text[span], "is given twice: keep one of them");
+            fault(line, &text[span], "is given twice: keep one of them");
             continue;
         };
         // The keys of a repeated table are no further faults.
@@ -110,17 +162,9 @@ fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Parsed, Fau
             true => format!("has a header of its own on line {first}: write its keys below that"),
             false => format!("is given twice, first on line {first}: keep one of them"),
         };
-        faults.at(line, &key, &message);
+        fault(line, &key, &message);
     }
-    let config = config(root, dirs, &lines, &mut faults);
-    check::check(&config, &mut faults);
-    let config = Config {
-        file: file.map(Into::into),
-        lines,
-        ..config
-    };
-    let faults = faults.found();
-    Ok(Parsed { config, faults })
+    Ok(faults)
 }
 
 fn syntax_fault(error: &Error, source: &Source<'_>, file: Option<&Path>) -> Fault {
@@ -138,12 +182,7 @@ pub(crate) fn is_name(name: &str) -> bool {
     (1..=bounds::NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
-fn config(
-    root: &DeTable<'_>,
-    dirs: &BaseDirs,
-    lines: &BTreeMap<String, usize>,
-    faults: &mut Diagnostics,
-) -> Config {
+fn config(root: &DeTable<'_>, dirs: &BaseDirs, faults: &mut Diagnostics) -> Config {
     let mut config = Config::default();
     let mut root = Section {
         name: String::new(),
@@ -162,8 +201,16 @@ fn config(
     root.known = vec!["daemon", "limits", "socket"];
     root.refuse_unknown();
     // The parser moves a table to the end when its header comes after that of its record.
-    let line = |socket: &Socket| lines.get(&join("socket", &socket.name)).copied();
-    config.sockets.sort_by_key(line);
+    let place = |socket: &Socket| faults.origin.place(&join("socket", &socket.name));
+    config.sockets.sort_by_key(place);
+    if let Some(first) = config.sockets.first()
+        && config.sockets.iter().all(|socket| !socket.enabled)
+    {
+        let message = "is false, and no other socket is enabled: write true for one of them, or a table [socket.NAME] with a path";
+        faults.invalid(&switch(&first.name), message);
+    }
+    // As if it were not there: two sockets may have one path where one of them is off.
+    config.sockets.retain(|socket| socket.enabled);
     config
 }
 
@@ -191,12 +238,13 @@ fn socket(name: &str, section: &mut Section<'_>) -> Socket {
         let message = "is no name of a socket: write 1 to 64 letters, digits, \"-\" and \"_\"";
         section.faults.invalid(&section.name, message);
     }
-    if !section.table.contains_key("path") {
+    let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
+    section.read(&keys::SOCKET, &mut socket);
+    // What switches a socket off may stay when the file that brought it goes.
+    if socket.enabled && !section.table.contains_key("path") {
         let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"";
         section.invalid("path", message);
     }
-    let mut socket = Socket::new(name.into(), Address::Abstract(Vec::new()));
-    section.read(&keys::SOCKET, &mut socket);
     let mut record = Record::default();
     let has_table = section.read_table("record", &keys::RECORD, &mut record);
     let is_needed = has_table || socket.service == ServiceKind::Collect;
@@ -340,12 +388,12 @@ mod tests {
 
     #[test]
     fn the_shipped_file_shows_every_key() {
-        let lines = config(&shipped()).lines;
+        let origin = config(&shipped()).origin;
         for table in keys::defaults() {
             let name = table.kind.replace("NAME", "udsd");
             for setting in table.settings {
                 let key = join(&name, setting.key.name);
-                assert!(lines.contains_key(&key), "{key}");
+                assert!(origin.of(&key).is_some(), "{key}");
             }
         }
     }
@@ -361,7 +409,8 @@ mod tests {
             .map(|socket| socket.name.as_str())
             .collect();
         assert_eq!(names, ["z", "a", "m"]);
-        assert_eq!(config.lines["socket.m.framing"], 9);
+        let place = config.origin.of("socket.m.framing").unwrap();
+        assert!(place.ends_with(":9"), "{place}");
     }
 
     #[test]
@@ -392,13 +441,10 @@ mod tests {
             for wedge in ["\"", "\n", "[", "%", "9", "\0", ".", "µ", "="] {
                 let (before, after) = text.split_at(i);
                 let after = after.get(1..).unwrap_or_default();
-                let _ = parse(
-                    &format!("{before}{wedge}{after}"),
-                    None,
-                    &BaseDirs::system(),
-                );
+                let text = format!("{before}{wedge}{after}");
+                let _ = Parsed::new(text.as_bytes(), None, &BaseDirs::system());
             }
-            let _ = parse(&text[..i], None, &BaseDirs::system());
+            let _ = Parsed::new(&text.as_bytes()[..i], None, &BaseDirs::system());
         }
     }
 }

@@ -1,8 +1,12 @@
-//! The text of the file: on which line a key is, and where a key that is given twice was first given.
+//! The text of a file: on which line a key is, where a key that is given twice was first given, and how the file is
+//! laid over those before it.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::value::quote;
 
@@ -31,21 +35,51 @@ impl<'a> Source<'a> {
         (line, 1 + before.map_or(0, |text| text.chars().count()))
     }
 
-    /// Lines of all keys and tables, by their whole names.
-    pub(super) fn lines(&self, root: &DeTable<'_>) -> BTreeMap<String, usize> {
-        let mut lines = BTreeMap::new();
-        self.note("", root, &mut lines);
-        lines
+    /// Lays the tables of this text over others: what it has wins, key by key. `note` gets the whole name and the
+    /// line of each key that stands here from now on; a table that was there stays where it was.
+    pub(super) fn lay<'t>(
+        &self,
+        over: DeTable<'t>,
+        under: &mut DeTable<'t>,
+        note: &mut dyn FnMut(String, usize),
+    ) {
+        self.lay_table("", over, under, note);
     }
 
-    fn note(&self, name: &str, table: &DeTable<'_>, lines: &mut BTreeMap<String, usize>) {
-        for (key, value) in table {
+    fn lay_table<'t>(
+        &self,
+        name: &str,
+        over: DeTable<'t>,
+        under: &mut DeTable<'t>,
+        note: &mut dyn FnMut(String, usize),
+    ) {
+        for (key, value) in over {
             let name = join(name, key.get_ref());
-            if let DeValue::Table(table) = value.get_ref() {
-                self.note(&name, table, lines);
-            }
-            lines.insert(name, self.line(key.span().start));
+            let (line, span) = (self.line(key.span().start), value.span());
+            let before = under.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut);
+            let value = match (before, value.into_inner()) {
+                (Some(DeValue::Table(under)), DeValue::Table(over)) => {
+                    self.lay_table(&name, over, under, note);
+                    continue;
+                }
+                (_, DeValue::Table(over)) => {
+                    let mut table = DeTable::new();
+                    self.lay_table(&name, over, &mut table, note);
+                    DeValue::Table(table)
+                }
+                (_, value) => value,
+            };
+            note(name, line);
+            under.insert(key, Spanned::new(span, value));
         }
+    }
+
+    /// Lines of all keys and tables, by their whole names.
+    fn lines(&self, root: DeTable<'_>) -> BTreeMap<String, usize> {
+        let mut lines = BTreeMap::new();
+        let mut note = |name, line| _ = lines.insert(name, line);
+        self.lay(root, &mut DeTable::new(), &mut note);
+        lines
     }
 
     /// The whole name of a key at `span` that the parser refused as a duplicate, and the line where it was given
@@ -59,7 +93,7 @@ impl<'a> Source<'a> {
         ["=0", "]"].iter().find_map(|rest| {
             let text = format!("{}{NEW}{rest}", &self.text[..span.start]);
             let (root, _) = DeTable::parse_recoverable(&text);
-            let lines = Source::new(&text).lines(root.get_ref());
+            let lines = Source::new(&text).lines(root.into_inner());
             let table = lines.keys().find_map(|name| name.strip_suffix(NEW))?;
             let name = join(table.trim_end_matches('.'), key);
             let first = *lines.get(&name)?;

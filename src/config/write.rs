@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{
     Config,
+    diagnostics::one_line,
     keys::{self, Setting},
 };
 
@@ -11,7 +12,8 @@ use super::{
 const SETTING: usize = 35;
 
 impl Config {
-    /// The effective configuration as TOML that loads again to the same, with what each key means behind it.
+    /// The effective configuration as TOML that loads again to the same. Behind each key stands what it means, or
+    /// where it was set.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
@@ -19,23 +21,46 @@ impl Config {
             if !out.is_empty() {
                 out += "\n";
             }
-            put(&mut out, &format!("[{}]", table.name), table.meaning);
-            for Setting { key, value, .. } in table.settings {
+            put(
+                &mut out,
+                &format!("[{}]", table.name),
+                &plain(table.meaning),
+            );
+            for Setting {
+                key,
+                value,
+                default,
+            } in table.settings
+            {
                 let path = value.as_str().filter(|_| key.name == "path");
                 if path.is_some_and(|path| !path.starts_with(['/', '@'])) {
                     out += "# No file can say this: the absolute path is not UTF-8, or longer than 107 bytes.\n";
                 }
-                put(&mut out, &format!("{} = {value}", key.name), key.meaning);
+                let name = format!("{}.{}", table.name, key.name);
+                let set = self.origin.of(&name).filter(|_| value != default);
+                let meaning = set.unwrap_or_else(|| plain(key.meaning));
+                put(&mut out, &format!("{} = {value}", key.name), &meaning);
+            }
+        }
+        for name in self.origin.switched() {
+            let is_here = self.sockets.iter().any(|socket| socket.name == name);
+            if let Some(place) = self.origin.of_switch(name).filter(|_| !is_here) {
+                let _ = writeln!(out, "\n# [socket.{name}] is off: {}", one_line(&place));
             }
         }
         out
     }
 }
 
-fn put(out: &mut String, setting: &str, meaning: &str) {
-    let meaning = meaning.replace('`', "");
+fn plain(meaning: &str) -> String {
+    meaning.replace('`', "")
+}
+
+/// The name of a file may hold what a comment cannot.
+fn put(out: &mut String, setting: &str, comment: &str) {
+    let comment = one_line(comment);
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "{setting:<SETTING$} # {meaning}");
+    let _ = writeln!(out, "{setting:<SETTING$} # {comment}");
 }
 
 #[cfg(test)]
@@ -77,8 +102,8 @@ mod tests {
             let first = Config::parse(text, None, &dirs).unwrap();
             let text = first.to_toml();
             let again = Config::parse(&text, None, &dirs).unwrap();
-            let lines = first.lines.clone();
-            assert_eq!(Config { lines, ..again }, first, "{text}");
+            let origin = first.origin.clone();
+            assert_eq!(Config { origin, ..again }, first, "{text}");
         }
     }
 

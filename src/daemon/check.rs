@@ -124,8 +124,7 @@ impl<'a> Check<'a> {
             }
         }
         self.records(config, is_managed);
-        self.faults
-            .sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+        config.origin.sort(&mut self.faults);
     }
 
     fn look_at_path(&mut self, socket: &config::Socket, config: &Config, key: &str) {

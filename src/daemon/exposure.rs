@@ -1,6 +1,6 @@
-//! Whether a user other than root, and than udsd's own, may change the config file, and with it what udsd does.
+//! Whether a user other than root, and than udsd's own, may change a config file, and with it what udsd does.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::process::geteuid;
 
@@ -9,14 +9,19 @@ use crate::config::Config;
 /// A line for each way to change it, with the remedy.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     // The target of a link counts.
-    let file = config.file.as_ref().map(fs::canonicalize);
-    let Some(Ok(file)) = file else {
-        return Vec::new();
-    };
-    let folder = file.parent().unwrap_or(&file);
-    let folder = exposed(folder, 0o1000, "the folder of the config file");
-    let file = exposed(&file, 0, "the config file");
-    file.into_iter().chain(folder).collect()
+    let files = config.origin.files();
+    let files: BTreeSet<_> = files
+        .filter_map(|file| fs::canonicalize(file).ok())
+        .collect();
+    let folders = config.origin.drop_ins.iter();
+    let folders = folders.filter_map(|folder| fs::canonicalize(folder).ok());
+    let of_files = files.iter().filter_map(|file| Some(file.parent()?.into()));
+    let folders: BTreeSet<_> = folders.chain(of_files).collect();
+
+    let files = files.iter().map(|file| exposed(file, 0, "the config file"));
+    let folders = folders.iter();
+    let folders = folders.map(|folder| exposed(folder, 0o1000, "the folder of config files"));
+    files.chain(folders).flatten().collect()
 }
 
 /// `sparing`: a bit of the mode that makes a path harmless although anyone may write there.

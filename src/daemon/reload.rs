@@ -12,6 +12,7 @@ use crate::{
     config::{
         Config,
         keys::{self, Effect},
+        switch,
     },
     error::{Fault, Faults},
     server::{RELOAD_FAILED, Server},
@@ -45,11 +46,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
         Ok((change, config)) => {
             let lines = change.put(server);
             log::to_stderr(&config.daemon.log);
-            let file = config.file.as_ref();
-            let file = file.map_or("the built-in file".into(), |file| {
-                file.display().to_string()
-            });
-            info!("reloaded {file}");
+            info!("reloaded {}", config.origin);
             apply::follow_up(server, &config, lines);
             note_exposure(&config);
             *serving = config;
@@ -90,7 +87,10 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
     };
     for old in &serving.sockets {
         if named(&config.sockets, &old.name).is_none() {
-            refuse(format!("socket.{}", old.name), "is gone");
+            match config.origin.of_switch(&old.name) {
+                Some(_) => refuse(switch(&old.name), "is false by now"),
+                None => refuse(format!("socket.{}", old.name), "is gone"),
+            }
         }
     }
     for new in &config.sockets {

@@ -1,9 +1,9 @@
-//! What the units follow: the file, and where that has faults, the last good one. A faulty table costs at most
+//! What the units follow: the file with its drop-ins, and where they have faults, the last good one. A faulty table costs at most
 //! its own socket; of a text that is not TOML nothing can be used.
 
 use std::path::Path;
 
-use super::units::{Followed, Maker, SocketUnit};
+use super::units::{Followed, Maker, SocketUnit, source};
 use crate::{
     config::{Address, Config, Parsed, Socket, last_good},
     error::Fault,
@@ -11,13 +11,15 @@ use crate::{
 
 /// Reads `file`, or the one that is there for the manager.
 pub(super) fn read(file: Option<&Path>, maker: &Maker<'_>) -> Followed {
+    let main = file.or(maker.dirs.config_file.as_deref());
     match Parsed::load(file, maker.dirs) {
-        Ok(parsed) => of_parsed(parsed, maker),
-        Err(fault) => without_text(fault, maker),
+        Ok(parsed) => of_parsed(&parsed, main, maker),
+        Err(fault) => without_text(fault, main, maker),
     }
 }
 
-fn of_parsed(parsed: Parsed, maker: &Maker<'_>) -> Followed {
+/// `main`: beside it is the last good file.
+fn of_parsed(parsed: &Parsed, main: Option<&Path>, maker: &Maker<'_>) -> Followed {
     let config = &parsed.config;
     let mut faults = parsed.faults.clone();
     let mut units = Vec::new();
@@ -32,15 +34,15 @@ fn of_parsed(parsed: Parsed, maker: &Maker<'_>) -> Followed {
     let instead = if faults.is_empty() {
         String::new()
     } else {
-        let last = last_good(config.file.as_deref(), maker, &mut faults);
-        replace(&mut units, &config.sockets, last.as_ref(), maker)
+        let last = last_good(main, maker, &mut faults);
+        replace(&mut units, config, last.as_ref(), maker)
     };
     Followed {
         drain: config.daemon.drain_timeout,
         sockets: maker.in_order(units),
         faults,
         instead,
-        file: parsed.config.file,
+        is_built_in: config.origin.is_built_in(),
     }
 }
 
@@ -48,14 +50,14 @@ fn of_parsed(parsed: Parsed, maker: &Maker<'_>) -> Followed {
 /// has the address by now.
 fn replace(
     units: &mut [Option<SocketUnit>],
-    sockets: &[Socket],
+    config: &Config,
     last: Option<&Config>,
     maker: &Maker<'_>,
 ) -> String {
     let taken = units.iter().flatten();
     let taken: Vec<Address> = taken.map(|unit| unit.socket.address.clone()).collect();
     let mut said = Vec::new();
-    for (i, socket) in sockets.iter().enumerate() {
+    for (i, socket) in config.sockets.iter().enumerate() {
         if units[i].is_some() {
             continue;
         }
@@ -63,7 +65,9 @@ fn replace(
         let same = |old: &&Socket| old.name == *name && !taken.contains(&old.address);
         units[i] = last.and_then(|last| {
             let old = last.sockets.iter().find(same)?;
-            maker.express(i, old, last).0
+            let mut unit = maker.express(i, old, last).0?;
+            unit.source = source(socket, config);
+            Some(unit)
         });
         said.push(match units[i] {
             Some(_) => format!("the unit of socket {name} stays as it was"),
@@ -73,22 +77,26 @@ fn replace(
     said.join(", ")
 }
 
-fn without_text(fault: Fault, maker: &Maker<'_>) -> Followed {
-    let file = fault.file.clone();
+fn without_text(fault: Fault, main: Option<&Path>, maker: &Maker<'_>) -> Followed {
+    let source = fault.file.clone();
     let mut faults = vec![fault];
-    let last = last_good(file.as_deref(), maker, &mut faults);
-    let last = last.unwrap_or_default();
+    let last = last_good(main, maker, &mut faults).unwrap_or_default();
     let sockets = last.sockets.iter().enumerate();
-    let sockets = maker.in_order(sockets.map(|(i, socket)| maker.express(i, socket, &last).0));
+    let sockets = sockets.map(|(i, socket)| {
+        let mut unit = maker.express(i, socket, &last).0?;
+        unit.source = source.clone();
+        Some(unit)
+    });
+    let sockets = maker.in_order(sockets);
     Followed {
         drain: last.daemon.drain_timeout,
-        instead: match (sockets.is_empty(), &last.file) {
-            (false, Some(last)) => format!("the units follow {}", last.display()),
-            _ => "the units are those of the built-in file".into(),
+        instead: match sockets.is_empty() {
+            false => format!("the units follow {}", last.origin),
+            true => "the units are those of the built-in file".into(),
         },
         sockets,
         faults,
-        file,
+        is_built_in: false,
     }
 }
 
@@ -118,7 +126,7 @@ mod tests {
             version: 257,
         };
         let parsed = Parsed::new(text.as_bytes(), None, &dirs).unwrap();
-        let followed = of_parsed(parsed, &maker);
+        let followed = of_parsed(&parsed, None, &maker);
         let entries = maker.entries(&followed);
         let names = entries.iter().map(|of| of.path.display().to_string());
         let texts = entries.iter().filter_map(|of| of.as_text());

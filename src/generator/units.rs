@@ -54,8 +54,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// What a stop may take beside `drain-timeout`.
 const STOP_SPARE: Duration = Duration::from_secs(30);
 
-const HEADER: &str =
-    "# Written by udsd-generator from udsd.toml, anew at each daemon-reload: edit that file.\n";
+const HEADER: &str = "# Written by udsd-generator from udsd.toml and its drop-ins, anew at each daemon-reload: edit those.\n";
 
 /// One file or link of the generator's folder.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,6 +92,8 @@ impl Entry {
 pub(super) struct SocketUnit {
     pub(super) name: String,
     pub(super) socket: Socket,
+    /// The file that has its table, or whose faults keep it from being read; `None`: the embedded one.
+    pub(super) source: Option<PathBuf>,
     /// Lines of its section [Socket]; `None` where the unit is the administrator's own.
     keys: Option<String>,
     /// The folder of its record, for ReadWritePaths=; `None` where the service may write there anyway.
@@ -101,8 +102,8 @@ pub(super) struct SocketUnit {
 
 /// What the units are made of.
 pub(super) struct Followed {
-    /// The file that was read; `None`: there is none, and the embedded one serves.
-    pub(super) file: Option<PathBuf>,
+    /// There is no file, and the embedded one serves.
+    pub(super) is_built_in: bool,
     /// How long a stop waits for queues to empty (`drain-timeout`).
     pub(super) drain: Duration,
     /// Empty where the static units have to do.
@@ -147,6 +148,7 @@ impl Maker<'_> {
         let unit = (faults.is_empty() || self.is_own(i)).then(|| SocketUnit {
             name: unit_name(i, socket),
             socket: socket.clone(),
+            source: source(socket, config),
             keys,
             record_folder,
         });
@@ -170,10 +172,9 @@ impl Maker<'_> {
 
     /// All that belongs into the generator's folder.
     pub(super) fn entries(&self, followed: &Followed) -> Vec<Entry> {
-        let source = source(followed.file.as_deref());
         let mut entries = Vec::new();
         if !self.own_first {
-            entries.push(first_socket(followed, &source));
+            entries.push(first_socket(followed));
         }
         // PartOf= restarts a further socket with the first, too, which cuts off who is connected to a datagram socket;
         // older versions know no other.
@@ -185,6 +186,7 @@ impl Maker<'_> {
         for unit in sockets.iter().filter(|unit| unit.name != FIRST) {
             if let Some(keys) = &unit.keys {
                 let after = after(&unit.socket, sockets);
+                let source = source_path(unit.source.as_deref());
                 let head = format!("{source}{stops_with}={FIRST}\nBefore={FIRST}\n{after}");
                 entries.extend(further_socket(unit, &head, keys));
             }
@@ -199,9 +201,14 @@ impl Maker<'_> {
 
 /// The drop-in of udsd.socket. Where the file has faults, its description says so: `systemctl status`
 /// shows that, and so does the journal when the socket starts.
-fn first_socket(followed: &Followed, source: &str) -> Entry {
-    let mut text = format!("{HEADER}[Unit]\n{source}");
-    if let Some(fault) = followed.faults.first() {
+fn first_socket(followed: &Followed) -> Entry {
+    let (first, fault) = (followed.sockets.first(), followed.faults.first());
+    let source = match first {
+        Some(unit) => unit.source.as_deref(),
+        None => fault.and_then(|fault| fault.file.as_deref()),
+    };
+    let mut text = format!("{HEADER}[Unit]\n{}", source_path(source));
+    if let Some(fault) = fault {
         let more = match followed.faults.len() - 1 {
             0 => String::new(),
             n => format!(", and {n} more"),
@@ -211,7 +218,6 @@ fn first_socket(followed: &Followed, source: &str) -> Entry {
         let said = value(&said).unwrap_or_else(|_| format!("{DESCRIPTION} (faults: udsd --check)"));
         line(&mut text, "Description", &said);
     }
-    let first = followed.sockets.first();
     if let Some(keys) = first.and_then(|unit| unit.keys.as_ref()) {
         // One reset forgets the addresses of all types (`systemd.socket(5)`).
         text += &format!("\n[Socket]\nListenStream=\n{keys}");
@@ -228,9 +234,15 @@ pub fn unit_name(i: usize, socket: &Socket) -> String {
     }
 }
 
+/// The file that has the table of `socket`.
+pub(super) fn source(socket: &Socket, config: &Config) -> Option<PathBuf> {
+    let table = format!("socket.{}", socket.name);
+    config.origin.file_of(&table).map(Into::into)
+}
+
 /// SourcePath=, by which `systemctl` warns of a file that has changed since. A path that no unit can
 /// hold is left out: nothing else depends on it.
-fn source(file: Option<&Path>) -> String {
+fn source_path(file: Option<&Path>) -> String {
     let file = file.and_then(Path::to_str);
     let file = file.and_then(|file| value(file).ok());
     file.map_or_else(String::new, |file| format!("SourcePath={file}\n"))

@@ -343,16 +343,15 @@ impl Apply {
         Ok(rows.collect())
     }
 
-    /// Keeps the file as the last good one.
+    /// Keeps what was checked as the last good file.
     fn remember(&self, checked: &str) -> Result<(), Failure> {
-        let kept = match &self.config.file {
-            Some(file) => last_good::write(file, checked),
+        let Some(file) = &self.dirs.config_file else {
+            return Ok(());
+        };
+        let kept = match self.config.origin.is_built_in() {
+            false => last_good::write(file, checked),
             // Where the embedded one serves, none needs to be kept.
-            None => self
-                .dirs
-                .config_files
-                .iter()
-                .try_for_each(|file| last_good::forget(file)),
+            true => last_good::forget(file),
         };
         kept.map_err(|error| Failure::System("the last good file", error))
     }

@@ -146,12 +146,14 @@ fn select(config: Config, name: Option<&OsStr>) -> Result<Socket, String> {
     let known = known.join(", ");
     let fits = |socket: &Socket| name.is_none_or(|name| name == socket.name.as_str());
     config.sockets.into_iter().find(fits).ok_or_else(|| {
-        let file = config.file.map_or_else(
-            || "the built-in udsd.toml".into(),
-            |file| file.display().to_string(),
-        );
         let name = name.unwrap_or_default().display();
-        format!("no such socket {name} in {file}; it has: {known}")
+        match config.origin.of_switch(&name.to_string()) {
+            Some(place) => format!("socket {name} is switched off: {place}"),
+            None => format!(
+                "no such socket {name} in {}; it has: {known}",
+                config.origin
+            ),
+        }
     })
 }
 

@@ -187,5 +187,8 @@ impl User {
 /// Whether this machine has a system's daemon, or a config for it, which a test must not meet.
 pub fn has_system() -> bool {
     let is_there = |path| Path::new(path).exists();
-    is_there("/etc/udsd/udsd.toml") || is_there("/run/udsd.sock")
+    is_there("/etc/udsd/udsd.toml")
+        || is_there("/etc/udsd/udsd.toml.d")
+        || is_there("/usr/lib/udsd/udsd.toml.d")
+        || is_there("/run/udsd.sock")
 }

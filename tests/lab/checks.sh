@@ -94,12 +94,12 @@ lab_stands() {
 
 # --- words of the checks ---------------------------------------------------------------------------
 
-# Stopped units, no last good file, no drop-ins but what the generator makes of the config from standard input; then
+# Stopped units, no last good file, no drop-ins but what the generator makes of the one file from standard input; then
 # udsd.socket listens.
 fresh() {
   in_vm systemctl stop udsd.socket udsd.service 'udsd-*.socket' 2>/dev/null
   in_vm rm -rf /run/systemd/system/udsd.service.d /etc/systemd/system/udsd.socket /dev/kmsg \
-    /etc/udsd/.last-good.toml
+    /etc/udsd/.last-good.toml /etc/udsd/udsd.toml.d /usr/lib/udsd
   config
   # A daemon that does not get ready, or does not stop, is to fail its check soon.
   drop_in bounds '[Service]' TimeoutStartSec=15s TimeoutStopSec=30s

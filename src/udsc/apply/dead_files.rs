@@ -25,7 +25,7 @@ impl Apply {
     /// Removes the dead files of sockets that were moved or removed since the last good file: systemd leaves
     /// them. A file whose socket a process has open stays.
     pub(super) fn remove_dead_files(&self, rows: &mut Vec<Row>) -> Result<(), Failure> {
-        let last = self.config.file.as_deref();
+        let last = self.dirs.config_file.as_deref();
         let last = last.map(|file| last_good::load(file, &self.dirs));
         let Some(Ok(Some(last))) = last else {
             return Ok(());
