@@ -11,6 +11,7 @@ PACKAGE_CHECKS=(
   package_upgrade_starts_nothing_that_was_stopped
   package_keeps_what_the_administrator_disabled
   package_keeps_a_good_file_before_its_folders_are_there
+  package_of_another_brings_a_socket
   package_removal_stops_and_disables_all
   package_removal_ends_users_daemons
   package_purge_leaves_nothing
@@ -249,6 +250,43 @@ EOF
     fail "dpkg: $(cat "$stage/dpkg")"
   in_vm sh -c 'udsd --check --text | cmp - /etc/udsd/.last-good.toml' || fail "the last good file is not what the file says"
   in_vm grep --quiet /srv/lab-later/lab.json /etc/udsd/.last-good.toml || fail "the last good file is another"
+}
+
+# With one file and no script of its own.
+check_package_of_another_brings_a_socket() {
+  local staying unit=udsd-app.socket
+  installed <<'EOF'
+[socket.udsd]
+path = "%t/udsd.sock"
+framing = "lines"
+EOF
+  stay udsd=$SOCKET
+  put 0644 /dev/stdin /root/app/usr/lib/udsd/udsd.toml.d/10-app.toml <<'EOF'
+[socket.app]
+path = "%t/lab-app.sock"
+EOF
+  put 0644 /dev/stdin /root/app/DEBIAN/control <<'EOF'
+Package: udsd-lab-app
+Version: 1
+Architecture: all
+Maintainer: nobody <nobody@localhost>
+Description: brings a socket of udsd
+EOF
+  in_vm dpkg-deb --build /root/app /root/app.deb >/dev/null
+  package --install /root/app.deb
+  is active ActiveState "$unit" || fail "$unit is $(property ActiveState "$unit")"
+  must_serve /run/lab-app.sock
+  last_good_is_the_files udsd
+  # What the administrator has switched off, no package switches on.
+  put 0644 /dev/stdin /etc/udsd/udsd.toml.d/off.toml <<<'socket.app.enabled = false'
+  package --install /root/app.deb
+  in_vm test ! -e /run/lab-app.sock || fail "a socket that is off is back"
+  in_vm rm /etc/udsd/udsd.toml.d/off.toml
+  in_vm udsc apply >/dev/null
+  must_serve /run/lab-app.sock
+  package --purge udsd-lab-app
+  in_vm test ! -e /run/lab-app.sock || fail "its socket stays behind the package"
+  go_on "udsd goes on"
 }
 
 check_package_removal_stops_and_disables_all() {
