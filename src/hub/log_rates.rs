@@ -142,17 +142,12 @@ impl Lines {
         line: String,
         at: SystemTime,
     ) {
-        let level = kind.level();
-        match lines {
-            0 => log!(level, "{name}: {line}"),
-            _ if lines == events => {
-                log!(level, "{name}: {line} ({lines} lines like this left out)");
-            }
-            _ => log!(
-                level,
-                "{name}: {line} ({lines} lines like this left out, {events} messages)"
-            ),
-        }
+        let left_out = match lines {
+            0 => String::new(),
+            _ if lines == events => format!(" ({lines} lines like this left out)"),
+            _ => format!(" ({lines} lines like this left out, {events} messages)"),
+        };
+        log!(kind.level(), "{name}: {line}{left_out}");
         if !matches!(kind, Kind::Entered | Kind::Left) {
             self.last[kind as usize] = Some((at, line));
         }
