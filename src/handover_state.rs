@@ -22,6 +22,7 @@ use crate::{
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
+    record::Amount,
     serde_base64,
 };
 
@@ -104,6 +105,10 @@ impl Socket {
 pub struct Record {
     /// The number of the last line.
     pub seq: u64,
+    /// What was written since the start.
+    pub written: Amount,
+    /// Messages whose lines are not written.
+    pub waiting: u64,
     /// Lines that are not written, or of which only a part is.
     #[serde(with = "serde_base64")]
     pub lines: Vec<u8>,

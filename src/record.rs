@@ -5,7 +5,8 @@
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
 //! output that nobody reads any more ends the thread. A record may move to another output: what was
 //! handed over before still goes to the old one, and first. `check` says which files may be a record,
-//! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now.
+//! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now. `statistics` is what a
+//! record tells of itself.
 //!
 //! Each step has a `Position` on one scale: how far lines are handed over, and how far they are written.
 //! What lies between two positions waits for the later step.
@@ -15,6 +16,7 @@ mod line;
 mod output;
 mod queue;
 mod retry;
+mod statistics;
 mod tail;
 mod thread;
 
@@ -36,8 +38,10 @@ pub use check::{OpenError, check_path};
 pub use line::{Encoder, Format, Line};
 pub use output::{NotOpen, Output, OutputConfig};
 pub use queue::{Mark, Record};
+pub use statistics::{Amount, Progress, Statistics};
 
 use output::FileId;
+use statistics::Failures;
 use thread::Thread;
 
 use crate::{
@@ -82,6 +86,8 @@ struct Inbox {
     not_open: Option<NotOpen>,
     /// The number of the last line in the output, where there was none at first and now there is.
     opened: Option<u64>,
+    /// What failed in the thread.
+    failures: Failures,
     /// The thread is to check whether its file is still at its path, or to try to open it.
     check_requested: bool,
     /// The thread is to end.
@@ -117,6 +123,8 @@ pub struct Unwritten {
     /// Bytes before `lines` that were given to a write that has not returned. How many of them will be
     /// written, nobody can tell.
     pub uncertain: usize,
+    /// How far all is written, as a `Position` of the process that handed over.
+    pub written: Position,
 }
 
 impl Shared {
@@ -176,6 +184,10 @@ impl Writer {
             }
             Err(not_open) => {
                 let name = not_open.config.name();
+                // Where it only waits for other lines, there is nothing to say.
+                if !not_open.why.is_empty() {
+                    inbox.failures.stop(not_open.why.clone());
+                }
                 inbox.not_open = Some(not_open);
                 (name, None)
             }
@@ -303,6 +315,26 @@ impl Writer {
         self.shared.written.load(Ordering::SeqCst)
     }
 
+    /// What `record`, whose lines this writes, tells of itself.
+    #[must_use]
+    pub fn statistics(&self, record: &Record) -> Statistics {
+        let Progress {
+            waiting,
+            written,
+            oldest,
+        } = record.progress(self.written());
+        let inbox = self.shared.inbox();
+        let Failures { since, last } = &inbox.failures;
+        Statistics {
+            name: self.name.clone(),
+            is_open: self.is_open,
+            waiting,
+            written,
+            behind_since: oldest.into_iter().chain(*since).min(),
+            last_error: last.clone(),
+        }
+    }
+
     /// Asks for a wake-up at the next progress. What was written before this call is told by
     /// `written`, which is to be asked once more.
     pub fn request_wake(&self) {
@@ -346,13 +378,16 @@ impl Writer {
         let ended = inbox.ended.take();
         drop(inbox);
         let Some(mut unwritten) = ended else {
+            let written = self.written();
             return Unwritten {
-                uncertain: self.unwritten() - waiting.len(),
+                uncertain: (self.handed_over - written) as usize - waiting.len(),
                 lines: waiting,
                 begun: 0,
+                written,
             };
         };
         unwritten.lines.append(&mut waiting);
+        unwritten.written = self.written();
         // As in `finish`.
         let _ = self.thread.join();
         unwritten

@@ -254,9 +254,14 @@ impl Socket {
             datagrams: mem::take(&mut self.pending).park(now.instant),
             packets: (self.rules.packet > 0)
                 .then_some((self.rules.input.message_size, self.rules.longest)),
-            record: self.record.as_ref().map(|record| state::Record {
-                seq: record.seq(),
-                ..state::Record::default()
+            record: self.record.as_ref().map(|record| {
+                let progress = record.progress(record.written());
+                state::Record {
+                    seq: record.seq(),
+                    written: progress.written,
+                    waiting: progress.waiting.messages,
+                    ..state::Record::default()
+                }
             }),
             ..state::Socket::default()
         }
@@ -270,6 +275,7 @@ impl Socket {
         });
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.go_on_from(parked.seq);
+            record.count_on(parked.written, parked.waiting);
             record.prepend(&parked.lines);
         }
     }

@@ -288,10 +288,10 @@ impl Socket {
         self.rules.access.asks_groups()
     }
 
-    /// Whether its messages are recorded.
+    /// Its record, where it has one.
     #[must_use]
-    pub fn has_record(&self) -> bool {
-        self.record.is_some()
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
     }
 
     /// The senders that wait for room in its record or with receivers.

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use super::{Encoder, Line, Position};
+use super::{Amount, Encoder, Line, Position, Progress, statistics::Steps};
 use crate::{
     message_batch::Batch,
     peer::{ClientId, Peer},
@@ -19,6 +19,12 @@ pub struct Record {
     queue_size: usize,
     /// The number of the last line.
     seq: u64,
+    /// What that was before the first line since the start: of this process, or of the first that handed over.
+    start: u64,
+    /// Bytes that earlier processes have written since the start.
+    written_before: u64,
+    /// What was handed over and is not written.
+    steps: Steps,
     /// The lines that are not handed over: those of this turn.
     lines: Vec<u8>,
     /// Where they begin (see `Position`).
@@ -40,6 +46,9 @@ impl Record {
             encoder,
             queue_size,
             seq,
+            start: seq,
+            written_before: 0,
+            steps: Steps::default(),
             lines: Vec::new(),
             handed_over: 0,
             written: 0,
@@ -62,6 +71,8 @@ impl Record {
     /// Goes on where `old` is, with its lines; only what the config says is as here.
     pub fn continue_from(&mut self, old: Record) {
         self.go_on_from(old.seq);
+        self.start = self.seq - (old.seq - old.start);
+        (self.written_before, self.steps) = (old.written_before, old.steps);
         (self.lines, self.is_open) = (old.lines, old.is_open);
         (self.handed_over, self.written) = (old.handed_over, old.written);
     }
@@ -74,7 +85,18 @@ impl Record {
 
     /// Numbers go on from `seq`, or from where they stand if that is further.
     pub fn go_on_from(&mut self, seq: u64) {
-        self.seq = self.seq.max(seq);
+        let skipped = seq.saturating_sub(self.seq);
+        self.seq += skipped;
+        self.start += skipped;
+    }
+
+    /// Counts on from what an earlier process had taken: what it had written, and so many messages that were
+    /// not. Not to be called once something was taken.
+    pub fn count_on(&mut self, written: Amount, waiting: u64) {
+        let taken = written.messages.saturating_add(waiting);
+        self.start = self.seq.saturating_sub(taken);
+        self.written_before = written.bytes;
+        self.steps = Steps::after(written.messages);
     }
 
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
@@ -136,9 +158,37 @@ impl Record {
     }
 
     /// The lines of this turn, which the caller takes out for the writer.
-    pub fn hand_over(&mut self) -> &mut Vec<u8> {
+    pub fn hand_over(&mut self, now: SystemTime) -> &mut Vec<u8> {
+        let begin = self.handed_over;
         self.handed_over += self.lines.len() as u64;
+        if self.handed_over > begin {
+            let part = (begin, self.handed_over);
+            let messages = self.seq - self.start;
+            self.steps.add(part, messages, self.queue_size, now);
+        }
         &mut self.lines
+    }
+
+    /// How far it has come, where all is written up to `position`.
+    #[must_use]
+    pub fn progress(&self, position: Position) -> Progress {
+        let taken = self.seq - self.start;
+        let (written, oldest) = self.steps.at(position);
+        let bytes = self.handed_over.saturating_sub(position) + self.lines.len() as u64;
+        // Of a write that has not returned before a restart, nobody can tell: its lines wait no more.
+        let messages = if bytes == 0 {
+            0
+        } else {
+            taken.saturating_sub(written)
+        };
+        Progress {
+            waiting: Amount { messages, bytes },
+            written: Amount {
+                messages: taken - messages,
+                bytes: self.written_before.saturating_add(position),
+            },
+            oldest,
+        }
     }
 
     /// Bytes that are not written, with those of this turn, or of all turns where there is no writer.
@@ -156,6 +206,7 @@ impl Record {
     /// The writer has written up to `position`.
     pub fn note_written(&mut self, position: Position) {
         self.written = position;
+        self.steps.note_written(position);
         self.full = false;
     }
 

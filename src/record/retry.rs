@@ -25,6 +25,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             inbox.lines.append(&mut waiting);
             inbox.is_moving = !inbox.moves.is_empty();
             inbox.opened = Some(output.last_seq);
+            inbox.failures.since = None;
             return Some(output);
         }
         match inbox.end {
@@ -55,6 +56,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
                 }
                 inbox.set_output(&output);
                 inbox.opened = Some(output.last_seq);
+                inbox.failures.since = None;
                 drop(inbox);
                 info!("record {name}: opened");
                 return Some(output);
@@ -63,6 +65,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             Err(error) => {
                 let why = error.to_string();
                 let mut inbox = shared.inbox();
+                inbox.failures.stop(why.clone());
                 let not_open = inbox.not_open.as_mut();
                 let before = not_open.map(|of| mem::replace(&mut of.why, why.clone()));
                 drop(inbox);

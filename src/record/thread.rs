@@ -86,7 +86,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             let unwritten = Unwritten {
                 lines: all.lines,
                 begun,
-                uncertain: 0,
+                ..Unwritten::default()
             };
             if let Err(error) = outcome {
                 // One thread sets it, once.
@@ -189,7 +189,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     }
                 }
                 _ => {
-                    if !mem::replace(&mut self.failing, true) {
+                    if self.fail(error.to_string()) {
                         warn!(
                             "record {}: {error}; trying again every second, senders wait when its queue-size is reached",
                             self.output.config.name()
@@ -203,9 +203,16 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         Ok(true)
     }
 
+    /// Something failed, and no line is written until it succeeds. Whether it is the first such failure in a row.
+    fn fail(&mut self, what: String) -> bool {
+        self.shared.inbox().failures.stop(what);
+        !mem::replace(&mut self.failing, true)
+    }
+
     fn note_written(&mut self, n: usize) {
         self.unchecked = true;
         if mem::take(&mut self.failing) {
+            self.shared.inbox().failures.since = None;
             let name = self.output.config.name();
             info!("record {name}: writing again, nothing was lost");
         }
@@ -278,6 +285,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         match self.output.reopen() {
             Ok(output) => {
                 if removed {
+                    let lost = "its file was removed with what was written to it since";
+                    self.shared.inbox().failures.note(lost.into());
                     warn!(
                         "record {name}: its file was removed, and what was written to it since is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
                     );
@@ -288,7 +297,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 true
             }
             Err(why) if removed => {
-                if !mem::replace(&mut self.failing, true) {
+                if self.fail(format!("its file was removed, and no other opens: {why}")) {
                     error!(
                         "record {name}: its file was removed, and no other can be opened: {why}; trying again every second, senders wait when its queue-size is reached"
                     );
@@ -299,6 +308,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 error!(
                     "record {name}: it goes on in the file that was moved away, no other can be opened: {why}"
                 );
+                let failed = format!("its file was moved away, and no other opens: {why}");
+                self.shared.inbox().failures.note(failed);
                 self.moved = true;
                 false
             }
@@ -309,6 +320,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         self.cut_written();
         (self.moved, self.failing) = (false, false);
         let mut inbox = self.shared.inbox();
+        inbox.failures.since = None;
         if inbox.moves.is_empty() {
             inbox.set_output(&output);
         }

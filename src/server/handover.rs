@@ -65,6 +65,9 @@ impl Server {
                     back.uncertain, self.drain_timeout
                 );
             }
+            if let Some(record) = self.hub.record(socket) {
+                record.note_written(back.written);
+            }
             unwritten.push((socket, back));
         }
         for writer in self.draining.drain(..) {

@@ -6,7 +6,11 @@
 use log::{info, warn};
 
 use super::Server;
-use crate::{error::Fatal, hub::Now, record::Writer};
+use crate::{
+    error::Fatal,
+    hub::Now,
+    record::{Statistics, Writer},
+};
 
 impl Server {
     /// Hands this turn's lines to the writers, and what they have written to the hub.
@@ -29,7 +33,7 @@ impl Server {
             let Some(record) = self.hub.record(key) else {
                 continue;
             };
-            let lines = record.hand_over();
+            let lines = record.hand_over(now.wall);
             if !lines.is_empty() {
                 writer.append(lines);
             }
@@ -68,6 +72,14 @@ impl Server {
                 .for_each(|(_, writer)| writer.retry());
         }
         outcome
+    }
+
+    /// What the record of socket `key` tells of itself, where it has one.
+    #[must_use]
+    pub fn record_statistics(&self, key: usize) -> Option<Statistics> {
+        let record = self.hub.sockets().get(key)?.record()?;
+        let writer = self.sockets.get(key)?.writer.as_ref()?;
+        Some(writer.statistics(record))
     }
 
     /// The record of `writer` is no more. What was handed over is still written, where it can be opened.

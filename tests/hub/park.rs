@@ -1,7 +1,7 @@
 //! What time and waiting mean across a restart: nobody's time begins anew, and none of it passes while
 //! nobody listens; who waited longest goes first.
 
-use udsd::limits::Limits;
+use udsd::{limits::Limits, record::Amount};
 
 use crate::world::{Client, SECOND, World, lines, pattern};
 
@@ -87,4 +87,28 @@ fn who_waited_longest_goes_first() {
         .filter_map(|line| line.first().copied())
         .collect();
     assert_eq!(said, order.map(|n| b'0' + n as u8));
+}
+
+#[test]
+fn what_a_record_has_written_and_what_waits_for_it_is_counted_on() {
+    let mut world = World::collect("queue-size = \"1KiB\"");
+    let client = world.enter(0);
+    let amount = |messages| Amount {
+        messages,
+        bytes: 4 * messages,
+    };
+    for round in 1..=3 {
+        for range in [100..140, 140..150] {
+            client.send(&lines(range));
+            world.settle();
+        }
+        // All but the last ten lines.
+        let waiting = world.unwritten(0);
+        world.write(0, waiting - 40);
+        restart(&mut world);
+        world.settle();
+        let progress = world.hub.sockets()[0].record().unwrap().progress(0);
+        assert_eq!(progress.written, amount(50 * round - 10));
+        assert_eq!(progress.waiting, amount(10));
+    }
 }

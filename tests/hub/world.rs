@@ -423,9 +423,10 @@ impl World {
     }
 
     fn hand_over(&mut self) {
+        let now = self.now();
         for (i, record) in self.records.iter_mut().enumerate() {
             if let Some(collect) = self.hub.record(i) {
-                record.append(collect.hand_over());
+                record.append(collect.hand_over(now.wall));
             }
         }
     }
@@ -457,7 +458,7 @@ impl World {
         let mut unwritten = Vec::new();
         for (i, written) in self.records.iter_mut().enumerate() {
             let record = hub.record(i).map(|record| {
-                written.append(record.hand_over());
+                written.append(record.hand_over(now.wall));
                 record.unwritten()
             });
             unwritten.push(record.unwrap_or(0));
