@@ -250,7 +250,7 @@ impl<S: Stream> Connection<S> {
     /// `HangUp` where the client is gone, `Io` for the rest.
     pub fn write(&mut self, parts: &[IoSlice<'_>], now: Instant) -> Result<usize, Close> {
         debug_assert!(self.queue.is_empty(), "wrote past a queue");
-        let written = accept_write(self.stream.write(parts))?;
+        let written = self.stream.write(parts).or_else(refused_write)?;
         self.note_written(written, now);
         Ok(written)
     }
@@ -267,7 +267,8 @@ impl<S: Stream> Connection<S> {
         tell: impl FnOnce(&Gap) -> Vec<u8>,
     ) -> Result<bool, Close> {
         if !self.queue.is_empty() {
-            let written = accept_write(self.stream.write(&self.queue.parts(WRITE)))?;
+            let written = self.stream.write(&self.queue.parts(WRITE));
+            let written = written.or_else(refused_write)?;
             self.note_written(written, now);
             self.change_queue(limits, |queue| queue.consume(written));
             if !self.queue.is_empty() {
@@ -313,13 +314,12 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-fn accept_write(result: io::Result<usize>) -> Result<usize, Close> {
-    match result {
-        Ok(written) => Ok(written),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Err(Close::HangUp),
-            _ => Err(Close::Io(error)),
-        },
+/// What an error says of a write: nothing was written, or nothing ever will be.
+#[cold]
+fn refused_write(error: io::Error) -> Result<usize, Close> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Err(Close::HangUp),
+        _ => Err(Close::Io(error)),
     }
 }

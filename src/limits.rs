@@ -107,6 +107,7 @@ impl Charge {
     }
 
     /// `held` bytes are held from now on.
+    #[inline]
     pub fn settle(&mut self, limits: &mut Limits, held: usize) {
         if held != self.held {
             limits.hold(self.uid, self.held, held);

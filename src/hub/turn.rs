@@ -90,16 +90,22 @@ impl<S: Stream> Hub<S> {
             self.write_owed(key, now)?;
             self.effects.work += owed.saturating_sub(self.clients[key].queue.len());
         }
+        let client = &self.clients[key];
+        let step = if client.awaits.is_some() {
+            None
+        } else if client.is_blocked() {
+            Some(Step::Resume)
+        } else if event.read && client.ending.is_none() {
+            self.read(key, now)?
+        } else {
+            None
+        };
+        step.map_or(Ok(()), |step| self.deliver(key, step, now))
+    }
+
+    /// Reads what the client sent, once.
+    fn read(&mut self, key: usize, now: Now) -> Result<Option<Step>, Close> {
         let client = &mut self.clients[key];
-        if client.awaits.is_some() {
-            return Ok(());
-        }
-        if client.is_blocked() {
-            return self.deliver(key, Step::Resume, now);
-        }
-        if !event.read || client.ending.is_some() {
-            return Ok(());
-        }
         // No more is read than may be held: it may have to wait.
         let socket = &self.sockets[client.socket as usize];
         let mut room = (READ >> client.read_shift) + socket.rules.packet;
@@ -107,11 +113,11 @@ impl<S: Stream> Hub<S> {
             room = room.min(self.limits.input_room(client.peer.uid));
             if room < socket.least_held() {
                 self.wait(key, Awaits::Quota, false);
-                return Ok(());
+                return Ok(None);
             }
             room = room.max(socket.rules.packet);
         }
-        let step = match client.stream.read(&mut self.buffer[..room]) {
+        Ok(Some(match client.stream.read(&mut self.buffer[..room]) {
             Ok(0) => {
                 client.ending = Some(if client.is_write_shut {
                     Close::HangUp
@@ -134,8 +140,7 @@ impl<S: Stream> Hub<S> {
                 }
                 _ => return Err(Close::Io(error)),
             },
-        };
-        self.deliver(key, step, now)
+        }))
     }
 
     /// Writes what waits for the client. A receiver that has shut its end gets no more.
@@ -261,11 +266,13 @@ impl Socket {
             Some(record) => record.receive(from.id, &from.peer, batch, out.now.wall),
             None => batch.bytes.len(),
         };
-        if recorded < batch.bytes.len() {
+        let offered = if recorded < batch.bytes.len() {
             so_far.awaits = Some(Awaits::Room);
-        }
-        let offered = batch.first(recorded);
-        let served = match self.service.receive(from, &offered, out) {
+            &batch.first(recorded)
+        } else {
+            batch
+        };
+        let served = match self.service.receive(from, offered, out) {
             Ok(served) => served,
             Err(reason) => {
                 so_far.failed = Some(reason);
