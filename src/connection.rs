@@ -78,6 +78,13 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Something to read alone.
+    pub const READ: Watch = Watch {
+        read: true,
+        write: false,
+        end: false,
+    };
+
     /// What there is by this and by `other`.
     pub fn add(&mut self, other: Watch) {
         self.read |= other.read;
@@ -190,6 +197,16 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn is_owed(&self) -> bool {
         !self.queue.is_empty() || self.gap.is_some()
+    }
+
+    /// Whether nothing is to be done about its state: it has not ended, nothing waits for it, it waits for
+    /// nothing, and so it is watched and charged.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let holds = self.is_owed() || self.input.is_some() || self.charge.held() > 0;
+        let stands = self.awaits.is_some() || self.holds_up || self.full.is_some();
+        let is_read = self.watched == Watch::READ;
+        self.ending.is_none() && !holds && !stands && is_read
     }
 
     /// Bytes of memory that are held for it: for input that waits and output unsent.

@@ -65,7 +65,12 @@ impl<S: Stream> Hub<S> {
     pub(super) fn work(&mut self, key: usize, event: Watch, now: Now) {
         let socket = self.clients[key].socket as usize;
         let served = self.serve_client(key, event, now);
-        let settled = served.and_then(|()| self.apply_state(key, event.end, now));
+        let settled = match served {
+            // As for most clients after most turns.
+            Ok(()) if self.clients[key].is_at_rest() => Ok(()),
+            Ok(()) => self.apply_state(key, event.end, now),
+            Err(reason) => Err(reason),
+        };
         if !self.effects.dropped.is_empty() {
             self.note_dropped(now);
         }
