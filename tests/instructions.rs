@@ -23,10 +23,10 @@ use harness::{Daemon, Setup, has_program, read_n, round_trip, skip};
 
 /// The compiler under which these instructions by message are stated: those of another are only printed.
 const COMPILER: &str = "rustc 1.95.";
-const ECHO: f64 = 1701.0;
-const ECHO_OF_MANY: f64 = 1175.0;
-const RELAY: f64 = 6549.0;
-const COLLECT: f64 = 1096.0;
+const ECHO: f64 = 1529.0;
+const ECHO_OF_MANY: f64 = 1049.0;
+const RELAY: f64 = 6387.0;
+const COLLECT: f64 = 1087.0;
 
 /// Of each length a load is run so often, and the least counts: work that time alone starts, as giving back
 /// memory, comes on top in some.
