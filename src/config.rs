@@ -11,6 +11,7 @@ mod base_dirs;
 mod bounds;
 mod check;
 mod choices;
+mod control;
 mod diagnostics;
 pub mod keys;
 pub mod last_good;
@@ -33,6 +34,7 @@ use std::{
 use rustix::net;
 
 pub use base_dirs::BaseDirs;
+pub use control::CONTROL_SOCKET;
 pub use origin::{Origin, switch};
 pub use parse::Parsed;
 pub(crate) use parse::is_name;
@@ -67,6 +69,10 @@ pub struct Daemon {
     pub log: String,
     /// The control socket's path; `None` = none.
     pub control: Option<PathBuf>,
+    /// Users who may ask there, beside root and the daemon's own user: names or numbers.
+    pub control_users: Vec<String>,
+    /// Groups whose members may ask there.
+    pub control_groups: Vec<String>,
     /// How long a stop waits for queues to empty.
     pub drain_timeout: Duration,
     /// How long the daemon is idle until it ends; `None` = never.
@@ -170,6 +176,8 @@ pub enum ServiceKind {
     Relay,
     /// They go into a record.
     Collect,
+    /// They are calls, which the daemon answers.
+    Control,
 }
 
 /// What happens when a client's queue is full (`slow-client`).
@@ -275,6 +283,18 @@ impl Socket {
             ..Self::default()
         }
     }
+
+    /// Whether it is the control socket.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.service == ServiceKind::Control
+    }
+
+    /// One of its keys, with its tables.
+    #[must_use]
+    pub fn key(&self, key: &str) -> String {
+        control::key(self, key)
+    }
 }
 
 impl Config {
@@ -293,6 +313,18 @@ impl Config {
     /// `Faults::Config` with all faults found.
     pub fn parse(text: &str, file: Option<&Path>, dirs: &BaseDirs) -> Result<Self, Faults> {
         Parsed::new(text.as_bytes(), file, dirs)?.verdict()
+    }
+
+    /// With the control socket, if it has one, behind the sockets of the file.
+    #[must_use]
+    pub fn with_control(mut self) -> Self {
+        self.sockets.extend(control::socket(&self.daemon));
+        self
+    }
+
+    /// The sockets without the control socket.
+    pub fn of_file(&self) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(|socket| !socket.is_control())
     }
 
     /// A fault of `key` that only the running system can tell, as a user that does not exist; with file and

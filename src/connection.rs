@@ -66,6 +66,17 @@ pub struct Now {
     pub wall: SystemTime,
 }
 
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Now {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+}
+
 /// What the event loop is to watch a stream for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
@@ -126,6 +137,8 @@ pub struct Connection<S> {
     pub holds_up: bool,
     /// Nothing more is read; closed for this reason once it has what it is owed.
     pub ending: Option<Close>,
+    /// When it connected.
+    pub since: Instant,
     /// When bytes last went either way.
     pub active: Instant,
     /// Since when its queue has stood full, and what it has taken since then.
@@ -141,8 +154,36 @@ pub struct Connection<S> {
     pub gap: Option<Box<Gap>>,
     /// What is held for it: input that waits, and output unsent.
     pub charge: Charge,
+    /// What it sent and was sent so far.
+    pub traffic: Traffic,
     /// The stream itself.
     pub stream: S,
+}
+
+/// What a client sent and was sent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Messages of it that its service took.
+    pub messages_in: u64,
+    /// Their bytes, as the socket counts them.
+    pub bytes_in: u64,
+    /// Bytes that were written to it.
+    pub bytes_out: u64,
+    /// Messages that its socket had taken when it came: what came later went to it too, where the service has
+    /// receivers.
+    pub before: u64,
+    /// Messages that were dropped for it.
+    pub dropped: u64,
+}
+
+impl Traffic {
+    /// So many of its messages were taken, of so many bytes.
+    #[inline]
+    pub fn sent(&mut self, messages: u64, bytes: u64) {
+        self.messages_in += messages;
+        self.bytes_in += bytes;
+    }
 }
 
 /// A queue that is full.
@@ -182,6 +223,7 @@ impl<S: Stream> Connection<S> {
             is_write_shut: false,
             holds_up: false,
             ending: None,
+            since: now,
             active: now,
             full: None,
             timers: None,
@@ -189,6 +231,7 @@ impl<S: Stream> Connection<S> {
             queue: Queue::default(),
             gap: None,
             charge: Charge::new(peer.uid),
+            traffic: Traffic::default(),
             stream,
         }
     }
@@ -249,14 +292,15 @@ impl<S: Stream> Connection<S> {
     }
 
     /// What its state asks the event loop to watch it for: reading, unless it has ended or waits for
-    /// something; writing, if something waits for it; the end, if it only receives.
+    /// something; writing, if something waits for it; the end, if it only receives or waits for an answer.
     #[must_use]
     pub fn watch(&self) -> Watch {
         let held_up = self.is_blocked() || self.awaits.is_some();
         Watch {
             read: self.ending.is_none() && !held_up,
             write: self.is_owed(),
-            end: self.receiver && self.ending.is_some() && !held_up,
+            end: self.receiver && self.ending.is_some() && !held_up
+                || self.awaits == Some(Awaits::Answer),
         }
     }
 
@@ -325,6 +369,7 @@ impl<S: Stream> Connection<S> {
         if written > 0 {
             self.active = now;
         }
+        self.traffic.bytes_out += written as u64;
         if let Some(full) = &mut self.full {
             full.taken += written;
         }

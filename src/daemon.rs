@@ -158,7 +158,7 @@ fn load(arguments: &Arguments, is_managed: bool) -> Result<Config, Faults> {
     if is_managed {
         Faults::of_config(generator::faults(&config, &dirs))?;
     }
-    Ok(config)
+    Ok(config.with_control())
 }
 
 fn read(arguments: &Arguments, dirs: &BaseDirs) -> Result<Config, Faults> {
@@ -197,7 +197,7 @@ fn begin(config: &Config, passed: Vec<Inherited>, signals: Signals) -> Result<Se
         sockets: &[],
         left_to_manager: &[],
     };
-    let has_others = config.sockets.len() > 1;
+    let has_others = config.of_file().count() > 1;
     let change = apply::plan(before, config, Some(passed), has_others)?;
     let lines = change.put(&mut server);
     apply::follow_up_start(&mut server, config, lines, &managed);

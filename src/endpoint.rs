@@ -347,6 +347,12 @@ impl Endpoint {
         }
     }
 
+    /// Where it is, as the kernel has it.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        address_of(&self.fd)
+    }
+
     /// SO_COOKIE (`socket(7)`), which tells the socket from all others.
     ///
     /// # Errors
@@ -618,5 +624,8 @@ fn fault(socket: &config::Socket, why: &impl ToString) -> Faults {
 /// A socket of the config file, as errors and the log name it.
 #[must_use]
 pub fn describe(socket: &config::Socket) -> String {
-    format!("socket {} ({})", socket.name, socket.address)
+    match socket.is_control() {
+        true => format!("control socket ({})", socket.address),
+        false => format!("socket {} ({})", socket.name, socket.address),
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::OverQuota;
 
@@ -28,9 +28,10 @@ pub enum Faults {
 }
 
 /// One fault of a config file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The file; `None` where the text came with the binary or from the command line.
+    #[serde(serialize_with = "as_text")]
     pub file: Option<PathBuf>,
     /// Line in the file, from 1; `None` where no line is at fault.
     pub line: Option<usize>,
@@ -38,6 +39,12 @@ pub struct Fault {
     pub key: String,
     /// What is wrong and what would be right.
     pub message: String,
+}
+
+/// A path that is not UTF-8 is shown as in the log.
+fn as_text<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    let text = path.as_ref().map(|path| path.display().to_string());
+    text.serialize(to)
 }
 
 impl Fault {
@@ -78,6 +85,15 @@ impl Faults {
         match found.is_empty() {
             true => Ok(()),
             false => Err(Faults::Config(found)),
+        }
+    }
+
+    /// One by one.
+    #[must_use]
+    pub fn list(self) -> Vec<Fault> {
+        match self {
+            Faults::Config(all) => all,
+            other => vec![Fault::of_file(None, None, other.to_string())],
         }
     }
 

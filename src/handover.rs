@@ -174,7 +174,7 @@ impl Handover {
         Ok(Some(Handover {
             stored,
             state,
-            config: parsed.config,
+            config: parsed.config.with_control(),
             sockets,
             locks,
         }))

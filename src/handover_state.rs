@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    connection::Gap,
+    connection::{Gap, Traffic},
     counters::Counters,
     datagram::DatagramState,
     error::Changed,
@@ -24,6 +24,7 @@ use crate::{
     queue::Queue,
     record::Amount,
     serde_base64,
+    service::PendingCall,
 };
 
 /// The version that this binary writes, and the only one it reads.
@@ -56,6 +57,9 @@ pub struct State {
     /// The indices in `clients` of those that wait for room under a quota, in their order.
     #[serde(rename = "starved")]
     pub quota_queue: Vec<usize>,
+    /// The calls of the control socket's clients that are not answered to their end, by the indices in `clients`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<PendingCall>,
 }
 
 /// One socket.
@@ -155,8 +159,14 @@ pub struct Client {
     pub id: ClientId,
     /// Its credentials.
     pub peer: Peer,
+    /// How long it has been connected.
+    #[serde(default)]
+    pub age: Duration,
     /// How long no bytes have gone either way.
     pub silent: Duration,
+    /// What it sent and was sent.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// It is a member of a relay and gets what others send.
     #[serde(default, skip_serializing_if = "is_not")]
     pub receiver: bool,
@@ -376,6 +386,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+    use crate::control::varlink::Call;
 
     fn encoded(state: &State) -> Vec<u8> {
         let mut file = Cursor::new(Vec::new());
@@ -404,7 +415,12 @@ mod tests {
                     uid: 2,
                     gid: 3,
                 },
+                age: Duration::from_secs(2),
                 silent: Duration::from_nanos(1_000_000_001),
+                traffic: Traffic {
+                    bytes_in: 4,
+                    ..Traffic::default()
+                },
                 receiver: true,
                 write_shut: false,
                 holds_up: false,
@@ -415,6 +431,11 @@ mod tests {
                 gap: Some(Box::default()),
             }],
             quota_queue: vec![0],
+            calls: vec![PendingCall {
+                client: 0,
+                call: Call::read(b"{\"method\": \"a.B\"}"),
+                reached: 7,
+            }],
         }
     }
 

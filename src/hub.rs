@@ -12,12 +12,14 @@
 
 mod admit;
 mod apply;
+mod calls;
 mod datagrams;
 mod follow_up;
 mod log;
 mod log_rates;
 mod park;
 mod socket;
+mod tap;
 mod turn;
 mod watch;
 
@@ -29,6 +31,7 @@ pub use apply::SocketChange;
 pub use log_rates::Kind;
 pub use park::Unusable;
 pub use socket::{Nature, Socket};
+pub use tap::Tapped;
 pub use watch::WatchChange;
 
 pub use crate::{connection::Now, counters::Counters};
@@ -143,10 +146,35 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Clients at present.
+    /// Clients at present, beside those of the control socket.
     #[must_use]
     pub fn present(&self) -> usize {
-        self.clients.len()
+        let control = self.sockets.iter().filter(|(_, of)| of.is_control());
+        self.clients.len() - control.map(|(_, of)| of.present).sum::<usize>()
+    }
+
+    /// Whether nobody is connected, not even to the control socket.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Whether client `key` came by the control socket.
+    #[must_use]
+    pub fn is_of_control(&self, key: usize) -> bool {
+        let client = self.clients.get(key);
+        client.is_some_and(|client| self.sockets[client.socket as usize].is_control())
+    }
+
+    /// What holds for all clients together.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All clients, with their keys.
+    pub fn clients(&self) -> impl Iterator<Item = (usize, &Connection<S>)> {
+        self.clients.iter()
     }
 
     /// Bytes held for all clients: input that waits and output unsent.

@@ -4,6 +4,7 @@
 //! only from lower ones (`tests/floors.rs` keeps it so).
 
 pub mod access;
+pub mod control;
 pub mod counters;
 pub mod datagram_header;
 pub mod error;

@@ -93,6 +93,10 @@ pub struct Charge {
     held: usize,
 }
 
+/// The user as whom clients of the control socket count, whoever they are: those who ask what holds up a user have
+/// room beside it. No user has this number (`setresuid(2)`).
+pub const CONTROL: u32 = u32::MAX;
+
 impl Charge {
     /// Nothing is held yet for user `uid`.
     #[must_use]
@@ -104,6 +108,12 @@ impl Charge {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
+    }
+
+    /// The user for whom they are.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// `held` bytes are held from now on.
@@ -157,6 +167,17 @@ impl Limits {
         self.queue_total = other.queue_total;
         // There may be room now for who found none.
         self.released = true;
+    }
+
+    /// As they are in force: clients, and those of one user; bytes held for one user, and for everybody.
+    #[must_use]
+    pub fn numbers(&self) -> (usize, usize, usize, usize) {
+        (
+            self.clients,
+            self.clients_per_user,
+            self.queue_per_user,
+            self.queue_total,
+        )
     }
 
     /// Counts a newcomer of user `uid` on a socket that has `on_socket` clients and allows

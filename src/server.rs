@@ -11,6 +11,7 @@
 
 mod accept;
 mod apply;
+mod control;
 mod handover;
 mod heap;
 mod idle;
@@ -33,7 +34,7 @@ use signal_hook_mio::v1_0::Signals;
 
 pub use apply::{
     Plan, PlannedEndpoint, PlannedSocket, PlannedWriter, Prepared, REFUSED_AT_RESTART,
-    RELOAD_FAILED,
+    RELOAD_FAILED, Settings,
 };
 pub use signals::signals;
 
@@ -90,7 +91,9 @@ pub struct Server {
     waker: Arc<Waker>,
     signals: Signals,
     notifier: Notifier,
-    drain_timeout: Duration,
+    /// When this process began to serve.
+    started: Instant,
+    settings: Settings,
     watchdog: Option<(Duration, Instant)>,
     status_due: Instant,
     /// Records or stamped messages carry the time.
@@ -103,8 +106,8 @@ pub struct Server {
     /// Why the last one changed nothing.
     unchanged: Option<String>,
     idle: Idle,
-    /// The config in effect, as TOML.
-    config: String,
+    /// Somebody who asks at the control socket gets more in the next turn.
+    has_answers: bool,
     heap: Heap,
     /// Memory may have to be given back by then.
     heap_due: Option<Instant>,
@@ -148,7 +151,8 @@ impl Server {
             waker,
             signals,
             notifier: Notifier::default(),
-            drain_timeout: Duration::ZERO,
+            started: now,
+            settings: Settings::default(),
             watchdog: systemd::watchdog().map(|span| (span, now)),
             status_due: now,
             stale: false,
@@ -156,7 +160,7 @@ impl Server {
             is_ready: false,
             unchanged: None,
             idle: Idle::Never,
-            config: String::new(),
+            has_answers: false,
             heap: Heap::new(now),
             heap_due: None,
             spare: handover::spare(),
@@ -177,10 +181,7 @@ impl Server {
     pub fn run(mut self) -> Result<Ended, Fatal> {
         self.ready();
         let mut events = Events::with_capacity(EVENTS);
-        let mut now = Now {
-            instant: Instant::now(),
-            wall: SystemTime::now(),
-        };
+        let mut now = Now::read();
         loop {
             self.wait(&mut events, now)?;
             now.instant = Instant::now();
@@ -194,6 +195,9 @@ impl Server {
             }
             self.hub.expect_clients(self.sockets.is_pending());
             self.hub.turn(now);
+            if self.hub.has_calls() {
+                self.answer(now);
+            }
             // After those who left: there is room again.
             self.sockets.accept(&mut self.hub, now);
             if let Err(fatal) = self.record(now) {
@@ -297,7 +301,7 @@ impl Server {
             let set = self.timer.set(due, now.instant);
             set.map_err(Faults::system("setting the timer"))?;
         }
-        let goes_on = self.hub.has_ready() || self.sockets.is_pending();
+        let goes_on = self.has_answers || self.hub.has_ready() || self.sockets.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))
     }
 
@@ -328,7 +332,7 @@ impl Server {
     /// The sockets that the file has.
     fn serving(&self) -> impl Iterator<Item = &Socket> {
         let all = self.hub.sockets().iter().map(|(_, socket)| socket);
-        all.filter(|socket| !socket.is_draining())
+        all.filter(|socket| !socket.is_draining() && !socket.is_control())
     }
 
     fn status(&self) -> String {
@@ -353,12 +357,12 @@ impl Server {
     /// The stop of `systemctl stop`: accept nothing, read nothing, deliver what was read.
     fn begin_stop(&mut self, now: Now) {
         let clients = count(self.hub.present() as u64, "client");
-        let span = self.drain_timeout;
+        let span = self.settings.drain_timeout;
         info!("stopping: {clients}, up to {span:?} to deliver what they are owed");
         self.notifier.stopping(format!("stopping: {clients}"));
         // Whoever stops the service does not want another process.
         self.phase = Phase::Stopping {
-            until: now.instant + self.drain_timeout,
+            until: now.instant + span,
             at_once: false,
         };
         self.hub.stop();
@@ -384,7 +388,7 @@ impl Server {
         let unwritten: usize = self.hub.records().map(|record| record.unwritten()).sum();
         let unwritten = unwritten + self.draining.iter().map(Writer::unwritten).sum::<usize>();
         let undelivered = self.hub.undelivered();
-        let clean = self.hub.present() == 0 && undelivered == 0 && unwritten == 0;
+        let clean = self.hub.is_empty() && undelivered == 0 && unwritten == 0;
         if !clean && !at_once && now.instant < until {
             return None;
         }

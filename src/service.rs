@@ -2,12 +2,14 @@
 //! batches come in, and what it wants written goes to the `Outbox`.
 //!
 //! Its life: clients join, or come back from an earlier process; their messages are received; at the end
-//! of a turn it gives out what it gathered; clients leave; a reload renews it; it is parked. echo and
-//! collect have nothing to do but to receive.
+//! of a turn it gives out what it gathered; clients leave; a reload renews it; it is parked. echo,
+//! collect and control have nothing to do but to receive.
 
+mod control;
 mod echo;
 mod relay;
 
+pub use control::{Calls, PendingCall};
 pub use relay::Relay;
 
 use std::io::IoSlice;
@@ -32,6 +34,8 @@ pub enum Service {
     Relay(Box<Relay>),
     /// Into the socket's record, and nowhere else.
     Collect,
+    /// To the event loop, which answers.
+    Control,
 }
 
 /// Where a service stands between two turns.
@@ -96,6 +100,7 @@ impl Service {
             Service::Echo => echo::receive(from, batch, out),
             Service::Relay(relay) => Ok(relay.receive(from, batch, out)),
             Service::Collect => Ok(batch.bytes.len()),
+            Service::Control => Ok(control::receive(from, batch, out)),
         }
     }
 
@@ -107,7 +112,7 @@ impl Service {
                 Some(most) => (most as u64).clamp(1, MESSAGES),
                 None => MESSAGES,
             },
-            Service::Echo | Service::Collect => MESSAGES,
+            Service::Echo | Service::Collect | Service::Control => MESSAGES,
         }
     }
 
@@ -117,7 +122,7 @@ impl Service {
     pub fn message_work(&self) -> usize {
         match self {
             Service::Relay(relay) => relay.message_work(),
-            Service::Echo | Service::Collect => 0,
+            Service::Echo | Service::Collect | Service::Control => 0,
         }
     }
 
@@ -145,7 +150,7 @@ impl Service {
     ) -> bool {
         match self {
             Service::Relay(relay) => relay.frees(queue, clients, touched),
-            Service::Echo | Service::Collect => true,
+            Service::Echo | Service::Collect | Service::Control => true,
         }
     }
 
@@ -166,7 +171,7 @@ impl Service {
     pub fn park(&self) -> Standing {
         match self {
             Service::Relay(relay) => relay.park(),
-            Service::Echo | Service::Collect => Standing::default(),
+            Service::Echo | Service::Collect | Service::Control => Standing::default(),
         }
     }
 
@@ -189,7 +194,7 @@ impl Service {
     pub fn tell(&self, gap: &Gap) -> Vec<u8> {
         match self {
             Service::Relay(relay) => relay.tell(gap),
-            Service::Echo | Service::Collect => Vec::new(),
+            Service::Echo | Service::Collect | Service::Control => Vec::new(),
         }
     }
 
@@ -197,6 +202,15 @@ impl Service {
     #[must_use]
     pub fn has_receivers(&self) -> bool {
         matches!(self, Service::Relay(_))
+    }
+
+    /// How many clients get a message beside its sender.
+    #[must_use]
+    pub fn receivers(&self) -> usize {
+        match self {
+            Service::Relay(relay) => relay.receivers(),
+            Service::Echo | Service::Collect | Service::Control => 0,
+        }
     }
 
     /// Whether it has something to do at the end of the turn.
@@ -223,6 +237,8 @@ pub struct Effects {
     pub dropped: Vec<(usize, u64)>,
     /// Work that was done, in bytes (`round_robin`).
     pub work: usize,
+    /// Calls that were made at the control socket.
+    pub calls: Calls,
 }
 
 impl Effects {
@@ -237,6 +253,7 @@ impl Effects {
         self.touched.retain(|&of| of != key);
         self.failed.retain(|(of, _)| *of != key);
         self.dropped.retain(|(of, _)| *of != key);
+        self.calls.forget(key);
     }
 }
 
@@ -306,7 +323,7 @@ impl<'a, S: Stream> Outbox<'a, S> {
         if ample >= self.queue_size {
             ample
         } else {
-            self.limits.room(self.clients[to].peer.uid)
+            self.limits.room(self.clients[to].charge.uid())
         }
     }
 
@@ -334,7 +351,7 @@ impl<'a, S: Stream> Outbox<'a, S> {
         if self.offer(to, slices)? {
             return Ok(());
         }
-        let uid = self.clients[to].peer.uid;
+        let uid = self.clients[to].charge.uid();
         Err(Close::OverQuota(self.limits.over(uid)))
     }
 
@@ -378,7 +395,7 @@ impl<'a, S: Stream> Outbox<'a, S> {
             return match written {
                 0 => Ok(false),
                 _ => Err(Close::OverQuota(
-                    self.limits.over(self.clients[to].peer.uid),
+                    self.limits.over(self.clients[to].charge.uid()),
                 )),
             };
         }

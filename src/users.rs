@@ -42,7 +42,7 @@ pub fn owner(socket: &Socket, config: &Config) -> Result<(Option<u32>, Option<u3
         if name.is_empty() {
             return Ok(None);
         }
-        let key = format!("socket.{}.{kind}", socket.name);
+        let key = socket.key(kind);
         let number = number(config, &key, kind, name, look_up);
         number.map(Some).map_err(Faults::from)
     };
@@ -73,7 +73,7 @@ fn members(socket: &Socket, gid: u32) -> Vec<u32> {
 pub fn access(socket: &Socket, config: &Config) -> Result<Access, Faults> {
     let mut faults = Vec::new();
     let mut numbers = |kind: &str, names: &[String], look_up: LookUp| {
-        let key = format!("socket.{}.allow-{kind}s", socket.name);
+        let key = socket.key(&format!("allow-{kind}s"));
         let mut numbers = Vec::new();
         for name in names {
             match number(config, &key, kind, name, look_up) {

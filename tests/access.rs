@@ -18,14 +18,15 @@ use std::{
         },
     },
     process::{Command, Stdio},
-    thread,
     time::Instant,
 };
 
-use harness::{Daemon, HANG, Setup, has_program, is_root, read_all, round_trip, was_cut_off};
+use harness::{
+    Daemon, HANG, Setup, acting, has_program, is_root, read_all, round_trip, was_cut_off,
+};
 use rustix::{
-    process::{Gid, Uid, getegid, geteuid, getpid},
-    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    process::{Gid, getegid, geteuid, getpid},
+    thread::set_thread_groups,
 };
 
 /// The kernel's number for whoever has none.
@@ -44,21 +45,6 @@ fn setup(keys: &str) -> Setup {
 
 fn start(keys: &str) -> Daemon {
     setup(keys).start()
-}
-
-/// Acts as another user, with these supplementary groups.
-fn acting<T: Send>(uid: u32, gid: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> T {
-    let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            set_thread_groups(&groups).unwrap();
-            set_thread_res_gid(gid, gid, gid).unwrap();
-            set_thread_res_uid(uid, uid, uid).unwrap();
-            act()
-        });
-        other.join().unwrap()
-    })
 }
 
 /// A client of this user on socket `s`.

@@ -73,7 +73,7 @@ fn a_file_of_a_stranger_is_warned_of() {
 fn a_drop_in_and_its_folder_are_looked_at_like_the_file() {
     let setup = Setup::new().config(CONFIG);
     let folder = setup.folder().join("udsd.toml.d");
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     let daemon = setup.start();
     // One that hides another is /dev/null, where anyone may write.
     symlink("/dev/null", folder.join("0.toml")).unwrap();

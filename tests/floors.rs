@@ -36,6 +36,7 @@ const FLOORS: &[&[&[&str]]] = &[
         ],
         &["frame", "peer", "queue"],
         &["access", "datagram_header", "error", "message_batch"],
+        &["control"],
     ],
     &[
         &["timer", "lock", "memory", "sys"],
@@ -46,12 +47,8 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["users", "input"],
         &["connection", "datagram"],
-        &[
-            "client_socket",
-            "datagram_socket",
-            "handover_state",
-            "service",
-        ],
+        &["client_socket", "datagram_socket", "service"],
+        &["handover_state"],
         &["endpoint", "hub"],
         &["handover"],
     ],

@@ -56,7 +56,7 @@ fn inode(daemon: &Daemon, name: &str) -> u64 {
 fn files(daemon: &Daemon) -> Vec<String> {
     let entries = fs::read_dir(daemon.folder().path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let ours = |name: &String| !name.starts_with("notify-") && name != "udsd.toml";
+    let ours = |name: &String| !name.starts_with("notify-") && !name.starts_with("udsd.toml");
     let mut names: Vec<String> = names.filter(ours).collect();
     names.sort();
     names
@@ -147,7 +147,7 @@ fn a_drop_in_is_followed_when_it_comes_changes_hides_and_goes() {
     let daemon = Daemon::start(&socket("a", ""));
     let client = daemon.connect("a");
     let drop_ins = daemon.path("udsd.toml.d");
-    fs::create_dir(&drop_ins).unwrap();
+    fs::create_dir_all(&drop_ins).unwrap();
     let write = |name: &str, text: &str| {
         let text = text.replace("{dir}", daemon.folder().path().to_str().unwrap());
         fs::write(drop_ins.join(name), text).unwrap();

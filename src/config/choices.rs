@@ -4,17 +4,19 @@ use std::{fmt, str::FromStr};
 
 use super::{Format, ServiceKind, SlowClient, SocketType, value::quote};
 
+/// `beside`: a choice that the file cannot make.
 macro_rules! words {
-    ($choice:ident, $key:literal, $($variant:ident = $word:literal),+) => {
+    ($choice:ident, $key:literal, $($variant:ident = $word:literal),+ $(; beside $other:ident = $name:literal)?) => {
         impl $choice {
             /// All words that the file knows.
             pub const WORDS: &'static [&'static str] = &[$($word),+];
 
-            /// As the file writes it.
+            /// As the file writes it, or the log.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $word),+
+                    $(Self::$variant => $word,)+
+                    $(Self::$other => $name,)?
                 }
             }
         }
@@ -52,6 +54,7 @@ words!(
     Echo = "echo",
     Relay = "relay",
     Collect = "collect"
+    ; beside Control = "control"
 );
 words!(
     SlowClient,

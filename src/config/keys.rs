@@ -116,6 +116,8 @@ macro_rules! keys {
     };
 }
 
+/// The system's; the default of others is in their own folder.
+const CONTROL: &str = "/run/udsd/control.sock";
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -124,8 +126,12 @@ keys! {
     DAEMON: Daemon, "daemon", "of the process", |dirs|
     "log"              log: "info".into(),                        log(),                           AtOnce,
         "`off`, `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL,...`; RUST_LOG wins";
-    "control"          control: None,                             control(dirs),                   NotYet,
-        "not available yet";
+    "control"          control: Some(CONTROL.into()),             control(dirs),                   AtOnce,
+        "the socket at which `udsc status` and others ask; `\"\"`: none";
+    "control-users"    control_users: Vec::new(),                 users(),                         Newcomers,
+        "who may ask there, beside root and udsd's own user, who may act too";
+    "control-groups"   control_groups: Vec::new(),                users(),                         Newcomers,
+        "likewise, by groups";
     "drain-timeout"    drain_timeout: Duration::from_secs(5),     span(Duration::ZERO),            AtOnce "TimeoutStopSec",
         "how long a stop waits for queues to empty";
     "exit-on-idle"     exit_on_idle: None,                        span_or_never(SHORTEST_EXIT),    AtOnce,
@@ -266,7 +272,7 @@ pub(super) fn tables(config: &Config) -> Vec<Table> {
         DAEMON.table("", &config.daemon),
         LIMITS.table("", &config.limits),
     ];
-    for socket in &config.sockets {
+    for socket in config.of_file() {
         let mut table = SOCKET.table(&socket.name, socket);
         if let Address::Abstract(_) = socket.address {
             table.settings.retain(|of| !of.key.is_of_file());

@@ -43,10 +43,11 @@ impl Config {
         }
         socket.record = (socket.service == ServiceKind::Collect).then(Record::default);
 
-        let config = Config {
+        let mut config = Config {
             sockets: vec![socket],
             ..Config::default()
         };
+        config.daemon.control = None;
         check::check(&config, &mut faults);
         faults.verdict().map(|()| config)
     }

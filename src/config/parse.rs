@@ -191,6 +191,8 @@ fn config(root: &DeTable<'_>, dirs: &BaseDirs, faults: &mut Diagnostics) -> Conf
         dirs,
         faults,
     };
+    let runtime = dirs.runtime.as_deref();
+    config.daemon.control = runtime.map(|folder| folder.join("udsd/control.sock"));
     root.read_table("daemon", &keys::DAEMON, &mut config.daemon);
     root.read_table("limits", &keys::LIMITS, &mut config.limits);
     if root.table.contains_key("socket") {

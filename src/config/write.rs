@@ -122,6 +122,9 @@ mod tests {
     fn the_shipped_file_has_the_table_of_keys() {
         let table = defaults().to_toml();
         let table = table.replace("\"/run/udsd.sock\"  ", "\"%t/udsd.sock\"    ");
+        let table = table
+            .replace("\"/run/udsd/", "\"%t/udsd/")
+            .replace("sock\"  #", "sock\"    #");
         let (head, rest) = table.split_at(table.find("\n[socket.udsd.record]").unwrap() + 1);
         let record: String = rest.lines().map(|line| format!("#{line}\n")).collect();
         let expected = format!("{head}{record}");

@@ -34,6 +34,8 @@ pub enum Awaits {
     Quota,
     /// Its next turn: it sent more than one may take.
     Turn,
+    /// The answer to its call.
+    Answer,
 }
 
 /// The receivers of a relay that hold up its senders. `Connection::holds_up` says of each whether it does.
@@ -252,9 +254,9 @@ impl QuotaQueue {
 /// Whether enough may be held for `client` to go on; `least`: without which nothing is read on its socket.
 pub fn has_quota<S: Stream>(client: &Connection<S>, least: usize, limits: &Limits) -> bool {
     let room = if client.is_blocked() {
-        limits.room(client.peer.uid)
+        limits.room(client.charge.uid())
     } else {
-        limits.input_room(client.peer.uid)
+        limits.input_room(client.charge.uid())
     };
     room >= READ.min(limits.smallest() / 8).max(least)
 }

@@ -13,8 +13,8 @@ use super::{
     limits::new_limits,
     records,
     sockets::{
-        assign, check_exit_on_idle, datagram_socket, endpoint_of, errors, is_managed, named,
-        note_abstract, note_staying, units_remedy, unserved,
+        assign, check_exit_on_idle, datagram_socket, endpoint_of, errors, is_managed, make_folder,
+        named, note_abstract, note_staying, units_remedy, unserved,
     },
 };
 use crate::{
@@ -82,9 +82,7 @@ pub(super) fn plan(
     let prepared = before.server.prepare(Plan {
         sockets: planned.collect(),
         limits: new_limits(config),
-        drain_timeout: config.daemon.drain_timeout,
-        exit_on_idle: config.daemon.exit_on_idle,
-        config: config.to_toml(),
+        settings: config.into(),
     })?;
     Ok(Change {
         prepared,
@@ -202,8 +200,8 @@ impl<'a> Sockets<'a> {
         let old = named(self.before.sockets, &new.name);
         let (decision, done) = match done {
             Err(fault) if matches!(decision, Decision::Bind | Decision::Move) => {
-                let Some(instead) = decide_unbound(present, self.is_managed && !self.is_reload)
-                else {
+                let is_lenient = self.is_managed && !self.is_reload || new.is_control();
+                let Some(instead) = decide_unbound(present, is_lenient) else {
                     return Err(fault);
                 };
                 self.say_unbound(new, instead, &fault);
@@ -251,6 +249,9 @@ impl<'a> Sockets<'a> {
 
     /// A socket of this process that stands in the way ends.
     fn bind(&mut self, new: &config::Socket) -> Result<PlannedEndpoint, Faults> {
+        if new.is_control() {
+            make_folder(&new.address);
+        }
         let there = self.before.endpoints().find(|(_, there)| there.is_at(new));
         let endpoint = Endpoint::bind(there.map(|(_, there)| there), new, self.config)?;
         self.take(endpoint, new)
@@ -306,7 +307,10 @@ impl<'a> Sockets<'a> {
     }
 
     fn say_unbound(&mut self, new: &config::Socket, decision: Decision, fault: &Faults) {
-        if decision == Decision::ServeOn {
+        if new.is_control() {
+            let line = format!("{fault}; nobody can ask with udsc status and the like");
+            self.lines.push((Level::Warn, line));
+        } else if decision == Decision::ServeOn {
             self.lines.extend(errors(&fault.to_string()));
             let line =
                 "it is served on where it was, until that is mended and udsd reloads or restarts";

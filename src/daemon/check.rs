@@ -18,7 +18,7 @@ use std::{
 
 use clap::Parser;
 use rustix::process::geteuid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Arguments, exposure, in_force, read, records::unwritable, reload, sockets};
 use crate::{
@@ -61,15 +61,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 
 /// A list of objects, one for each fault.
 fn as_json(faults: Faults) -> String {
-    let all = match faults {
-        Faults::Config(all) => all,
-        other => vec![Fault::of_file(None, None, other.to_string())],
-    };
-    let all = all.into_iter().map(|fault| {
-        let file = fault.file.map(|file| file.display().to_string());
-        json!({"file": file, "line": fault.line, "key": fault.key, "message": fault.message})
-    });
-    format!("{:#}\n", all.collect::<Value>())
+    format!("{:#}\n", json!(faults.list()))
 }
 
 struct Check<'a> {

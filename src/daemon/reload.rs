@@ -24,6 +24,7 @@ use crate::{
 pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut Config) {
     server.reloading();
     if arguments.socket.is_some() {
+        // It has no control socket either, at which somebody could have asked.
         warn!("SIGHUP: nothing to reload, --socket has no config file");
         return;
     }
@@ -50,6 +51,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             apply::follow_up(server, &config, lines);
             note_exposure(&config);
             *serving = config;
+            server.reloaded(&[]);
         }
         Err(fault) => {
             note_unchanged(
@@ -58,6 +60,7 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
                 &fault,
                 "reload failed, serving as before",
             );
+            server.reloaded(&fault.list());
         }
     }
 }
@@ -85,7 +88,7 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
             format!("{what}, which the socket units have to follow; nothing was changed: {remedy}");
         faults.push(config.fault(&key, message));
     };
-    for old in &serving.sockets {
+    for old in serving.of_file() {
         if named(&config.sockets, &old.name).is_none() {
             match config.origin.of_switch(&old.name) {
                 Some(_) => refuse(switch(&old.name), "is false by now"),
@@ -93,7 +96,7 @@ pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<St
             }
         }
     }
-    for new in &config.sockets {
+    for new in config.of_file() {
         if named(&serving.sockets, &new.name).is_none() {
             refuse(format!("socket.{}", new.name), "is new");
         }

@@ -4,10 +4,7 @@
 //! comes into force, as by a reload, with the sockets that the manager passes to this process. Where it cannot,
 //! this process serves as the one before, and the log and the status say why: a fault in a file closes no client.
 
-use std::{
-    mem,
-    time::{Instant, SystemTime},
-};
+use std::mem;
 
 use ::log::{error, info, warn};
 use signal_hook_mio::v1_0::Signals;
@@ -98,8 +95,7 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
         served.push((endpoint.transpose()?, output));
     }
     let mut server = serve(restore(handover, sockets, parked, serving), signals)?;
-    let daemon = &serving.daemon;
-    server.set(daemon.drain_timeout, daemon.exit_on_idle, serving.to_toml());
+    server.set(serving.into());
     for (key, (endpoint, output)) in served.into_iter().enumerate() {
         server.resume(key, endpoint, output)?;
     }
@@ -168,10 +164,7 @@ fn restore(
     parked: State,
     serving: &Config,
 ) -> Hub<ClientSocket> {
-    let now = Now {
-        instant: Instant::now(),
-        wall: SystemTime::now(),
-    };
+    let now = Now::read();
     let streams = handover.streams(&parked);
     let clients = streams.iter().flatten().count();
     match Hub::restore(sockets, limits(serving), parked, streams, now) {

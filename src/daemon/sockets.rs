@@ -1,9 +1,10 @@
 //! Which socket that the manager passed is which socket of the file, what the file may ask of each, and what the
 //! log says of them.
 
-use std::io;
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt};
 
 use ::log::{Level, error, warn};
+use rustix::process::geteuid;
 
 use crate::{
     config::{self, Address, BaseDirs, Config, ServiceKind},
@@ -99,6 +100,17 @@ pub(super) fn note_abstract(server: &Server, config: &Config) {
                 endpoint::describe(socket)
             );
         }
+    }
+}
+
+/// Makes the folder of the control socket, where it is missing: others may look into it where this is the system's
+/// daemon. What stands in the way is found when the socket is bound.
+pub(super) fn make_folder(address: &Address) {
+    if let Address::Path(path) = address
+        && let Some(folder) = path.parent()
+    {
+        let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
+        let _ = DirBuilder::new().mode(mode).create(folder);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Hub, Now, Timer, set};
 use crate::{
     connection::{Connection, Stream},
     error::Close,
-    limits::{Over, OverKey},
+    limits::{Charge, Over, OverKey},
     peer::{ClientId, Peer},
     service::Outbox,
 };
@@ -30,9 +30,10 @@ impl<S: Stream> Hub<S> {
             socket.denied("a client", &peer, now);
             return None;
         }
+        let user = socket.user_of(&peer);
         if let Err(over) = self
             .limits
-            .enter(peer.uid, socket.present, socket.rules.clients)
+            .enter(user, socket.present, socket.rules.clients)
         {
             stream.cut_off();
             socket.refused(&peer, over, now);
@@ -44,7 +45,9 @@ impl<S: Stream> Hub<S> {
         let id = ClientId(self.ids);
         socket.entered(id, &peer, now);
         let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
-        client.user = self.users.enter(peer.uid);
+        client.charge = Charge::new(user);
+        client.traffic.before = socket.counters.messages;
+        client.user = self.users.enter(user);
         let key = self.clients.insert(client);
         socket.service.join(
             key,

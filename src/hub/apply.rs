@@ -161,6 +161,7 @@ impl<S: Stream> Hub<S> {
         }
         new.counters = std::mem::take(&mut before.counters);
         new.lines = std::mem::take(&mut before.lines);
+        new.taps = std::mem::take(&mut before.taps);
         let new = self.sockets.insert(new);
         if why != Some(Changed::Type) {
             self.move_datagrams(old, new, now);

@@ -8,14 +8,14 @@
 mod notes;
 
 use std::{
-    io, mem, process,
+    io, iter, mem, process,
     time::{Duration, Instant},
 };
 
 use log::warn;
 use rustix::process::geteuid;
 
-use super::{Due, Hub, Now, Socket, Turn};
+use super::{Due, Hub, Now, Socket, Turn, tap::Origin};
 use crate::{
     connection::Stream,
     datagram::{DatagramSender, Datagrams, HeldDatagram, Lost, OpenSocket, Reply, Sending},
@@ -23,6 +23,7 @@ use crate::{
     frame::Framing,
     input::TooLong,
     limits::Limits,
+    message_batch::Message,
     peer::Peer,
     record::Record,
     round_robin::{DATAGRAM_SOCKETS, DELIVERY},
@@ -425,6 +426,24 @@ impl Judge<'_> {
         }
         socket.counters.messages += 1;
         socket.counters.bytes += bytes.len() as u64;
+        if !socket.taps.is_empty() {
+            let body = match truncated {
+                true => bytes,
+                false => body(socket.rules.input.framing, bytes),
+            };
+            let message = Message {
+                body,
+                truncated,
+                end: bytes.len(),
+            };
+            let of = Origin {
+                time: now.wall,
+                id: from.id,
+                peer: from.peer,
+                receivers: 0,
+            };
+            socket.taps.note(of, || iter::once(message));
+        }
         if truncated {
             if self.own.is_sender(&from.peer) {
                 socket.counters.truncated += 1;

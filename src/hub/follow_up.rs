@@ -30,6 +30,9 @@ impl<S: Stream> Hub<S> {
             socket.service.relieve(client, socket.rules.queue_size);
         }
         let held_up = client.is_blocked() || client.awaits.is_some();
+        if gone && client.awaits == Some(Awaits::Answer) {
+            return Err(Close::HangUp);
+        }
         if !held_up && !client.is_owed() {
             let stays = match &client.ending {
                 None => true,
@@ -50,7 +53,7 @@ impl<S: Stream> Hub<S> {
             || cut_off && client.is_owed()
             || match client.awaits {
                 // It waits for others, whose time runs, and not for its own queue.
-                Some(Awaits::Room | Awaits::Turn) => false,
+                Some(Awaits::Room | Awaits::Turn | Awaits::Answer) => false,
                 Some(Awaits::Quota) => true,
                 None => held_up,
             };
@@ -105,8 +108,9 @@ impl<S: Stream> Hub<S> {
     /// Notes what was dropped, and for whom.
     pub(super) fn note_dropped(&mut self, now: Now) {
         for (key, messages) in self.effects.dropped.drain(..) {
-            let client = &self.clients[key];
-            let uid = client.peer.uid;
+            let client = &mut self.clients[key];
+            client.traffic.dropped += messages;
+            let uid = client.charge.uid();
             let socket = &mut self.sockets[client.socket as usize];
             let quota = self.limits.room(uid) < client.queue.room(socket.rules.queue_size);
             let over = quota.then(|| self.limits.over(uid));
@@ -151,7 +155,7 @@ impl<S: Stream> Hub<S> {
     /// Takes a client out and ends its stream.
     pub(super) fn close(&mut self, key: usize, reason: &Close, now: Now) {
         let mut client = self.clients.remove(key);
-        if !self.effects.is_empty() {
+        if !self.effects.is_empty() || !self.effects.calls.is_empty() {
             self.effects.forget(key);
         }
         self.left = true;
@@ -161,10 +165,13 @@ impl<S: Stream> Hub<S> {
             }
         }
         client.charge.settle(&mut self.limits, 0);
-        self.limits.leave(client.peer.uid);
-        self.users.leave(client.peer.uid);
+        self.limits.leave(client.charge.uid());
+        self.users.leave(client.charge.uid());
         if client.awaits == Some(Awaits::Quota) {
             self.quota_queue.leave(|waiting| waiting == key);
+        }
+        if self.sockets[client.socket as usize].is_control() {
+            self.close_taps(key);
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;
@@ -205,6 +212,7 @@ impl<S: Stream> Hub<S> {
             }
             Awaits::Quota => self.quota_queue.wait(key),
             Awaits::Turn => self.ready.list(client, key),
+            Awaits::Answer => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //! of a kind at a limited rate, each with the client, its sender, and the key that decides. What has a counter is
 //! counted here too, whether the line is written or left out.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::{
     Now, Socket,
@@ -31,7 +31,8 @@ impl Socket {
     ) {
         if let Some(left_out) = self.lines.pass(kind, events, now.instant) {
             let line = line(self);
-            self.lines.tell(kind, left_out, &self.name, line, now.wall);
+            self.lines
+                .tell(kind, left_out, &self.name, line, now.instant);
         }
     }
 
@@ -42,7 +43,7 @@ impl Socket {
 
     /// The last line of each kind that the log had of this socket, but for clients that came and went: when, what
     /// lines of its kind tell of, and the line. An earlier process' are not among them.
-    pub fn last_lines(&self) -> impl Iterator<Item = (SystemTime, &'static str, &str)> {
+    pub fn last_lines(&self) -> impl Iterator<Item = (Instant, &'static str, &str)> {
         self.lines.last()
     }
 
@@ -55,8 +56,16 @@ impl Socket {
     /// `what`: a client, or a datagram.
     pub(super) fn denied(&mut self, what: &str, peer: &Peer, now: Now) {
         self.counters.refused_access += 1;
-        self.write(Kind::Denied, 1, now, |Socket { name, .. }| {
-            format!("refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups")
+        self.write(Kind::Denied, 1, now, |socket| {
+            let name = &socket.name;
+            match socket.is_control() {
+                true => format!(
+                    "refused {what} ({peer}): not in daemon.control-users or daemon.control-groups"
+                ),
+                false => format!(
+                    "refused {what} ({peer}): not in socket.{name}.allow-users or allow-groups"
+                ),
+            }
         });
     }
 

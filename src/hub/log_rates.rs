@@ -1,7 +1,7 @@
 //! How often the log may speak of what clients can cause: each kind of line has a rate of its own. The last line of
 //! each kind is kept, for whoever asks later.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use log::{Level, log};
 
@@ -90,7 +90,7 @@ pub(super) struct Lines {
     /// When what was left out is to be told.
     due: Option<Instant>,
     /// When each was written, and what it said; none where there was none or it is not kept.
-    last: [Option<(SystemTime, String)>; KINDS.len()],
+    last: [Option<(Instant, String)>; KINDS.len()],
 }
 
 impl Lines {
@@ -140,7 +140,7 @@ impl Lines {
         LeftOut { lines, events }: LeftOut,
         name: &str,
         line: String,
-        at: SystemTime,
+        at: Instant,
     ) {
         let left_out = match lines {
             0 => String::new(),
@@ -154,7 +154,7 @@ impl Lines {
     }
 
     /// The last line of each kind that is kept: when, what its kind tells of, and the line.
-    pub(super) fn last(&self) -> impl Iterator<Item = (SystemTime, &'static str, &str)> {
+    pub(super) fn last(&self) -> impl Iterator<Item = (Instant, &'static str, &str)> {
         let kinds = KINDS.iter().zip(&self.last);
         kinds.filter_map(|((_, what), last)| {
             let (at, line) = last.as_ref()?;

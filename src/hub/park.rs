@@ -12,8 +12,8 @@ use crate::{
     datagram::Pending,
     error::Close,
     handover_state::{self as state, Ending, State},
-    limits::Limits,
-    service::Standing,
+    limits::{Charge, Limits},
+    service::{PendingCall, Standing},
 };
 
 /// Why a state is not one that was parked, and what was to go on with it.
@@ -69,6 +69,7 @@ impl<S: Stream> Hub<S> {
         let state = State {
             ids: self.ids,
             quota_queue: self.quota_queue.order().filter_map(index).collect(),
+            calls: self.effects.calls.renamed(index),
             sockets,
             clients,
             ..State::default()
@@ -117,6 +118,15 @@ impl<S: Stream> Hub<S> {
         for key in state.quota_queue.into_iter().filter_map(key) {
             hub.wait(key, Awaits::Quota, false);
         }
+        for pending in state.calls {
+            if let Some(key) = key(pending.client) {
+                hub.wait(key, Awaits::Answer, false);
+                hub.effects.calls.add(PendingCall {
+                    client: key,
+                    ..pending
+                });
+            }
+        }
         for (number, parked) in state.sockets.into_iter().enumerate() {
             for key in parked.wait_queue.into_iter().filter_map(key) {
                 let client = &hub.clients[key];
@@ -144,7 +154,8 @@ impl<S: Stream> Hub<S> {
             return None;
         };
         let mut client = Connection::resume(parked, stream, now);
-        let uid = client.peer.uid;
+        let uid = socket.user_of(&client.peer);
+        client.charge = Charge::new(uid);
         let key = self.clients.vacant_key();
         socket.service.rejoin(key, &mut client);
         socket.present += 1;
@@ -176,7 +187,9 @@ impl<S> Connection<S> {
             socket: self.socket as usize,
             id: self.id,
             peer: self.peer,
+            age: age(self.since),
             silent: age(self.active),
+            traffic: self.traffic,
             receiver: self.receiver,
             write_shut: self.is_write_shut,
             holds_up: self.holds_up,
@@ -225,6 +238,8 @@ impl<S: Stream> Connection<S> {
             input: parked.input,
             queue: parked.queue,
             gap: parked.gap,
+            since: then(parked.age.max(parked.silent)),
+            traffic: parked.traffic,
             ..Connection::new(parked.id, parked.peer, socket, stream, then(parked.silent))
         }
     }

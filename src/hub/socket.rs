@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Timer, log_rates::Lines};
+use super::{Timer, log_rates::Lines, tap::Taps};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
@@ -15,6 +15,8 @@ use crate::{
     error::{Changed, Close},
     frame::Framing,
     input::{Rule, TooLong},
+    limits,
+    peer::Peer,
     record::{Encoder, Format, Record},
     round_robin::{DELIVERY, MESSAGE, READ},
     service::{Relay, Service},
@@ -178,6 +180,8 @@ pub struct Socket {
     /// The number of the last message, as it stood at the last reload: numbers go on from there where
     /// nothing counted in between.
     pub(super) numbered: u64,
+    /// Who looks at what passes.
+    pub(super) taps: Taps,
 }
 
 impl Socket {
@@ -204,22 +208,7 @@ impl Socket {
                 _ => TooLong::Refuse,
             },
         };
-        let service = match config.service {
-            ServiceKind::Collect => Service::Collect,
-            ServiceKind::Echo => Service::Echo,
-            ServiceKind::Relay => {
-                let stamp = || {
-                    let seq = record.as_ref().map_or(0, Record::seq);
-                    (Encoder::new(Format::Json, false, &config.name), seq)
-                };
-                Service::Relay(Box::new(Relay::new(
-                    rule.framing,
-                    unseen as usize,
-                    config.slow_client,
-                    config.stamp.then(stamp),
-                )))
-            }
-        };
+        let service = service(config, rule.framing, unseen as usize, record.as_ref());
         // The record of it costs as much again.
         let mut message_work = MESSAGE * (1 + usize::from(config.record.is_some()));
         if packet > 0 {
@@ -255,6 +244,7 @@ impl Socket {
             pending: Pending::default(),
             lines: Lines::default(),
             numbered: 0,
+            taps: Taps::default(),
         }
     }
 
@@ -262,6 +252,20 @@ impl Socket {
     /// that shows a packet to be too long is never held.
     pub(super) fn least_held(&self) -> usize {
         self.rules.packet.saturating_sub(1).max(1)
+    }
+
+    /// The user as whom a client of it counts.
+    pub(super) fn user_of(&self, peer: &Peer) -> u32 {
+        match self.service {
+            Service::Control => limits::CONTROL,
+            _ => peer.uid,
+        }
+    }
+
+    /// Whether it is the control socket.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        matches!(self.service, Service::Control)
     }
 
     /// NAME
@@ -292,6 +296,18 @@ impl Socket {
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         self.record.as_ref()
+    }
+
+    /// Clients that are connected to it.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.present
+    }
+
+    /// Whether somebody looks at what passes.
+    #[must_use]
+    pub fn is_tapped(&self) -> bool {
+        !self.taps.is_empty()
     }
 
     /// The senders that wait for room in its record or with receivers.
@@ -360,6 +376,33 @@ impl Socket {
             Time::Until(due)
         } else {
             Time::Over(reason)
+        }
+    }
+}
+
+/// The service of a socket whose messages have this framing inside the daemon, and so many bytes more than on the wire.
+fn service(
+    config: &config::Socket,
+    framing: Framing,
+    unseen: usize,
+    record: Option<&Record>,
+) -> Service {
+    match config.service {
+        ServiceKind::Collect => Service::Collect,
+        ServiceKind::Echo => Service::Echo,
+        ServiceKind::Control => Service::Control,
+        ServiceKind::Relay => {
+            let stamp = || {
+                let seq = record.map_or(0, Record::seq);
+                (Encoder::new(Format::Json, false, &config.name), seq)
+            };
+            let stamp = config.stamp.then(stamp);
+            Service::Relay(Box::new(Relay::new(
+                framing,
+                unseen,
+                config.slow_client,
+                stamp,
+            )))
         }
     }
 }

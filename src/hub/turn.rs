@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::{Hub, Socket};
+use super::{Hub, Socket, tap::Origin};
 use crate::{
     config::SlowClient,
     connection::{Now, Stream, Watch, waits::Awaits},
@@ -41,6 +41,8 @@ struct Taken {
     dropped: u64,
     /// Messages that were taken.
     messages: u64,
+    /// Their bytes, as the socket counts them.
+    bytes: u64,
     /// Messages of which only the first part was taken.
     truncated: u64,
     /// What the rest waits for; none where it is room in the sender's own queue.
@@ -115,7 +117,7 @@ impl<S: Stream> Hub<S> {
         let socket = &self.sockets[client.socket as usize];
         let mut room = (READ >> client.read_shift) + socket.rules.packet;
         if self.limits.ample_for_input() < room {
-            room = room.min(self.limits.input_room(client.peer.uid));
+            room = room.min(self.limits.input_room(client.charge.uid()));
             if room < socket.least_held() {
                 self.wait(key, Awaits::Quota, false);
                 return Ok(None);
@@ -203,6 +205,9 @@ impl<S: Stream> Hub<S> {
                 break;
             }
         }
+        if self.effects.calls.is_calling(key) {
+            so_far.awaits = Some(Awaits::Answer);
+        }
         let too_long = batches.too_long;
         let oversized = input.take_refused();
         let announced = input.take_announced();
@@ -216,6 +221,7 @@ impl<S: Stream> Hub<S> {
             self.wait(key, awaits, so_far.messages > 0);
         }
         let client = &mut self.clients[key];
+        client.traffic.sent(so_far.messages, so_far.bytes);
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
@@ -288,11 +294,13 @@ impl Socket {
         so_far.messages += messages;
         out.effects.work += messages as usize * self.service.message_work();
         self.counters.messages += messages;
-        self.counters.bytes += served as u64;
-        if batch.truncated {
-            so_far.truncated += messages;
-        } else {
-            self.counters.bytes -= messages * self.rules.unseen;
+        let is_cut = u64::from(batch.truncated);
+        let bytes = served as u64 - messages * (1 - is_cut) * self.rules.unseen;
+        so_far.truncated += messages * is_cut;
+        self.counters.bytes += bytes;
+        so_far.bytes += bytes;
+        if !self.taps.is_empty() {
+            self.show(from, &offered.first(served), out.now);
         }
         if served == recorded {
             return recorded;
@@ -323,6 +331,18 @@ impl Socket {
                 recorded
             }
         }
+    }
+
+    /// Shows messages that the service took to those who look.
+    #[cold]
+    fn show(&mut self, from: &Sender, messages: &Batch<'_>, now: Now) {
+        let of = Origin {
+            time: now.wall,
+            id: from.id,
+            peer: from.peer,
+            receivers: self.service.receivers(),
+        };
+        self.taps.note(of, || messages.iter());
     }
 
     fn policy(&self) -> SlowClient {

@@ -4,12 +4,7 @@
 //! Reading the file, opening what it names and saying what is wrong with it are the daemon's: `run`
 //! returns for that, and the next call goes on.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use log::warn;
 
@@ -18,6 +13,7 @@ use super::{
     sockets::{deregister, register},
 };
 use crate::{
+    config::Config,
     datagram_socket::DatagramSocket,
     endpoint::{Adjustment, Endpoint},
     error::Faults,
@@ -36,12 +32,32 @@ pub struct Plan {
     pub sockets: Vec<PlannedSocket>,
     /// `[limits]`
     pub limits: Limits,
+    /// What holds for the process.
+    pub settings: Settings,
+}
+
+/// What a config file says of the process.
+#[derive(Debug, Default)]
+pub struct Settings {
     /// `drain-timeout`
     pub drain_timeout: Duration,
     /// `exit-on-idle`
     pub exit_on_idle: Option<Duration>,
-    /// All of the file as TOML.
-    pub config: String,
+    /// The files that it was read from; none for the embedded file and the command line.
+    pub files: Vec<PathBuf>,
+    /// All of it as TOML.
+    pub text: String,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Settings {
+            drain_timeout: config.daemon.drain_timeout,
+            exit_on_idle: config.daemon.exit_on_idle,
+            files: config.origin.files().map(Into::into).collect(),
+            text: config.to_toml(),
+        }
+    }
 }
 
 /// One socket of a plan.
@@ -156,12 +172,13 @@ impl Server {
         }
     }
 
-    /// Whether one of its sockets is not among those with these cookies, which the manager has.
+    /// Whether one of its sockets, beside the control socket, is not among those with these cookies, which the manager has.
     #[must_use]
     pub fn has_unmanaged(&self, cookies: &[u64]) -> bool {
-        self.sockets.endpoints().any(|endpoint| {
-            let cookie = endpoint.cookie();
-            !cookie.is_ok_and(|cookie| cookies.contains(&cookie))
+        let mut of_file = self.hub.sockets().iter().filter(|(_, of)| !of.is_control());
+        of_file.any(|(key, _)| {
+            let cookie = self.endpoint(key).map(Endpoint::cookie);
+            cookie.is_some_and(|of| !of.is_ok_and(|cookie| cookies.contains(&cookie)))
         })
     }
 
@@ -260,20 +277,16 @@ impl Server {
         Ok(())
     }
 
-    /// `[daemon]`, and all of the file as TOML.
-    pub fn set(&mut self, drain_timeout: Duration, exit_on_idle: Option<Duration>, config: String) {
-        self.drain_timeout = drain_timeout;
-        self.config = config;
-        self.set_exit_on_idle(exit_on_idle);
+    /// What holds for the process from now on.
+    pub fn set(&mut self, settings: Settings) {
+        self.set_exit_on_idle(settings.exit_on_idle);
+        self.settings = settings;
     }
 
     /// Puts a plan into force, which cannot fail.
     pub fn put(&mut self, prepared: Prepared) {
         let Prepared(plan) = prepared;
-        let now = Now {
-            instant: Instant::now(),
-            wall: SystemTime::now(),
-        };
+        let now = Now::read();
         let names = plan.sockets.iter().map(|of| self.hub.key(of.socket.name()));
         let before: Vec<Option<usize>> = names.collect();
         for (key, planned) in before.iter().zip(&plan.sockets) {
@@ -327,7 +340,7 @@ impl Server {
         }
         writers.into_values().for_each(|writer| self.let_go(writer));
         self.note_time();
-        self.set(plan.drain_timeout, plan.exit_on_idle, plan.config);
+        self.set(plan.settings);
         self.unchanged = None;
         // What the manager was told may not be so any more.
         self.stale |= self.is_ready;
@@ -369,9 +382,10 @@ impl Server {
         self.sockets.put(key, endpoint, registry);
     }
 
-    /// Records and stamped messages carry the time.
-    fn note_time(&mut self) {
-        let stamps = self.hub.sockets().iter().any(|(_, of)| of.stamps());
-        self.tells_time = stamps || self.sockets.writers().next().is_some();
+    /// Records and stamped messages carry the time, and so does what a tap shows.
+    pub(super) fn note_time(&mut self) {
+        let mut sockets = self.hub.sockets().iter();
+        let tells_time = sockets.any(|(_, of)| of.stamps() || of.is_tapped());
+        self.tells_time = tells_time || self.sockets.writers().next().is_some();
     }
 }

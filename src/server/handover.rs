@@ -45,7 +45,7 @@ impl Server {
         let clients = count(self.hub.present() as u64, "client");
         info!("handing over {clients}");
         self.notifier.status(format!("handing over {clients}"));
-        let end = Instant::now() + self.drain_timeout;
+        let end = Instant::now() + self.settings.drain_timeout;
         let patience = || end.saturating_duration_since(Instant::now());
         // All are told before any is waited for: one that takes all the time leaves the others theirs.
         self.draining.iter().for_each(Writer::request_finish);
@@ -62,7 +62,7 @@ impl Server {
             if back.uncertain > 0 {
                 warn!(
                     "record {name}: a write of {} bytes has not returned within {:?}; of its lines, those not written are lost",
-                    back.uncertain, self.drain_timeout
+                    back.uncertain, self.settings.drain_timeout
                 );
             }
             if let Some(record) = self.hub.record(socket) {
@@ -80,7 +80,7 @@ impl Server {
         closer::tell_left_out();
         let mut endpoints = self.sockets.take_endpoints();
         let (mut state, streams) = self.hub.park(now);
-        state.config = self.config;
+        state.config = self.settings.text;
         for (socket, Unwritten { lines, begun, .. }) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
                 (record.lines, record.begun) = (lines, begun);

@@ -10,10 +10,10 @@ use std::{
 };
 
 use log::info;
-use mio::Events;
+use mio::{Events, Token};
 
-use super::{SOCKETS, Server};
-use crate::hub::Now;
+use super::{CLIENTS, SOCKETS, Server};
+use crate::hub::{Now, Socket};
 
 /// `exit-on-idle`.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Server {
         if !matches!(self.idle, Idle::After(..)) {
             return false;
         }
-        let mut came = events.iter().any(|event| event.token().0 >= SOCKETS);
+        let mut came = events.iter().any(|event| self.is_used_by(event.token()));
         if self.idle_is_over(now) {
             self.sockets.expect();
             came |= self.sockets.receive(&mut self.hub, now);
@@ -90,6 +90,18 @@ impl Server {
         if self.idle_is_over(now) {
             info!("idle for {span:?} (exit-on-idle): whoever comes next starts udsd again");
             self.begin_stop(now);
+        }
+    }
+
+    /// Whether the event of this token is of a socket of the file: who only asks keeps nobody from being idle.
+    fn is_used_by(&self, Token(token): Token) -> bool {
+        if token >= CLIENTS {
+            !self.hub.is_of_control(token - CLIENTS)
+        } else if token >= SOCKETS {
+            let socket = self.hub.sockets().get(token - SOCKETS);
+            !socket.is_some_and(Socket::is_control)
+        } else {
+            false
         }
     }
 

@@ -136,6 +136,12 @@ impl Relay {
         self.hold_ups = HoldUps::resume(standing.enough);
     }
 
+    /// How many clients get a message of one of them.
+    #[must_use]
+    pub fn receivers(&self) -> usize {
+        self.members.len().saturating_sub(1)
+    }
+
     /// Client `key` gets what comes from now on.
     pub fn join<S>(&mut self, key: usize, client: &mut Connection<S>) {
         client.receiver = true;

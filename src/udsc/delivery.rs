@@ -73,7 +73,7 @@ impl Connection {
     /// answered.
     fn has_given_sign(&self) -> bool {
         match self.service {
-            Some(ServiceKind::Echo | ServiceKind::Collect) => true,
+            Some(ServiceKind::Echo | ServiceKind::Collect | ServiceKind::Control) => true,
             Some(ServiceKind::Relay) => false,
             None => self.answered.load(Ordering::Relaxed),
         }

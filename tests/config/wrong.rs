@@ -725,11 +725,6 @@ fn contradictions() -> Vec<Wrong> {
 /// These go, one by one, as what they ask for arrives.
 fn not_available_yet() -> Vec<Wrong> {
     vec![
-        daemon(
-            "[daemon]\ncontrol = \"%t/c.sock\"",
-            "daemon.control",
-            &["control = \"/run/c.sock\" is not available yet", "at \"\""],
-        ),
         socket(
             "ack = true\nservice = \"collect\"\nframing = \"nul\"",
             "socket.a.ack",

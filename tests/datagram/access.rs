@@ -1,37 +1,12 @@
 //! Who may send is judged for every datagram, by the real ids of its sender.
 
-use std::{fs, os::unix::fs::PermissionsExt, thread};
-
-use rustix::{
-    process::{Gid, Uid},
-    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::{
     Client, collecting, counted,
-    harness::{Daemon, Setup, has_program, is_root},
+    harness::{Daemon, Setup, acting, has_program, is_root},
     json,
 };
-
-/// Acts as another user, with these supplementary groups.
-pub(super) fn acting<T: Send>(
-    uid: u32,
-    gid: u32,
-    groups: &[u32],
-    act: impl FnOnce() -> T + Send,
-) -> T {
-    let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            set_thread_groups(&groups).unwrap();
-            set_thread_res_gid(gid, gid, gid).unwrap();
-            set_thread_res_uid(uid, uid, uid).unwrap();
-            act()
-        });
-        other.join().unwrap()
-    })
-}
 
 fn setup(keys: &str) -> Setup {
     let setup = Setup::new();

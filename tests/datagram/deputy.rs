@@ -10,9 +10,8 @@ use std::{
 use rustix::net::{SocketAddrUnix, bind};
 
 use super::{
-    Client,
-    access::acting,
-    config, counted,
+    Client, config, counted,
+    harness::acting,
     harness::{Daemon, Setup, has_program, is_root},
 };
 

@@ -17,7 +17,7 @@ use super::{
     harness::{Daemon, Random, Setup, has_program, is_root},
     json, kernel_queue, number_of, numbered, own_pid,
 };
-use crate::access::acting;
+use crate::harness::acting;
 
 #[test]
 fn every_length_comes_back_in_one_piece() {

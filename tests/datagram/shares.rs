@@ -15,7 +15,7 @@ use super::{
     harness::{Daemon, Setup, is_root},
     number_of, numbered,
 };
-use crate::access::acting;
+use crate::harness::acting;
 
 /// Bytes of a datagram of who does not read, and as many of them as no send buffer holds: 64 MiB as root,
 /// else perhaps 416 KiB, in which a few long ones would be all that there is.

@@ -6,9 +6,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use rustix::net::sockopt::set_socket_passcred;
 
 use super::{
-    Client,
-    access::acting,
-    collecting, config,
+    Client, collecting, config,
+    harness::acting,
     harness::{Setup, has_program, is_root},
     json,
     sockets::{made, passing},

@@ -8,14 +8,16 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::needless_pass_by_value,
     clippy::unwrap_used,
-    reason = "each test file takes what it needs of this module; a failed unwrap is a failed test"
+    reason = "each test file takes what it needs of this module; a failed unwrap is a failed test; json!({}) is a value"
 )]
 
 pub mod manager;
 pub mod packets;
 pub mod skip;
 pub mod udsc;
+pub mod varlink;
 
 use std::{
     ffi::OsString,
@@ -46,9 +48,10 @@ use rustix::{
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
     pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
     process::{
-        Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, geteuid, getrlimit, kill_process,
-        pidfd_open, setrlimit, test_kill_process, waitid,
+        Gid, Pid, PidfdFlags, Resource, Rlimit, Uid, WaitId, WaitIdOptions, geteuid, getrlimit,
+        kill_process, pidfd_open, setrlimit, test_kill_process, waitid,
     },
+    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
 pub use rustix::process::Signal;
@@ -130,6 +133,23 @@ impl Folder {
     /// A path in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Writes the config file; `{dir}` in it is this folder. Where it says nothing of the control socket there is
+    /// none: that of all others has one path.
+    fn write_config(&self, text: &str) -> PathBuf {
+        let path = self.join("udsd.toml");
+        let text = text.replace("{dir}", self.0.to_str().unwrap());
+        let control = if text.contains("\ncontrol = ") {
+            ""
+        } else {
+            "[daemon]\ncontrol = \"\"\n"
+        };
+        let drop_ins = self.join("udsd.toml.d");
+        fs::create_dir_all(&drop_ins).unwrap();
+        fs::write(drop_ins.join("50-no-control.toml"), control).unwrap();
+        fs::write(&path, text).unwrap();
+        path
     }
 }
 
@@ -292,9 +312,7 @@ impl Setup {
 
     /// With this config file.
     pub fn config(mut self, text: &str) -> Self {
-        let path = self.folder.join("udsd.toml");
-        let text = text.replace("{dir}", self.folder.path().to_str().unwrap());
-        fs::write(&path, text).unwrap();
+        let path = self.folder.write_config(text);
         self.arguments.extend(["--config".into(), path.into()]);
         self
     }
@@ -596,8 +614,7 @@ impl Daemon {
 
     /// Writes this config file in place of the one that it was started with.
     pub fn write_config(&self, text: &str) {
-        let text = text.replace("{dir}", self.folder.path().to_str().unwrap());
-        fs::write(self.path("udsd.toml"), text).unwrap();
+        self.folder.write_config(text);
     }
 
     /// SIGHUP; returns its status once it is ready again.
@@ -1003,6 +1020,21 @@ pub fn apply_command() -> &'static str {
         true => "udsc apply",
         false => "udsc --user apply",
     }
+}
+
+/// Acts as another user, with these supplementary groups.
+pub fn acting<T: Send>(uid: u32, gid: u32, groups: &[u32], act: impl FnOnce() -> T + Send) -> T {
+    let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            set_thread_groups(&groups).unwrap();
+            set_thread_res_gid(gid, gid, gid).unwrap();
+            set_thread_res_uid(uid, uid, uid).unwrap();
+            act()
+        });
+        other.join().unwrap()
+    })
 }
 
 /// Whether this is root, who alone may act for other users. Where it is not, as `has_program`.

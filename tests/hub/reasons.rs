@@ -1,7 +1,7 @@
 //! What is refused, closed or dropped is counted by its reason, and by no other; the last line of each kind tells
 //! who that was.
 
-use std::{io, mem, time::SystemTime};
+use std::{io, mem};
 
 use log::LevelFilter;
 use udsd::{
@@ -194,7 +194,7 @@ fn the_last_line_of_each_kind_is_kept_with_its_time() {
     let [(refused_at, refused, refusal), (closed_at, closed, close)] = last[..] else {
         panic!("{last:?}");
     };
-    let after = |seconds| SystemTime::UNIX_EPOCH + seconds * SECOND;
+    let after = |seconds| world.start + seconds * SECOND;
     assert_eq!((refused_at, closed_at), (after(3), after(4)));
     assert_eq!(
         [refused, closed],

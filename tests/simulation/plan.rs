@@ -54,7 +54,7 @@ impl Plan {
             SlowClient::Drop,
         ]);
         let witness = match service {
-            ServiceKind::Collect => Witness::Record,
+            ServiceKind::Collect | ServiceKind::Control => Witness::Record,
             ServiceKind::Echo => random.pick(&[Witness::Record, Witness::Nobody, Witness::Nobody]),
             ServiceKind::Relay => {
                 random.pick(&[Witness::Record, Witness::Listener, Witness::Talker])

@@ -366,7 +366,7 @@ impl Room {
                 }
             }
             ServiceKind::Echo => sender.receiver.push(&self.plan, &passed),
-            ServiceKind::Collect => {}
+            ServiceKind::Collect | ServiceKind::Control => {}
         }
     }
 

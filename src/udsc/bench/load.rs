@@ -217,7 +217,7 @@ impl<'a> Load<'a> {
             let receives = match task.service {
                 ServiceKind::Echo => Some(i),
                 ServiceKind::Relay => (i != last).then_some(0),
-                ServiceKind::Collect => None,
+                ServiceKind::Collect | ServiceKind::Control => None,
             };
             clients.push(Client {
                 conn,
@@ -242,7 +242,7 @@ impl<'a> Load<'a> {
             receivers: match task.service {
                 ServiceKind::Echo => 1,
                 ServiceKind::Relay => last,
-                ServiceKind::Collect => 0,
+                ServiceKind::Collect | ServiceKind::Control => 0,
             },
             first: 0,
             under_way: VecDeque::new(),
@@ -474,7 +474,9 @@ impl<'a> Load<'a> {
         }
         let span = humantime::format_duration(timeout);
         Err(self.clients[0].conn.failure(match service {
-            ServiceKind::Collect => format!("the server has read nothing for {span}"),
+            ServiceKind::Collect | ServiceKind::Control => {
+                format!("the server has read nothing for {span}")
+            }
             _ => format!("nothing has come for {span}, and messages are under way"),
         }))
     }

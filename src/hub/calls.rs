@@ -1,0 +1,96 @@
+//! The calls of the control socket's clients, for the event loop to answer: what they ask for, no part of the
+//! hub knows alone.
+
+use super::{Hub, Now, Tapped};
+use crate::{
+    connection::{Stream, waits::Awaits},
+    control::varlink::Reply,
+    peer::Peer,
+    service::{Outbox, PendingCall},
+};
+
+/// Bytes that may wait for a client before it gets a further part of an answer.
+const WAITING: usize = 64 << 10;
+
+impl<S: Stream> Hub<S> {
+    /// Whether calls wait for an answer.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        !self.effects.calls.is_empty()
+    }
+
+    /// Takes out the calls. Each is to be answered, or to be put back.
+    pub fn take_calls(&mut self) -> Vec<PendingCall> {
+        self.effects.calls.take()
+    }
+
+    /// Puts back a call that is not answered to its end.
+    pub fn put_back(&mut self, pending: PendingCall) {
+        if self.clients.contains(pending.client) {
+            self.effects.calls.add(pending);
+        }
+    }
+
+    /// Whether the client of a call is here and reads what it is sent.
+    #[must_use]
+    pub fn has_room(&self, pending: &PendingCall) -> bool {
+        let client = self.clients.get(pending.client);
+        client.is_some_and(|client| client.queue.len() < WAITING)
+    }
+
+    /// The sender of a call; `None` where it is gone.
+    #[must_use]
+    pub fn caller(&self, pending: &PendingCall) -> Option<&Peer> {
+        Some(&self.clients.get(pending.client)?.peer)
+    }
+
+    /// Sends a reply to the client of a call, which is here. Behind the last one the client may call again.
+    pub fn reply(&mut self, pending: &PendingCall, reply: &Reply, now: Now) {
+        let key = pending.client;
+        let is_heard = !pending.call.as_ref().is_ok_and(|call| call.oneway);
+        if is_heard {
+            let socket = &self.sockets[self.clients[key].socket as usize];
+            let mut out = Outbox::new(
+                &mut self.clients,
+                &mut self.limits,
+                &mut self.effects,
+                socket.rules.queue_size,
+                now,
+            );
+            let bytes = reply.encode();
+            if let Err(reason) = out.give(key, &[std::io::IoSlice::new(&bytes)]) {
+                return self.close(key, &reason, now);
+            }
+        }
+        let client = &mut self.clients[key];
+        if !reply.continues && client.awaits == Some(Awaits::Answer) {
+            self.resume(key, now);
+        } else {
+            self.follow_up(now);
+        }
+    }
+
+    /// Opens a tap for the client of `call` on socket `socket`.
+    pub fn open_tap(&mut self, call: &PendingCall, socket: usize, uid: Option<u32>) {
+        self.sockets[socket].taps.open(call.client, uid);
+    }
+
+    /// Whether the client of `call` has a tap.
+    #[must_use]
+    pub fn has_tap(&self, call: &PendingCall) -> bool {
+        let mut sockets = self.sockets.iter();
+        sockets.any(|(_, socket)| socket.taps.has(call.client))
+    }
+
+    /// The next message for the tap of `call`, or how many it missed since the last one, if either is there.
+    pub fn next_tapped(&mut self, call: &PendingCall) -> Option<Result<Tapped, u64>> {
+        let mut sockets = self.sockets.iter_mut();
+        sockets.find_map(|(_, socket)| socket.taps.next(call.client))
+    }
+
+    /// Ends the taps of client `key`; returns how many messages it has not seen.
+    pub fn close_taps(&mut self, key: usize) -> u64 {
+        let sockets = self.sockets.iter_mut();
+        sockets.map(|(_, socket)| socket.taps.close(key)).sum()
+    }
+}

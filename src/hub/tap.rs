@@ -1,0 +1,135 @@
+//! Taps: copies of what passes on a socket, for those who ask to see it. A tap keeps what its client has not read
+//! yet, up to a bound, and counts what comes beyond that: nobody waits for it, and what it misses it is told.
+
+use std::{collections::VecDeque, mem, time::SystemTime};
+
+use crate::{
+    message_batch::Message,
+    peer::{ClientId, Peer},
+};
+
+/// Bytes that a tap may keep.
+const MOST: usize = 256 << 10;
+/// What a message costs beside its bytes.
+const EACH: usize = mem::size_of::<Tapped>();
+
+/// One client's tap on a socket.
+#[derive(Debug)]
+struct Tap {
+    client: usize,
+    /// Only what this user sends.
+    uid: Option<u32>,
+    kept: VecDeque<Tapped>,
+    bytes: usize,
+    missed: u64,
+}
+
+/// A message that passed.
+#[derive(Debug)]
+pub struct Tapped {
+    /// What it has in common with those that came with it.
+    pub of: Origin,
+    /// Without terminator, prefix or padding.
+    pub body: Box<[u8]>,
+    /// Only the first part of it is kept.
+    pub is_truncated: bool,
+    /// How many messages before it the tap missed.
+    pub missed: u64,
+}
+
+/// Where messages come from, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// When they passed.
+    pub time: SystemTime,
+    /// The sender's number.
+    pub id: ClientId,
+    /// The sender.
+    pub peer: Peer,
+    /// How many other clients get them.
+    pub receivers: usize,
+}
+
+impl Tap {
+    /// Keeps one more message; false where there is no room for it.
+    fn keep(&mut self, of: Origin, message: &Message<'_>) -> bool {
+        let bytes = message.body.len() + EACH;
+        if self.bytes + bytes > MOST {
+            return false;
+        }
+        self.bytes += bytes;
+        self.kept.push_back(Tapped {
+            of,
+            body: message.body.into(),
+            is_truncated: message.truncated,
+            missed: mem::take(&mut self.missed),
+        });
+        true
+    }
+}
+
+/// All taps on a socket.
+#[derive(Debug, Default)]
+pub(super) struct Taps(Vec<Tap>);
+
+impl Taps {
+    /// Whether nobody looks at what passes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Client `client` looks at what passes from now on, or of that what user `uid` sends.
+    pub(super) fn open(&mut self, client: usize, uid: Option<u32>) {
+        self.0.push(Tap {
+            client,
+            uid,
+            kept: VecDeque::new(),
+            bytes: 0,
+            missed: 0,
+        });
+    }
+
+    /// Whether client `client` looks.
+    pub(super) fn has(&self, client: usize) -> bool {
+        self.0.iter().any(|tap| tap.client == client)
+    }
+
+    /// Copies messages that the service took.
+    #[cold]
+    pub(super) fn note<'a, M: Iterator<Item = Message<'a>>>(
+        &mut self,
+        of: Origin,
+        messages: impl Fn() -> M,
+    ) {
+        let admits = |tap: &&mut Tap| tap.uid.is_none_or(|uid| uid == of.peer.uid);
+        for tap in self.0.iter_mut().filter(admits) {
+            let mut all = messages();
+            let first_missed = all.find(|message| !tap.keep(of, message));
+            tap.missed += u64::from(first_missed.is_some()) + all.count() as u64;
+        }
+    }
+
+    /// The next message for client `client`, or how many it missed since the last one, if either is there.
+    pub(super) fn next(&mut self, client: usize) -> Option<Result<Tapped, u64>> {
+        let tap = self.0.iter_mut().find(|tap| tap.client == client)?;
+        match tap.kept.pop_front() {
+            Some(next) => {
+                tap.bytes -= next.body.len() + EACH;
+                Some(Ok(next))
+            }
+            None => Some(mem::take(&mut tap.missed))
+                .filter(|&missed| missed > 0)
+                .map(Err),
+        }
+    }
+
+    /// Client `client` no longer looks. Returns how many messages it has not seen.
+    pub(super) fn close(&mut self, client: usize) -> u64 {
+        let of_client = self.0.iter().filter(|tap| tap.client == client);
+        let missed = of_client
+            .map(|tap| tap.missed + tap.kept.len() as u64)
+            .sum();
+        self.0.retain(|tap| tap.client != client);
+        missed
+    }
+}

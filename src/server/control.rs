@@ -1,0 +1,453 @@
+//! Answers the calls of the control socket's clients: from what the hub and this process know, each in the turn in
+//! which it comes. An answer of many parts goes on as its client reads, a part a turn.
+
+use std::{
+    borrow::Cow,
+    process,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustix::process::geteuid;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Phase, Server};
+use crate::{
+    client_socket::ClientSocket,
+    config::{Address, CONTROL_SOCKET, ServiceKind},
+    connection::{Connection, waits::Awaits},
+    control::{
+        self, Client, Clients, INTERFACE, Limits, NAME, ReloadFailed, Sockets, Status,
+        varlink::{Call, Reply},
+    },
+    endpoint::Endpoint,
+    error::Fault,
+    hub::{Now, Socket, Tapped},
+    peer::ClientId,
+    record::{Record, Statistics},
+    service::PendingCall,
+};
+
+/// Clients in one part of an answer.
+const PART: usize = 64;
+/// Parts that a client gets in a turn.
+const PARTS: usize = 64;
+
+/// What becomes of a call.
+enum Answer {
+    /// This is all, or an error.
+    Last(Reply),
+    /// This is a part; the call goes on from `reached`, when its client reads.
+    Part(Reply, u64),
+    /// Nothing yet.
+    Later,
+}
+
+use Answer::{Last, Later, Part};
+
+/// The interface that every Varlink service has.
+const SERVICE: &str = "org.varlink.service";
+const SERVICE_INTERFACE: &str = include_str!("../control/org.varlink.service.varlink");
+
+impl Server {
+    /// Answers calls, each as far as its client reads.
+    pub(super) fn answer(&mut self, now: Now) {
+        self.has_answers = false;
+        for mut pending in self.hub.take_calls() {
+            if !self.hub.has_room(&pending) {
+                self.hub.put_back(pending);
+                continue;
+            }
+            let mut parts = 0;
+            loop {
+                match self.answer_one(&pending, now) {
+                    Ok(Last(reply)) | Err(reply) => break self.hub.reply(&pending, &reply, now),
+                    Ok(Part(reply, reached)) => {
+                        self.hub.reply(&pending, &reply, now);
+                        pending.reached = reached;
+                        parts += 1;
+                    }
+                    Ok(Later) => break self.hub.put_back(pending),
+                }
+                if parts == PARTS || !self.hub.has_room(&pending) {
+                    self.has_answers |= parts == PARTS;
+                    break self.hub.put_back(pending);
+                }
+            }
+        }
+    }
+
+    /// The answer, or the error that the client gets.
+    fn answer_one(&mut self, pending: &PendingCall, now: Now) -> Result<Answer, Reply> {
+        let call = pending.call.as_ref().map_err(Clone::clone)?;
+        let (interface, method) = call.method.rsplit_once('.').unwrap_or_default();
+        match (interface, method) {
+            (SERVICE, "GetInfo") => Ok(Last(info())),
+            (SERVICE, "GetInterfaceDescription") => description(call),
+            (NAME, "Status") => Ok(Last(self.tell_status(now))),
+            (NAME, "Sockets") => self.tell_sockets(call, now),
+            (NAME, "Clients") => self.tell_clients(pending, call, now),
+            (NAME, "Disconnect") => self.disconnect(pending, call, now),
+            (NAME, "Reload") => self.reload(pending),
+            (NAME, "Tap") => self.tap(pending, call),
+            (SERVICE | NAME, _) => Err(Reply::error(
+                "org.varlink.service.MethodNotFound",
+                json!({ "method": call.method }),
+            )),
+            _ => Err(Reply::error(
+                "org.varlink.service.InterfaceNotFound",
+                json!({ "interface": interface }),
+            )),
+        }
+    }
+
+    fn tell_status(&self, now: Now) -> Reply {
+        let limits = self.hub.limits();
+        let (clients, clients_per_user, queue_per_user, queue_total) = limits.numbers();
+        let files = self.settings.files.iter();
+        Reply::last(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: process::id(),
+            age: seconds(self.started, now),
+            config: files.map(|file| file.display().to_string()).collect(),
+            problem: self.unchanged.clone(),
+            sockets: self.serving().count(),
+            clients: self.hub.present(),
+            held: self.hub.held(),
+            limits: Limits {
+                clients,
+                clients_per_user,
+                queue_per_user,
+                queue_total,
+            },
+        })
+    }
+
+    fn tell_sockets(&self, call: &Call, now: Now) -> Result<Answer, Reply> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            name: Option<String>,
+        }
+        let Parameters { name } = call.parameters()?;
+        let all = self.hub.sockets().iter();
+        let is_meant = |of: &Socket| name.as_ref().is_none_or(|name| name == of.name());
+        let meant = all.filter(|(_, of)| !of.is_control() && is_meant(of));
+        let sockets: Vec<control::Socket> = meant
+            .map(|(key, of)| self.tell_socket(key, of, now))
+            .collect();
+        match name {
+            Some(name) if sockets.is_empty() => Err(no_such_socket(&name)),
+            _ => Ok(Last(Reply::last(Sockets { sockets }))),
+        }
+    }
+
+    fn tell_socket(&self, key: usize, socket: &Socket, now: Now) -> control::Socket {
+        let nature = socket.nature();
+        let counters = socket.counters().rows();
+        let endpoint = self.endpoint(key);
+        let address = endpoint.and_then(Endpoint::address);
+        control::Socket {
+            name: socket.name().into(),
+            path: address.as_ref().map(Address::to_string),
+            kind: nature.kind.word().into(),
+            service: nature.service.word().into(),
+            framing: nature.framing.to_string(),
+            inherited: endpoint.is_some_and(Endpoint::is_inherited),
+            draining: socket.is_draining(),
+            clients: socket.present(),
+            senders_waiting: socket.wait_queue().waiting().count(),
+            counters: counters.map(|row| (row.name.into(), row.value)).collect(),
+            record: self
+                .record_statistics(key)
+                .map(|of| tell_record(of, socket, now)),
+            last: socket
+                .last_lines()
+                .map(|line| tell_line(line, now))
+                .collect(),
+        }
+    }
+
+    fn tell_clients(&self, pending: &PendingCall, call: &Call, now: Now) -> Result<Answer, Reply> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            socket: Option<String>,
+            uid: Option<u32>,
+        }
+        let Parameters { socket, uid } = call.parameters()?;
+        expect_more(call)?;
+        if let Some(name) = &socket {
+            self.key(name).ok_or_else(|| no_such_socket(name))?;
+        }
+        let sockets = self.hub.sockets();
+        let of = |client: &Connection<ClientSocket>| &sockets[client.socket as usize];
+        let mut meant: Vec<&Connection<ClientSocket>> = self
+            .hub
+            .clients()
+            .filter(|&(key, client)| {
+                client.id.0 > pending.reached
+                    && uid.is_none_or(|uid| uid == client.peer.uid)
+                    && socket
+                        .as_ref()
+                        .is_none_or(|socket| socket == of(client).name())
+                    && !self.hub.is_of_control(key)
+            })
+            .map(|(_, client)| client)
+            .collect();
+        meant.sort_unstable_by_key(|client| client.id);
+        let rest = meant.len().saturating_sub(PART);
+        meant.truncate(PART);
+        let tell = |client: &&Connection<ClientSocket>| tell_client(client, of(client), now);
+        let clients = Clients {
+            clients: meant.iter().map(tell).collect(),
+        };
+        Ok(match meant.last() {
+            Some(last) if rest > 0 => Part(Reply::more(clients), last.id.0),
+            _ => Last(Reply::last(clients)),
+        })
+    }
+
+    fn disconnect(
+        &mut self,
+        pending: &PendingCall,
+        call: &Call,
+        now: Now,
+    ) -> Result<Answer, Reply> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            id: u64,
+        }
+        self.may_act(pending)?;
+        let Parameters { id } = call.parameters()?;
+        if self.hub.disconnect(ClientId(id), now) {
+            return Ok(Last(Reply::last(json!({}))));
+        }
+        Err(Reply::error(
+            "dev.udsd.Daemon.NoSuchClient",
+            json!({ "id": id }),
+        ))
+    }
+
+    /// The file is read again at the end of this turn. `reloaded` answers.
+    fn reload(&mut self, pending: &PendingCall) -> Result<Answer, Reply> {
+        self.may_act(pending)?;
+        if matches!(self.phase, Phase::Serving) {
+            self.phase = Phase::Reloading;
+        }
+        Ok(Later)
+    }
+
+    /// Answers those who asked for the reload that has ended with these faults, or with none.
+    pub fn reloaded(&mut self, faults: &[Fault]) {
+        let now = Now::read();
+        let is_reload = |pending: &PendingCall| {
+            let call = pending.call.as_ref();
+            call.is_ok_and(|call| call.method == "dev.udsd.Daemon.Reload")
+        };
+        for pending in self.hub.take_calls() {
+            if !is_reload(&pending) {
+                self.hub.put_back(pending);
+                continue;
+            }
+            let reply = match faults {
+                [] => Reply::last(json!({})),
+                faults => Reply::error(
+                    "dev.udsd.Daemon.ReloadFailed",
+                    ReloadFailed {
+                        faults: faults.into(),
+                    },
+                ),
+            };
+            self.hub.reply(&pending, &reply, now);
+        }
+    }
+
+    /// One message that passed on a socket. The tap is opened first and, after a restart, anew.
+    fn tap(&mut self, pending: &PendingCall, call: &Call) -> Result<Answer, Reply> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            socket: String,
+            uid: Option<u32>,
+        }
+        let Parameters { socket, uid } = call.parameters()?;
+        expect_more(call)?;
+        let nothing = |missed| control::Tapped {
+            message: None,
+            missed,
+        };
+        if let Some(next) = self.hub.next_tapped(pending) {
+            let next = next.map_or_else(nothing, tell_message);
+            return Ok(Part(Reply::more(next), 1));
+        }
+        if self.stops() {
+            let missed = self.hub.close_taps(pending.client);
+            return Ok(Last(Reply::last(nothing(missed))));
+        }
+        if !self.hub.has_tap(pending) {
+            let key = self.key(&socket).filter(|_| socket != CONTROL_SOCKET);
+            let key = key.ok_or_else(|| no_such_socket(&socket))?;
+            self.hub.open_tap(pending, key, uid);
+            self.note_time();
+        }
+        match pending.reached {
+            0 => Ok(Part(Reply::more(nothing(0)), 1)),
+            _ => Ok(Later),
+        }
+    }
+
+    /// Root and the daemon's own user act; others only ask.
+    fn may_act(&self, pending: &PendingCall) -> Result<(), Reply> {
+        let caller = self.hub.caller(pending);
+        match caller.is_some_and(|peer| [0, geteuid().as_raw()].contains(&peer.uid)) {
+            true => Ok(()),
+            false => Err(Reply::error(
+                "org.varlink.service.PermissionDenied",
+                json!({}),
+            )),
+        }
+    }
+}
+
+fn tell_record(of: Statistics, socket: &Socket, now: Now) -> control::Record {
+    let age = |at: SystemTime| {
+        now.wall
+            .duration_since(at)
+            .unwrap_or_default()
+            .as_secs_f64()
+    };
+    let (error_at, error) = of.last_error.unzip();
+    control::Record {
+        name: of.name,
+        open: of.is_open,
+        seq: socket.record().map_or(0, Record::seq),
+        messages_written: of.written.messages,
+        bytes_written: of.written.bytes,
+        messages_waiting: of.waiting.messages,
+        bytes_waiting: of.waiting.bytes,
+        behind: of.behind_since.map(age),
+        error,
+        error_age: error_at.map(age),
+    }
+}
+
+fn tell_line((at, kind, text): (Instant, &str, &str), now: Now) -> control::Line {
+    control::Line {
+        kind: kind.into(),
+        age: seconds(at, now),
+        text: text.into(),
+    }
+}
+
+fn tell_message(tapped: Tapped) -> control::Tapped {
+    let Tapped { of, body, .. } = tapped;
+    let text = String::from_utf8_lossy(&body);
+    let is_text = matches!(text, Cow::Borrowed(_));
+    let time = of.time.duration_since(UNIX_EPOCH);
+    control::Tapped {
+        message: Some(control::Message {
+            time: time.unwrap_or_default().as_secs_f64(),
+            client: of.id.0,
+            uid: of.peer.uid,
+            gid: of.peer.gid,
+            pid: of.peer.process(),
+            message_base64: (!is_text).then(|| BASE64_STANDARD.encode(&body)),
+            message: text.into_owned(),
+            truncated: tapped.is_truncated,
+            receivers: of.receivers,
+        }),
+        missed: tapped.missed,
+    }
+}
+
+fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> Client {
+    let traffic = client.traffic;
+    let messages_out = match socket.nature().service {
+        ServiceKind::Echo => traffic.messages_in,
+        // All that came since it is here, but its own.
+        ServiceKind::Relay => {
+            (socket.counters().messages - traffic.before).saturating_sub(traffic.messages_in)
+        }
+        ServiceKind::Collect | ServiceKind::Control => 0,
+    };
+    Client {
+        id: client.id.0,
+        socket: socket.name().into(),
+        uid: client.peer.uid,
+        gid: client.peer.gid,
+        pid: client.peer.process(),
+        age: seconds(client.since, now),
+        idle: seconds(client.active, now),
+        queue: client.queue.len(),
+        held: client.weight(),
+        messages_in: traffic.messages_in,
+        bytes_in: traffic.bytes_in,
+        messages_out: messages_out.saturating_sub(traffic.dropped),
+        bytes_out: traffic.bytes_out,
+        waits_for: waits_for(client).map(Into::into),
+        holds_up: client.holds_up,
+    }
+}
+
+/// Why nothing is read from a client.
+fn waits_for(client: &Connection<ClientSocket>) -> Option<&'static str> {
+    match client.awaits {
+        Some(Awaits::Room) => Some("receivers or record"),
+        Some(Awaits::Quota) => Some("quota"),
+        Some(Awaits::Turn) => Some("turn"),
+        Some(Awaits::Answer) => Some("answer"),
+        None => client.is_blocked().then_some("queue"),
+    }
+}
+
+fn info() -> Reply {
+    Reply::last(json!({
+        "vendor": "udsd",
+        "product": "udsd",
+        "version": env!("CARGO_PKG_VERSION"),
+        "url": "",
+        "interfaces": [SERVICE, NAME],
+    }))
+}
+
+fn description(call: &Call) -> Result<Answer, Reply> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {
+        interface: String,
+    }
+    let Parameters { interface } = call.parameters()?;
+    let description = match interface.as_str() {
+        SERVICE => SERVICE_INTERFACE,
+        NAME => INTERFACE,
+        _ => {
+            return Err(Reply::error(
+                "org.varlink.service.InterfaceNotFound",
+                json!({ "interface": interface }),
+            ));
+        }
+    };
+    Ok(Last(Reply::last(json!({ "description": description }))))
+}
+
+/// An answer of many parts needs a client that takes them.
+fn expect_more(call: &Call) -> Result<(), Reply> {
+    match call.more {
+        true => Ok(()),
+        false => Err(Reply::error(
+            "org.varlink.service.ExpectedMore",
+            Value::Object(Default::default()),
+        )),
+    }
+}
+
+fn no_such_socket(name: &str) -> Reply {
+    Reply::error("dev.udsd.Daemon.NoSuchSocket", json!({ "name": name }))
+}
+
+fn seconds(since: Instant, now: Now) -> f64 {
+    now.instant.saturating_duration_since(since).as_secs_f64()
+}
