@@ -137,3 +137,12 @@ fn the_commands_of_udsc_are_there_with_their_options() {
     }
     assert!(there.is_empty(), "no commands: {there:?}");
 }
+
+#[test]
+fn the_methods_of_the_control_socket_are_those_of_its_interface() {
+    let part = between(manual("udsd.8"), ".Sh THE CONTROL SOCKET\n", &["\n.Sh "]);
+    let there = part.lines().filter_map(|line| line.strip_prefix(".It Ic "));
+    let methods = udsd::control::INTERFACE.lines();
+    let methods = methods.filter_map(|line| line.strip_prefix("method ")?.split('(').next());
+    assert_eq!(there.collect::<Vec<_>>(), methods.collect::<Vec<_>>());
+}
