@@ -574,6 +574,24 @@ pub fn user_id(name: &str) -> io::Result<Option<u32>> {
     })
 }
 
+/// The name of a user (`getpwuid_r(3)`). `None` where there is none.
+///
+/// # Errors
+/// Those of the user database.
+pub fn user_name(uid: u32) -> io::Result<Option<String>> {
+    entry(
+        |entry, buffer, size, found| {
+            // SAFETY: `entry` passes all of it as it must be.
+            unsafe { libc::getpwuid_r(uid, entry, buffer, size, found) }
+        },
+        |user: &libc::passwd| {
+            // SAFETY: a NUL-terminated name, which lives as long as the entry.
+            let name = unsafe { CStr::from_ptr(user.pw_name) };
+            name.to_string_lossy().into_owned()
+        },
+    )
+}
+
 /// The number of a group, by name or number (`getgrnam_r(3)`). `None` where there is none.
 ///
 /// # Errors
@@ -730,6 +748,8 @@ mod tests {
         assert_eq!(group_id("root").unwrap(), Some(0));
         assert_eq!(user_id("1234567").unwrap(), Some(1_234_567));
         assert_eq!(user_id("no-such-user-here").unwrap(), None);
+        assert_eq!(user_name(0).unwrap().as_deref(), Some("root"));
+        assert_eq!(user_name(4_000_000_001).unwrap(), None);
         assert_eq!(group_id("no-such-group-here").unwrap(), None);
     }
 }

@@ -1,22 +1,34 @@
-//! `udsc`, the client: its arguments, and which part does what they ask for. A command gets a `Connection` to a
-//! server; `target` finds that.
+//! `udsc`, the client: its arguments, and which part does what they ask for. A command that talks to a socket gets
+//! a `Connection`, which `target` finds; one that asks the daemon gets a `Control`.
 
 mod apply;
 mod bench;
+mod check;
+mod clients;
 mod connect;
 mod connection;
+mod control;
+mod daemon;
 mod datagrams;
 mod delivery;
+mod disconnect;
 mod failure;
 mod listen;
 mod messages;
+mod metrics;
 mod packets;
 mod ping;
 mod poll;
+mod reload;
 mod send;
+mod show;
 mod socket;
 mod statistics;
+mod status;
 mod stdio;
+mod systemctl;
+mod table;
+mod tap;
 mod target;
 mod terminal;
 
@@ -142,6 +154,31 @@ enum Command {
     /// spread. Fails at the first message that is not, byte for byte and in order, the one that was due; where
     /// others send on the same relay too. Lost datagrams are counted while it goes on, and are a failure at the end.
     Bench(bench::Plan),
+    /// How the daemon and its sockets are: what was refused, dropped and closed and why, which record is behind
+    ///
+    /// Reasons are written as the keys of udsd.toml that set the limits. Behind them stand the last lines that the
+    /// log has of the socket, one of each kind. An idle daemon, whose sockets systemd holds, is not started by this.
+    Status(status::Plan),
+    /// Who is connected: what they send and get, what waits for them, whom they hold up
+    ///
+    /// Of one socket with -s NAME. Who floods: --sort messages-in.
+    Clients(clients::Plan),
+    /// End a client, by its number in `udsc clients` and in the log; as root or udsd's own user
+    Disconnect {
+        /// Its number
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+    /// Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before
+    ///
+    /// As root or udsd's own user.
+    Reload(reload::Plan),
+    /// All counts of the daemon, as OpenMetrics text
+    Metrics(metrics::Plan),
+    /// Print the messages that pass on a socket, a line each: when, from whom, to how many, what
+    ///
+    /// The daemon waits for nobody here: what is not read in time is missed, and that is told.
+    Tap(tap::Plan),
     /// Have systemd's sockets and the daemon follow udsd.toml
     ///
     /// Checks the file, has systemd read its units anew, makes the sockets anew that differ from the
@@ -158,7 +195,7 @@ impl Command {
             Command::Ping(_) => Some("ping needs service = \"echo\""),
             Command::Listen { .. } => Some("listen would wait for ever"),
             Command::Send(plan) if plan.wait > 0 => Some("send --wait would wait for ever"),
-            Command::Send(_) | Command::Connect | Command::Bench(_) | Command::Apply => None,
+            _ => None,
         }
     }
 }
@@ -197,9 +234,16 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let command = arguments.command.as_ref().unwrap_or(&Command::Connect);
-    let conn = || target::connect(&arguments.options, command.unanswered());
+    let options = &arguments.options;
+    let conn = || target::connect(options, command.unanswered());
     match command {
-        Command::Apply => apply::run(&arguments.options),
+        Command::Apply => apply::run(options),
+        Command::Clients(plan) => clients::run(options, plan),
+        Command::Disconnect { id } => disconnect::run(options, *id),
+        Command::Metrics(plan) => metrics::run(options, plan),
+        Command::Reload(plan) => reload::run(options, plan),
+        Command::Status(plan) => status::run(options, plan),
+        Command::Tap(plan) => tap::run(options, plan),
         Command::Connect => connect::run(conn()?),
         Command::Send(plan) => send::run(&conn()?, plan),
         Command::Listen { count } => listen::run(&conn()?, *count),

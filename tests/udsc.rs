@@ -552,7 +552,9 @@ fn wrong_usage_exits_2() {
 #[test]
 fn names_are_those_of_the_file_that_the_daemon_serves() {
     let mut daemon = harness::Setup::new()
-        .config("[socket.here]\npath = \"{dir}/here\"\nframing = \"nul\"\n")
+        .config(
+            "[daemon]\ncontrol = \"\"\n[socket.here]\npath = \"{dir}/here\"\nframing = \"nul\"\n",
+        )
         .start();
     let file = daemon.path("udsd.toml").display().to_string();
     let udsc = |line: &str| Udsc::start(&format!("--config {file} {line}"));
@@ -569,7 +571,7 @@ fn names_are_those_of_the_file_that_the_daemon_serves() {
     daemon.stop();
     let complaints = udsc("-s here").end().code(1).complaints();
     assert!(
-        complaints[0].ends_with("(is udsd running? udsd --config FILE)"),
+        complaints[0].ends_with(&format!("(is udsd running? udsd --config {file})")),
         "{complaints:?}"
     );
 }

@@ -8,13 +8,10 @@
 mod dead_files;
 mod kernel;
 mod socket;
-mod systemctl;
 mod table;
 
 use std::{
-    env,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -24,7 +21,12 @@ use rustix::{
     process::{geteuid, getuid},
 };
 
-use super::{Options, failure::Failure};
+use super::{
+    Options,
+    check::check,
+    failure::Failure,
+    systemctl::{Properties, Systemctl},
+};
 use crate::{
     config::{BaseDirs, Config, Socket, last_good},
     generator,
@@ -32,7 +34,6 @@ use crate::{
     sysctl,
 };
 use socket::{Present, Wanted};
-use systemctl::{Properties, Systemctl};
 use table::Row;
 
 const SERVICE: &str = "udsd.service";
@@ -70,7 +71,8 @@ impl Look {
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let (systemctl, dirs) = manager(options)?;
-    let checked = check()?;
+    let checked =
+        check()?.ok_or_else(|| Failure::Told("nothing was changed: mend the file first".into()))?;
     let config = Config::load(None, &dirs)?;
     for warning in sysctl::warnings(config.sockets.iter()) {
         eprintln!("udsc: warning: {warning}");
@@ -122,27 +124,6 @@ fn manager(options: &Options) -> Result<(Systemctl, BaseDirs), Failure> {
         (user, _) => return Ok((Systemctl { user }, if user { current } else { system })),
     };
     Err(Failure::Told(wrong.into()))
-}
-
-/// What `udsd --check` prints of a good file. It says itself what is wrong with a faulty one.
-fn check() -> Result<String, Failure> {
-    // The one that was installed with this program.
-    let beside = env::current_exe()
-        .ok()
-        .map(|own| own.with_file_name("udsd"));
-    let udsd = beside.filter(|path| path.exists());
-    let udsd = udsd.unwrap_or_else(|| PathBuf::from("udsd"));
-    let output = Command::new(&udsd)
-        .arg("--check")
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::Told(format!("{} cannot be run: {error}", udsd.display())))?;
-    match String::from_utf8(output.stdout) {
-        Ok(text) if output.status.success() => Ok(text),
-        _ => Err(Failure::Told(
-            "nothing was changed: mend the file first".into(),
-        )),
-    }
 }
 
 impl Apply {
@@ -270,7 +251,7 @@ impl Apply {
     /// The row of the daemon. `done` is systemctl's outcome and `became` the word for its success; a failure is
     /// told by the daemon's status, or else by systemctl's message.
     fn row_of_daemon(&self, done: Result<(), String>, became: &str) -> Result<Row, Failure> {
-        // A reload is a signal to the daemon, which may see it only after systemctl has ended.
+        // Without a control socket a reload is a signal, which the daemon may see only after systemctl has ended.
         let end = Instant::now() + PATIENCE;
         let status = loop {
             let state = self.systemctl.state_of(SERVICE)?;

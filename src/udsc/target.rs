@@ -8,12 +8,12 @@ use rustix::io::Errno;
 use super::{
     MESSAGE_LIMIT, Options,
     connection::Connection,
+    daemon::Daemon,
     failure::{Failure, reason},
     packets, socket,
 };
 use crate::{
-    config::{Address, BaseDirs, Config, ServiceKind, Socket, SocketType, is_name},
-    error::Faults,
+    config::{Address, Config, ServiceKind, Socket, SocketType, is_name},
     frame::Framing,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Target {
 struct Listed {
     socket: Socket,
     /// The command that starts the daemon.
-    start: &'static str,
+    start: String,
 }
 
 /// Connects to the server that `options` ask for. `unanswered`: why a server that answers nothing is of no use.
@@ -86,8 +86,9 @@ fn configured(
     name: Option<&OsStr>,
 ) -> Result<Vec<Result<Target, String>>, Failure> {
     let mut targets = Vec::new();
-    for (start, config) in daemons(options)? {
-        match select(config?, name) {
+    for daemon in Daemon::all(options)? {
+        let (config, start) = (daemon.config()?, daemon.start);
+        match select(config, name) {
             // Both daemons may read the same file, and one that has the socket is enough.
             Err(missing) if targets.contains(&Err(missing.clone())) => {}
             Err(_) if targets.iter().any(Result::is_ok) => {}
@@ -104,41 +105,14 @@ fn configured(
 
 /// The socket that a file has at `address`. A faulty file says nothing: an address needs none.
 fn at_address(options: &Options, address: &Address) -> Option<Listed> {
-    daemons(options)
-        .ok()?
-        .into_iter()
-        .find_map(|(start, config)| {
-            let mut sockets = config.ok()?.sockets.into_iter();
-            let socket = sockets.find(|socket| socket.address == *address)?;
-            Some(Listed { socket, start })
-        })
-}
-
-/// A daemon: the command that starts it, and its file.
-type Daemon = (&'static str, Result<Config, Faults>);
-
-/// The daemons that `options` allow, in the order in which they are asked.
-fn daemons(options: &Options) -> Result<Vec<Daemon>, Failure> {
-    let (system, current) = (BaseDirs::system(), BaseDirs::current());
-    let file = options.config.as_deref();
-    let daemon = |start, dirs: &BaseDirs| (start, Config::load(file, dirs));
-    if file.is_some() {
-        return Ok(vec![daemon("udsd --config FILE", &current)]);
-    }
-    let mut daemons = Vec::new();
-    // Without a runtime folder there is no place for a daemon of the user's.
-    if !options.system && current != system && (options.user || current.runtime.is_some()) {
-        daemons.push(daemon("systemctl --user start udsd.socket", &current));
-    }
-    if !options.user {
-        daemons.push(daemon("systemctl start udsd.socket", &system));
-    }
-    if daemons.is_empty() {
-        return Err(Failure::Told(
-            "--user: root has no user's daemon; use --system".into(),
-        ));
-    }
-    Ok(daemons)
+    let daemons = Daemon::all(options).ok()?.into_iter();
+    let mut listed = daemons.filter_map(|daemon| {
+        let mut sockets = daemon.config().ok()?.sockets.into_iter();
+        let socket = sockets.find(|socket| socket.address == *address)?;
+        let start = daemon.start;
+        Some(Listed { socket, start })
+    });
+    listed.next()
 }
 
 fn select(config: Config, name: Option<&OsStr>) -> Result<Socket, String> {
@@ -370,7 +344,7 @@ mod tests {
         assert!(text(&target, ErrorKind::PermissionDenied).contains("owner and mode"));
         target.listed = Some(Listed {
             socket: Socket::new("x".into(), target.address.clone()),
-            start: "udsd",
+            start: "udsd".into(),
         });
         assert_eq!(
             text(&target, ErrorKind::ConnectionRefused),

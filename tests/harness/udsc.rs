@@ -167,13 +167,18 @@ impl User {
     /// udsc as they run it, with the arguments in `line`. Root has no user's daemon: where the test
     /// runs as root, somebody else it is.
     pub fn udsc(&self, line: &str) -> Udsc {
+        self.udsc_of(65534, line)
+    }
+
+    /// As `udsc`; where the test runs as root, it is this user.
+    pub fn udsc_of(&self, uid: u32, line: &str) -> Udsc {
         let program = Path::new(env!("CARGO_BIN_EXE_udsc"));
         let mut command = Command::new(self.folder.in_reach(program));
         for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
             command.env(name, self.folder.path());
         }
         if rustix::process::geteuid().is_root() {
-            command.uid(65534).gid(65534);
+            command.uid(uid).gid(uid);
         }
         Udsc::spawn(command, line)
     }

@@ -7,14 +7,11 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
 };
 
-use super::{
-    kernel::{self, Bound},
-    systemctl::Properties,
-};
+use super::kernel::{self, Bound};
 use crate::{
     config::{Address, Socket, SocketType},
     sys,
-    udsc::failure::Failure,
+    udsc::{failure::Failure, systemctl::Properties},
 };
 
 /// Finds the number of a name.

@@ -13,24 +13,24 @@ const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,StatusText
 
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
-pub(super) struct Properties(BTreeMap<String, String>);
+pub(crate) struct Properties(BTreeMap<String, String>);
 
 impl Properties {
     /// Empty where systemd does not know it.
-    pub(super) fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Systemctl {
+pub(crate) struct Systemctl {
     /// The user's manager.
-    pub(super) user: bool,
+    pub(crate) user: bool,
 }
 
 impl Systemctl {
     /// The command, as messages write it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         if self.user {
             "systemctl --user"
         } else {
@@ -39,7 +39,7 @@ impl Systemctl {
     }
 
     /// Runs a command. The inner error is systemctl's own message.
-    pub(super) fn try_to<S: AsRef<str>>(
+    pub(crate) fn try_to<S: AsRef<str>>(
         self,
         verb: &str,
         units: &[S],
@@ -55,7 +55,7 @@ impl Systemctl {
     }
 
     /// The properties of each of `units`, in their order.
-    pub(super) fn show<S: AsRef<str>>(self, units: &[S]) -> Result<Vec<Properties>, Failure> {
+    pub(crate) fn show<S: AsRef<str>>(self, units: &[S]) -> Result<Vec<Properties>, Failure> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
@@ -86,12 +86,12 @@ impl Systemctl {
     }
 
     /// The properties of one unit.
-    pub(super) fn state_of(self, unit: &str) -> Result<Properties, Failure> {
+    pub(crate) fn state_of(self, unit: &str) -> Result<Properties, Failure> {
         Ok(self.show(&[unit])?.pop().unwrap_or_default())
     }
 
     /// The names of the socket units that match `pattern`, whatever their state.
-    pub(super) fn list(self, pattern: &str) -> Result<Vec<String>, Failure> {
+    pub(crate) fn list(self, pattern: &str) -> Result<Vec<String>, Failure> {
         let options = [
             "list-units",
             "--all",
@@ -109,7 +109,7 @@ impl Systemctl {
     }
 
     /// The socket unit that listens at `path`.
-    pub(super) fn listening_at(self, path: &str) -> Result<Option<String>, Failure> {
+    pub(crate) fn listening_at(self, path: &str) -> Result<Option<String>, Failure> {
         let options = ["list-sockets", "--plain", "--no-legend", "--full"];
         let output = self.output::<&str>(&options, &[])?;
         let text = String::from_utf8_lossy(&output.stdout);
