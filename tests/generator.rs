@@ -1063,8 +1063,9 @@ fn systemd_has_no_complaint() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
     fs::copy(shipped.join("udsd.socket"), units.join("udsd.socket")).unwrap();
     let service = fs::read_to_string(shipped.join("udsd.service")).unwrap();
-    // That the program is missing here is no fault of the unit.
+    // That the programs are missing here is no fault of the unit.
     let service = service.replace("/usr/bin/udsd", "/bin/true");
+    let service = service.replace("/usr/bin/udsc", "/bin/true");
     fs::write(units.join("udsd.service"), service).unwrap();
 
     let normal = place.folder.join("normal");

@@ -145,12 +145,12 @@ fn units_follow_the_prefix_and_know_nothing_of_destdir() {
             commands.contains(&"ExecStart=/opt/udsd/bin/udsd"),
             "{commands:?}"
         );
-        let check = commands
-            .iter()
-            .find(|line| line.contains("--check"))
-            .unwrap();
-        assert!(check.contains("/opt/udsd/bin/udsd --check"), "{check}");
-        assert!(!unit.contains("/usr/bin/udsd"), "{unit}");
+        let reload = match manager {
+            "user" => "ExecReload=/opt/udsd/bin/udsc --user reload",
+            _ => "ExecReload=/opt/udsd/bin/udsc --system reload",
+        };
+        assert!(commands.contains(&reload), "{commands:?}");
+        assert!(!unit.contains("/usr/bin/uds"), "{unit}");
     }
     let outside = root.path().to_str().unwrap().to_owned();
     for (path, mode) in root.files() {

@@ -36,6 +36,8 @@ main() {
   . "$here/lab/drop_ins.sh"
   # shellcheck source=tests/lab/reload.sh
   . "$here/lab/reload.sh"
+  # shellcheck source=tests/lab/control.sh
+  . "$here/lab/control.sh"
   # shellcheck source=tests/lab/users.sh
   . "$here/lab/users.sh"
   # shellcheck source=tests/lab/hardening.sh

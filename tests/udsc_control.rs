@@ -437,6 +437,7 @@ fn a_tap_goes_on_over_a_restart() {
     let mut out = BufReader::new(tap.child.stdout.take().unwrap());
     out.read_line(&mut String::new()).unwrap();
     let next = daemon.restart(|setup| setup.config(FILE));
+    end(&next, "status").code(0);
     let sender = UnixDatagram::unbound().unwrap();
     sender.send_to(b"hello", next.path("log")).unwrap();
     let mut line = String::new();
