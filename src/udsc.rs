@@ -31,6 +31,8 @@ mod table;
 mod tap;
 mod target;
 mod terminal;
+mod top;
+mod troubles;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -67,7 +69,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Options {
     /// The system's daemon, not the user's
     #[arg(
@@ -179,6 +181,10 @@ enum Command {
     ///
     /// The daemon waits for nobody here: what is not read in time is missed, and that is told.
     Tap(tap::Plan),
+    /// Watch who is connected and how much passes, refreshed each second
+    ///
+    /// Keys stand in the last line. It goes on over a restart of the daemon.
+    Top,
     /// Have systemd's sockets and the daemon follow udsd.toml
     ///
     /// Checks the file, has systemd read its units anew, makes the sockets anew that differ from the
@@ -244,6 +250,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Reload(plan) => reload::run(options, plan),
         Command::Status(plan) => status::run(options, plan),
         Command::Tap(plan) => tap::run(options, plan),
+        Command::Top => top::run(options),
         Command::Connect => connect::run(conn()?),
         Command::Send(plan) => send::run(&conn()?, plan),
         Command::Listen { count } => listen::run(&conn()?, *count),

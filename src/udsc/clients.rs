@@ -122,50 +122,23 @@ impl Sort {
     }
 }
 
-const fn text(title: &'static str, rank: u8) -> Column {
-    let is_number = false;
-    Column {
-        title,
-        is_number,
-        rank,
-    }
-}
-
-const fn number(title: &'static str, rank: u8) -> Column {
-    let is_number = true;
-    Column {
-        title,
-        is_number,
-        rank,
-    }
-}
-
 const COLUMNS: [Column; 13] = [
-    number("ID", 0),
-    text("USER", 0),
-    number("UID", 6),
-    number("PID", 1),
-    text("SOCKET", 0),
-    number("SINCE", 3),
-    number("IDLE", 2),
-    number("QUEUE", 0),
-    number("MSGS IN", 0),
-    number("BYTES IN", 0),
-    number("MSGS OUT", 4),
-    number("BYTES OUT", 5),
-    text("WAITS FOR", 0),
+    Column::number("ID", 0),
+    Column::text("USER", 0),
+    Column::number("UID", 6),
+    Column::number("PID", 1),
+    Column::text("SOCKET", 0),
+    Column::number("SINCE", 3),
+    Column::number("IDLE", 2),
+    Column::number("QUEUE", 0),
+    Column::number("MSGS IN", 0),
+    Column::number("BYTES IN", 0),
+    Column::number("MSGS OUT", 4),
+    Column::number("BYTES OUT", 5),
+    Column::text("WAITS FOR", 0),
 ];
 
 fn row(client: &Client, users: &mut Users) -> [Cell; 13] {
-    let waits = match (&client.waits_for, client.holds_up) {
-        (None, false) => "-".into(),
-        (Some(what), false) => one_line(what).into(),
-        (None, true) => Cell::new("holds up others", Tone::Warning),
-        (Some(what), true) => Cell::new(
-            format!("{}; holds up others", one_line(what)),
-            Tone::Warning,
-        ),
-    };
     [
         client.id.to_string().into(),
         users.show(client.uid).into(),
@@ -179,6 +152,17 @@ fn row(client: &Client, users: &mut Users) -> [Cell; 13] {
         size(client.bytes_in).into(),
         count(client.messages_out).into(),
         size(client.bytes_out).into(),
-        waits,
+        waits(client),
     ]
+}
+
+/// What nothing is read from it for, and whether others wait for it.
+pub(crate) fn waits(client: &Client) -> Cell {
+    let what = client.waits_for.as_deref().map(one_line);
+    match (what, client.holds_up) {
+        (None, false) => "-".into(),
+        (Some(what), false) => what.into(),
+        (None, true) => Cell::new("holds up others", Tone::Warning),
+        (Some(what), true) => Cell::new(format!("{what}; holds up others"), Tone::Warning),
+    }
 }

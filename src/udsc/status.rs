@@ -1,8 +1,6 @@
 //! `udsc status`: how the daemon is, what its sockets do, and what of that wants looking at: what was refused,
 //! dropped and closed and why, records that lag, and the last lines of the log.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -13,15 +11,9 @@ use super::{
     show::{count, one_line, size, span},
     table::{Cell, Column, Table},
     terminal::{Terminal, Tone, print, print_json},
+    troubles::{Troubles, lags, record_cell},
 };
 use crate::control::{Line, Record, Socket, Sockets, Status};
-
-/// A record that waits for less is not behind: it is being written.
-const BEHIND: f64 = 1.0;
-/// Counts of what works.
-const WORK: [&str; 3] = ["clients", "messages", "bytes"];
-/// Counts of bytes among the others.
-const OF_BYTES: [&str; 2] = ["unread", "undelivered"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
@@ -104,26 +96,18 @@ fn head(status: &Status, terminal: Terminal) -> String {
     out
 }
 
-const fn column(title: &'static str, is_number: bool, rank: u8) -> Column {
-    Column {
-        title,
-        is_number,
-        rank,
-    }
-}
-
 const COLUMNS: [Column; 11] = [
-    column("SOCKET", false, 0),
-    column("TYPE", false, 3),
-    column("SERVICE", false, 2),
-    column("CLIENTS", true, 0),
-    column("WAITING", true, 4),
-    column("MESSAGES", true, 0),
-    column("BYTES", true, 0),
-    column("REFUSED", true, 0),
-    column("DROPPED", true, 0),
-    column("CLOSED", true, 1),
-    column("RECORD", false, 0),
+    Column::text("SOCKET", 0),
+    Column::text("TYPE", 3),
+    Column::text("SERVICE", 2),
+    Column::number("CLIENTS", 0),
+    Column::number("WAITING", 4),
+    Column::number("MESSAGES", 0),
+    Column::number("BYTES", 0),
+    Column::number("REFUSED", 0),
+    Column::number("DROPPED", 0),
+    Column::number("CLOSED", 1),
+    Column::text("RECORD", 0),
 ];
 
 fn table(sockets: &[Socket]) -> Table<'_, 11> {
@@ -134,20 +118,8 @@ fn table(sockets: &[Socket]) -> Table<'_, 11> {
 }
 
 fn row(socket: &Socket) -> [Cell; 11] {
-    let families = Families::new(&socket.counters);
     let work = |name: &str| socket.counters.get(name).copied().unwrap_or(0);
-    let trouble = |name: &str| match families.total(name) {
-        0 => Cell::from("0"),
-        n => Cell::new(count(n), Tone::Warning),
-    };
-    let record = match &socket.record {
-        None => "-".into(),
-        Some(record) if is_failing(record) => Cell::new("FAILING", Tone::Error),
-        Some(record) => match record.behind.filter(|behind| *behind >= BEHIND) {
-            Some(behind) => Cell::new(format!("{} behind", span(behind)), Tone::Warning),
-            None => "ok".into(),
-        },
-    };
+    let troubles = Troubles::new(socket);
     [
         one_line(&socket.name).into(),
         one_line(&socket.kind).into(),
@@ -156,70 +128,18 @@ fn row(socket: &Socket) -> [Cell; 11] {
         socket.senders_waiting.to_string().into(),
         count(work("messages")).into(),
         size(work("bytes")).into(),
-        trouble("refused"),
-        trouble("dropped"),
-        trouble("closed"),
-        record,
+        troubles.cell("refused"),
+        troubles.cell("dropped"),
+        troubles.cell("closed"),
+        record_cell(socket),
     ]
-}
-
-/// Whether what waits cannot be written now.
-fn is_failing(record: &Record) -> bool {
-    !record.open || record.error.is_some() && record.behind.is_some()
-}
-
-/// Counters by what they count, each family with its reasons.
-struct Families<'a>(BTreeMap<&'a str, Vec<(&'a str, u64)>>);
-
-impl<'a> Families<'a> {
-    /// Of all that is not the daily work, and not 0.
-    fn new(counters: &'a BTreeMap<String, u64>) -> Self {
-        let mut families: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
-        for (name, number) in counters {
-            if *number > 0 && !WORK.contains(&name.as_str()) {
-                let (family, reason) = name.split_once('_').unwrap_or((name, ""));
-                families.entry(family).or_default().push((reason, *number));
-            }
-        }
-        Self(families)
-    }
-
-    fn total(&self, family: &str) -> u64 {
-        let reasons = self.0.get(family).into_iter().flatten();
-        reasons.fold(0, |sum, (_, number)| number.saturating_add(sum))
-    }
-
-    /// Each family in a line: "3: 2 access, 1 clients-per-user".
-    fn lines(&self) -> impl Iterator<Item = (String, String)> {
-        self.0.iter().map(|(family, reasons)| {
-            let show = |number| match OF_BYTES.contains(family) {
-                true => size(number),
-                false => number.to_string(),
-            };
-            let named = reasons.iter().filter(|(reason, _)| !reason.is_empty());
-            // As the keys of udsd.toml are written.
-            let named =
-                named.map(|(reason, n)| format!("{} {}", show(*n), reason.replace('_', "-")));
-            let named: Vec<String> = named.collect();
-            let total = show(self.total(family));
-            let text = match named.is_empty() {
-                true => total,
-                false => format!("{total}: {}", named.join(", ")),
-            };
-            (one_line(family), one_line(&text))
-        })
-    }
 }
 
 /// What of a socket wants looking at; `None` where nothing does, unless it `is_only` asked for this one.
 fn details(socket: &Socket, is_only: bool, terminal: Terminal) -> Option<String> {
-    let families = Families::new(&socket.counters);
+    let troubles = Troubles::new(socket);
     let record = socket.record.as_ref();
-    let lags = |record: &Record| {
-        let is_behind = record.behind.is_some_and(|behind| behind >= BEHIND);
-        is_failing(record) || is_behind || record.error.is_some()
-    };
-    let is_quiet = families.0.is_empty() && socket.last.is_empty() && socket.senders_waiting == 0;
+    let is_quiet = troubles.is_empty() && socket.last.is_empty() && socket.senders_waiting == 0;
     if is_quiet && !is_only && !socket.draining && !record.is_some_and(lags) {
         return None;
     }
@@ -228,9 +148,13 @@ fn details(socket: &Socket, is_only: bool, terminal: Terminal) -> Option<String>
         terminal.paint(&one_line(&socket.name), Tone::Heading),
         place(socket)
     );
-    let mut line = |name: &str, text: &str| out += &format!("  {name:<12}{text}\n");
-    for (family, text) in families.lines() {
-        line(&family, &text);
+    let (counts, width): (Vec<_>, _) = match is_only {
+        true => (troubles.explained().collect(), 28),
+        false => (troubles.families().collect(), 12),
+    };
+    let mut line = |name: &str, text: &str| out += &format!("  {name:<width$} {text}\n");
+    for (name, text) in &counts {
+        line(name, text);
     }
     match socket.senders_waiting {
         0 => {}

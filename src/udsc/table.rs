@@ -18,11 +18,33 @@ pub(crate) struct Column {
     pub(crate) rank: u8,
 }
 
+impl Column {
+    /// Of words.
+    pub(crate) const fn text(title: &'static str, rank: u8) -> Self {
+        let is_number = false;
+        Self {
+            title,
+            is_number,
+            rank,
+        }
+    }
+
+    /// Of numbers.
+    pub(crate) const fn number(title: &'static str, rank: u8) -> Self {
+        let is_number = true;
+        Self {
+            title,
+            is_number,
+            rank,
+        }
+    }
+}
+
 /// One field.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
-    text: String,
-    tone: Tone,
+    pub(crate) text: String,
+    pub(crate) tone: Tone,
 }
 
 impl Cell {
@@ -51,34 +73,44 @@ pub(crate) struct Table<'a, const N: usize> {
 impl<const N: usize> Table<'_, N> {
     /// The text, for a terminal.
     pub(crate) fn show(&self, terminal: Terminal) -> String {
-        let columns = self.choose(terminal);
-        let heading = self
+        let lines = self.lines(terminal.width).into_iter().map(|line| {
+            let pieces = line
+                .iter()
+                .map(|piece| terminal.paint(&piece.text, piece.tone));
+            pieces.collect::<String>().trim_end().to_owned() + "\n"
+        });
+        lines.collect()
+    }
+
+    /// The lines, the headings first, of pieces that stand beside each other; in so much room.
+    pub(crate) fn lines(&self, width: Option<usize>) -> Vec<Vec<Cell>> {
+        let columns = self.choose(width);
+        let headings = self
             .columns
             .map(|column| Cell::new(column.title, Tone::Heading));
-        let mut out = String::new();
-        for row in [&heading].into_iter().chain(&self.rows) {
-            let mut line = String::new();
-            for (i, (column, width)) in columns.iter().enumerate() {
-                let cell = &row[*column];
-                let text = cut(&cell.text, *width);
+        let line = |row: &[Cell; N]| {
+            let mut line = Vec::new();
+            for &(i, width) in &columns {
+                let text = cut(&row[i].text, width);
                 let pad = " ".repeat(width.saturating_sub(text.chars().count()));
-                let text = terminal.paint(&text, cell.tone);
-                line += &match self.columns[*column].is_number {
-                    true => format!("{pad}{text}"),
-                    false => format!("{text}{pad}"),
-                };
-                if i + 1 < columns.len() {
-                    line += "  ";
+                let text = Cell::new(text, row[i].tone);
+                match self.columns[i].is_number {
+                    true => line.extend([pad.into(), text]),
+                    false => line.extend([text, pad.into()]),
                 }
+                line.push(" ".repeat(GAP).into());
             }
-            out += line.trim_end();
-            out.push('\n');
-        }
-        out
+            line
+        };
+        [&headings]
+            .into_iter()
+            .chain(&self.rows)
+            .map(line)
+            .collect()
     }
 
     /// The columns that have room, each with its width.
-    fn choose(&self, terminal: Terminal) -> Vec<(usize, usize)> {
+    fn choose(&self, width: Option<usize>) -> Vec<(usize, usize)> {
         let mut chosen: Vec<(usize, usize)> = (0..N)
             .map(|i| {
                 let title = self.columns[i].title.chars().count();
@@ -86,7 +118,7 @@ impl<const N: usize> Table<'_, N> {
                 (i, widths.max().unwrap_or(0).max(title))
             })
             .collect();
-        let Some(room) = terminal.width else {
+        let Some(room) = width else {
             return chosen;
         };
         let excess = |chosen: &[(usize, usize)]| {
@@ -125,21 +157,9 @@ mod tests {
     use super::*;
 
     const COLUMNS: [Column; 3] = [
-        Column {
-            title: "NAME",
-            is_number: false,
-            rank: 0,
-        },
-        Column {
-            title: "N",
-            is_number: true,
-            rank: 1,
-        },
-        Column {
-            title: "LAST",
-            is_number: false,
-            rank: 0,
-        },
+        Column::text("NAME", 0),
+        Column::number("N", 1),
+        Column::text("LAST", 0),
     ];
 
     fn show(width: Option<usize>) -> String {

@@ -14,8 +14,8 @@ says() {
   [[ $said == *"$1"* ]] || fail "${*:2}: $said; expected: $1"
 }
 
-# refuses WORDS COMMAND...: it fails, and prints that.
-refuses() {
+# declines WORDS COMMAND...: it fails, and prints that.
+declines() {
   local said
   ! said=$(in_vm "${@:2}" 2>&1) || fail "${*:2} says that all is well: $said"
   [[ $said == *"$1"* ]] || fail "${*:2}: $said; expected: $1"
@@ -28,12 +28,12 @@ path = "%t/udsd.sock"
 EOF
   says "the system's udsd is idle" udsc status
   says '{"idle":true}' udsc status --json
-  refuses "the system's udsd is idle" udsc clients
+  declines "the system's udsd is idle" udsc clients
   is inactive ActiveState || fail "asking has started udsd"
   answers
   says "pid $(main_pid), running for" udsc status
   in_vm systemctl stop udsd.service udsd.socket
-  refuses "the system's udsd is not running: nobody listens at /run/udsd/control.sock; systemctl start udsd.socket" \
+  declines "the system's udsd is not running: nobody listens at /run/udsd/control.sock; systemctl start udsd.socket" \
     udsc status
 }
 
@@ -47,7 +47,7 @@ path = "%t/udsd.sock"
 EOF
   answers
   pid=$(main_pid)
-  refuses "the system's udsd runs (pid $pid), but it has no control socket (daemon.control = \"\")" udsc status
+  declines "the system's udsd runs (pid $pid), but it has no control socket (daemon.control = \"\")" udsc status
   in_vm systemctl reload udsd.service || fail "systemctl reload failed"
   wait_until "the file is in force" journal_has 1 "reloaded /etc/udsd/udsd.toml"
   config <<'EOF'
