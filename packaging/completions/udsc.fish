@@ -39,6 +39,13 @@ complete -c udsc -n "__fish_udsc_needs_command" -f -a "send" -d 'Send each argum
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "listen" -d 'Print incoming messages, each on a line (of a stream under framing none: the bytes), until the server closes'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "ping" -d 'Measure round trips over an echo socket; fails if one is lost'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "bench" -d 'Measure how many messages a socket carries and how long they take, with every byte checked'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "status" -d 'How the daemon and its sockets are: what was refused, dropped and closed and why, which record is behind'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "clients" -d 'Who is connected: what they send and get, what waits for them, whom they hold up'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "disconnect" -d 'End a client, by its number in `udsc clients` and in the log; as root or udsd\'s own user'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "reload" -d 'Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "metrics" -d 'All counts of the daemon, as OpenMetrics text'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "tap" -d 'Print the messages that pass on a socket, a line each: when, from whom, to how many, what'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "top" -d 'Watch who is connected and how much passes, refreshed each second'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c udsc -n "__fish_udsc_using_subcommand connect" -l config -d 'The daemon that serves FILE' -r -F
@@ -103,6 +110,89 @@ complete -c udsc -n "__fish_udsc_using_subcommand bench" -l json -d 'Print one J
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand status" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l json -d 'One object a line: the daemon, then each socket, with all that the daemon says'
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand status" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l of-user -d 'Only those of this user, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l sort -d 'Amounts with the largest first, all else with the smallest' -r -f -a "id\t''
+user\t''
+pid\t''
+socket\t''
+since\t'Since when they are connected, the newest first'
+idle\t''
+queue\t'Bytes that wait for them to read'
+held\t'Bytes held for them in all'
+messages-in\t''
+bytes-in\t''
+messages-out\t''
+bytes-out\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l json -d 'One object a line, with all that the daemon says'
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -s h -l help -d 'Print help'
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l json -d 'What is wrong with the file on standard output, one object a line'
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l output -d 'Replace this file by them in one step, readable by all' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -s h -l help -d 'Print help'
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l count -d 'End after N messages' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l of-user -d 'Only what this user sends, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l json -d 'One object a line; the first has no message, and says that the tap is open'
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand top" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand top" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand top" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand top" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand top" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand top" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
@@ -112,10 +202,17 @@ complete -c udsc -n "__fish_udsc_using_subcommand apply" -l framing -d 'none, li
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "send" -d 'Send each argument as one message, then wait for answers'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "listen" -d 'Print incoming messages, each on a line (of a stream under framing none: the bytes), until the server closes'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "ping" -d 'Measure round trips over an echo socket; fails if one is lost'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "bench" -d 'Measure how many messages a socket carries and how long they take, with every byte checked'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench apply help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "send" -d 'Send each argument as one message, then wait for answers'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "listen" -d 'Print incoming messages, each on a line (of a stream under framing none: the bytes), until the server closes'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "ping" -d 'Measure round trips over an echo socket; fails if one is lost'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "bench" -d 'Measure how many messages a socket carries and how long they take, with every byte checked'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "status" -d 'How the daemon and its sockets are: what was refused, dropped and closed and why, which record is behind'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "clients" -d 'Who is connected: what they send and get, what waits for them, whom they hold up'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "disconnect" -d 'End a client, by its number in `udsc clients` and in the log; as root or udsd\'s own user'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "reload" -d 'Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "metrics" -d 'All counts of the daemon, as OpenMetrics text'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "tap" -d 'Print the messages that pass on a socket, a line each: when, from whom, to how many, what'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "top" -d 'Watch who is connected and how much passes, refreshed each second'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
