@@ -5,7 +5,22 @@
 CHECKS+=(
   status_of_an_idle_daemon_starts_nothing
   reload_needs_no_control_socket
+  one_command_answers_each_question
 )
+
+# shows WORDS COMMAND...: prints that sooner or later.
+shows() {
+  wait_until "${*:2} prints $1" prints "$@"
+}
+
+prints() {
+  [[ $(in_vm "${@:2}") == *"$1"* ]]
+}
+
+# The number of the client who sends the most.
+first_client() {
+  in_vm udsc clients --sort messages-in --json | sed -n '1s/^{"id":\([0-9]*\),.*"user":"root"}/\1/p'
+}
 
 # says WORDS COMMAND...: it ends well, and prints that.
 says() {
@@ -69,4 +84,40 @@ EOF
   wait_until "there is a control socket" in_vm test -S /run/udsd/control.sock
   says "pid $pid" udsc status
   in_vm udsc reload || fail "udsc reload failed"
+}
+
+check_one_command_answers_each_question() {
+  local slow flood
+  fresh <<'EOF'
+[limits]
+clients-per-user = 2
+[socket.bus]
+path = "%t/udsd.sock"
+service = "relay"
+framing = "lines"
+slow-client = "drop"
+queue-size = "128KiB"
+EOF
+  # One who does not read, and one who floods.
+  in_vm systemd-run --quiet --collect --unit=lab-slow udsc listen
+  wait_until "it listens" is active ActiveState
+  shows '"socket":"bus"' udsc clients --json
+  slow=$(first_client)
+  in_vm systemctl kill --signal=STOP lab-slow.service
+  in_vm systemd-run --quiet --collect --unit=lab-flood sh -c 'yes flood | udsc connect'
+  # How many messages a socket dropped, and for whom.
+  shows " (queue-size)" udsc status
+  says "for client $slow (pid " udsc status bus
+  # Who floods.
+  flood=$(first_client)
+  [ "$flood" != "$slow" ] || fail "client $slow floods, who does not even read"
+  # Why a client was refused.
+  ! in_vm udsc send hello 2>/dev/null || fail "a third client is served"
+  says "limits.clients-per-user = 2" udsc status bus
+  # What passes.
+  says " client $flood to 1: flood" udsc tap bus --count 1
+  # End that client.
+  in_vm udsc disconnect "$flood"
+  wait_until "the flood ends" is inactive ActiveState lab-flood.service
+  in_vm systemctl kill --signal=KILL lab-slow.service
 }
