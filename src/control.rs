@@ -1,6 +1,7 @@
 //! What is said over the control socket: the interface `dev.udsd.Daemon` as types that the daemon fills and `udsc`
 //! reads. `dev.udsd.Daemon.varlink` beside this file is the interface itself, with what each field means.
 
+pub mod metrics;
 pub mod varlink;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! state that one process hands to the next, and whatever else shows counters are made from it.
 //!
 //! A family counts one kind of event. Where it has several counters, each is for one reason: of a limit it is
-//! named like the key that sets it.
+//! named like the key that sets it. What the family is then has a sentence of its own, true of all reasons.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Defines the counters: each family with its unit, then its counters with what they mean. A counter is named
 /// after its family and its reason, or after its family alone where there is no other.
 macro_rules! counters {
-    ($($family:ident: $unit:ident {
+    ($($(#[doc = $all:literal])* $family:ident: $unit:ident {
         $($(#[doc = $meaning:literal])+ $(#[serde($alias:meta)])? $name:ident,)+
     })+) => {
         /// What happened on a socket since the start, of this process or of the one whose clients it took over.
@@ -19,6 +19,14 @@ macro_rules! counters {
         #[serde(default)]
         pub struct Counters {
             $($($(#[doc = $meaning])+ $(#[serde($alias)])? pub $name: u64,)+)+
+        }
+
+        /// What all counters of a family are; empty where it has one.
+        fn family_meaning(family: &str) -> &'static str {
+            match family {
+                $(stringify!($family) => concat!($($all),*),)+
+                _ => "",
+            }
         }
 
         impl Counters {
@@ -54,6 +62,7 @@ counters! {
         /// Clients that came in; on a datagram socket, senders by their addresses.
         clients,
     }
+    /// Clients and datagrams that were not let in.
     refused: Clients {
         /// Clients and datagrams that the lists of who is allowed do not admit.
         refused_access,
@@ -75,6 +84,7 @@ counters! {
         #[serde(alias = "refused")]
         refused_earlier,
     }
+    /// Clients that udsd closed.
     closed: Clients {
         /// Clients that were silent for idle-timeout.
         closed_idle_timeout,
@@ -114,6 +124,7 @@ counters! {
         /// Messages refused as longer than message-size, whether their senders were closed or not.
         oversized,
     }
+    /// Messages, replies to datagrams among them, that a receiver did not get.
     dropped: Messages {
         /// Messages for clients whose queue was full.
         dropped_queue_size,
@@ -129,6 +140,7 @@ counters! {
         #[serde(alias = "dropped")]
         dropped_earlier,
     }
+    /// Datagrams that got no reply.
     unanswered: Messages {
         /// Datagrams whose senders have no address.
         #[serde(alias = "unbound")]
@@ -182,6 +194,8 @@ pub struct Row {
     pub unit: Unit,
     /// What it means, a sentence.
     pub meaning: &'static str,
+    /// What its family means: the same where that has one counter.
+    pub family_meaning: &'static str,
     /// How many so far.
     pub value: u64,
 }
@@ -194,13 +208,16 @@ impl Row {
         meaning: &'static str,
         value: u64,
     ) -> Self {
+        let meaning = meaning.trim_start();
+        let all = family_meaning(family).trim_start();
         let reason = name.strip_prefix(family);
         Row {
             name,
             family,
             reason: reason.and_then(|reason| reason.strip_prefix('_')),
             unit,
-            meaning: meaning.trim_start(),
+            meaning,
+            family_meaning: if all.is_empty() { meaning } else { all },
             value,
         }
     }
@@ -266,13 +283,15 @@ mod tests {
     fn each_counter_has_a_name_of_its_own_and_a_sentence() {
         let mut names = HashSet::new();
         let mut meanings = HashSet::new();
-        for Row { name, meaning, .. } in Counters::default().rows() {
-            assert!(names.insert(name), "{name} twice");
-            assert!(meanings.insert(meaning), "{meaning} twice");
-            let is_sentence = meaning.starts_with(|first: char| first.is_ascii_uppercase())
-                && meaning.ends_with('.')
-                && !meaning.contains("  ");
-            assert!(is_sentence, "{name}: {meaning}");
+        for row in Counters::default().rows() {
+            assert!(names.insert(row.name), "{} twice", row.name);
+            assert!(meanings.insert(row.meaning), "{} twice", row.meaning);
+            for meaning in [row.meaning, row.family_meaning] {
+                let is_sentence = meaning.starts_with(|first: char| first.is_ascii_uppercase())
+                    && meaning.ends_with('.')
+                    && !meaning.contains("  ");
+                assert!(is_sentence, "{}: {meaning}", row.name);
+            }
         }
     }
 
@@ -289,6 +308,7 @@ mod tests {
                     Some(reason) => assert_eq!(row.name, format!("{}_{reason}", row.family)),
                 }
                 assert_eq!(row.unit, family[0].unit);
+                assert_eq!(row.reason.is_none(), row.meaning == row.family_meaning);
             }
         }
     }

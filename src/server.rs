@@ -15,6 +15,7 @@ mod control;
 mod handover;
 mod heap;
 mod idle;
+mod metrics;
 mod records;
 mod signals;
 mod sockets;
@@ -92,7 +93,7 @@ pub struct Server {
     signals: Signals,
     notifier: Notifier,
     /// When this process began to serve.
-    started: Instant,
+    started: Now,
     settings: Settings,
     watchdog: Option<(Duration, Instant)>,
     status_due: Instant,
@@ -140,7 +141,8 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, WAKER)?);
         let timer = Timer::new()?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let now = Instant::now();
+        let started = Now::read();
+        let now = started.instant;
         Ok(Server {
             tells_time: false,
             poll,
@@ -151,7 +153,7 @@ impl Server {
             waker,
             signals,
             notifier: Notifier::default(),
-            started: now,
+            started,
             settings: Settings::default(),
             watchdog: systemd::watchdog().map(|span| (span, now)),
             status_due: now,
@@ -309,7 +311,7 @@ impl Server {
     fn sum_up(&mut self) {
         self.hub.tell_left_out(None);
         closer::tell_left_out();
-        for socket in self.serving() {
+        for (_, socket) in self.serving() {
             info!("{}: {}", socket.name(), socket.counters());
         }
     }
@@ -330,13 +332,13 @@ impl Server {
     }
 
     /// The sockets that the file has.
-    fn serving(&self) -> impl Iterator<Item = &Socket> {
-        let all = self.hub.sockets().iter().map(|(_, socket)| socket);
-        all.filter(|socket| !socket.is_draining() && !socket.is_control())
+    fn serving(&self) -> impl Iterator<Item = (usize, &Socket)> {
+        let all = self.hub.sockets().iter();
+        all.filter(|(_, socket)| !socket.is_draining() && !socket.is_control())
     }
 
     fn status(&self) -> String {
-        let counts = self.serving().map(|socket| (1, socket.counters().messages));
+        let counts = self.serving().map(|(_, of)| (1, of.counters().messages));
         let (sockets, messages) = counts.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         let counts = format!(
             "{}, {}, {}",

@@ -12,7 +12,7 @@ pub const CONTROL_SOCKET: &str = "daemon.control";
 /// How many may ask at once.
 const CLIENTS: usize = 64;
 /// Bytes that wait for one of them: more than the longest answer, that of all counts of the most sockets.
-const QUEUE_SIZE: usize = 4 << 20;
+const QUEUE_SIZE: usize = 8 << 20;
 
 /// The control socket, where there is one.
 pub(super) fn socket(daemon: &Daemon) -> Option<Socket> {

@@ -91,6 +91,7 @@ impl Server {
             (NAME, "Disconnect") => self.disconnect(pending, call, now),
             (NAME, "Reload") => self.reload(pending),
             (NAME, "Tap") => self.tap(pending, call),
+            (NAME, "Metrics") => Ok(Last(self.tell_metrics(now))),
             (SERVICE | NAME, _) => Err(Reply::error(
                 "org.varlink.service.MethodNotFound",
                 json!({ "method": call.method }),
@@ -109,7 +110,7 @@ impl Server {
         Reply::last(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: process::id(),
-            age: seconds(self.started, now),
+            age: seconds(self.started.instant, now),
             config: files.map(|file| file.display().to_string()).collect(),
             problem: self.unchanged.clone(),
             sockets: self.serving().count(),
