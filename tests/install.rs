@@ -95,6 +95,7 @@ fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
         format!("{lib}/systemd/user/udsd.service"),
         format!("{lib}/systemd/user/udsd.socket"),
         format!("{lib}/sysusers.d/udsd.conf"),
+        format!("{lib}/tmpfiles.d/udsd.conf"),
         format!("{prefix}/share/man/man1/udsc.1"),
         format!("{prefix}/share/man/man5/udsd.toml.5"),
         format!("{prefix}/share/man/man8/udsd.8"),
@@ -114,7 +115,7 @@ fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
     programs.chain(texts.map(|path| (path, 0o644))).collect()
 }
 
-/// Where systemd looks: systemd.unit(5), systemd.generator(7), sysusers.d(5).
+/// Where systemd looks: systemd.unit(5), systemd.generator(7), sysusers.d(5), tmpfiles.d(5).
 #[test]
 fn files_go_where_systemd_looks() {
     for (prefix, lib) in [

@@ -12,6 +12,7 @@ mod nginx;
 mod python;
 mod socat;
 mod systemd_notify;
+mod varlink;
 
 use std::{
     fs,
