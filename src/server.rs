@@ -181,6 +181,8 @@ impl Server {
     /// # Errors
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
+        // Taps are open again before anything passes.
+        self.answer(Now::read());
         self.ready();
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now::read();

@@ -72,22 +72,18 @@ struct Arguments {
 #[derive(Clone, Debug, Args)]
 struct Options {
     /// The system's daemon, not the user's
-    #[arg(
-        long,
-        global = true,
-        conflicts_with = "user",
-        help_heading = "Which server"
-    )]
-    system: bool,
-    /// The user's daemon; without either option the user's if it runs, else the system's
     #[arg(long, global = true, help_heading = "Which server")]
+    system: bool,
+    // Not behind a command: of some, --user names a sender.
+    /// The user's daemon; without either option the user's if it runs, else the system's
+    #[arg(long, conflicts_with_all = ["system", "config"], help_heading = "Which server")]
     user: bool,
     /// The daemon that serves FILE
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        conflicts_with_all = ["system", "user"],
+        conflicts_with = "system",
         help_heading = "Which server"
     )]
     config: Option<PathBuf>,

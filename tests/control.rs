@@ -8,12 +8,18 @@ use std::{
     fs,
     io::{Read, Write},
     net::Shutdown,
-    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram},
+    },
     path::Path,
 };
 
 use harness::{
-    Daemon, Random, Setup, acting, is_root, read_all, read_n, round_trip, skip, varlink::Caller,
+    Daemon, Random, Setup, acting, is_root,
+    manager::{STORED, passing},
+    read_all, read_n, round_trip, skip,
+    varlink::Caller,
     write_until_full,
 };
 use serde_json::{Value, json};
@@ -317,8 +323,11 @@ fn a_tap_that_is_not_read_misses_messages_and_says_how_many() {
 
 #[test]
 fn a_tap_and_whoever_asks_go_on_over_a_restart() {
-    let setup = Setup::new().keeping().config(&format!("{CONTROL}{RELAY}"));
-    let daemon = setup.start();
+    let config = format!("{CONTROL}{RELAY}[socket.d]\npath = \"{{dir}}/d\"\ntype = \"datagram\"\n");
+    let daemon = Setup::new().keeping().config(&config).start();
+    let mut datagrams = caller(&daemon);
+    datagrams.send("Tap", json!({"socket": "d"}), true);
+    datagrams.next().unwrap();
     let mut tap = caller(&daemon);
     tap.send("Tap", json!({"socket": "r"}), true);
     tap.next().unwrap();
@@ -327,7 +336,17 @@ fn a_tap_and_whoever_asks_go_on_over_a_restart() {
     let speaker = daemon.connect("r");
     (&speaker).write_all(b"before\n").unwrap();
     assert_eq!(tapped(&mut tap, 1), (vec!["before".into()], 0));
-    let daemon = daemon.restart(|next| next.config(&format!("{CONTROL}{RELAY}")));
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(daemon.path("d")).unwrap();
+    let mut daemon = daemon;
+    let near = daemon.park();
+    // It waits there before the next process does anything.
+    sender.send(b"meanwhile").unwrap();
+    let next = Setup::within(daemon.folder().clone())
+        .keeping()
+        .config(&config);
+    let daemon = passing(next, &[near.as_fd()], Some(STORED)).start();
+    assert_eq!(tapped(&mut datagrams, 1), (vec!["meanwhile".into()], 0));
     assert_ne!(asks.ask("Status", json!({}))["pid"], first["pid"]);
     (&speaker).write_all(b"after\n").unwrap();
     assert_eq!(tapped(&mut tap, 1), (vec!["after".into()], 0));

@@ -202,12 +202,10 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
     } else {
         rustix::process::geteuid().to_string()
     };
-    let sorted = shown(&format!(
-        "clients -s echo --of-user {user} --sort messages-in"
-    ));
+    let sorted = shown(&format!("clients -s echo --user {user} --sort messages-in"));
     assert!(sorted[0].contains(" 3 18B 3 18B -"), "{sorted:?}");
     assert!(sorted[1].contains(" 1 2B 1 2B -"), "{sorted:?}");
-    assert_eq!(shown("clients --of-user 4000000001"), [""; 0]);
+    assert_eq!(shown("clients --user 4000000001"), [""; 0]);
 
     let clients = objects(&end(&daemon, "clients --json --sort bytes-out").code(0));
     assert_eq!(clients.len(), 3);
@@ -224,7 +222,7 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
     end(&daemon, "clients -s nix")
         .code(1)
         .complained("udsd has no socket nix");
-    end(&daemon, "clients --of-user no-such-user-here")
+    end(&daemon, "clients --user no-such-user-here")
         .code(1)
         .complained("there is no user no-such-user-here");
     end(&daemon, "clients --type stream")

@@ -141,7 +141,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__apply)
-            opts="-s -h --system --user --config --socket --type --framing --help"
+            opts="-s -h --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,7 +175,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__bench)
-            opts="-c -P -d -W -s -h --clients --size --pipeline --duration --service --timeout --json --system --user --config --socket --type --framing --help"
+            opts="-c -P -d -W -s -h --clients --size --pipeline --duration --service --timeout --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -249,13 +249,13 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__clients)
-            opts="-s -h --of-user --sort --json --system --user --config --socket --type --framing --help"
+            opts="-s -h --user --sort --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --of-user)
+                --user)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -291,7 +291,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__connect)
-            opts="-s -h --system --user --config --socket --type --framing --help"
+            opts="-s -h --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -325,7 +325,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__disconnect)
-            opts="-s -h --system --user --config --socket --type --framing --help"
+            opts="-s -h --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -569,7 +569,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__listen)
-            opts="-s -h --count --system --user --config --socket --type --framing --help"
+            opts="-s -h --count --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -607,7 +607,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__metrics)
-            opts="-s -h --output --system --user --config --socket --type --framing --help"
+            opts="-s -h --output --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -645,7 +645,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__ping)
-            opts="-c -i -W -s -h --count --interval --timeout --size --json --system --user --config --socket --type --framing --help"
+            opts="-c -i -W -s -h --count --interval --timeout --size --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -707,7 +707,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__reload)
-            opts="-s -h --json --system --user --config --socket --type --framing --help"
+            opts="-s -h --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -741,7 +741,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__send)
-            opts="-s -h --wait --timeout --system --user --config --socket --type --framing --help"
+            opts="-s -h --wait --timeout --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -783,7 +783,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__status)
-            opts="-s -h --json --system --user --config --socket --type --framing --help"
+            opts="-s -h --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -817,7 +817,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__tap)
-            opts="-s -h --count --of-user --json --system --user --config --socket --type --framing --help"
+            opts="-s -h --count --user --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -827,7 +827,7 @@ _udsc() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --of-user)
+                --user)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -859,7 +859,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__top)
-            opts="-s -h --system --user --config --socket --type --framing --help"
+            opts="-s -h --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -55,7 +55,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand connect" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand connect" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand connect" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand connect" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l wait -d 'Wait for N messages and print each on a line (of a stream under framing none: N reads)' -r
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l timeout -d 'Fail once it took longer than T to send and to get the answers' -r
@@ -66,7 +65,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand send" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l count -d 'End after N messages; fewer are a failure' -r
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l config -d 'The daemon that serves FILE' -r -F
@@ -76,7 +74,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand listen" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -s c -l count -d 'End after N; without it, Ctrl-C ends and prints the summary' -r
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -s i -l interval -d 'From one to the next' -r
@@ -90,7 +87,6 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -l json -d 'Print each line as a JSON object, times in nanoseconds'
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand ping" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -s h -l help -d 'Print help'
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -s c -l clients -d 'Connections at once; on a relay one of them sends and the others receive' -r
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l size -d 'Bytes of each message, as 4KiB, at least 16 [default: 64, or what the framing fixes]' -r
@@ -108,7 +104,6 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l json -d 'Print one JSON object, times in nanoseconds'
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand bench" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand bench" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand status" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand status" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
@@ -118,9 +113,8 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand status" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand status" -l json -d 'One object a line: the daemon, then each socket, with all that the daemon says'
 complete -c udsc -n "__fish_udsc_using_subcommand status" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand status" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c udsc -n "__fish_udsc_using_subcommand clients" -l of-user -d 'Only those of this user, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l user -d 'Only those of this user, by name or number' -r
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l sort -d 'Amounts with the largest first, all else with the smallest' -r -f -a "id\t''
 user\t''
 pid\t''
@@ -141,7 +135,6 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l json -d 'One object a line, with all that the daemon says'
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand clients" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
@@ -150,7 +143,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -s h -l help -d 'Print help'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
@@ -160,7 +152,6 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l json -d 'What is wrong with the file on standard output, one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand reload" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l output -d 'Replace this file by them in one step, readable by all' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l config -d 'The daemon that serves FILE' -r -F
@@ -170,10 +161,9 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -s h -l help -d 'Print help'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l count -d 'End after N messages' -r
-complete -c udsc -n "__fish_udsc_using_subcommand tap" -l of-user -d 'Only what this user sends, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l user -d 'Only what this user sends, by name or number' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
@@ -182,7 +172,6 @@ datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l json -d 'One object a line; the first has no message, and says that the tap is open'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand tap" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand top" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand top" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
@@ -191,7 +180,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand top" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand top" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand top" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
@@ -200,7 +188,6 @@ seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l system -d 'The system\'s daemon, not the user\'s'
-complete -c udsc -n "__fish_udsc_using_subcommand apply" -l user -d 'The user\'s daemon; without either option the user\'s if it runs, else the system\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'
 complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "send" -d 'Send each argument as one message, then wait for answers'

@@ -22,8 +22,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// Only those of this user, by name or number
-    #[arg(long, value_name = "USER")]
-    of_user: Option<String>,
+    #[arg(long = "user", id = "sender", value_name = "USER")]
+    user: Option<String>,
     /// Amounts with the largest first, all else with the smallest
     #[arg(long, value_name = "KEY", default_value = "id")]
     sort: Sort,
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     only_daemon(options, true)?;
     let socket = options.socket.as_ref().map(|name| name.display());
     let socket = socket.map(|name| name.to_string());
-    let uid = plan.of_user.as_deref().map(user).transpose()?;
+    let uid = plan.user.as_deref().map(user).transpose()?;
     let mut control = control::connect(options)?;
     let mut clients = ask(&mut control, socket.as_deref(), uid)?;
     let mut users = Users::default();

@@ -26,8 +26,8 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Only what this user sends, by name or number
-    #[arg(long, value_name = "USER")]
-    of_user: Option<String>,
+    #[arg(long = "user", id = "sender", value_name = "USER")]
+    user: Option<String>,
     /// One object a line; the first has no message, and says that the tap is open
     #[arg(long)]
     json: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
 pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     only_daemon(options, false)?;
     let mut parameters = json!({ "socket": plan.name });
-    if let Some(name) = &plan.of_user {
+    if let Some(name) = &plan.user {
         parameters["uid"] = user(name)?.into();
     }
     let mut control = control::connect(options)?;
