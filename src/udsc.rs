@@ -171,7 +171,7 @@ enum Command {
     ///
     /// As root or udsd's own user.
     Reload(reload::Plan),
-    /// All counts of the daemon, as OpenMetrics text
+    /// All counts of the daemon, as text for Prometheus
     Metrics(metrics::Plan),
     /// Print the messages that pass on a socket, a line each: when, from whom, to how many, what
     ///

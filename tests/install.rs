@@ -92,6 +92,8 @@ fn expected(prefix: &str, lib: &str) -> BTreeMap<String, u32> {
     let texts = [
         format!("{lib}/systemd/system/udsd.service"),
         format!("{lib}/systemd/system/udsd.socket"),
+        format!("{lib}/systemd/system/udsd-metrics.service"),
+        format!("{lib}/systemd/system/udsd-metrics.timer"),
         format!("{lib}/systemd/user/udsd.service"),
         format!("{lib}/systemd/user/udsd.socket"),
         format!("{lib}/sysusers.d/udsd.conf"),

@@ -34,6 +34,8 @@ main() {
   . "$here/lab/apply.sh"
   # shellcheck source=tests/lab/drop_ins.sh
   . "$here/lab/drop_ins.sh"
+  # shellcheck source=tests/lab/metrics.sh
+  . "$here/lab/metrics.sh"
   # shellcheck source=tests/lab/reload.sh
   . "$here/lab/reload.sh"
   # shellcheck source=tests/lab/control.sh

@@ -1,4 +1,4 @@
-//! `udsc metrics`: all counts as OpenMetrics text, to standard output or into a file for node_exporter's textfile
+//! `udsc metrics`: all counts as text for Prometheus, to standard output or into a file for node_exporter's textfile
 //! collector.
 
 use std::{

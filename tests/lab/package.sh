@@ -313,6 +313,7 @@ EOF
   recorded kept /var/lib/udsd/lab.json
   sends rotated kept
   recorded kept /var/log/udsd/lab.json
+  in_vm systemctl enable --quiet --now udsd-metrics.timer
   # Its unit stays behind in systemd until somebody stops it.
   in_vm sed -i '/taken-out/d' /etc/udsd/udsd.toml
   in_vm systemctl daemon-reload
