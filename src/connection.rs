@@ -160,9 +160,9 @@ pub struct Connection<S> {
     pub stream: S,
 }
 
-/// What a client sent and was sent.
+/// What a client sent and was sent. A restart hands it on as a list: there may be very many clients.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "[u64; 5]", into = "[u64; 5]")]
 pub struct Traffic {
     /// Messages of it that its service took.
     pub messages_in: u64,
@@ -175,6 +175,30 @@ pub struct Traffic {
     pub before: u64,
     /// Messages that were dropped for it.
     pub dropped: u64,
+}
+
+impl From<[u64; 5]> for Traffic {
+    fn from([messages_in, bytes_in, bytes_out, before, dropped]: [u64; 5]) -> Self {
+        Traffic {
+            messages_in,
+            bytes_in,
+            bytes_out,
+            before,
+            dropped,
+        }
+    }
+}
+
+impl From<Traffic> for [u64; 5] {
+    fn from(of: Traffic) -> Self {
+        [
+            of.messages_in,
+            of.bytes_in,
+            of.bytes_out,
+            of.before,
+            of.dropped,
+        ]
+    }
 }
 
 impl Traffic {

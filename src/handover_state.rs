@@ -159,9 +159,9 @@ pub struct Client {
     pub id: ClientId,
     /// Its credentials.
     pub peer: Peer,
-    /// How long it has been connected.
+    /// How long it has been connected, in milliseconds.
     #[serde(default)]
-    pub age: Duration,
+    pub age: u64,
     /// How long no bytes have gone either way.
     pub silent: Duration,
     /// What it sent and was sent.
@@ -415,7 +415,7 @@ mod tests {
                     uid: 2,
                     gid: 3,
                 },
-                age: Duration::from_secs(2),
+                age: 2000,
                 silent: Duration::from_nanos(1_000_000_001),
                 traffic: Traffic {
                     bytes_in: 4,
