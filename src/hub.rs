@@ -326,6 +326,15 @@ impl<S: Stream> Hub<S> {
         !self.ready.0.is_empty() || has_quota || left || self.sockets.iter().any(is_due)
     }
 
+    /// Whether somebody is to have a turn, beside clients of the control socket.
+    #[must_use]
+    pub fn has_turns(&self) -> bool {
+        self.ready.0.iter().any(|turn| match turn {
+            Turn::Client(key) => !self.is_of_control(key),
+            Turn::Datagrams(_) => true,
+        })
+    }
+
     /// When `expire` is next due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -148,6 +148,17 @@ fn a_client_is_ended_by_its_number() {
 }
 
 #[test]
+fn who_ends_itself_is_gone_and_the_others_are_served() {
+    let daemon = start(ECHO);
+    // Its number is the first.
+    let mut caller = caller(&daemon);
+    caller.send("Disconnect", json!({"id": 1}), false);
+    assert_eq!(caller.next(), None);
+    round_trip(&daemon.connect("e"), b"still here");
+    Caller::new(&daemon.path("control")).ask("Status", json!({}));
+}
+
+#[test]
 fn a_reload_answers_with_the_faults_of_the_file() {
     let daemon = start(ECHO);
     let mut caller = caller(&daemon);
@@ -360,7 +371,7 @@ fn a_stop_ends_taps() {
     let mut daemon = start(RELAY);
     let mut tap = caller(&daemon);
     tap.send("Tap", json!({"socket": "r"}), true);
-    tap.send("Status", json!({}), false);
+    tap.send("Reload", json!({}), false);
     tap.next().unwrap();
     assert!(daemon.stop().success());
     assert_eq!(

@@ -21,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Daemon, Folder, HANG, Random, Setup, apply_command, connect, round_trip};
+use harness::{
+    Daemon, Folder, HANG, Random, Setup, apply_command, connect, round_trip, varlink::Caller,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::sockopt::set_socket_passcred,
@@ -426,4 +428,23 @@ fn nobody_falls_between_two_daemons() {
     // Every second round but the first came while a daemon was stopping.
     let least = LANES as usize * (1 + ROUNDS / 2);
     assert!(starts >= least, "{starts} daemons, expected {least}");
+}
+
+#[test]
+fn who_asks_at_the_control_socket_keeps_nobody_from_being_idle() {
+    let control = "control = \"{dir}/control\"\n";
+    let manager = Manager::new(&format!("{IDLE}{control}{STREAM}"));
+    let started = Instant::now();
+    let mut daemon = manager.start();
+    let mut caller = Caller::new(&daemon.path("control"));
+    let asked = thread::spawn(move || {
+        let mut answers = 0;
+        // Until the daemon ends.
+        while caller.try_ask("Status").is_some() {
+            answers += 1;
+        }
+        answers
+    });
+    assert_ends(&mut daemon, started, SECOND);
+    assert!(asked.join().unwrap() > 0);
 }

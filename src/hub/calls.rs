@@ -44,9 +44,13 @@ impl<S: Stream> Hub<S> {
         Some(&self.clients.get(pending.client)?.peer)
     }
 
-    /// Sends a reply to the client of a call, which is here. Behind the last one the client may call again.
+    /// Sends a reply to the client of a call, unless the call has ended that client. Behind the last one the client
+    /// may call again.
     pub fn reply(&mut self, pending: &PendingCall, reply: &Reply, now: Now) {
         let key = pending.client;
+        if !self.clients.contains(key) {
+            return;
+        }
         let is_heard = !pending.call.as_ref().is_ok_and(|call| call.oneway);
         if is_heard {
             let socket = &self.sockets[self.clients[key].socket as usize];

@@ -235,6 +235,10 @@ impl Server {
     /// The file is read again at the end of this turn. `reloaded` answers.
     fn reload(&mut self, pending: &PendingCall) -> Result<Answer, Reply> {
         self.may_act(pending)?;
+        if self.stops() {
+            let fault = Fault::of_file(None, None, "the daemon stops: nothing is reloaded");
+            return Err(reload_failed(&[fault]));
+        }
         if matches!(self.phase, Phase::Serving) {
             self.phase = Phase::Reloading;
         }
@@ -255,12 +259,7 @@ impl Server {
             }
             let reply = match faults {
                 [] => Reply::last(json!({})),
-                faults => Reply::error(
-                    "dev.udsd.Daemon.ReloadFailed",
-                    ReloadFailed {
-                        faults: faults.into(),
-                    },
-                ),
+                faults => reload_failed(faults),
             };
             self.hub.reply(&pending, &reply, now);
         }
@@ -443,6 +442,11 @@ fn expect_more(call: &Call) -> Result<(), Reply> {
             Value::Object(Default::default()),
         )),
     }
+}
+
+fn reload_failed(faults: &[Fault]) -> Reply {
+    let faults = faults.into();
+    Reply::error("dev.udsd.Daemon.ReloadFailed", ReloadFailed { faults })
 }
 
 fn no_such_socket(name: &str) -> Reply {

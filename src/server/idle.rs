@@ -112,7 +112,7 @@ impl Server {
     /// No client, nobody who may wait at a listener, no datagram or record under way.
     fn is_idle(&mut self) -> bool {
         self.hub.present() == 0
-            && !self.hub.has_ready()
+            && !self.hub.has_turns()
             // Replies to datagrams that wait, and receiving that rests.
             && self.hub.deadline().is_none()
             && self.hub.undelivered() == 0

@@ -1,7 +1,7 @@
 //! A client of the control socket, as any Varlink client is one.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
 };
@@ -43,9 +43,11 @@ impl Caller {
                 return Some(serde_json::from_slice(&reply[..end]).unwrap());
             }
             let mut buffer = [0; 8192];
-            match self.stream.read(&mut buffer).unwrap() {
-                0 => return None,
-                n => self.read.extend_from_slice(&buffer[..n]),
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+                Ok(n) => self.read.extend_from_slice(&buffer[..n]),
             }
         }
     }
@@ -56,6 +58,13 @@ impl Caller {
         let mut reply = self.next().unwrap();
         assert!(reply.get("error").is_none(), "{method}: {reply}");
         reply["parameters"].take()
+    }
+
+    /// The reply to a call without parameters; `None` where the daemon is gone.
+    pub fn try_ask(&mut self, method: &str) -> Option<Value> {
+        let call = json!({"method": format!("dev.udsd.Daemon.{method}")});
+        let sent = self.stream.write_all(format!("{call}\0").as_bytes());
+        sent.ok().and_then(|()| self.next())
     }
 
     /// The name of the error that is the reply, without its interface, and what it says.
