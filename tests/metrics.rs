@@ -9,9 +9,10 @@ use std::{
     fs,
     io::Write,
     process::{Command, Stdio},
+    time::Instant,
 };
 
-use harness::{Daemon, has_program, read_all, round_trip, skip, varlink::Caller};
+use harness::{Daemon, HANG, has_program, read_all, round_trip, skip, varlink::Caller};
 use serde_json::json;
 use udsd::counters::Counters;
 
@@ -56,7 +57,15 @@ fn counts_go_up_as_clients_do_things() {
     (&sender).write_all(b"kept\n").unwrap();
     sender.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(read_all(&sender), b"");
-    let after = values(&daemon);
+    // The record is written on a thread of its own.
+    let started = Instant::now();
+    let after = loop {
+        let after = values(&daemon);
+        if after[r#"udsd_record_waiting_messages{socket="c"}"#] == 0.0 {
+            break after;
+        }
+        assert!(started.elapsed() < HANG, "it is not written");
+    };
     for (name, value) in [
         (r#"udsd_clients_total{socket="e"}"#, 1.0),
         (r#"udsd_clients_connected{socket="e"}"#, 1.0),
