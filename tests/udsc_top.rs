@@ -33,7 +33,9 @@ struct Top {
 
 impl Top {
     fn start(daemon: &Daemon) -> Self {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        // No child has it: so udsc is hung up on where this process is killed.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = openpt(flags).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
         resize(&terminal, 80);
