@@ -101,6 +101,7 @@ pub struct Client {
     pub bytes_in: u64,
     pub messages_out: u64,
     pub bytes_out: u64,
+    pub dropped: u64,
     pub waits_for: Option<String>,
     pub holds_up: bool,
 }

@@ -549,3 +549,29 @@ fn what_was_refused_and_what_a_record_holds_is_told() {
     );
     assert!(last[0]["age"].as_f64().unwrap() < 60.0);
 }
+
+#[test]
+fn what_is_dropped_is_told_by_client() {
+    let daemon = start(&format!(
+        "{RELAY}slow-client = \"drop\"\nqueue-size = \"128KiB\"\n"
+    ));
+    let (speaker, hearer) = (daemon.connect("r"), daemon.connect("r"));
+    let _sleepers = [daemon.connect("r"), daemon.connect("r")];
+    let mut caller = caller(&daemon);
+    wait_until(|| caller.clients(json!({})).len() == 4);
+    let line = format!("{}\n", "x".repeat(999));
+    for _ in 0..2000 {
+        (&speaker).write_all(line.as_bytes()).unwrap();
+        read_n(&hearer, line.len());
+    }
+    let clients = caller.clients(json!({}));
+    let dropped: Vec<u64> = clients
+        .iter()
+        .map(|of| of["dropped"].as_u64().unwrap())
+        .collect();
+    assert_eq!(dropped[..2], [0, 0]);
+    assert!(dropped[2] > 0 && dropped[3] > 0, "{dropped:?}");
+    let socket = caller.ask("Sockets", json!({"name": "r"}))["sockets"][0].take();
+    let all = socket["counters"]["dropped_queue_size"].as_u64();
+    assert_eq!(all, Some(dropped.iter().sum()));
+}

@@ -203,8 +203,8 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
         rustix::process::geteuid().to_string()
     };
     let sorted = shown(&format!("clients -s echo --user {user} --sort messages-in"));
-    assert!(sorted[0].contains(" 3 18B 3 18B -"), "{sorted:?}");
-    assert!(sorted[1].contains(" 1 2B 1 2B -"), "{sorted:?}");
+    assert!(sorted[0].contains(" 3 18B 3 18B 0 -"), "{sorted:?}");
+    assert!(sorted[1].contains(" 1 2B 1 2B 0 -"), "{sorted:?}");
     assert_eq!(shown("clients --user 4000000001"), [""; 0]);
 
     let clients = objects(&end(&daemon, "clients --json --sort bytes-out").code(0));
@@ -451,7 +451,7 @@ fn a_daemon_that_does_not_run_is_told_and_not_started() {
     fs::write(&file, &text).unwrap();
     let (file, control) = (file.display(), folder.join("control.sock"));
     let absent = format!(
-        "udsd of this file is not running: nobody listens at {}; udsd --config {file}",
+        "udsd of this file is not running: nobody listens at {}; start it: udsd --config {file}",
         control.display()
     );
     for line in [
@@ -474,7 +474,7 @@ fn a_daemon_that_does_not_run_is_told_and_not_started() {
     fs::write(folder.join("udsd.toml"), text.replace(&control, "")).unwrap();
     let ended = Udsc::start(&format!("--config {file} status")).end();
     ended.code(1).complained(&format!(
-        "udsd of this file is not running: it has no control socket (daemon.control = \"\"); udsd --config {file}"
+        "udsd of this file is not running: it has no control socket (daemon.control = \"\"); start it: udsd --config {file}"
     ));
 }
 

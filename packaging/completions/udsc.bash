@@ -260,7 +260,7 @@ _udsc() {
                     return 0
                     ;;
                 --sort)
-                    COMPREPLY=($(compgen -W "id user pid socket since idle queue held messages-in bytes-in messages-out bytes-out" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "id user pid socket since idle queue held messages-in bytes-in messages-out bytes-out dropped" -- "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -126,7 +126,8 @@ held\t'Bytes held for them in all'
 messages-in\t''
 bytes-in\t''
 messages-out\t''
-bytes-out\t''"
+bytes-out\t''
+dropped\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''

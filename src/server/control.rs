@@ -387,6 +387,7 @@ fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> 
         bytes_in: traffic.bytes_in,
         messages_out: messages_out.saturating_sub(traffic.dropped),
         bytes_out: traffic.bytes_out,
+        dropped: traffic.dropped,
         waits_for: waits_for(client).map(Into::into),
         holds_up: client.holds_up,
     }

@@ -108,7 +108,7 @@ fn tell_records(text: &mut Text, records: &[(&str, Statistics)], now: Now) {
     let figures: [Figure<Statistics>; 5] = [
         (
             "udsd_record_open",
-            "Whether the record can be written to.",
+            "Whether the file of the record is open.",
             |of| of.is_open.into(),
         ),
         (

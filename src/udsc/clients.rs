@@ -50,6 +50,7 @@ pub(crate) enum Sort {
     BytesIn,
     MessagesOut,
     BytesOut,
+    Dropped,
 }
 
 pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
@@ -117,12 +118,13 @@ impl Sort {
             Sort::BytesIn => |client| client.bytes_in,
             Sort::MessagesOut => |client| client.messages_out,
             Sort::BytesOut => |client| client.bytes_out,
+            Sort::Dropped => |client| client.dropped,
         };
         clients.sort_by_key(|client| Reverse(descending(client)));
     }
 }
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 14] = [
     Column::number("ID", 0),
     Column::text("USER", 0),
     Column::number("UID", 6),
@@ -135,10 +137,11 @@ const COLUMNS: [Column; 13] = [
     Column::number("BYTES IN", 0),
     Column::number("MSGS OUT", 4),
     Column::number("BYTES OUT", 5),
+    Column::number("DROPPED", 0),
     Column::text("WAITS FOR", 0),
 ];
 
-fn row(client: &Client, users: &mut Users) -> [Cell; 13] {
+fn row(client: &Client, users: &mut Users) -> [Cell; 14] {
     [
         client.id.to_string().into(),
         users.show(client.uid).into(),
@@ -152,6 +155,7 @@ fn row(client: &Client, users: &mut Users) -> [Cell; 13] {
         size(client.bytes_in).into(),
         count(client.messages_out).into(),
         size(client.bytes_out).into(),
+        count(client.dropped).into(),
         waits(client),
     ]
 }

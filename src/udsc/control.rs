@@ -64,7 +64,7 @@ impl From<Unanswered> for Failure {
 pub(crate) fn find(options: &Options) -> Result<Result<Control, Vec<Absence>>, Failure> {
     let mut absent = Vec::new();
     for daemon in Daemon::all(options)? {
-        let control = daemon.control().map_err(crate::error::Faults::from)?;
+        let (control, fault) = daemon.control().map_err(crate::error::Faults::from)?;
         let connected = control.as_deref().map(Control::connect);
         match connected {
             Some(Ok(control)) => return Ok(Ok(control)),
@@ -72,7 +72,7 @@ pub(crate) fn find(options: &Options) -> Result<Result<Control, Vec<Absence>>, F
                 let path = control.unwrap_or_default();
                 return Err(refusal(&path, &error));
             }
-            None | Some(Err(_)) => absent.push(daemon.absence(control)),
+            None | Some(Err(_)) => absent.push(daemon.absence(control, fault)),
         }
     }
     Ok(Err(absent))

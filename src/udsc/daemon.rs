@@ -77,22 +77,30 @@ impl Daemon {
     }
 
     /// Where its control socket is; `None` for `control = ""`. A faulty file, which the daemon has not in force,
-    /// says it too, and where its text cannot be parsed, the daemon is looked for at the default place.
-    pub(crate) fn control(&self) -> Result<Option<PathBuf>, Fault> {
-        let parsed = match Parsed::load(self.file.as_deref(), &self.dirs) {
+    /// says it too. Where its text cannot be parsed, for this fault, the daemon is looked for at the default place.
+    pub(crate) fn control(&self) -> Result<(Option<PathBuf>, Option<Fault>), Fault> {
+        let (parsed, fault) = match Parsed::load(self.file.as_deref(), &self.dirs) {
             Err(fault) if self.file.is_some() => return Err(fault),
-            Err(_) => Parsed::new(DEFAULT.as_bytes(), None, &self.dirs)?,
-            Ok(parsed) => parsed,
+            Err(fault) => {
+                let default = Parsed::new(DEFAULT.as_bytes(), None, &self.dirs)?;
+                (default, Some(fault))
+            }
+            Ok(parsed) => (parsed, None),
         };
-        Ok(parsed.config.daemon.control)
+        Ok((parsed.config.daemon.control, fault))
     }
 
-    /// What is known of it, given that nobody listens at `control`. Starts nothing.
-    pub(crate) fn absence(&self, control: Option<PathBuf>) -> Absence {
+    /// What is known of it, given that nobody listens at `control`, which is the default place for this fault, if any.
+    /// Starts nothing.
+    pub(crate) fn absence(&self, control: Option<PathBuf>, fault: Option<Fault>) -> Absence {
         let name = self.name;
-        let no_control = match control {
-            Some(path) => format!("nobody listens at {}", path.display()),
-            None => "it has no control socket (daemon.control = \"\")".into(),
+        let no_control = match (control, fault) {
+            (Some(path), Some(fault)) => format!(
+                "nobody listens at {}, the default place; its file may say another, and cannot be parsed: {fault}",
+                path.display()
+            ),
+            (Some(path), None) => format!("nobody listens at {}", path.display()),
+            (None, _) => "it has no control socket (daemon.control = \"\")".into(),
         };
         let units = self
             .systemctl
@@ -115,7 +123,10 @@ impl Daemon {
                 (true, format!("{name} {text}"))
             }
             _ => {
-                let text = format!("{name} is not running: {no_control}; {}", self.start);
+                let text = format!(
+                    "{name} is not running: {no_control}; start it: {}",
+                    self.start
+                );
                 (false, text)
             }
         };

@@ -218,7 +218,14 @@ fn of_record(record: &Record) -> String {
     }
     if let Some(error) = &record.error {
         let ago = record.error_age.map(|age| format!("{} ago: ", span(age)));
-        words.push(format!("{}{}", ago.unwrap_or_default(), one_line(error)));
+        // What it says to do has been done where nothing is behind any more.
+        let over = if record.behind.is_none() && record.open {
+            "last error, over since, "
+        } else {
+            ""
+        };
+        let ago = ago.unwrap_or_default();
+        words.push(format!("{over}{ago}{}", one_line(error)));
     }
     words.join(", ")
 }

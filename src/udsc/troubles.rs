@@ -128,10 +128,10 @@ fn as_key(reason: &str) -> String {
     reason.replace('_', "-")
 }
 
-/// Whether a record is behind, or had an error.
+/// Whether a record is behind, or fails.
 pub(crate) fn lags(record: &Record) -> bool {
     let is_behind = record.behind.is_some_and(|behind| behind >= BEHIND);
-    is_failing(record) || is_behind || record.error.is_some()
+    is_failing(record) || is_behind
 }
 
 /// How the record of a socket is, in a word or two.

@@ -48,7 +48,7 @@ EOF
   answers
   says "pid $(main_pid), running for" udsc status
   in_vm systemctl stop udsd.service udsd.socket
-  declines "the system's udsd is not running: nobody listens at /run/udsd/control.sock; systemctl start udsd.socket" \
+  declines "the system's udsd is not running: nobody listens at /run/udsd/control.sock; start it: systemctl start udsd.socket" \
     udsc status
 }
 

@@ -403,7 +403,7 @@ mod tests {
             serde_json::from_value(
                 json!({"id": id, "socket": "bus", "uid": id % 2, "gid": 0, "pid": 10 + id,
                 "age": 3600.0, "idle": 1.0, "queue": id, "held": 0, "messages_in": messages, "bytes_in": 0,
-                "messages_out": 0, "bytes_out": 0, "waits_for": null, "holds_up": *id == 2}),
+                "messages_out": 0, "bytes_out": 0, "dropped": 0, "waits_for": null, "holds_up": *id == 2}),
             )
         };
         Sample {
