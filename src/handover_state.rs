@@ -435,6 +435,7 @@ mod tests {
                 client: 0,
                 call: Call::read(b"{\"method\": \"a.B\"}"),
                 reached: 7,
+                missed: 0,
             }],
         }
     }

@@ -373,7 +373,7 @@ impl<S: Stream> Hub<S> {
             // be told by one. Where no quota is left, nothing could be read.
             let client = &self.clients[key];
             let last_look = Watch {
-                read: client.watched.read && self.limits.input_room(client.peer.uid) > 0,
+                read: client.watched.read && self.limits.input_room(client.charge.uid()) > 0,
                 end: false,
                 ..client.watched
             };
@@ -396,7 +396,7 @@ impl<S: Stream> Hub<S> {
                     if client.holds_up {
                         socket.stalled(client, now);
                     } else {
-                        let over = self.limits.over(client.peer.uid);
+                        let over = self.limits.over(client.charge.uid());
                         socket.waits_for_quota(client, over, now);
                     }
                 }
@@ -408,7 +408,7 @@ impl<S: Stream> Hub<S> {
                         self.quota_queue.leave(|waiting| waiting == key);
                         self.resume_from_quota(key, now);
                     } else {
-                        let over = self.limits.over(self.clients[key].peer.uid);
+                        let over = self.limits.over(self.clients[key].charge.uid());
                         self.close(key, &Close::OverQuota(over), now);
                     }
                 }

@@ -182,7 +182,7 @@ impl Server {
     /// What the daemon cannot go on with.
     pub fn run(mut self) -> Result<Ended, Fatal> {
         // Taps are open again before anything passes.
-        self.answer(Now::read());
+        self.reopen_taps();
         self.ready();
         let mut events = Events::with_capacity(EVENTS);
         let mut now = Now::read();
@@ -305,7 +305,9 @@ impl Server {
             let set = self.timer.set(due, now.instant);
             set.map_err(Faults::system("setting the timer"))?;
         }
-        let goes_on = self.has_answers || self.hub.has_ready() || self.sockets.is_pending();
+        let goes_on = self.has_answers && self.hub.has_calls()
+            || self.hub.has_ready()
+            || self.sockets.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))
     }
 

@@ -575,3 +575,42 @@ fn what_is_dropped_is_told_by_client() {
     let all = socket["counters"]["dropped_queue_size"].as_u64();
     assert_eq!(all, Some(dropped.iter().sum()));
 }
+
+#[test]
+fn clients_of_a_relay_that_drains_are_told() {
+    let daemon = start(&format!("{RELAY}queue-size = \"4MiB\"\n"));
+    let speaker = daemon.connect("r");
+    let mut caller = caller(&daemon);
+    wait_until(|| caller.clients(json!({})).len() == 1);
+    (&speaker).write_all(b"before\n").unwrap();
+    wait_until(|| caller.clients(json!({}))[0]["messages_in"] == 1);
+    let _sleeper = daemon.connect("r");
+    wait_until(|| caller.clients(json!({})).len() == 2);
+    let line = format!("{}\n", "x".repeat(999));
+    (0..1000).for_each(|_| (&speaker).write_all(line.as_bytes()).unwrap());
+    wait_until(|| caller.clients(json!({}))[0]["messages_in"] == 1001);
+    daemon.reload_with(&format!("{CONTROL}{}", RELAY.replace("lines", "nul")));
+    // Its socket's counts have gone to the one that has its name now.
+    let clients = caller.clients(json!({}));
+    assert!(
+        clients
+            .iter()
+            .all(|of| of["messages_out"].as_u64().unwrap() < 2000),
+        "{clients:?}"
+    );
+}
+
+#[test]
+fn a_caller_that_leaves_in_mid_answer_leaves_nothing_to_do() {
+    let daemon = start(RELAY);
+    let speaker = daemon.connect("r");
+    let line = b"a line\n".repeat(5000);
+    for _ in 0..20 {
+        let mut tap = caller(&daemon);
+        tap.send("Tap", json!({"socket": "r"}), true);
+        tap.next().unwrap();
+        (&speaker).write_all(&line).unwrap();
+        tap.next().unwrap();
+    }
+    daemon.wait_idle();
+}

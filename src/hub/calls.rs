@@ -76,7 +76,9 @@ impl<S: Stream> Hub<S> {
 
     /// Opens a tap for the client of `call` on socket `socket`.
     pub fn open_tap(&mut self, call: &PendingCall, socket: usize, uid: Option<u32>) {
-        self.sockets[socket].taps.open(call.client, uid);
+        self.sockets[socket]
+            .taps
+            .open(call.client, uid, call.missed);
     }
 
     /// Whether the client of `call` has a tap.

@@ -442,7 +442,7 @@ impl Judge<'_> {
                 peer: from.peer,
                 receivers: 0,
             };
-            socket.taps.note(of, || iter::once(message));
+            socket.taps.note(of, 1, || iter::once(message));
         }
         if truncated {
             if self.own.is_sender(&from.peer) {

@@ -22,6 +22,8 @@ struct Tap {
     kept: VecDeque<Tapped>,
     bytes: usize,
     missed: u64,
+    /// The last message did not fit, and nothing was read since.
+    is_full: bool,
 }
 
 /// A message that passed.
@@ -54,7 +56,9 @@ impl Tap {
     /// Keeps one more message; false where there is no room for it.
     fn keep(&mut self, of: Origin, message: &Message<'_>) -> bool {
         let bytes = message.body.len() + EACH;
-        if self.bytes + bytes > MOST {
+        // One alone may be longer.
+        if self.bytes + bytes > MOST && !self.kept.is_empty() {
+            self.is_full = true;
             return false;
         }
         self.bytes += bytes;
@@ -79,13 +83,15 @@ impl Taps {
     }
 
     /// Client `client` looks at what passes from now on, or of that what user `uid` sends.
-    pub(super) fn open(&mut self, client: usize, uid: Option<u32>) {
+    /// It has missed so many messages before.
+    pub(super) fn open(&mut self, client: usize, uid: Option<u32>, missed: u64) {
         self.0.push(Tap {
             client,
             uid,
             kept: VecDeque::new(),
             bytes: 0,
-            missed: 0,
+            missed,
+            is_full: false,
         });
     }
 
@@ -94,24 +100,29 @@ impl Taps {
         self.0.iter().any(|tap| tap.client == client)
     }
 
-    /// Copies messages that the service took.
+    /// Copies messages that the service took, `count` of them. A tap that is full only counts.
     #[cold]
     pub(super) fn note<'a, M: Iterator<Item = Message<'a>>>(
         &mut self,
         of: Origin,
+        count: u64,
         messages: impl Fn() -> M,
     ) {
         let admits = |tap: &&mut Tap| tap.uid.is_none_or(|uid| uid == of.peer.uid);
         for tap in self.0.iter_mut().filter(admits) {
-            let mut all = messages();
-            let first_missed = all.find(|message| !tap.keep(of, message));
-            tap.missed += u64::from(first_missed.is_some()) + all.count() as u64;
+            let mut kept = 0;
+            if !tap.is_full {
+                let all = messages().take_while(|message| tap.keep(of, message));
+                kept = all.count() as u64;
+            }
+            tap.missed += count.saturating_sub(kept);
         }
     }
 
     /// The next message for client `client`, or how many it missed since the last one, if either is there.
     pub(super) fn next(&mut self, client: usize) -> Option<Result<Tapped, u64>> {
         let tap = self.0.iter_mut().find(|tap| tap.client == client)?;
+        tap.is_full = false;
         match tap.kept.pop_front() {
             Some(next) => {
                 tap.bytes -= next.body.len() + EACH;

@@ -342,7 +342,7 @@ impl Socket {
             peer: from.peer,
             receivers: self.service.receivers(),
         };
-        self.taps.note(of, || messages.iter());
+        self.taps.note(of, messages.messages, || messages.iter());
     }
 
     fn policy(&self) -> SlowClient {

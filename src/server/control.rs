@@ -267,13 +267,6 @@ impl Server {
 
     /// One message that passed on a socket. The tap is opened first and, after a restart, anew.
     fn tap(&mut self, pending: &PendingCall, call: &Call) -> Result<Answer, Reply> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Parameters {
-            socket: String,
-            uid: Option<u32>,
-        }
-        let Parameters { socket, uid } = call.parameters()?;
         expect_more(call)?;
         let nothing = |missed| control::Tapped {
             message: None,
@@ -287,15 +280,41 @@ impl Server {
             let missed = self.hub.close_taps(pending.client);
             return Ok(Last(Reply::last(nothing(missed))));
         }
+        self.open_tap(pending, call)?;
+        match pending.reached {
+            0 => Ok(Part(Reply::more(nothing(0)), 1)),
+            _ => Ok(Later),
+        }
+    }
+
+    fn open_tap(&mut self, pending: &PendingCall, call: &Call) -> Result<(), Reply> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            socket: String,
+            uid: Option<u32>,
+        }
+        let Parameters { socket, uid } = call.parameters()?;
         if !self.hub.has_tap(pending) {
             let key = self.key(&socket).filter(|_| socket != CONTROL_SOCKET);
             let key = key.ok_or_else(|| no_such_socket(&socket))?;
             self.hub.open_tap(pending, key, uid);
             self.note_time();
         }
-        match pending.reached {
-            0 => Ok(Part(Reply::more(nothing(0)), 1)),
-            _ => Ok(Later),
+        Ok(())
+    }
+
+    /// Opens the taps that an earlier process had, also of those who do not read: nothing has passed yet.
+    pub(super) fn reopen_taps(&mut self) {
+        for pending in self.hub.take_calls() {
+            if let Ok(call) = &pending.call
+                && call.method == "dev.udsd.Daemon.Tap"
+                && pending.reached > 0
+            {
+                // What is in its way it is told when it is answered.
+                let _ = self.open_tap(&pending, call);
+            }
+            self.hub.put_back(pending);
         }
     }
 
@@ -368,9 +387,9 @@ fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> 
     let messages_out = match socket.nature().service {
         ServiceKind::Echo => traffic.messages_in,
         // All that came since it is here, but its own.
-        ServiceKind::Relay => {
-            (socket.counters().messages - traffic.before).saturating_sub(traffic.messages_in)
-        }
+        ServiceKind::Relay => (socket.counters().messages)
+            .saturating_sub(traffic.before)
+            .saturating_sub(traffic.messages_in),
         ServiceKind::Collect | ServiceKind::Control => 0,
     };
     Client {

@@ -20,6 +20,9 @@ pub struct PendingCall {
     pub call: Result<Call, Reply>,
     /// Where answers of many parts go on: 0 at the start.
     pub reached: u64,
+    /// Of a tap: messages that it has not seen over a restart.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// All of them.
@@ -80,6 +83,7 @@ pub(super) fn receive<S: Stream>(
         client: from.key,
         call: Call::read(first.body),
         reached: 0,
+        missed: 0,
     });
     first.end
 }
