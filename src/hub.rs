@@ -153,12 +153,6 @@ impl<S: Stream> Hub<S> {
         self.clients.len() - control.map(|(_, of)| of.present).sum::<usize>()
     }
 
-    /// Whether nobody is connected, not even to the control socket.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
     /// Whether client `key` came by the control socket.
     #[must_use]
     pub fn is_of_control(&self, key: usize) -> bool {
@@ -333,6 +327,12 @@ impl<S: Stream> Hub<S> {
             Turn::Client(key) => !self.is_of_control(key),
             Turn::Datagrams(_) => true,
         })
+    }
+
+    /// Whether something is to be done at a time, beside lines of the log.
+    #[must_use]
+    pub fn has_timers(&self) -> bool {
+        !self.timers.is_empty()
     }
 
     /// When `expire` is next due.

@@ -382,6 +382,23 @@ fn a_stop_ends_taps() {
 }
 
 #[test]
+fn who_reads_no_answers_holds_up_no_stop() {
+    let mut daemon = start(RELAY);
+    let mut tap = caller(&daemon);
+    tap.send("Tap", json!({"socket": "r"}), true);
+    tap.next().unwrap();
+    let speaker = daemon.connect("r");
+    (&speaker).write_all(&b"a line\n".repeat(50_000)).unwrap();
+    let mut asks = caller(&daemon);
+    wait_until(|| asks.clients(json!({}))[0]["messages_in"] == 50_000);
+    drop(speaker);
+    let mut status = || asks.ask("Status", json!({}))["clients"] == 0;
+    wait_until(&mut status);
+    assert!(daemon.stop().success());
+    assert!(!daemon.log().contains("cut short"), "{}", daemon.log());
+}
+
+#[test]
 fn damaged_calls_are_answered_and_leave_the_memory_flat() {
     let daemon = start(&format!("{ECHO}{RELAY}"));
     let mut random = Random::new(20_261_128);

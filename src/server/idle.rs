@@ -114,7 +114,7 @@ impl Server {
         self.hub.present() == 0
             && !self.hub.has_turns()
             // Replies to datagrams that wait, and receiving that rests.
-            && self.hub.deadline().is_none()
+            && !self.hub.has_timers()
             && self.hub.undelivered() == 0
             && !self.sockets.is_pending()
             && self.sockets.rest().is_none()
