@@ -434,6 +434,7 @@ mod tests {
             calls: vec![PendingCall {
                 client: 0,
                 call: Call::read(b"{\"method\": \"a.B\"}"),
+                has_begun: true,
                 reached: 7,
                 missed: 0,
             }],

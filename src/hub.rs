@@ -73,6 +73,8 @@ pub struct Hub<S> {
     /// A socket keeps its key until it is removed, which is when its last client has gone.
     sockets: Slab<Socket>,
     limits: Limits,
+    /// Who is at the control socket.
+    callers: Limits,
     users: Users,
     ready: Ready,
     quota_queue: QuotaQueue,
@@ -130,6 +132,7 @@ impl<S: Stream> Hub<S> {
             clients: Slab::new(),
             sockets: sockets.into_iter().enumerate().collect(),
             limits,
+            callers: Limits::of_control(),
             users: Users::default(),
             ready: Ready::default(),
             quota_queue: QuotaQueue::default(),
@@ -166,9 +169,10 @@ impl<S: Stream> Hub<S> {
         &self.limits
     }
 
-    /// All clients, with their keys.
-    pub fn clients(&self) -> impl Iterator<Item = (usize, &Connection<S>)> {
-        self.clients.iter()
+    /// The clients with keys from `first` on, in their order.
+    pub fn clients_from(&self, first: usize) -> impl Iterator<Item = (usize, &Connection<S>)> {
+        let keys = first..self.clients.capacity();
+        keys.filter_map(|key| Some((key, self.clients.get(key)?)))
     }
 
     /// Bytes held for all clients: input that waits and output unsent.

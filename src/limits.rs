@@ -93,8 +93,8 @@ pub struct Charge {
     held: usize,
 }
 
-/// The user as whom clients of the control socket count, whoever they are: those who ask what holds up a user have
-/// room beside it. No user has this number (`setresuid(2)`).
+/// The user for whom bytes of the control socket's clients are held, whoever they are: those who ask what holds up
+/// a user have room beside it. No user has this number (`setresuid(2)`).
 pub const CONTROL: u32 = u32::MAX;
 
 impl Charge {
@@ -148,6 +148,12 @@ impl Limits {
             released: false,
             by_user: HashMap::new(),
         }
+    }
+
+    /// Those of the control socket, beside all others: so who asks takes no client's place, nor the other way round.
+    #[must_use]
+    pub fn of_control() -> Self {
+        Limits::new(64, 32)
     }
 
     /// Limits the bytes that are held, input that waits and output unsent: for all clients of one
@@ -245,9 +251,11 @@ impl Limits {
         }
     }
 
-    /// How many users are present beside `uid`.
+    /// How many users are present beside `uid`. Who only asks is none of them.
     fn others(&self, uid: u32) -> usize {
-        self.by_user.len() - usize::from(self.by_user.contains_key(&uid))
+        let is_here = |uid| usize::from(self.by_user.contains_key(&uid));
+        let control = if uid == CONTROL { 0 } else { is_here(CONTROL) };
+        self.by_user.len() - is_here(uid) - control
     }
 
     /// Whether something was released since `take_released`.

@@ -461,7 +461,11 @@ fn who_may_not_ask_is_let_go_and_who_may_look_may_not_act() {
     for (uid, gid) in [(7001, 1), (7003, 7002)] {
         let mut caller = acting(uid, gid, &[], || Caller::new(&path));
         assert_eq!(caller.ask("Status", json!({}))["clients"], 0);
-        for (method, parameters) in [("Disconnect", json!({"id": 1})), ("Reload", json!({}))] {
+        for (method, parameters) in [
+            ("Disconnect", json!({"id": 1})),
+            ("Reload", json!({})),
+            ("Tap", json!({"socket": "e"})),
+        ] {
             assert_eq!(caller.fail(method, parameters).0, "PermissionDenied");
         }
     }
@@ -472,6 +476,49 @@ fn who_may_not_ask_is_let_go_and_who_may_look_may_not_act() {
         "uid 7004",
         "daemon.control-users",
     ]);
+}
+
+#[test]
+fn who_only_asks_takes_no_place_from_others() {
+    if !is_root() {
+        return skip("only root can be another user");
+    }
+    let looks = "[daemon]\ncontrol = \"{dir}/control\"\ncontrol-users = [\"7001\"]\n";
+    let limits = "[limits]\nclients = 4\nclients-per-user = 4\n";
+    let setup = Setup::new();
+    fs::set_permissions(setup.folder().path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let daemon = setup.config(&format!("{looks}{limits}{ECHO}")).start();
+    let path = daemon.path("control");
+    let mut lookers: Vec<Caller> = acting(7001, 7001, &[], || {
+        (0..32).map(|_| Caller::new(&path)).collect()
+    });
+    for looker in &mut lookers {
+        looker.ask("Status", json!({}));
+    }
+    let mut one_more = acting(7001, 7001, &[], || Caller::new(&path));
+    assert_eq!(one_more.next(), None);
+    daemon.wait_log(&["daemon.control: refused a client", "32 of one user"]);
+    // All places that there are for clients are free, and for who acts as well.
+    let clients: Vec<_> = (0..4).map(|_| daemon.connect("e")).collect();
+    clients.iter().for_each(|of| round_trip(of, b"here"));
+    assert_eq!(caller(&daemon).clients(json!({})).len(), 4);
+}
+
+#[test]
+fn what_is_asked_for_before_leaving_is_done() {
+    let daemon = start(ECHO);
+    let clients: Vec<_> = (0..3).map(|_| daemon.connect("e")).collect();
+    clients.iter().for_each(|of| round_trip(of, b"here"));
+    let mut asks = caller(&daemon);
+    let ids = asks.clients(json!({}));
+    let calls = ids.iter().map(|of| {
+        let call = json!({"method": "dev.udsd.Daemon.Disconnect", "parameters": {"id": of["id"]}, "oneway": true});
+        format!("{call}\0")
+    });
+    // All at once, and gone.
+    let calls: String = calls.collect();
+    caller(&daemon).stream.write_all(calls.as_bytes()).unwrap();
+    clients.iter().for_each(|of| assert_eq!(read_all(of), b""));
 }
 
 #[test]

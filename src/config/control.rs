@@ -9,8 +9,6 @@ use crate::frame::Framing;
 /// The name of the control socket in the log and to a restart. No socket of the file can have it, for a name has no
 /// point.
 pub const CONTROL_SOCKET: &str = "daemon.control";
-/// How many may ask at once.
-const CLIENTS: usize = 64;
 /// Bytes that wait for one of them: more than the longest answer, that of all counts of the most sockets.
 const QUEUE_SIZE: usize = 8 << 20;
 
@@ -26,7 +24,6 @@ pub(super) fn socket(daemon: &Daemon) -> Option<Socket> {
         service: ServiceKind::Control,
         framing: Framing::Nul,
         queue_size: QUEUE_SIZE,
-        clients: CLIENTS,
         ..Socket::new(
             CONTROL_SOCKET.into(),
             Address::Path(daemon.control.clone()?),

@@ -30,11 +30,11 @@ impl<S: Stream> Hub<S> {
             socket.denied("a client", &peer, now);
             return None;
         }
-        let user = socket.user_of(&peer);
-        if let Err(over) = self
-            .limits
-            .enter(user, socket.present, socket.rules.clients)
-        {
+        let places = match socket.is_control() {
+            true => &mut self.callers,
+            false => &mut self.limits,
+        };
+        if let Err(over) = places.enter(peer.uid, socket.present, socket.rules.clients) {
             stream.cut_off();
             socket.refused(&peer, over, now);
             return None;
@@ -45,6 +45,7 @@ impl<S: Stream> Hub<S> {
         let id = ClientId(self.ids);
         socket.entered(id, &peer, now);
         let mut client = Connection::new(id, peer, number as u32, stream, now.instant);
+        let user = socket.user_of(&peer);
         client.charge = Charge::new(user);
         client.traffic.before = socket.counters.messages;
         client.user = self.users.enter(user);

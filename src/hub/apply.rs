@@ -54,6 +54,10 @@ impl<S: Stream> Hub<S> {
         }
         client.awaits = None;
         self.ready.list(client, key);
+        if self.effects.calls.is_calling(key) {
+            self.effects.calls.forget(key);
+            self.close_taps(key);
+        }
     }
 
     /// Serves by a new config file from now on: `file` has all its sockets, and `limits` its limits.

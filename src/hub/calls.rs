@@ -45,11 +45,12 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Sends a reply to the client of a call, unless the call has ended that client. Behind the last one the client
-    /// may call again.
-    pub fn reply(&mut self, pending: &PendingCall, reply: &Reply, now: Now) {
+    /// may call again. Returns how long the reply is, bytes.
+    pub fn reply(&mut self, pending: &PendingCall, reply: &Reply, now: Now) -> usize {
         let key = pending.client;
+        let bytes = reply.encode();
         if !self.clients.contains(key) {
-            return;
+            return bytes.len();
         }
         let is_heard = !pending.call.as_ref().is_ok_and(|call| call.oneway);
         if is_heard {
@@ -61,9 +62,9 @@ impl<S: Stream> Hub<S> {
                 socket.rules.queue_size,
                 now,
             );
-            let bytes = reply.encode();
             if let Err(reason) = out.give(key, &[std::io::IoSlice::new(&bytes)]) {
-                return self.close(key, &reason, now);
+                self.close(key, &reason, now);
+                return bytes.len();
             }
         }
         let client = &mut self.clients[key];
@@ -72,6 +73,7 @@ impl<S: Stream> Hub<S> {
         } else {
             self.follow_up(now);
         }
+        bytes.len()
     }
 
     /// Opens a tap for the client of `call` on socket `socket`.

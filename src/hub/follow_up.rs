@@ -30,7 +30,8 @@ impl<S: Stream> Hub<S> {
             socket.service.relieve(client, socket.rules.queue_size);
         }
         let held_up = client.is_blocked() || client.awaits.is_some();
-        if gone && client.awaits == Some(Awaits::Answer) {
+        // What it asked for before it went is done all the same, but it is not waited for.
+        if gone && client.awaits == Some(Awaits::Answer) && self.effects.calls.has_begun(key) {
             return Err(Close::HangUp);
         }
         if !held_up && !client.is_owed() {
@@ -165,13 +166,15 @@ impl<S: Stream> Hub<S> {
             }
         }
         client.charge.settle(&mut self.limits, 0);
-        self.limits.leave(client.charge.uid());
         self.users.leave(client.charge.uid());
         if client.awaits == Some(Awaits::Quota) {
             self.quota_queue.leave(|waiting| waiting == key);
         }
         if self.sockets[client.socket as usize].is_control() {
             self.close_taps(key);
+            self.callers.leave(client.peer.uid);
+        } else {
+            self.limits.leave(client.peer.uid);
         }
         let socket = &mut self.sockets[client.socket as usize];
         socket.present -= 1;

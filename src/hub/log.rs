@@ -16,7 +16,7 @@ use crate::{
     error::Close,
     frame::Framing,
     input::{Announced, TooLong},
-    limits::{Over, OverKey, OverQuota, Quota},
+    limits::{Limits, Over, OverKey, OverQuota, Quota},
     peer::{ClientId, Peer},
 };
 
@@ -79,8 +79,12 @@ impl Socket {
             OverKey::Files => &mut counters.refused_open_files,
         } += 1;
         let limit = over.limit;
-        self.write(Kind::Refused, 1, now, |Socket { name, .. }| {
+        self.write(Kind::Refused, 1, now, |socket| {
+            let name = &socket.name;
             let why = match over.key {
+                OverKey::Daemon | OverKey::Share { .. } | OverKey::User if socket.is_control() => {
+                    format!("{} may ask at once", Limits::of_control())
+                }
                 OverKey::Daemon => format!("{limit} clients are here, limits.clients = {limit}"),
                 OverKey::Share { own, free } => format!(
                     "its user has {own} clients here, and {free} more may come: the last sixteenth of limits.clients = {limit} is for users who have less"

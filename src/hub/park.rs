@@ -161,10 +161,14 @@ impl<S: Stream> Hub<S> {
         let mut client = Connection::resume(parked, stream, now);
         let uid = socket.user_of(&client.peer);
         client.charge = Charge::new(uid);
+        let places = match socket.is_control() {
+            true => &mut self.callers,
+            false => &mut self.limits,
+        };
+        places.keep(client.peer.uid);
         let key = self.clients.vacant_key();
         socket.service.rejoin(key, &mut client);
         socket.present += 1;
-        self.limits.keep(uid);
         client.user = self.users.enter(uid);
         client.charge.settle(&mut self.limits, client.weight());
         if let Some(timeout) = socket.rules.idle_timeout {

@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    collections::VecDeque,
     process,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,52 +30,65 @@ use crate::{
     service::PendingCall,
 };
 
-/// Clients in one part of an answer.
-const PART: usize = 64;
-/// Parts that a client gets in a turn.
-const PARTS: usize = 64;
+/// Clients in one part of an answer, and those at which one looks to find them.
+const PART: usize = 16;
+const LOOKED_AT: usize = 1024;
+/// Bytes of answers that all callers together get in a turn of the event loop: the others wait meanwhile. Only the
+/// last answer may go beyond them.
+const ANSWERS: usize = 32 << 10;
 
 /// What becomes of a call.
 enum Answer {
     /// This is all, or an error.
     Last(Reply),
-    /// This is a part; the call goes on from `reached`, when its client reads.
-    Part(Reply, u64),
+    /// This is a part; the call goes on when its client reads.
+    Part(Reply),
+    /// Likewise, from the client with this key on.
+    PartUpTo(Reply, usize),
     /// Nothing yet.
     Later,
 }
 
-use Answer::{Last, Later, Part};
+use Answer::{Last, Later, Part, PartUpTo};
 
 /// The interface that every Varlink service has.
 const SERVICE: &str = "org.varlink.service";
 const SERVICE_INTERFACE: &str = include_str!("../control/org.varlink.service.varlink");
 
 impl Server {
-    /// Answers calls, each as far as its client reads.
+    /// Answers calls, a part of each in turn, as far as their clients read.
     pub(super) fn answer(&mut self, now: Now) {
-        self.has_answers = false;
-        for mut pending in self.hub.take_calls() {
+        let mut left = ANSWERS;
+        let mut turns = VecDeque::from(self.hub.take_calls());
+        while left > 0
+            && let Some(mut pending) = turns.pop_front()
+        {
             if !self.hub.has_room(&pending) {
                 self.hub.put_back(pending);
                 continue;
             }
-            let mut parts = 0;
-            loop {
-                match self.answer_one(&pending, now) {
-                    Ok(Last(reply)) | Err(reply) => break self.hub.reply(&pending, &reply, now),
-                    Ok(Part(reply, reached)) => {
-                        self.hub.reply(&pending, &reply, now);
-                        pending.reached = reached;
-                        parts += 1;
-                    }
-                    Ok(Later) => break self.hub.put_back(pending),
+            let (reply, goes_on) = match self.answer_one(&pending, now) {
+                Ok(Last(reply)) | Err(reply) => (reply, false),
+                Ok(Part(reply)) => (reply, true),
+                Ok(PartUpTo(reply, reached)) => {
+                    pending.reached = reached;
+                    (reply, true)
                 }
-                if parts == PARTS || !self.hub.has_room(&pending) {
-                    self.has_answers |= parts == PARTS;
-                    break self.hub.put_back(pending);
+                Ok(Later) => {
+                    pending.has_begun = true;
+                    self.hub.put_back(pending);
+                    continue;
                 }
+            };
+            left = left.saturating_sub(self.hub.reply(&pending, &reply, now));
+            if goes_on {
+                pending.has_begun = true;
+                turns.push_back(pending);
             }
+        }
+        self.has_answers = !turns.is_empty();
+        for pending in turns {
+            self.hub.put_back(pending);
         }
     }
 
@@ -184,29 +198,27 @@ impl Server {
         }
         let sockets = self.hub.sockets();
         let of = |client: &Connection<ClientSocket>| &sockets[client.socket as usize];
-        let mut meant: Vec<&Connection<ClientSocket>> = self
-            .hub
-            .clients()
-            .filter(|&(key, client)| {
-                client.id.0 > pending.reached
-                    && uid.is_none_or(|uid| uid == client.peer.uid)
-                    && socket
-                        .as_ref()
-                        .is_none_or(|socket| socket == of(client).name())
-                    && !self.hub.is_of_control(key)
-            })
-            .map(|(_, client)| client)
-            .collect();
-        meant.sort_unstable_by_key(|client| client.id);
-        let rest = meant.len().saturating_sub(PART);
-        meant.truncate(PART);
-        let tell = |client: &&Connection<ClientSocket>| tell_client(client, of(client), now);
-        let clients = Clients {
-            clients: meant.iter().map(tell).collect(),
+        let is_meant = |client: &Connection<ClientSocket>| {
+            !of(client).is_control()
+                && uid.is_none_or(|uid| uid == client.peer.uid)
+                && (socket.as_ref()).is_none_or(|socket| socket == of(client).name())
         };
-        Ok(match meant.last() {
-            Some(last) if rest > 0 => Part(Reply::more(clients), last.id.0),
-            _ => Last(Reply::last(clients)),
+        let mut clients = Vec::new();
+        let mut all = self.hub.clients_from(pending.reached).take(LOOKED_AT);
+        let mut reached = None;
+        while clients.len() < PART
+            && let Some((key, client)) = all.next()
+        {
+            reached = Some(key + 1);
+            if is_meant(client) {
+                clients.push(tell_client(client, of(client), now));
+            }
+        }
+        Ok(match reached {
+            Some(reached) if self.hub.clients_from(reached).next().is_some() => {
+                PartUpTo(Reply::more(Clients { clients }), reached)
+            }
+            _ => Last(Reply::last(Clients { clients })),
         })
     }
 
@@ -250,7 +262,7 @@ impl Server {
         let now = Now::read();
         let is_reload = |pending: &PendingCall| {
             let call = pending.call.as_ref();
-            call.is_ok_and(|call| call.method == "dev.udsd.Daemon.Reload")
+            pending.has_begun && call.is_ok_and(|call| call.method == "dev.udsd.Daemon.Reload")
         };
         for pending in self.hub.take_calls() {
             if !is_reload(&pending) {
@@ -261,12 +273,14 @@ impl Server {
                 [] => Reply::last(json!({})),
                 faults => reload_failed(faults),
             };
-            self.hub.reply(&pending, &reply, now);
+            _ = self.hub.reply(&pending, &reply, now);
         }
     }
 
-    /// One message that passed on a socket. The tap is opened first and, after a restart, anew.
+    /// One message that passed on a socket. The tap is opened first and, after a restart, anew. Who only asks gets
+    /// none: it may not be meant to enter that socket.
     fn tap(&mut self, pending: &PendingCall, call: &Call) -> Result<Answer, Reply> {
+        self.may_act(pending)?;
         expect_more(call)?;
         let nothing = |missed| control::Tapped {
             message: None,
@@ -274,16 +288,16 @@ impl Server {
         };
         if let Some(next) = self.hub.next_tapped(pending) {
             let next = next.map_or_else(nothing, tell_message);
-            return Ok(Part(Reply::more(next), 1));
+            return Ok(Part(Reply::more(next)));
         }
         if self.stops() {
             let missed = self.hub.close_taps(pending.client);
             return Ok(Last(Reply::last(nothing(missed))));
         }
         self.open_tap(pending, call)?;
-        match pending.reached {
-            0 => Ok(Part(Reply::more(nothing(0)), 1)),
-            _ => Ok(Later),
+        match pending.has_begun {
+            false => Ok(Part(Reply::more(nothing(0)))),
+            true => Ok(Later),
         }
     }
 
@@ -309,7 +323,7 @@ impl Server {
         for pending in self.hub.take_calls() {
             if let Ok(call) = &pending.call
                 && call.method == "dev.udsd.Daemon.Tap"
-                && pending.reached > 0
+                && pending.has_begun
             {
                 // What is in its way it is told when it is answered.
                 let _ = self.open_tap(&pending, call);

@@ -18,8 +18,10 @@ pub struct PendingCall {
     pub client: usize,
     /// What it calls, or what to answer where that is no call.
     pub call: Result<Call, Reply>,
-    /// Where answers of many parts go on: 0 at the start.
-    pub reached: u64,
+    /// Something was done about it.
+    pub has_begun: bool,
+    /// Clients with lower keys are told of, where it asks for those.
+    pub reached: usize,
     /// Of a tap: messages that it has not seen over a restart.
     #[serde(default)]
     pub missed: u64,
@@ -42,6 +44,13 @@ impl Calls {
         self.0.iter().any(|pending| pending.client == key)
     }
 
+    /// Whether client `key` waits for an answer that has begun.
+    #[must_use]
+    pub fn has_begun(&self, key: usize) -> bool {
+        let begun = |pending: &PendingCall| pending.client == key && pending.has_begun;
+        self.0.iter().any(begun)
+    }
+
     /// Adds one that waits for an answer.
     pub fn add(&mut self, pending: PendingCall) {
         self.0.push(pending);
@@ -52,13 +61,13 @@ impl Calls {
         std::mem::take(&mut self.0)
     }
 
-    /// The same for another hub, in which clients have other keys, if they are there at all.
+    /// The same for another hub, in which clients have other keys, in the same order, if they are there at all.
     #[must_use]
     pub fn renamed(&self, new: impl Fn(usize) -> Option<usize>) -> Vec<PendingCall> {
         let renamed = |of: &PendingCall| {
-            let client = new(of.client)?;
             Some(PendingCall {
-                client,
+                client: new(of.client)?,
+                reached: (0..of.reached).filter_map(&new).count(),
                 ..of.clone()
             })
         };
@@ -66,7 +75,7 @@ impl Calls {
     }
 
     /// Client `key` is no more.
-    pub(super) fn forget(&mut self, key: usize) {
+    pub fn forget(&mut self, key: usize) {
         self.0.retain(|pending| pending.client != key);
     }
 }
@@ -82,6 +91,7 @@ pub(super) fn receive<S: Stream>(
     out.effects.calls.add(PendingCall {
         client: from.key,
         call: Call::read(first.body),
+        has_begun: false,
         reached: 0,
         missed: 0,
     });
