@@ -41,8 +41,8 @@ impl Socket {
         self.lines.tell_left_out(&self.name, now);
     }
 
-    /// The last line of each kind that the log had of this socket, but for clients that came and went: when, what
-    /// lines of its kind tell of, and the line. An earlier process' are not among them.
+    /// The last line of each kind that the log had of this socket, but for clients that came and went: when something
+    /// of its kind last happened, what lines of its kind tell of, and the line. An earlier process' are not among them.
     pub fn last_lines(&self) -> impl Iterator<Item = (Instant, &'static str, &str)> {
         self.lines.last()
     }

@@ -89,7 +89,8 @@ pub(super) struct Lines {
     throttles: [Throttle; KINDS.len()],
     /// When what was left out is to be told.
     due: Option<Instant>,
-    /// When each was written, and what it said; none where there was none or it is not kept.
+    /// When an event of each kind last happened, and what the last line said; none where there was none or it is not
+    /// kept.
     last: [Option<(Instant, String)>; KINDS.len()],
 }
 
@@ -103,6 +104,10 @@ impl Lines {
         let passed = throttle.pass(events, now);
         if passed.is_none() {
             self.due = self.due.into_iter().chain(throttle.due()).min();
+            // In a flood the line that was written stands for those that are left out.
+            if let Some((at, _)) = &mut self.last[kind as usize] {
+                *at = now;
+            }
         }
         passed
     }
@@ -153,12 +158,38 @@ impl Lines {
         }
     }
 
-    /// The last line of each kind that is kept: when, what its kind tells of, and the line.
+    /// The last line of each kind that is kept: when an event of its kind last happened, what its kind tells of, and
+    /// the line.
     pub(super) fn last(&self) -> impl Iterator<Item = (Instant, &'static str, &str)> {
         let kinds = KINDS.iter().zip(&self.last);
         kinds.filter_map(|((_, what), last)| {
             let (at, line) = last.as_ref()?;
             Some((*at, *what, line.as_str()))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_stands_for_those_left_out_has_the_time_of_the_last_of_them() {
+        log::set_max_level(log::LevelFilter::Warn);
+        let (start, mut lines) = (Instant::now(), Lines::default());
+        let mut told = 0;
+        for i in 0..30 {
+            let now = start + Duration::from_millis(i);
+            if let Some(left_out) = lines.pass(Kind::Denied, 1, now) {
+                lines.tell(Kind::Denied, left_out, "a", format!("{i}"), now);
+                told = i;
+            }
+        }
+        let last: Vec<_> = lines.last().map(|(at, _, line)| (at, line)).collect();
+        assert!(told < 29, "nothing was left out");
+        let at = start + Duration::from_millis(29);
+        assert_eq!(last, [(at, told.to_string().as_str())]);
     }
 }
