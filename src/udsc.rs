@@ -135,11 +135,7 @@ enum Command {
     /// A server that closes before the first message is a failure: that is all that a refused client sees.
     ///
     /// Not on datagram sockets: they answer only who has sent something.
-    Listen {
-        /// End after N messages; fewer are a failure
-        #[arg(long, value_name = "N")]
-        count: Option<u64>,
-    },
+    Listen(listen::Plan),
     /// Measure round trips over an echo socket; fails if one is lost
     Ping(ping::Plan),
     /// Measure how many messages a socket carries and how long they take, with every byte checked
@@ -162,11 +158,7 @@ enum Command {
     /// Of one socket with -s NAME. Who floods: --sort messages-in.
     Clients(clients::Plan),
     /// End a client, by its number in `udsc clients` and in the log; as root or udsd's own user
-    Disconnect {
-        /// Its number
-        #[arg(value_name = "ID")]
-        id: u64,
-    },
+    Disconnect(disconnect::Plan),
     /// Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before
     ///
     /// As root or udsd's own user.
@@ -187,7 +179,7 @@ enum Command {
     /// file, stops those that are gone, and restarts or reloads the daemon if it runs. Clients stay.
     /// Prints what became of each socket; the exit code is 0 only if all is as the file says. With a
     /// faulty file nothing is touched. As root, or with --user for your own.
-    Apply,
+    Apply(apply::Plan),
 }
 
 impl Command {
@@ -195,7 +187,7 @@ impl Command {
     fn unanswered(&self) -> Option<&'static str> {
         match self {
             Command::Ping(_) => Some("ping needs service = \"echo\""),
-            Command::Listen { .. } => Some("listen would wait for ever"),
+            Command::Listen(_) => Some("listen would wait for ever"),
             Command::Send(plan) if plan.wait > 0 => Some("send --wait would wait for ever"),
             _ => None,
         }
@@ -229,7 +221,7 @@ pub fn main() -> ExitCode {
         Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("udsc: {failure}");
-            ExitCode::FAILURE
+            failure.exit_code().into()
         }
     }
 }
@@ -239,9 +231,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = &arguments.options;
     let conn = || target::connect(options, command.unanswered());
     match command {
-        Command::Apply => apply::run(options),
+        Command::Apply(plan) => apply::run(options, plan),
         Command::Clients(plan) => clients::run(options, plan),
-        Command::Disconnect { id } => disconnect::run(options, *id),
+        Command::Disconnect(plan) => disconnect::run(options, plan),
         Command::Metrics(plan) => metrics::run(options, plan),
         Command::Reload(plan) => reload::run(options, plan),
         Command::Status(plan) => status::run(options, plan),
@@ -249,7 +241,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Top => top::run(options),
         Command::Connect => connect::run(conn()?),
         Command::Send(plan) => send::run(&conn()?, plan),
-        Command::Listen { count } => listen::run(&conn()?, *count),
+        Command::Listen(plan) => listen::run(&conn()?, plan),
         Command::Ping(plan) => ping::run(conn()?, plan),
         Command::Bench(plan) => bench::run(&arguments.options, plan),
     }

@@ -532,19 +532,19 @@ fn wrong_usage_exits_2() {
     }
     Udsc::start("-s @x --type seqpacket --framing lines")
         .end()
-        .code(1)
+        .code(2)
         .complained(
             "framing lines contradicts type seqpacket: packets need no framing; leave it out",
         );
     Udsc::start("-s @")
         .end()
-        .code(1)
+        .code(2)
         .complained("\"@\" lacks the name: write \"@name\" for an abstract socket");
     Udsc::start("--socket=")
         .end()
-        .code(1)
+        .code(2)
         .complained("-s is empty: write the NAME of a socket, a path with a \"/\", or \"@name\"");
-    Udsc::start("-s udsd.sock").end().code(1).complained(
+    Udsc::start("-s udsd.sock").end().code(2).complained(
         "\"udsd.sock\" is neither the NAME of a socket nor a path: write \"./udsd.sock\" for a file, \"@udsd.sock\" for an abstract name",
     );
 }
@@ -654,7 +654,7 @@ fn apply_is_for_the_whole_file_of_a_manager() {
             .args(arguments)
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(words), "{arguments:?}: {said}");
     }

@@ -85,6 +85,10 @@ fn an_echo_of_every_framing_and_type_has_all_messages_back() {
         let size = if keys.contains("fixed:") { 100 } else { 64 };
         assert_eq!(number(&report, "size"), size, "{keys}");
         assert_eq!(report["service"], "echo");
+        let framing = keys
+            .strip_prefix("framing = \"")
+            .map(|rest| rest.trim_end_matches('"'));
+        assert_eq!(report["framing"].as_str(), framing, "as udsd.toml has it");
     }
 }
 
@@ -359,35 +363,41 @@ fn what_cannot_be_measured_is_refused_before_anything_is_sent() {
         .concat(),
     );
     let _daemon = user.daemon();
-    for (line, why) in [
+    for (line, code, why) in [
         (
             "-s echo bench --size 1001",
+            1,
             "a message of 1001 bytes has 1001 bytes, and message-size of socket echo is 1000: send it in parts, or raise message-size",
         ),
         (
             "-s echo bench --size 15",
+            2,
             "a message of 15 bytes is too short to be checked: it holds its sender and number, 16 bytes",
         ),
         (
             "-s short bench",
+            1,
             "a message of 8 bytes is too short to be checked: it holds its sender and number, 16 bytes",
         ),
         (
             "-s fixed bench --size 99",
+            2,
             "--size 99 contradicts framing fixed:100: leave it out",
         ),
         (
             "-s stamped bench",
+            1,
             "socket stamped has stamp = true and delivers records, not the bytes that were sent: bench one without",
         ),
         (
             "-s relay bench -c 1",
+            2,
             "--clients 1: on a relay one client sends and the others receive: 2 or more",
         ),
     ] {
         user.udsc(line)
             .given(b"")
-            .code(1)
+            .code(code)
             .printed("")
             .complained(why);
     }

@@ -225,8 +225,11 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
     end(&daemon, "clients --user no-such-user-here")
         .code(1)
         .complained("there is no user no-such-user-here");
+    end(&daemon, "-s echo status")
+        .code(2)
+        .complained("this command asks the daemon, and not one of its sockets: leave out --socket");
     end(&daemon, "clients --type stream")
-        .code(1)
+        .code(2)
         .complained("this command asks the daemon, and not one of its sockets: leave out --type");
 }
 
@@ -242,9 +245,17 @@ fn disconnect_ends_one_client() {
         .printed("");
     assert!(read_until_closed(&one).is_empty());
     round_trip(&other, b"y\n");
+    let absent = "there is no client 4000000000: it may have left";
     end(&daemon, "disconnect 4000000000")
         .code(1)
-        .complained("there is no client 4000000000: it may have left");
+        .complained(absent);
+    // With --json a failure is told as without it.
+    let ended = end(&daemon, "disconnect 4000000000 --json").code(1);
+    ended.printed("").complained(absent);
+    let line = format!("disconnect {} --json", clients[1]["id"]);
+    let ended = end(&daemon, &line).code(0);
+    assert_eq!(objects(&ended), [json!({"id": clients[1]["id"]})]);
+    assert!(read_until_closed(&other).is_empty());
     end(&daemon, "disconnect one").code(2);
 }
 

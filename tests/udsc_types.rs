@@ -263,6 +263,11 @@ fn listen_prints_each_packet_until_its_count_or_the_end() {
     let mut udsc = server.udsc("listen --count 2");
     udsc.end().code(0).printed("one\n\n");
     let server = Server::packets(serve);
+    let mut udsc = server.udsc("listen --count 3 --json");
+    let objects = ["one", "", "tw\\no"]
+        .map(|text| format!("{{\"message\":\"{text}\",\"message_base64\":null}}\n"));
+    udsc.end().code(0).printed(objects.concat());
+    let server = Server::packets(serve);
     let ended = server.udsc("listen --count 9").end().code(1);
     ended.complained("the server closed after 4 of 9 messages");
 }

@@ -141,7 +141,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__apply)
-            opts="-s -h --system --config --socket --type --framing --help"
+            opts="-s -h --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -325,7 +325,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__disconnect)
-            opts="-s -h --system --config --socket --type --framing --help"
+            opts="-s -h --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -569,7 +569,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__listen)
-            opts="-s -h --count --system --config --socket --type --framing --help"
+            opts="-s -h --count --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -741,7 +741,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__send)
-            opts="-s -h --wait --timeout --system --config --socket --type --framing --help"
+            opts="-s -h --wait --timeout --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -64,6 +64,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand send" -l type -d 'Type of the 
 seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand send" -l json -d 'Each message that comes as one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand send" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l count -d 'End after N messages; fewer are a failure' -r
@@ -73,6 +74,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand listen" -l type -d 'Type of th
 seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand listen" -l json -d 'Each message as one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand listen" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand ping" -s c -l count -d 'End after N; without it, Ctrl-C ends and prints the summary' -r
@@ -143,6 +145,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l type -d 'Type o
 seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l json -d 'Its number as an object, once it has been ended'
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand disconnect" -s h -l help -d 'Print help'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l config -d 'The daemon that serves FILE' -r -F
@@ -188,6 +191,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand apply" -l type -d 'Type of the
 seqpacket\t''
 datagram\t''"
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand apply" -l json -d 'What became of each as one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'

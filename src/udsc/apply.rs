@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use rustix::{
     fs::{StatVfsMountFlags, statvfs},
     process::{geteuid, getuid},
@@ -26,6 +27,7 @@ use super::{
     check::check,
     failure::Failure,
     systemctl::{Properties, Systemctl},
+    terminal::print_json,
 };
 use crate::{
     config::{BaseDirs, Config, Socket, last_good},
@@ -45,6 +47,14 @@ const FURTHER: &str = "udsd-*.socket";
 /// the outcome of a reload; and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+// The arguments of `udsc apply`. A doc comment here would show in its help.
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// What became of each as one object a line
+    #[arg(long)]
+    json: bool,
+}
 
 /// The sockets of one manager, and the file that they are to follow.
 struct Apply {
@@ -69,7 +79,7 @@ impl Look {
     }
 }
 
-pub(super) fn run(options: &Options) -> Result<(), Failure> {
+pub(super) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     let (systemctl, dirs) = manager(options)?;
     let checked =
         check()?.ok_or_else(|| Failure::Told("nothing was changed: mend the file first".into()))?;
@@ -92,7 +102,10 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     apply.remove_dead_files(&mut rows)?;
     rows.push(daemon);
 
-    table::print(&rows)?;
+    match plan.json {
+        true => print_json(rows.iter().map(Row::object))?,
+        false => table::print(&rows)?,
+    }
     match rows.iter().filter(|row| row.outcome.is_err()).count() {
         0 => apply.remember(&checked),
         1 => Err(Failure::Told("1 is not as the file says".into())),
@@ -111,7 +124,7 @@ fn manager(options: &Options) -> Result<(Systemctl, BaseDirs), Failure> {
     } = options;
     if config.is_some() || socket.is_some() || kind.is_some() || framing.is_some() {
         let text = "apply is for all sockets of the file that a manager's units follow: leave out --config, --socket, --type and --framing";
-        return Err(Failure::Told(text.into()));
+        return Err(Failure::Usage(text.into()));
     }
     let (system, current) = (BaseDirs::system(), BaseDirs::current());
     let wrong = match (options.user, geteuid().is_root()) {

@@ -97,7 +97,8 @@ fn service() -> impl TypedValueParser<Value = ServiceKind> {
 /// Connects, measures, and prints what was found.
 pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     let (target, mut first) = target::find(options, None)?;
-    let size = plan.size(first.framing)?;
+    let framing = first.framing;
+    let size = plan.size(framing)?;
     prepare(&mut first, size)?;
     let mut content = Content::new(first.framing, size);
     content.check(&first)?;
@@ -131,7 +132,7 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     if load.messages() == 0 {
         return outcome;
     }
-    let mut report = Report::new(&conns, task, size, &load);
+    let mut report = Report::new(&conns, task, framing, size, &load);
     let outcome = outcome.and_then(|()| report.verdict());
     report.error = outcome.as_ref().err().map(ToString::to_string);
     plan.print(&report)?;
@@ -143,7 +144,7 @@ impl Plan {
     fn size(&self, framing: Framing) -> Result<usize, Failure> {
         let size = match (framing, self.size) {
             (Framing::Fixed(n), Some(size)) if size != n => {
-                return Err(Failure::Told(format!(
+                return Err(Failure::Usage(format!(
                     "--size {size} contradicts framing {framing}: leave it out"
                 )));
             }
@@ -152,9 +153,13 @@ impl Plan {
             (_, size) => size.unwrap_or(SIZE),
         };
         if size < LEAST {
-            return Err(Failure::Told(format!(
+            let text = format!(
                 "a message of {size} bytes is too short to be checked: it holds its sender and number, {LEAST} bytes"
-            )));
+            );
+            return Err(match self.size {
+                Some(_) => Failure::Usage(text),
+                None => Failure::Told(text),
+            });
         }
         Ok(size)
     }
@@ -162,17 +167,16 @@ impl Plan {
     /// Fails where there would be nothing to measure.
     fn check(&self, target: &Target, service: ServiceKind) -> Result<(), Failure> {
         let is_relay = service == ServiceKind::Relay;
-        let wrong = match target.listed() {
-            Some(socket) if is_relay && socket.stamp => format!(
+        match target.listed() {
+            Some(socket) if is_relay && socket.stamp => Err(Failure::Told(format!(
                 "socket {} has stamp = true and delivers records, not the bytes that were sent: bench one without",
                 socket.name
-            ),
-            _ if is_relay && self.clients < 2 => {
-                "--clients 1: on a relay one client sends and the others receive: 2 or more".into()
-            }
-            _ => return Ok(()),
-        };
-        Err(Failure::Told(wrong))
+            ))),
+            _ if is_relay && self.clients < 2 => Err(Failure::Usage(
+                "--clients 1: on a relay one client sends and the others receive: 2 or more".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Connects the clients that are missing in `conns`.

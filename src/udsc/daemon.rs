@@ -64,7 +64,7 @@ impl Daemon {
             });
         }
         if daemons.is_empty() {
-            return Err(Failure::Told(
+            return Err(Failure::Usage(
                 "--user: root has no user's daemon; use --system".into(),
             ));
         }
@@ -144,7 +144,7 @@ pub(crate) fn only_daemon(options: &Options, takes_socket: bool) -> Result<(), F
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
-        Some((option, _)) => Err(Failure::Told(format!(
+        Some((option, _)) => Err(Failure::Usage(format!(
             "this command asks the daemon, and not one of its sockets: leave out {option}"
         ))),
     }

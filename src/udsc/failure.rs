@@ -1,5 +1,4 @@
-//! Why udsc ends with exit code 1. Each text names what was at fault and, where there is one, the
-//! remedy.
+//! Why udsc fails. Each text names what was at fault and, where there is one, the remedy.
 
 use std::{
     fmt,
@@ -17,6 +16,8 @@ pub(super) const WHY: &str =
 pub(crate) enum Failure {
     /// What was asked for cannot be done, or was not done in full.
     Told(String),
+    /// What was asked for makes no sense: nothing was tried.
+    Usage(String),
     /// The connection to the server at this address broke.
     Connection(String, io::Error),
     /// Standard input or output failed.
@@ -31,6 +32,14 @@ impl Failure {
         Failure::Told(format!(
             "the server closed after {came} of {wanted} messages"
         ))
+    }
+
+    /// As the process tells it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            _ => 1,
+        }
     }
 
     /// Whether it is only that nobody reads standard output any more (`udsc listen | head`).
@@ -51,7 +60,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Told(text) => f.write_str(text),
+            Failure::Told(text) | Failure::Usage(text) => f.write_str(text),
             Failure::Connection(address, source) => match source.kind() {
                 // What the kernel says where a peer closes with input unread.
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => write!(

@@ -18,7 +18,7 @@ use super::{
     delivery::settle,
     failure::Failure,
     poll::until_ready,
-    stdio::{Incoming, standard_output},
+    stdio::{Form, Incoming, standard_output},
 };
 
 // The arguments of `udsc send`. A doc comment here would show in its help.
@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     /// Fail once it took longer than T to send and to get the answers
     #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Each message that comes as one object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Sends the messages, prints what is waited for, and leaves without a reset.
@@ -56,7 +59,10 @@ fn exchange(conn: &Connection, plan: &Plan, output: impl Write) -> Result<(), Fa
         wanted: plan.wait,
         incoming: Incoming::new(conn, output),
     };
-    exchange.incoming.as_lines = true;
+    exchange.incoming.form = match plan.json {
+        true => Form::Json,
+        false => Form::Lines,
+    };
     while !exchange.unsent.is_empty() || exchange.lacks_answers() {
         if exchange.lacks_answers() && exchange.incoming.has_ended() {
             return Err(Failure::closed(exchange.incoming.printed, plan.wait));
@@ -165,6 +171,7 @@ mod tests {
             messages: vec![message.into()],
             wait,
             timeout,
+            json: false,
         };
         let mut printed = Vec::new();
         let result = exchange(conn, &plan, &mut printed);
@@ -258,6 +265,7 @@ mod tests {
             messages: vec!["ab".into(), "a\nb".into()],
             wait: 0,
             timeout: None,
+            json: false,
         };
         let failure = exchange(&conn, &plan, Vec::new()).unwrap_err();
         assert!(failure.to_string().starts_with("message 2 cannot be sent"));

@@ -2,10 +2,14 @@
 //! once, in as few calls as it came in.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufWriter, Read, Write},
     os::fd::AsFd,
 };
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Serialize;
 
 use super::{
     MESSAGE_LIMIT, connection::Connection, failure::Failure, messages::Messages, packets::Reader,
@@ -76,13 +80,52 @@ pub(crate) fn send_input(
     }
 }
 
+/// How a message is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As its bytes.
+    Bytes,
+    /// With LF behind it.
+    Lines,
+    /// As an object, with the names of the control interface.
+    Json,
+}
+
+/// A message, as JSON.
+#[derive(Serialize)]
+struct Object<'a> {
+    /// With U+FFFD where it is no text; then base64 has its bytes.
+    message: Cow<'a, str>,
+    message_base64: Option<String>,
+}
+
+impl Form {
+    fn write(self, message: &[u8], mut output: impl Write) -> io::Result<()> {
+        if self == Form::Json {
+            let text = String::from_utf8_lossy(message);
+            let is_text = matches!(text, Cow::Borrowed(_));
+            let object = Object {
+                message: text,
+                message_base64: (!is_text).then(|| BASE64_STANDARD.encode(message)),
+            };
+            serde_json::to_writer(&mut output, &object)?;
+        } else {
+            output.write_all(message)?;
+        }
+        match self {
+            Form::Bytes => Ok(()),
+            Form::Lines | Form::Json => output.write_all(b"\n"),
+        }
+    }
+}
+
 /// The messages of the server, on their way to standard output.
 pub(crate) struct Incoming<'a, W: Write> {
     conn: &'a Connection,
     messages: Messages<Reader<'a>>,
     output: BufWriter<W>,
-    /// Whether each message is printed with LF behind it.
-    pub(crate) as_lines: bool,
+    /// How each message is printed.
+    pub(crate) form: Form,
     /// How many were printed.
     pub(crate) printed: u64,
     /// Bytes of all that came.
@@ -96,7 +139,10 @@ impl<'a, W: Write> Incoming<'a, W> {
             conn,
             messages: conn.messages(),
             output: BufWriter::new(output),
-            as_lines: conn.framing != Framing::None,
+            form: match conn.framing {
+                Framing::None => Form::Bytes,
+                _ => Form::Lines,
+            },
             printed: 0,
             received: 0,
         }
@@ -124,11 +170,8 @@ impl<'a, W: Write> Incoming<'a, W> {
                 .at_hand()
                 .map_err(|why| self.conn.failure(why))?
         {
-            let end: &[u8] = if self.as_lines { b"\n" } else { b"" };
-            self.output
-                .write_all(self.conn.framing.body(wire))
-                .and_then(|()| self.output.write_all(end))
-                .map_err(unprinted)?;
+            let body = self.conn.framing.body(wire);
+            self.form.write(body, &mut self.output).map_err(unprinted)?;
             self.printed += 1;
         }
         self.output.flush().map_err(unprinted)
@@ -175,6 +218,19 @@ mod tests {
         assert_eq!(text, "a\0b");
         let (count, text) = printed(Framing::Nul, b"a\0b\0c", 2);
         assert_eq!((count.unwrap(), text.as_str()), (2, "a\nb\n"));
+    }
+
+    #[test]
+    fn as_json_each_message_is_a_line_whatever_it_holds() {
+        let mut out = Vec::new();
+        for message in [&b"a\nb"[..], b"\xff"] {
+            Form::Json.write(message, &mut out).unwrap();
+        }
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"message\":\"a\\nb\",\"message_base64\":null}\n\
+             {\"message\":\"\u{fffd}\",\"message_base64\":\"/w==\"}\n"
+        );
     }
 
     #[test]

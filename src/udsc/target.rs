@@ -147,7 +147,7 @@ fn address(text: &OsStr) -> Result<Option<Address>, Failure> {
             "\"{shown}\" is neither the NAME of a socket nor a path: write \"./{shown}\" for a file, \"@{shown}\" for an abstract name"
         ),
     };
-    Err(Failure::Told(wrong))
+    Err(Failure::Usage(wrong))
 }
 
 impl Target {
@@ -166,7 +166,7 @@ impl Target {
                 "framing {framing} contradicts type {kind}: packets need no framing; leave it out"
             ),
         };
-        Err(Failure::Told(wrong))
+        Err(Failure::Usage(wrong))
     }
 
     /// Connects to it; the error names the address and, where there is one, the remedy.

@@ -1,9 +1,11 @@
-//! What became of each socket, as a table.
+//! What became of each socket, as a table or as JSON.
 
 use std::{
     io::{self, Write},
     path::Path,
 };
+
+use serde_json::{Value, json};
 
 use super::socket::Wanted;
 use crate::udsc::failure::Failure;
@@ -38,6 +40,19 @@ impl Row {
             address: "-".into(),
             outcome,
         }
+    }
+
+    /// As JSON: what the table has no word for is null.
+    pub(super) fn object(&self) -> Value {
+        let known = |text: &str| (text != "-").then(|| text.to_owned());
+        let (Ok(now) | Err(now)) = &self.outcome;
+        json!({
+            "name": known(&self.name),
+            "unit": known(&self.unit),
+            "path": known(&self.address),
+            "ok": self.outcome.is_ok(),
+            "now": now,
+        })
     }
 }
 
@@ -84,4 +99,23 @@ pub(super) fn print(rows: &[Row]) -> Result<(), Failure> {
             .map_err(|error| Failure::Standard("output", error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_null_where_the_table_has_nothing_to_say() {
+        let failed = Row::of_unit("udsd.service", Err("why".into()));
+        assert_eq!(
+            failed.object().to_string(),
+            r#"{"name":null,"now":"why","ok":false,"path":null,"unit":"udsd.service"}"#
+        );
+        let stopped = Row::of_unit("udsd-old.socket", Ok("stopped".into())).object();
+        assert_eq!(
+            (&stopped["name"], &stopped["ok"]),
+            (&"old".into(), &true.into())
+        );
+    }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::{ServiceKind, SocketType},
+    frame::Framing,
     udsc::{
         connection::Connection,
         failure::Failure,
@@ -46,8 +47,14 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// `conns` had this load, of messages of `size` bytes.
-    pub(super) fn new(conns: &[Connection], task: Task, size: usize, load: &Load<'_>) -> Self {
+    /// `conns` had this load, of messages of `size` bytes on a socket of this framing.
+    pub(super) fn new(
+        conns: &[Connection],
+        task: Task,
+        framing: Framing,
+        size: usize,
+        load: &Load<'_>,
+    ) -> Self {
         let statistics = load.statistics();
         let seconds = load.took().as_secs_f64();
         let received = statistics.received();
@@ -59,7 +66,7 @@ impl Report {
         Self {
             socket: conn.name.clone(),
             kind: conn.kind.word(),
-            framing: (conn.kind == SocketType::Stream).then(|| conn.framing.to_string()),
+            framing: (conn.kind == SocketType::Stream).then(|| framing.to_string()),
             service: task.service.word(),
             clients: conns.len(),
             size,
@@ -128,7 +135,7 @@ impl Report {
             ..
         } = self;
         let kind = match &self.framing {
-            Some(framing) => format!("{}, {framing}", self.kind),
+            Some(framing) => format!("{}, framing {framing}", self.kind),
             None => self.kind.into(),
         };
         let is_relay = self.service == ServiceKind::Relay.word();
