@@ -11,6 +11,7 @@ mod records;
 mod reload;
 mod restart;
 mod sockets;
+mod units;
 
 use std::{env, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 

@@ -293,12 +293,64 @@ fn reload_brings_the_file_into_force_or_prints_its_faults() {
 }
 
 #[test]
-fn a_file_that_cannot_be_parsed_is_told() {
+fn reload_tells_all_that_is_wrong_and_not_only_the_first() {
     let daemon = Daemon::start(FILE);
-    daemon.write_config("[[[");
+    let broken = FILE
+        .replace("/log.json", "/none/log.json")
+        .replace(
+            "service = \"relay\"",
+            "service = \"relay\"\nuser = \"nobody-has-this-name\"",
+        )
+        .replace("path = \"{dir}/echo\"", "path = \"{dir}/none/echo\"");
+    daemon.write_config(&broken);
+    let faults = objects(&end(&daemon, "reload --json").code(1));
+    let keys: Vec<&Value> = faults.iter().map(|fault| &fault["key"]).collect();
+    let expected = [
+        "socket.echo.path",
+        "socket.bus.user",
+        "socket.log.record.file",
+    ];
+    assert_eq!(keys, expected, "{faults:#?}");
+    assert_eq!(faults[0]["line"], 9);
+    // As often as they are there.
+    let complaints = end(&daemon, "reload").code(1).complaints();
+    assert_eq!(complaints.len(), 4, "{complaints:#?}");
+    round_trip(&daemon.connect("echo"), b"as before\n");
+}
+
+#[test]
+fn the_daemon_of_a_file_that_cannot_be_parsed_is_asked_where_it_can_be_found() {
+    let daemon = Daemon::start(FILE);
+    let broken = |text: &str| text.to_owned() + "\n[[[";
+    daemon.write_config(&broken(FILE));
     let complaints = end(&daemon, "reload").code(1).complaints();
     let file = daemon.path("udsd.toml");
-    assert!(complaints[0].starts_with(&format!("udsc: {}:1: not TOML", file.display())));
+    let line = format!("udsc: {}:24: not TOML", file.display());
+    assert!(complaints[0].starts_with(&line), "{complaints:#?}");
+    assert_eq!(
+        complaints[1],
+        "udsc: udsd did not reload, and serves as before"
+    );
+    end(&daemon, "status").code(0);
+
+    // Where the file no longer says it, and where it leads to the daemon of another file.
+    let other = Daemon::start(FILE);
+    let to_other = other.folder().path().to_str().unwrap();
+    for text in [
+        "[[[".into(),
+        broken(FILE).replace("{dir}/control", &format!("{to_other}/control")),
+    ] {
+        daemon.write_config(&text);
+        let complaints = end(&daemon, "reload").code(1).complaints();
+        let [why, remedy] = &complaints[..] else {
+            panic!("{complaints:#?}");
+        };
+        assert!(
+            why.contains("udsd.toml") && why.contains("not TOML"),
+            "{why}"
+        );
+        assert!(remedy.contains("--system or --user"), "{remedy}");
+    }
 }
 
 #[test]

@@ -14,7 +14,12 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{BaseDirs, DEFAULT, Parsed, base_dirs::drop_ins_of, parse::Layer, value::show_size};
+use super::{
+    BaseDirs, Config, DEFAULT, Parsed,
+    base_dirs::drop_ins_of,
+    parse::{Layer, guess},
+    value::show_size,
+};
 use crate::error::Fault;
 
 /// Longest config file that is read. `--check` may print more, and so the last good file has no such limit.
@@ -50,6 +55,15 @@ impl Parsed {
         let folders = folders.iter().filter(|folder| folder.is_dir());
         parsed.config.origin.drop_ins = folders.cloned().collect();
         Ok(parsed)
+    }
+}
+
+impl Config {
+    /// What a file whose text is no TOML seems to say: nothing to serve by, but its daemon may be found by it.
+    #[must_use]
+    pub fn guess(file: &Path, dirs: &BaseDirs) -> Self {
+        let text = read(file).unwrap_or_default();
+        guess(&String::from_utf8_lossy(&text), dirs)
     }
 }
 

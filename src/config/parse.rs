@@ -118,6 +118,13 @@ impl Parsed {
     }
 }
 
+/// What can be made of a text that is no TOML.
+pub(super) fn guess(text: &str, dirs: &BaseDirs) -> Config {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut faults = Diagnostics::of_files(Origin::default(), Vec::new());
+    config(root.get_ref(), dirs, &mut faults)
+}
+
 /// What the parser found wrong: keys that are given twice, of which the first counts.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::{
     mem,
     os::unix::{ffi::OsStrExt, net::UnixDatagram},
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
     rc::Rc,
 };
 
@@ -20,7 +20,7 @@ use clap::Parser;
 use rustix::process::geteuid;
 use serde_json::json;
 
-use super::{Arguments, exposure, in_force, read, records::unwritable, reload, sockets};
+use super::{Arguments, exposure, in_force, read, records::unwritable, sockets, units};
 use crate::{
     config::{self, BaseDirs, Config, SocketType},
     datagram_socket::DatagramSocket,
@@ -57,6 +57,17 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Err(_) if code == 0 => ExitCode::FAILURE,
         _ => code.into(),
     }
+}
+
+/// What is wrong with the file, as this daemon sees it before it reads that again.
+pub(super) fn before_reload(arguments: &Arguments) -> Vec<Fault> {
+    let mut check = Check::new(arguments);
+    check.daemon = Some(process::id().cast_signed());
+    match read(arguments, &check.dirs) {
+        Ok(config) => check.examine(&config),
+        Err(faults) => return faults.list(),
+    }
+    check.faults
 }
 
 /// A list of objects, one for each fault.
@@ -99,7 +110,7 @@ impl<'a> Check<'a> {
             self.faults.extend(generator::faults(config, &self.dirs));
         }
         if let Some(serving) = &serving {
-            let judged = reload::leave_to_units(serving, config);
+            let judged = units::leave_to_units(serving, config);
             let judged = judged.map(|notes| self.notes.extend(notes));
             self.take(judged, config, "");
         }

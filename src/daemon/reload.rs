@@ -5,16 +5,13 @@ use ::log::{error, info, warn};
 use super::{
     Arguments,
     apply::{self, Current},
-    load, log, log_fault, note_exposure,
-    sockets::{is_managed, named, units_remedy},
+    check, load, log, log_fault, note_exposure,
+    sockets::is_managed,
+    units::leave_to_units,
 };
 use crate::{
-    config::{
-        Config,
-        keys::{self, Effect},
-        switch,
-    },
-    error::{Fault, Faults},
+    config::Config,
+    error::Faults,
     server::{RELOAD_FAILED, Server},
     users,
 };
@@ -53,7 +50,8 @@ pub(super) fn reload(server: &mut Server, arguments: &Arguments, serving: &mut C
             *serving = config;
             server.reloaded(&[]);
         }
-        Err(fault) => {
+        Err(first) => {
+            let fault = with_others(first, arguments);
             note_unchanged(
                 server,
                 RELOAD_FAILED,
@@ -78,42 +76,16 @@ pub(super) fn tell_unchanged(server: &mut Server, when: &str, fault: &Faults) {
     server.unchanged(when, text.lines().next().unwrap_or_default());
 }
 
-/// Refuses changes that the socket units have to make first: of which sockets there are, where they are, and
-/// whose. Returns a line for each change that the units may follow later.
-pub(super) fn leave_to_units(serving: &Config, config: &Config) -> Result<Vec<String>, Faults> {
-    let remedy = units_remedy();
-    let mut faults: Vec<Fault> = Vec::new();
-    let mut refuse = |key: String, what: &str| {
-        let message =
-            format!("{what}, which the socket units have to follow; nothing was changed: {remedy}");
-        faults.push(config.fault(&key, message));
-    };
-    for old in serving.of_file() {
-        if named(&config.sockets, &old.name).is_none() {
-            match config.origin.of_switch(&old.name) {
-                Some(_) => refuse(switch(&old.name), "is false by now"),
-                None => refuse(format!("socket.{}", old.name), "is gone"),
-            }
-        }
-    }
-    for new in config.of_file() {
-        if named(&serving.sockets, &new.name).is_none() {
-            refuse(format!("socket.{}", new.name), "is new");
-        }
-    }
-    let mut notes = Vec::new();
-    for (key, row) in keys::changes(serving, config) {
-        match row.effect {
-            Effect::Units => refuse(key, "has changed"),
-            Effect::UnitsLater => notes.push(format!(
-                "{}: {remedy}",
-                config.fault(
-                    &key,
-                    "the socket units have to follow, the rest of the file applies".into()
-                )
-            )),
-            _ => {}
-        }
-    }
-    Faults::of_config(faults).map(|()| notes)
+/// With what else `udsd --check` finds wrong: what is prepared here ends at the first that stands in the way.
+fn with_others(first: Faults, arguments: &Arguments) -> Faults {
+    let others = check::before_reload(arguments);
+    let mut all = first.list();
+    // It may be told there with its key and line.
+    all.retain(|fault| {
+        !others
+            .iter()
+            .any(|other| fault.message.ends_with(&other.message))
+    });
+    all.extend(others);
+    Faults::Config(all)
 }

@@ -2,6 +2,7 @@
 //! there are none. Varlink's messages are cut by NUL; `crate::control` has their forms.
 
 use std::{
+    fs,
     io::{self, ErrorKind, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     control::{
-        self, ReloadFailed,
+        self, ReloadFailed, Status,
         varlink::{Call, Reply},
     },
     error::Fault,
@@ -67,7 +68,13 @@ pub(crate) fn find(options: &Options) -> Result<Result<Control, Vec<Absence>>, F
         let (control, fault) = daemon.control().map_err(crate::error::Faults::from)?;
         let connected = control.as_deref().map(Control::connect);
         match connected {
-            Some(Ok(control)) => return Ok(Ok(control)),
+            Some(Ok(mut conn)) => {
+                let file = daemon.to_be_served(fault.as_ref());
+                if file.is_none_or(|file| conn.serves(file)) {
+                    return Ok(Ok(conn));
+                }
+                absent.push(daemon.absence(control, fault));
+            }
             Some(Err(error)) if !is_absent(&error) => {
                 let path = control.unwrap_or_default();
                 return Err(refusal(&path, &error));
@@ -122,6 +129,16 @@ impl Control {
             address,
             has_answered: false,
         })
+    }
+
+    /// Whether the daemon says that it serves `file`.
+    fn serves(&mut self, file: &Path) -> bool {
+        let Ok(file) = fs::canonicalize(file) else {
+            return false;
+        };
+        let status: Result<Status, _> = self.call("Status", Value::Null);
+        let is_it = |served: &String| fs::canonicalize(served).is_ok_and(|served| served == file);
+        status.is_ok_and(|status| status.config.iter().any(is_it))
     }
 
     /// Calls a method that replies once.

@@ -1,7 +1,7 @@
 //! The daemons that udsc may be about: the user's, the system's, or that of a file; where their control sockets
 //! are, and what is known of one where nobody listens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Options, failure::Failure, systemctl::Systemctl};
 use crate::{
@@ -77,23 +77,38 @@ impl Daemon {
     }
 
     /// Where its control socket is; `None` for `control = ""`. A faulty file, which the daemon has not in force,
-    /// says it too. Where its text cannot be parsed, for this fault, the daemon is looked for at the default place.
+    /// says it too. Where its text cannot be parsed, for this fault, the daemon is looked for at the default place, or
+    /// that of a file where this seems to say.
     pub(crate) fn control(&self) -> Result<(Option<PathBuf>, Option<Fault>), Fault> {
-        let (parsed, fault) = match Parsed::load(self.file.as_deref(), &self.dirs) {
-            Err(fault) if self.file.is_some() => return Err(fault),
-            Err(fault) => {
+        let (config, fault) = match (Parsed::load(self.file.as_deref(), &self.dirs), &self.file) {
+            (Ok(parsed), _) => (parsed.config, None),
+            // It cannot be read at all.
+            (Err(fault), Some(_)) if fault.line.is_none() => return Err(fault),
+            (Err(fault), Some(file)) => (Config::guess(file, &self.dirs), Some(fault)),
+            (Err(fault), None) => {
                 let default = Parsed::new(DEFAULT.as_bytes(), None, &self.dirs)?;
-                (default, Some(fault))
+                (default.config, Some(fault))
             }
-            Ok(parsed) => (parsed, None),
         };
-        Ok((parsed.config.daemon.control, fault))
+        Ok((config.daemon.control, fault))
+    }
+
+    /// The file that its daemon must say it serves, where for this fault it is only a guess who listens.
+    pub(crate) fn to_be_served(&self, fault: Option<&Fault>) -> Option<&Path> {
+        self.file.as_deref().filter(|_| fault.is_some())
     }
 
     /// What is known of it, given that nobody listens at `control`, which is the default place for this fault, if any.
     /// Starts nothing.
     pub(crate) fn absence(&self, control: Option<PathBuf>, fault: Option<Fault>) -> Absence {
         let name = self.name;
+        if let (Some(_), Some(fault)) = (&self.file, &fault) {
+            let text = format!(
+                "{fault}\nudsc: so where {name} has its control socket is not known: mend the file; if it is that of the system's or your udsd, say --system or --user in place of --config"
+            );
+            let is_idle = false;
+            return Absence { is_idle, text };
+        }
         let no_control = match (control, fault) {
             (Some(path), Some(fault)) => format!(
                 "nobody listens at {}, the default place; its file may say another, and cannot be parsed: {fault}",
