@@ -20,6 +20,7 @@ use harness::{
     Daemon, Folder, Setup, is_root, read_until_closed, round_trip,
     udsc::{Ended, Udsc, User},
 };
+use rustix::net::listen;
 use serde_json::{Value, json};
 
 const FILE: &str = r#"
@@ -381,6 +382,55 @@ fn metrics_are_printed_or_replace_a_file() {
     daemon.udsc(&line).end().code(1).complained(&format!(
         "{} cannot be written: No such file or directory",
         nowhere.display()
+    ));
+}
+
+const DOWN: &str = "# HELP udsd_up 1 where udsd answered at its control socket, else 0.\n\
+                    # TYPE udsd_up gauge\nudsd_up 0\n# EOF\n";
+
+#[test]
+fn no_metrics_of_before_stay_where_udsd_does_not_run() {
+    let daemon = Daemon::start(FILE);
+    let folder = Arc::clone(daemon.folder());
+    let (config, file) = (folder.join("udsd.toml"), folder.join("udsd.prom"));
+    let (config, output) = (config.display(), file.display());
+    let line = format!("--config {config} metrics --output {output}");
+    Udsc::start(&line).end().code(0);
+    let up = fs::read_to_string(&file).unwrap();
+    assert!(up.contains("\nudsd_up 1\n"), "{up}");
+    drop(daemon);
+    Udsc::start(&line).end().code(1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), DOWN);
+}
+
+/// Whoever asks is not kept: neither by an answer that does not come, nor where nobody is let in.
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for_without_end() {
+    let folder = Folder::new();
+    let text = FILE.replace("{dir}", folder.path().to_str().unwrap());
+    fs::write(folder.join("udsd.toml"), text).unwrap();
+    let path = folder.join("control.sock");
+    let hung = UnixListener::bind(&path).unwrap();
+    listen(&hung, 0).unwrap();
+    let start = |line: &str| {
+        let config = folder.join("udsd.toml");
+        Udsc::start(&format!("--config {} {line}", config.display()))
+    };
+    let file = folder.join("udsd.prom");
+    fs::write(&file, "udsd_up 1\n").unwrap();
+    let mut asking = start(&format!("metrics --output {}", file.display()));
+    let _asking = hung.accept().unwrap();
+    // Now as many wait as may.
+    let _waiting = UnixStream::connect(&path).unwrap();
+    let mut connecting = start("status");
+    asking.end().code(1).complained(&format!(
+        "{}: udsd does not answer: nothing came for 5s; it hangs, or is stopped",
+        path.display()
+    ));
+    assert_eq!(fs::read_to_string(&file).unwrap(), DOWN);
+    connecting.end().code(1).complained(&format!(
+        "cannot connect to {}: udsd lets nobody in for 5s; it hangs, or is stopped",
+        path.display()
     ));
 }
 

@@ -157,7 +157,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand reload" -l framing -d 'none, l
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l json -d 'What is wrong with the file on standard output, one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l output -d 'Replace this file by them in one step, readable by all' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l output -d 'Replace this file by them in one step, readable by all; by udsd_up 0 where udsd does not answer' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''

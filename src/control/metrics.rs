@@ -19,6 +19,15 @@ pub struct Family<'a> {
 }
 
 impl Text {
+    /// Begins with whether there is a daemon that answers.
+    #[must_use]
+    pub fn begin(is_up: bool) -> Self {
+        let mut text = Text::default();
+        let help = "1 where udsd answered at its control socket, else 0.";
+        text.family("udsd_up", help).add(&[], u8::from(is_up));
+        text
+    }
+
     /// Begins a family: of counters where the name ends in `_total`, else of gauges.
     pub fn family<'a>(&'a mut self, name: &'a str, help: &str) -> Family<'a> {
         let text = &mut self.0;

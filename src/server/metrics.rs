@@ -19,7 +19,7 @@ impl Server {
             .iter()
             .filter_map(|&(key, socket)| Some((socket.name(), self.record_statistics(key)?)));
         let records: Vec<(&str, Statistics)> = records.collect();
-        let mut text = Text::default();
+        let mut text = Text::begin(true);
         self.tell_daemon(&mut text);
         tell_sockets(&mut text, &sockets);
         tell_records(&mut text, &records, now);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -27,8 +28,11 @@ use crate::{
     frame::Framing,
 };
 
-/// How long an answer may take. A daemon reads no disk for one, other than at a reload.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take, and how long it may take to be let in where many ask.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a reload may take: for that alone a daemon reads the disk.
+const PATIENCE_WITH_DISK: Duration = Duration::from_secs(60);
 
 /// Who may ask, and what to do about it.
 const WHO: &str = "root, udsd's own user and those of daemon.control-users and daemon.control-groups may ask: \
@@ -39,6 +43,8 @@ pub(crate) struct Control {
     socket: UnixStream,
     replies: Messages<UnixStream>,
     address: String,
+    /// How long the answer that is waited for may take.
+    patience: Duration,
     has_answered: bool,
 }
 
@@ -106,27 +112,33 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn refusal(path: &Path, error: &io::Error) -> Failure {
-    let who = match error.kind() {
-        ErrorKind::PermissionDenied => format!(" ({WHO})"),
-        _ => String::new(),
+    let why = match error.kind() {
+        ErrorKind::PermissionDenied => format!("{} ({WHO})", reason(error)),
+        ErrorKind::WouldBlock => {
+            let seconds = PATIENCE.as_secs();
+            format!("udsd lets nobody in for {seconds}s; it hangs, or is stopped")
+        }
+        _ => reason(error),
     };
-    let (path, reason) = (path.display(), reason(error));
-    Failure::Told(format!("cannot connect to {path}: {reason}{who}"))
+    Failure::Told(format!("cannot connect to {}: {why}", path.display()))
 }
 
 impl Control {
     fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixStream::connect(path)?;
-        Self::new(socket, path.display().to_string())
-    }
-
-    fn new(socket: UnixStream, address: String) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = UnixStream::from(socket);
+        // Of connecting too (`unix_stream_connect`): a daemon that hangs accepts nobody.
         socket.set_write_timeout(Some(PATIENCE))?;
+        net::connect(&socket, &address)?;
+        let address = path.display().to_string();
         let replies = Messages::new(socket.try_clone()?, Framing::Nul, MESSAGE_LIMIT);
         Ok(Self {
             socket,
             replies,
             address,
+            patience: PATIENCE,
             has_answered: false,
         })
     }
@@ -152,10 +164,10 @@ impl Control {
         self.read(reply.parameters)
     }
 
-    /// As `call`, of a method that may take as long as it likes.
+    /// As `call`, of a method that may wait for the disk.
     pub(crate) fn call_slow(&mut self, method: &str) -> Result<(), Unanswered> {
         self.send(method, Value::Null, false)?;
-        self.reply(None).map(|_| ())
+        self.reply(Some(PATIENCE_WITH_DISK)).map(|_| ())
     }
 
     /// Calls a method that replies in parts, one soon after the other.
@@ -207,6 +219,7 @@ impl Control {
     }
 
     fn reply(&mut self, patience: Option<Duration>) -> Result<Reply, Unanswered> {
+        self.patience = patience.unwrap_or_default();
         let set = self.socket.set_read_timeout(patience);
         set.map_err(|error| self.broken(&error))?;
         let reply = loop {
@@ -244,8 +257,10 @@ impl Control {
     fn broken(&self, error: &io::Error) -> Unanswered {
         let text = match error.kind() {
             ErrorKind::WouldBlock => {
-                let seconds = PATIENCE.as_secs();
-                format!("udsd does not answer: nothing came for {seconds}s")
+                let seconds = self.patience.as_secs();
+                format!(
+                    "udsd does not answer: nothing came for {seconds}s; it hangs, or is stopped"
+                )
             }
             // Who may not ask is let go at once.
             ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {

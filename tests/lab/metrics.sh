@@ -30,12 +30,23 @@ EOF
   answers
   wait_until "the file is there" in_vm test -e "$file"
   [ "$(in_vm stat --format='%a %U' "$file")" = "644 root" ] || fail "$(in_vm ls -l "$file")"
+  in_vm grep --quiet --no-messages '^udsd_up 1$' "$file" || fail "$(in_vm cat "$file")"
   in_vm runuser --user outsider -- grep --quiet '^udsd_clients_connected{socket="udsd"} ' "$file" || fail "$(in_vm cat "$file")"
   [ "$(in_vm tail -n 1 "$file")" = "# EOF" ] || fail "it has no end"
   in_vm systemctl stop udsd.service
   wait_until "the file is gone" in_vm test ! -e "$file"
   is inactive ActiveState || fail "it has started udsd"
   is success Result udsd-metrics.service || fail "udsd-metrics.service: $(property Result udsd-metrics.service)"
+  # One that hangs, and one that is not there at all.
+  answers
+  wait_until "it is up again" in_vm grep --quiet --no-messages '^udsd_up 1$' "$file"
+  in_vm systemctl kill --signal=STOP udsd.service
+  wait_until "one that hangs is down" in_vm grep --quiet --no-messages '^udsd_up 0$' "$file"
+  ! in_vm systemctl start udsd-metrics.service 2>/dev/null || fail "its unit says that all is well"
+  in_vm systemctl kill --signal=CONT udsd.service
+  wait_until "it is up once it goes on" in_vm grep --quiet --no-messages '^udsd_up 1$' "$file"
+  in_vm systemctl stop udsd.service udsd.socket
+  wait_until "one that is stopped is down" in_vm grep --quiet --no-messages '^udsd_up 0$' "$file"
 }
 
 # Also where the check fails, which is in a subshell of its own.
