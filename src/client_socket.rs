@@ -10,6 +10,7 @@ mod packets;
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::{
@@ -20,7 +21,7 @@ use rustix::{
 
 pub use packets::Sizes;
 
-use crate::{closer, connection::Stream, peer::Peer, sys};
+use crate::{cgroups, closer, connection::Stream, peer::Peer, sys, unit::Unit};
 
 /// Parts that one call can have (UIO_MAXIOV, `sendmsg(2)`).
 const PARTS: usize = 1024;
@@ -176,6 +177,10 @@ impl Stream for ClientSocket {
             sys::make_room(&self.fd, longest)?;
         }
         Ok(())
+    }
+
+    fn unit(&self) -> Option<Arc<Unit>> {
+        cgroups::unit_of_peer(&self.fd)
     }
 
     fn cut_off(self) -> usize {

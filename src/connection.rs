@@ -5,6 +5,7 @@ pub mod waits;
 use std::{
     io::{self, IoSlice},
     mem,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -16,6 +17,7 @@ use crate::{
     limits::{Charge, Limits},
     peer::{ClientId, Peer},
     queue::Queue,
+    unit::Unit,
 };
 
 use waits::Awaits;
@@ -51,6 +53,12 @@ pub trait Stream {
     /// What the client had sent stays unread: closing it then gives the client ECONNRESET, by which it
     /// learns that it was not served. Returns the bytes that are unread.
     fn cut_off(self) -> usize;
+
+    /// The unit of the process that connected, as far as the kernel vouches for one; `None` where a later look may
+    /// tell.
+    fn unit(&self) -> Option<Arc<Unit>> {
+        None
+    }
 
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
     /// and not ECONNRESET. Returns the bytes that were read away.
@@ -114,6 +122,8 @@ pub struct Connection<S> {
     pub id: ClientId,
     /// Its sender, from the kernel.
     pub peer: Peer,
+    /// Its unit, once somebody has asked for that.
+    pub unit: Option<Arc<Unit>>,
     /// The socket it came by: an index into the hub's sockets.
     pub socket: u32,
     /// Its user's number among those who take turns.
@@ -236,6 +246,7 @@ impl<S: Stream> Connection<S> {
         Connection {
             id,
             peer,
+            unit: None,
             socket,
             user: 0,
             listed: false,
@@ -258,6 +269,12 @@ impl<S: Stream> Connection<S> {
             traffic: Traffic::default(),
             stream,
         }
+    }
+
+    /// Its unit. To ask the kernel costs some system calls, so that is done once, and only where somebody asks.
+    pub fn unit(&mut self) -> Arc<Unit> {
+        self.unit = self.unit.take().or_else(|| self.stream.unit());
+        self.unit.clone().unwrap_or_default()
     }
 
     /// Whether something waits to be written.

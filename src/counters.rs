@@ -8,10 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Defines the counters: each family with its unit, then its counters with what they mean. A counter is named
+/// Defines the counters: each family with its measure, then its counters with what they mean. A counter is named
 /// after its family and its reason, or after its family alone where there is no other.
 macro_rules! counters {
-    ($($(#[doc = $all:literal])* $family:ident: $unit:ident {
+    ($($(#[doc = $all:literal])* $family:ident: $measure:ident {
         $($(#[doc = $meaning:literal])+ $(#[serde($alias:meta)])? $name:ident,)+
     })+) => {
         /// What happened on a socket since the start, of this process or of the one whose clients it took over.
@@ -35,7 +35,7 @@ macro_rules! counters {
                 [$($(Row::new(
                     stringify!($name),
                     stringify!($family),
-                    Unit::$unit,
+                    Measure::$measure,
                     concat!($($meaning),+),
                     self.$name,
                 ),)+)+]
@@ -172,7 +172,7 @@ counters! {
 
 /// What a counter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum Measure {
     /// Clients or, on datagram sockets, senders.
     Clients,
     /// Messages.
@@ -191,7 +191,7 @@ pub struct Row {
     /// Why that happened; `None` where the family has one counter.
     pub reason: Option<&'static str>,
     /// What is counted.
-    pub unit: Unit,
+    pub measure: Measure,
     /// What it means, a sentence.
     pub meaning: &'static str,
     /// What its family means: the same where that has one counter.
@@ -204,7 +204,7 @@ impl Row {
     fn new(
         name: &'static str,
         family: &'static str,
-        unit: Unit,
+        measure: Measure,
         meaning: &'static str,
         value: u64,
     ) -> Self {
@@ -215,7 +215,7 @@ impl Row {
             name,
             family,
             reason: reason.and_then(|reason| reason.strip_prefix('_')),
-            unit,
+            measure,
             meaning,
             family_meaning: if all.is_empty() { meaning } else { all },
             value,
@@ -307,7 +307,7 @@ mod tests {
                     None => assert_eq!((row.name, family.len()), (row.family, 1)),
                     Some(reason) => assert_eq!(row.name, format!("{}_{reason}", row.family)),
                 }
-                assert_eq!(row.unit, family[0].unit);
+                assert_eq!(row.measure, family[0].measure);
                 assert_eq!(row.reason.is_none(), row.meaning == row.family_meaning);
             }
         }

@@ -25,6 +25,7 @@ use crate::{
     record::Amount,
     serde_base64,
     service::PendingCall,
+    unit::Unit,
 };
 
 /// The version that this binary writes, and the only one it reads.
@@ -159,6 +160,9 @@ pub struct Client {
     pub id: ClientId,
     /// Its credentials.
     pub peer: Peer,
+    /// Its unit, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// How long it has been connected, in milliseconds.
     #[serde(default)]
     pub age: u64,
@@ -415,6 +419,7 @@ mod tests {
                     uid: 2,
                     gid: 3,
                 },
+                unit: Some(Unit::of_path("/system.slice/a.service")),
                 age: 2000,
                 silent: Duration::from_nanos(1_000_000_001),
                 traffic: Traffic {

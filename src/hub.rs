@@ -31,7 +31,7 @@ pub use apply::SocketChange;
 pub use log_rates::Kind;
 pub use park::Unusable;
 pub use socket::{Nature, Socket};
-pub use tap::Tapped;
+pub use tap::{Tapped, Wanted};
 pub use watch::WatchChange;
 
 pub use crate::{connection::Now, counters::Counters};
@@ -173,6 +173,19 @@ impl<S: Stream> Hub<S> {
     pub fn clients_from(&self, first: usize) -> impl Iterator<Item = (usize, &Connection<S>)> {
         let keys = first..self.clients.capacity();
         keys.filter_map(|key| Some((key, self.clients.get(key)?)))
+    }
+
+    /// Client `key`, if it is here.
+    #[must_use]
+    pub fn client(&self, key: usize) -> Option<&Connection<S>> {
+        self.clients.get(key)
+    }
+
+    /// Asks for the unit of client `key`.
+    pub fn learn_unit(&mut self, key: usize) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.unit();
+        }
     }
 
     /// Bytes held for all clients: input that waits and output unsent.

@@ -16,7 +16,9 @@ pub mod queue;
 pub mod round_robin;
 pub mod serde_base64;
 pub mod throttle;
+pub mod unit;
 
+pub mod cgroups;
 pub mod closer;
 pub mod config;
 pub mod lock;

@@ -46,6 +46,13 @@ const RIGHTS: usize =
 /// inherits it. The constant is not in libc yet.
 const SO_PASSRIGHTS: libc::c_int = 83;
 
+/// The pidfd of a socket's peer, of linux/socket.h; and what `ioctl(2)` tells of one (linux/pidfd.h): its request,
+/// which holds the size of what is told, and what to tell. The constants are not in libc yet.
+const SO_PEERPIDFD: libc::c_int = 77;
+const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B_u32 as libc::Ioctl;
+const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
 /// Supplementary groups that one `groups_of` has room for at first; few processes have more.
 const GROUPS: usize = 32;
 /// The most that a process can have (NGROUPS_MAX, `credentials(7)`).
@@ -88,6 +95,40 @@ pub fn peer_of(socket: impl AsFd) -> io::Result<Peer> {
         uid,
         gid,
     })
+}
+
+/// The process at the other end, as a pidfd (SO_PEERPIDFD, Linux 6.5).
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn peer_process(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let mut number = [0];
+    get_option(socket, SO_PEERPIDFD, &mut number)?;
+    // SAFETY: the kernel has just opened it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(number[0].cast_signed()) })
+}
+
+/// The number of the cgroup of a process, also of one that has ended: the inode of its folder (`cgroups(7)`).
+/// `None` where the kernel does not say.
+///
+/// # Errors
+/// Those of `ioctl(2)`; ENOTTY or EINVAL before Linux 6.13.
+pub fn cgroup_of(process: impl AsFd) -> io::Result<Option<u64>> {
+    // `struct pidfd_info` of linux/pidfd.h, in its first form: the mask, the number, twelve that are not asked for.
+    let mut info = [0_u64; 8];
+    info[0] = PIDFD_INFO_CGROUPID | PIDFD_INFO_EXIT;
+    // SAFETY: the kernel writes as many bytes as the request says, which are those of `info`.
+    let result = unsafe {
+        libc::ioctl(
+            process.as_fd().as_raw_fd(),
+            PIDFD_GET_INFO,
+            info.as_mut_ptr(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info[0] & PIDFD_INFO_CGROUPID != 0).then_some(info[1]))
 }
 
 /// The supplementary groups of the process at the other end, at the time it connected

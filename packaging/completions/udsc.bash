@@ -249,13 +249,17 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__clients)
-            opts="-s -h --user --sort --json --system --config --socket --type --framing --help"
+            opts="-s -h --user --unit --sort --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -817,7 +821,7 @@ _udsc() {
             return 0
             ;;
         udsc__subcmd__tap)
-            opts="-s -h --count --user --json --system --config --socket --type --framing --help"
+            opts="-s -h --count --user --unit --json --system --config --socket --type --framing --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -828,6 +832,10 @@ _udsc() {
                     return 0
                     ;;
                 --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -117,6 +117,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand status" -l json -d 'One object
 complete -c udsc -n "__fish_udsc_using_subcommand status" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l user -d 'Only those of this user, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand clients" -l unit -d 'Only those of this systemd unit' -r
 complete -c udsc -n "__fish_udsc_using_subcommand clients" -l sort -d 'Amounts with the largest first, all else with the smallest' -r -f -a "id\t''
 user\t''
 pid\t''
@@ -168,6 +169,7 @@ complete -c udsc -n "__fish_udsc_using_subcommand metrics" -l system -d 'The sys
 complete -c udsc -n "__fish_udsc_using_subcommand metrics" -s h -l help -d 'Print help'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l count -d 'End after N messages' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l user -d 'Only what this user sends, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand tap" -l unit -d 'Only what clients of this systemd unit send' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''

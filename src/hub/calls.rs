@@ -1,7 +1,7 @@
 //! The calls of the control socket's clients, for the event loop to answer: what they ask for, no part of the
 //! hub knows alone.
 
-use super::{Hub, Now, Tapped};
+use super::{Hub, Now, Tapped, Wanted};
 use crate::{
     connection::{Stream, waits::Awaits},
     control::varlink::Reply,
@@ -77,10 +77,9 @@ impl<S: Stream> Hub<S> {
     }
 
     /// Opens a tap for the client of `call` on socket `socket`.
-    pub fn open_tap(&mut self, call: &PendingCall, socket: usize, uid: Option<u32>) {
-        self.sockets[socket]
-            .taps
-            .open(call.client, uid, call.missed);
+    pub fn open_tap(&mut self, call: &PendingCall, socket: usize, wanted: Wanted) {
+        let taps = &mut self.sockets[socket].taps;
+        taps.open(call.client, wanted, call.missed);
     }
 
     /// Whether the client of `call` has a tap.

@@ -9,6 +9,7 @@ mod notes;
 
 use std::{
     io, iter, mem, process,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -440,9 +441,10 @@ impl Judge<'_> {
                 time: now.wall,
                 id: from.id,
                 peer: from.peer,
+                unit: Arc::default(),
                 receivers: 0,
             };
-            socket.taps.note(of, 1, || iter::once(message));
+            socket.taps.note(&of, 1, || iter::once(message));
         }
         if truncated {
             if self.own.is_sender(&from.peer) {

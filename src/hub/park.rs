@@ -1,7 +1,7 @@
 //! The hub as plain data, and back: what one process hands to the next. Streams are handed over beside
 //! it, in the order of the state's clients. `handover` adds the lines of records and the descriptors.
 
-use std::{collections::HashSet, mem, time::Duration};
+use std::{collections::HashSet, mem, sync::Arc, time::Duration};
 
 use super::{Hub, Now, STALL, Socket, Timer, set, socket::Draining};
 use crate::{
@@ -196,6 +196,11 @@ impl<S> Connection<S> {
             socket: self.socket as usize,
             id: self.id,
             peer: self.peer,
+            unit: self
+                .unit
+                .as_deref()
+                .cloned()
+                .filter(|unit| !unit.is_unknown()),
             age: age(self.since).as_millis() as u64,
             silent: age(self.active),
             traffic: self.traffic,
@@ -247,6 +252,7 @@ impl<S: Stream> Connection<S> {
             input: parked.input,
             queue: parked.queue,
             gap: parked.gap,
+            unit: parked.unit.map(Arc::new),
             since: then(Duration::from_millis(parked.age).max(parked.silent)),
             traffic: parked.traffic,
             ..Connection::new(parked.id, parked.peer, socket, stream, then(parked.silent))

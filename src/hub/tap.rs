@@ -1,11 +1,12 @@
 //! Taps: copies of what passes on a socket, for those who ask to see it. A tap keeps what its client has not read
 //! yet, up to a bound, and counts what comes beyond that: nobody waits for it, and what it misses it is told.
 
-use std::{collections::VecDeque, mem, time::SystemTime};
+use std::{collections::VecDeque, mem, sync::Arc, time::SystemTime};
 
 use crate::{
     message_batch::Message,
     peer::{ClientId, Peer},
+    unit::Unit,
 };
 
 /// Bytes that a tap may keep.
@@ -13,12 +14,30 @@ const MOST: usize = 256 << 10;
 /// What a message costs beside its bytes.
 const EACH: usize = mem::size_of::<Tapped>();
 
+/// Whose messages a tap is to show; by default those of all.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Only those of this user.
+    pub uid: Option<u32>,
+    /// Only those of this unit, of the system or of a user.
+    pub unit: Option<String>,
+}
+
+impl Wanted {
+    fn admits(&self, of: &Origin) -> bool {
+        let is_unit = |wanted: &String| {
+            let mut units = [&of.unit.unit, &of.unit.user_unit].into_iter().flatten();
+            units.any(|unit| unit == wanted)
+        };
+        self.uid.is_none_or(|uid| uid == of.peer.uid) && self.unit.as_ref().is_none_or(is_unit)
+    }
+}
+
 /// One client's tap on a socket.
 #[derive(Debug)]
 struct Tap {
     client: usize,
-    /// Only what this user sends.
-    uid: Option<u32>,
+    wanted: Wanted,
     kept: VecDeque<Tapped>,
     bytes: usize,
     missed: u64,
@@ -40,7 +59,7 @@ pub struct Tapped {
 }
 
 /// Where messages come from, and when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// When they passed.
     pub time: SystemTime,
@@ -48,13 +67,15 @@ pub struct Origin {
     pub id: ClientId,
     /// The sender.
     pub peer: Peer,
+    /// Its unit.
+    pub unit: Arc<Unit>,
     /// How many other clients get them.
     pub receivers: usize,
 }
 
 impl Tap {
     /// Keeps one more message; false where there is no room for it.
-    fn keep(&mut self, of: Origin, message: &Message<'_>) -> bool {
+    fn keep(&mut self, of: &Origin, message: &Message<'_>) -> bool {
         let bytes = message.body.len() + EACH;
         // One alone may be longer.
         if self.bytes + bytes > MOST && !self.kept.is_empty() {
@@ -63,7 +84,7 @@ impl Tap {
         }
         self.bytes += bytes;
         self.kept.push_back(Tapped {
-            of,
+            of: of.clone(),
             body: message.body.into(),
             is_truncated: message.truncated,
             missed: mem::take(&mut self.missed),
@@ -82,12 +103,12 @@ impl Taps {
         self.0.is_empty()
     }
 
-    /// Client `client` looks at what passes from now on, or of that what user `uid` sends.
+    /// Client `client` looks at what passes from now on, as far as that is `wanted`.
     /// It has missed so many messages before.
-    pub(super) fn open(&mut self, client: usize, uid: Option<u32>, missed: u64) {
+    pub(super) fn open(&mut self, client: usize, wanted: Wanted, missed: u64) {
         self.0.push(Tap {
             client,
-            uid,
+            wanted,
             kept: VecDeque::new(),
             bytes: 0,
             missed,
@@ -104,12 +125,11 @@ impl Taps {
     #[cold]
     pub(super) fn note<'a, M: Iterator<Item = Message<'a>>>(
         &mut self,
-        of: Origin,
+        of: &Origin,
         count: u64,
         messages: impl Fn() -> M,
     ) {
-        let admits = |tap: &&mut Tap| tap.uid.is_none_or(|uid| uid == of.peer.uid);
-        for tap in self.0.iter_mut().filter(admits) {
+        for tap in self.0.iter_mut().filter(|tap| tap.wanted.admits(of)) {
             let mut kept = 0;
             if !tap.is_full {
                 let all = messages().take_while(|message| tap.keep(of, message));

@@ -300,7 +300,7 @@ impl Socket {
         self.counters.bytes += bytes;
         so_far.bytes += bytes;
         if !self.taps.is_empty() {
-            self.show(from, &offered.first(served), out.now);
+            self.show(from, &offered.first(served), out);
         }
         if served == recorded {
             return recorded;
@@ -335,14 +335,15 @@ impl Socket {
 
     /// Shows messages that the service took to those who look.
     #[cold]
-    fn show(&mut self, from: &Sender, messages: &Batch<'_>, now: Now) {
+    fn show<S: Stream>(&mut self, from: &Sender, messages: &Batch<'_>, out: &mut Outbox<'_, S>) {
         let of = Origin {
-            time: now.wall,
+            time: out.now.wall,
             id: from.id,
             peer: from.peer,
+            unit: out.clients[from.key].unit(),
             receivers: self.service.receivers(),
         };
-        self.taps.note(of, messages.messages, || messages.iter());
+        self.taps.note(&of, messages.messages, || messages.iter());
     }
 
     fn policy(&self) -> SlowClient {

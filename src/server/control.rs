@@ -24,7 +24,7 @@ use crate::{
     },
     endpoint::Endpoint,
     error::Fault,
-    hub::{Now, Socket, Tapped},
+    hub::{Now, Socket, Tapped, Wanted},
     peer::ClientId,
     record::{Record, Statistics},
     service::PendingCall,
@@ -184,7 +184,12 @@ impl Server {
         }
     }
 
-    fn tell_clients(&self, pending: &PendingCall, call: &Call, now: Now) -> Result<Answer, Reply> {
+    fn tell_clients(
+        &mut self,
+        pending: &PendingCall,
+        call: &Call,
+        now: Now,
+    ) -> Result<Answer, Reply> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Parameters {
@@ -203,17 +208,24 @@ impl Server {
                 && uid.is_none_or(|uid| uid == client.peer.uid)
                 && (socket.as_ref()).is_none_or(|socket| socket == of(client).name())
         };
-        let mut clients = Vec::new();
-        let mut all = self.hub.clients_from(pending.reached).take(LOOKED_AT);
+        let mut meant = Vec::with_capacity(PART);
         let mut reached = None;
-        while clients.len() < PART
-            && let Some((key, client)) = all.next()
-        {
+        for (key, client) in self.hub.clients_from(pending.reached).take(LOOKED_AT) {
             reached = Some(key + 1);
             if is_meant(client) {
-                clients.push(tell_client(client, of(client), now));
+                meant.push(key);
+            }
+            if meant.len() == PART {
+                break;
             }
         }
+        meant.iter().for_each(|&key| self.hub.learn_unit(key));
+        let told = meant.iter().filter_map(|&key| {
+            let client = self.hub.client(key)?;
+            let socket = &self.hub.sockets()[client.socket as usize];
+            Some(tell_client(client, socket, now))
+        });
+        let clients = told.collect();
         Ok(match reached {
             Some(reached) if self.hub.clients_from(reached).next().is_some() => {
                 PartUpTo(Reply::more(Clients { clients }), reached)
@@ -307,12 +319,13 @@ impl Server {
         struct Parameters {
             socket: String,
             uid: Option<u32>,
+            unit: Option<String>,
         }
-        let Parameters { socket, uid } = call.parameters()?;
+        let Parameters { socket, uid, unit } = call.parameters()?;
         if !self.hub.has_tap(pending) {
             let key = self.key(&socket).filter(|_| socket != CONTROL_SOCKET);
             let key = key.ok_or_else(|| no_such_socket(&socket))?;
-            self.hub.open_tap(pending, key, uid);
+            self.hub.open_tap(pending, key, Wanted { uid, unit });
             self.note_time();
         }
         Ok(())
@@ -387,6 +400,8 @@ fn tell_message(tapped: Tapped) -> control::Tapped {
             uid: of.peer.uid,
             gid: of.peer.gid,
             pid: of.peer.process(),
+            unit: of.unit.unit.clone(),
+            user_unit: of.unit.user_unit.clone(),
             message_base64: (!is_text).then(|| BASE64_STANDARD.encode(&body)),
             message: text.into_owned(),
             truncated: tapped.is_truncated,
@@ -398,6 +413,7 @@ fn tell_message(tapped: Tapped) -> control::Tapped {
 
 fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> Client {
     let traffic = client.traffic;
+    let unit = client.unit.as_deref().cloned().unwrap_or_default();
     let messages_out = match socket.nature().service {
         ServiceKind::Echo => traffic.messages_in,
         // All that came since it is here, but its own.
@@ -412,6 +428,8 @@ fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> 
         uid: client.peer.uid,
         gid: client.peer.gid,
         pid: client.peer.process(),
+        unit: unit.unit,
+        user_unit: unit.user_unit,
         age: seconds(client.since, now),
         idle: seconds(client.active, now),
         queue: client.queue.len(),

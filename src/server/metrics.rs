@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::Server;
 use crate::{
     control::{Metrics, metrics::Text, varlink::Reply},
-    counters::{Counters, Row, Unit},
+    counters::{Counters, Measure, Row},
     hub::{Now, Socket},
     record::Statistics,
 };
@@ -158,8 +158,8 @@ fn tell_counters(text: &mut Text, sockets: &[(usize, &Socket)]) {
         .collect();
     for family in table.chunk_by(|row, next| row.family == next.family) {
         let first = &family[0];
-        let name = match (first.family, first.unit) {
-            (family, Unit::Bytes) if family != "bytes" => format!("udsd_{family}_bytes_total"),
+        let name = match (first.family, first.measure) {
+            (family, Measure::Bytes) if family != "bytes" => format!("udsd_{family}_bytes_total"),
             (family, _) => format!("udsd_{family}_total"),
         };
         let mut counters = text.family(&name, first.family_meaning);

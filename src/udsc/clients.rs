@@ -24,6 +24,9 @@ pub(crate) struct Plan {
     /// Only those of this user, by name or number
     #[arg(long = "user", id = "sender", value_name = "USER")]
     user: Option<String>,
+    /// Only those of this systemd unit
+    #[arg(long, value_name = "UNIT")]
+    unit: Option<String>,
     /// Amounts with the largest first, all else with the smallest
     #[arg(long, value_name = "KEY", default_value = "id")]
     sort: Sort,
@@ -60,6 +63,9 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     let uid = plan.user.as_deref().map(user).transpose()?;
     let mut control = control::connect(options)?;
     let mut clients = ask(&mut control, socket.as_deref(), uid)?;
+    if let Some(wanted) = &plan.unit {
+        clients.retain(|client| units(client).any(|unit| unit == wanted));
+    }
     let mut users = Users::default();
     plan.sort.apply(&mut clients, &mut users);
     if plan.json {
@@ -124,11 +130,12 @@ impl Sort {
     }
 }
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     Column::number("ID", 0),
     Column::text("USER", 0),
     Column::number("UID", 6),
     Column::number("PID", 1),
+    Column::text("UNIT", 2),
     Column::text("SOCKET", 0),
     Column::number("SINCE", 3),
     Column::number("IDLE", 2),
@@ -141,12 +148,13 @@ const COLUMNS: [Column; 14] = [
     Column::text("WAITS FOR", 0),
 ];
 
-fn row(client: &Client, users: &mut Users) -> [Cell; 14] {
+fn row(client: &Client, users: &mut Users) -> [Cell; 15] {
     [
         client.id.to_string().into(),
         users.show(client.uid).into(),
         client.uid.to_string().into(),
         client.pid.map_or("-".into(), |pid| pid.to_string()).into(),
+        units(client).last().map_or("-".into(), one_line).into(),
         one_line(&client.socket).into(),
         span(client.age).into(),
         span(client.idle).into(),
@@ -158,6 +166,12 @@ fn row(client: &Client, users: &mut Users) -> [Cell; 14] {
         count(client.dropped).into(),
         waits(client),
     ]
+}
+
+/// Its units: of the system's manager, then of a user's.
+fn units(client: &Client) -> impl Iterator<Item = &str> {
+    let units = [&client.unit, &client.user_unit].into_iter();
+    units.flatten().map(String::as_str)
 }
 
 /// What nothing is read from it for, and whether others wait for it.

@@ -28,6 +28,9 @@ pub(crate) struct Plan {
     /// Only what this user sends, by name or number
     #[arg(long = "user", id = "sender", value_name = "USER")]
     user: Option<String>,
+    /// Only what clients of this systemd unit send
+    #[arg(long, value_name = "UNIT")]
+    unit: Option<String>,
     /// One object a line; the first has no message, and says that the tap is open
     #[arg(long)]
     json: bool,
@@ -38,6 +41,9 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     let mut parameters = json!({ "socket": plan.name });
     if let Some(name) = &plan.user {
         parameters["uid"] = user(name)?.into();
+    }
+    if let Some(unit) = &plan.unit {
+        parameters["unit"] = unit.as_str().into();
     }
     let mut control = control::connect(options)?;
     let (terminal, mut users) = (Terminal::of_output(), Users::default());
@@ -109,6 +115,8 @@ mod tests {
             uid: 0,
             gid: 0,
             pid: Some(1234),
+            unit: Some("a.service".into()),
+            user_unit: None,
             message: text.into(),
             message_base64: None,
             truncated: false,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     control::{Record, Socket},
-    counters::{Counters, Row, Unit},
+    counters::{Counters, Measure, Row},
 };
 
 /// Families of counters that tell of what works.
@@ -44,7 +44,7 @@ impl<'a> Troubles<'a> {
             Some(row) => Trouble {
                 family: row.family,
                 reason: row.reason,
-                is_of_bytes: row.unit == Unit::Bytes,
+                is_of_bytes: row.measure == Measure::Bytes,
                 meaning: row.meaning,
                 number: *number,
             },

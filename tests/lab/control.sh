@@ -6,6 +6,7 @@ CHECKS+=(
   status_of_an_idle_daemon_starts_nothing
   reload_needs_no_control_socket
   one_command_answers_each_question
+  each_client_has_the_unit_that_the_kernel_vouches_for
 )
 
 # shows WORDS COMMAND...: prints that sooner or later.
@@ -120,4 +121,54 @@ EOF
   in_vm udsc disconnect "$flood"
   wait_until "the flood ends" is inactive ActiveState lab-flood.service
   in_vm systemctl kill --signal=KILL lab-slow.service
+}
+
+# comes UNIT WORDS COMMAND...: COMMAND is started as that unit, and a client with those words is there.
+comes() {
+  in_vm systemd-run --quiet --collect --unit="$1" "${@:3}"
+  wait_until "$1 is told" client_with "$2"
+}
+
+client_with() {
+  in_vm udsc clients --json 2>/dev/null | grep --quiet --fixed-strings -e "$1"
+}
+
+check_each_client_has_the_unit_that_the_kernel_vouches_for() {
+  local pid
+  fresh <<'EOF'
+[socket.bus]
+path = "%t/udsd.sock"
+mode = "0666"
+service = "relay"
+framing = "lines"
+EOF
+  comes lab-a.service '"unit":"lab-a.service","user_unit":null' udsc listen
+  comes lab-dynamic.service '"unit":"lab-dynamic.service"' --property=DynamicUser=yes udsc listen
+  comes lab-many@one.service '"unit":"lab-many@one.service"' udsc listen
+  comes 'lab-odd\x2dname.service' '"unit":"lab-odd\\x2dname.service"' udsc listen
+  comes lab-b.service '"unit":"lab-scope.scope"' systemd-run --quiet --scope --unit=lab-scope udsc listen
+  # The process that connects ends at once; another has the connection. The unit is the same.
+  comes lab-gone.service '"unit":"lab-gone.service"' --property=Type=forking python3 -c '
+import os, socket, time
+bus = socket.socket(socket.AF_UNIX)
+bus.connect("/run/udsd.sock")
+if os.fork():
+    os._exit(0)
+time.sleep(600)'
+  # A user's own manager cannot name a unit of the system.
+  resident
+  as_resident systemd-run --user --quiet --collect --unit=lab-a.service udsc --system listen
+  wait_until "a user's unit is told" client_with "\"unit\":\"user@$uid.service\",\"user_unit\":\"lab-a.service\""
+  # Outside of all units, as what nsenter brings in.
+  in_vm sh -c 'udsc listen >/dev/null 2>&1 & echo $!' >"$stage/outside"
+  pid=$(cat "$stage/outside")
+  wait_until "who has no unit is told" client_with "\"pid\":$pid,\"unit\":null,\"user_unit\":null"
+  # Its messages are found by its unit, also over a restart.
+  in_vm systemctl restart udsd.service
+  says '"unit":"lab-a.service"' udsc clients --unit lab-a.service --json
+  in_vm systemd-run --quiet --collect --unit=lab-says sh -c 'while echo from a unit; do sleep 0.1; done | udsc connect'
+  says ": from a unit" udsc tap bus --unit lab-says.service --count 1
+  in_vm kill "$pid"
+  as_resident systemctl --user stop lab-a.service
+  in_vm systemctl stop lab-a.service lab-dynamic.service lab-many@one.service 'lab-odd\x2dname.service' lab-scope.scope lab-gone.service lab-says.service
 }
