@@ -7,6 +7,7 @@ CHECKS+=(
   reload_needs_no_control_socket
   one_command_answers_each_question
   each_client_has_the_unit_that_the_kernel_vouches_for
+  status_says_that_a_disk_is_full_and_that_it_is_over
 )
 
 # shows WORDS COMMAND...: prints that sooner or later.
@@ -171,4 +172,32 @@ time.sleep(600)'
   in_vm kill "$pid"
   as_resident systemctl --user stop lab-a.service
   in_vm systemctl stop lab-a.service lab-dynamic.service lab-many@one.service 'lab-odd\x2dname.service' lab-scope.scope lab-gone.service lab-says.service
+}
+
+readonly LOGS=/var/log/udsd
+
+check_status_says_that_a_disk_is_full_and_that_it_is_over() {
+  in_vm systemctl stop udsd.socket udsd.service 2>/dev/null
+  in_vm mkdir --parents "$LOGS"
+  in_vm mount --types tmpfs --options size=1M,mode=0750,uid=udsd,gid=udsd tmpfs "$LOGS"
+  trap 'in_vm systemctl stop udsd.socket udsd.service 2>/dev/null; in_vm umount --lazy "$LOGS"' EXIT
+  fresh <<'EOF'
+[socket.log]
+path = "%t/udsd.sock"
+service = "collect"
+framing = "lines"
+record = { file = "%L/udsd/log.json" }
+EOF
+  in_vm udsc send first || fail "nobody collects"
+  shows '"messages_written":1' udsc status --json
+  ! in_vm sh -c "cat /dev/zero >$LOGS/ballast" 2>/dev/null || fail "the disk is not full"
+  # More than fits into the last page that the file has.
+  in_vm udsc send "$(printf %20000s second)" || fail "what can wait is not taken"
+  shows FAILING udsc status
+  shows "1 messages (" udsc status log
+  says "No space left on device" udsc status log
+  in_vm rm "$LOGS/ballast"
+  shows "all 2 messages written, last error, over since, " udsc status log
+  ! prints FAILING udsc status || fail "the status says FAILING when it is over"
+  [ "$(in_vm grep --count message "$LOGS/log.json")" = 2 ] || fail "$(in_vm cat "$LOGS/log.json")"
 }
