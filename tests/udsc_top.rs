@@ -15,9 +15,9 @@ use std::{
 use harness::{Daemon, Setup, has_program, round_trip, wait_for};
 use rustix::{
     event::PollFlags,
-    process::{Pid, Signal, kill_process},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
+    termios::{Action, Termios, Winsize, tcflow, tcgetattr, tcsetwinsize},
 };
 
 const FILE: &str =
@@ -39,12 +39,7 @@ impl Top {
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
         resize(&terminal, 80);
-        let name = ptsname(&terminal, Vec::new()).unwrap();
-        let far = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
+        let far = other_end(&terminal);
         let before = tcgetattr(&terminal).unwrap();
         // Of whoever runs the tests, udsc would find the size.
         let udsc = Command::new("setsid")
@@ -101,10 +96,14 @@ impl Top {
             self.read();
         }
         let status = self.udsc.wait().unwrap();
+        self.has_modes_of_before();
+        status
+    }
+
+    fn has_modes_of_before(&self) {
         let after = tcgetattr(&self.terminal).unwrap();
         let modes = |of: &Termios| (of.local_modes, of.input_modes, of.output_modes);
         assert_eq!(modes(&after), modes(&self.before));
-        status
     }
 }
 
@@ -125,6 +124,14 @@ fn letters(text: &str) -> String {
     }
     letters.retain(|c| !c.is_whitespace());
     letters
+}
+
+/// Where udsc is, of this end of a terminal.
+fn other_end(terminal: &impl AsFd) -> File {
+    let name = ptsname(terminal, Vec::new()).unwrap();
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    options.open(name.to_str().unwrap()).unwrap()
 }
 
 fn resize(terminal: &impl AsFd, columns: u16) {
@@ -153,6 +160,25 @@ fn every_way_out_leaves_the_terminal_as_it_was() {
     top.shows("running for");
     kill_process(Pid::from_child(&top.udsc), Signal::TERM).unwrap();
     assert_eq!(top.end().to_string(), "signal: 15 (SIGTERM)");
+}
+
+/// Where nobody reads, writing to the terminal takes for ever.
+#[test]
+fn a_signal_ends_it_also_where_the_terminal_takes_nothing() {
+    if !has_program("setsid") {
+        return;
+    }
+    let daemon = Daemon::start(FILE);
+    let mut top = Top::start(&daemon);
+    top.shows("running for");
+    tcflow(other_end(&top.terminal), Action::OOff).unwrap();
+    let pid = Pid::from_child(&top.udsc);
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(wait_for(process.as_fd(), PollFlags::IN), "it goes on");
+    let status = top.udsc.wait().unwrap();
+    assert_eq!(status.to_string(), "signal: 15 (SIGTERM)");
+    top.has_modes_of_before();
 }
 
 #[test]

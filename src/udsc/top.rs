@@ -11,7 +11,7 @@ use std::{
     panic,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI32, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -24,12 +24,13 @@ use ratatui::{
         cursor::Show,
         event::{self, Event, KeyEventKind},
         execute,
+        terminal::disable_raw_mode,
     },
 };
 use serde_json::Value;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
-    flag,
+    iterator::Signals,
     low_level::emulate_default_handler,
 };
 
@@ -46,6 +47,8 @@ use view::{Then, View};
 const REFRESH: Duration = Duration::from_secs(1);
 /// How soon an answer or a signal is seen while no key comes.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long leaving the screen may take after a signal.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What the daemon said at a time.
 struct Sample {
@@ -65,11 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return Err(Failure::Told(text.into()));
     }
     let control = control::connect(options)?;
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
-        let registered = flag::register_usize(number, Arc::clone(&signal), number as usize);
-        registered.map_err(|error| Failure::System("signals", error))?;
-    }
+    let signal = watch_signals().map_err(|error| Failure::System("signals", error))?;
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         // ratatui, which puts the rest back where something panics, leaves that out.
@@ -87,9 +86,27 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     ratatui::restore();
     match signal.load(Ordering::Relaxed) {
         0 => shown.map_err(|error| Failure::Standard("output", error)),
-        number => emulate_default_handler(number as i32)
-            .map_err(|error| Failure::System("signals", error)),
+        number => {
+            emulate_default_handler(number).map_err(|error| Failure::System("signals", error))
+        }
     }
+}
+
+/// Which signal has come, if any, of those that end it. The screen is left by who draws; where writing to the terminal
+/// takes for ever, the signal ends udsc all the same, and the modes at least are as they were.
+fn watch_signals() -> io::Result<Arc<AtomicI32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
+    let signal = Arc::new(AtomicI32::new(0));
+    let seen = Arc::clone(&signal);
+    thread::spawn(move || {
+        for number in signals.forever() {
+            seen.store(number, Ordering::Relaxed);
+            thread::sleep(LEAVE);
+            let _ = disable_raw_mode();
+            let _ = emulate_default_handler(number);
+        }
+    });
+    Ok(signal)
 }
 
 /// Asks until nobody listens any more. Connects again where the connection ends.
@@ -132,7 +149,7 @@ fn sample(control: &mut Control) -> Result<Sample, Unanswered> {
 fn show(
     terminal: &mut DefaultTerminal,
     answers: &Receiver<Answer>,
-    signal: &AtomicUsize,
+    signal: &AtomicI32,
 ) -> io::Result<()> {
     let mut view = View::default();
     while signal.load(Ordering::Relaxed) == 0 {
