@@ -22,7 +22,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, HANG, Random, Setup, apply_command, connect, round_trip, varlink::Caller,
+    Daemon, Folder, HANG, Random, Setup, apply_command, connect, read_until_closed, round_trip,
+    varlink::Caller,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -447,4 +448,22 @@ fn who_asks_at_the_control_socket_keeps_nobody_from_being_idle() {
     });
     assert_ends(&mut daemon, started, SECOND);
     assert!(asked.join().unwrap() > 0);
+}
+
+/// What the log left out of them it tells up to 10 s later; nobody is there for that.
+#[test]
+fn who_is_not_let_in_keeps_it_no_longer_than_the_span() {
+    let config = format!("{IDLE}{STREAM}allow-users = [4000000003]\n");
+    let manager = Manager::new(&config);
+    let mut daemon = manager.start();
+    for _ in 0..30 {
+        assert!(read_until_closed(&daemon.connect("a")).is_empty());
+    }
+    assert!(daemon.wait().success());
+    let log = daemon.log();
+    let at = |words: &str| {
+        log.find(words)
+            .unwrap_or_else(|| panic!("no {words} in\n{log}"))
+    };
+    assert!(at("idle for") < at("lines left out"), "{log}");
 }
