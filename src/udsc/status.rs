@@ -209,12 +209,14 @@ fn of_record(record: &Record) -> String {
     }
     match record.behind {
         None => words.push(format!("all {} messages written", record.messages_written)),
-        Some(behind) => words.push(format!(
-            "{} behind, {} messages ({}) wait for the disk",
-            span(behind),
-            record.messages_waiting,
-            size(record.bytes_waiting)
-        )),
+        Some(behind) => {
+            let bytes = size(record.bytes_waiting);
+            words.push(format!("{} behind", span(behind)));
+            words.push(match record.messages_waiting {
+                1 => format!("1 message ({bytes}) waits for the disk"),
+                n => format!("{n} messages ({bytes}) wait for the disk"),
+            });
+        }
     }
     if let Some(error) = &record.error {
         let ago = record.error_age.map(|age| format!("{} ago: ", span(age)));

@@ -194,7 +194,7 @@ EOF
   # More than fits into the last page that the file has.
   in_vm udsc send "$(printf %20000s second)" || fail "what can wait is not taken"
   shows FAILING udsc status
-  shows "1 messages (" udsc status log
+  shows "1 message (" udsc status log
   says "No space left on device" udsc status log
   in_vm rm "$LOGS/ballast"
   shows "all 2 messages written, last error, over since, " udsc status log
