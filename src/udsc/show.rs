@@ -99,9 +99,39 @@ pub(crate) struct WithUser<'a, T> {
     pub(crate) user: Option<&'a str>,
 }
 
+/// `text` as lines of at most `room` columns where that is known; a longer word is a line of its own.
+pub(crate) fn wrapped(text: &str, room: Option<usize>) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        let width = line.chars().count() + 1 + word.chars().count();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if room.is_some_and(|room| width > room) {
+            lines.push(word.into());
+        } else {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        let text = "one two  three-and-more four";
+        assert_eq!(wrapped(text, None), [text]);
+        assert_eq!(
+            wrapped(text, Some(8)),
+            ["one two ", "three-and-more", "four"]
+        );
+        assert_eq!(wrapped("", Some(1)), [""]);
+    }
 
     #[test]
     fn counts_are_short() {

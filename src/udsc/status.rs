@@ -8,7 +8,7 @@ use super::{
     Options, control,
     daemon::{Absence, only_daemon},
     failure::Failure,
-    show::{count, one_line, size, span},
+    show::{count, one_line, size, span, wrapped},
     table::{Cell, Column, Table},
     terminal::{Terminal, Tone, print, print_json},
     troubles::{Troubles, lags, record_cell},
@@ -152,30 +152,36 @@ fn details(socket: &Socket, is_only: bool, terminal: Terminal) -> Option<String>
         true => (troubles.explained().collect(), 28),
         false => (troubles.families().collect(), 12),
     };
-    let mut line = |name: &str, text: &str| out += &format!("  {name:<width$} {text}\n");
-    for (name, text) in &counts {
-        line(name, text);
-    }
-    match socket.senders_waiting {
-        0 => {}
-        1 => line(
-            "waiting",
-            "1 sender, for room in the record or with receivers",
-        ),
-        n => line(
-            "waiting",
-            &format!("{n} senders, for room in the record or with receivers"),
-        ),
-    }
+    let mut lines: Vec<(String, String, Tone)> = counts
+        .into_iter()
+        .map(|(name, text)| (name, text, Tone::Plain))
+        .collect();
+    let senders = match socket.senders_waiting {
+        0 => None,
+        1 => Some("1 sender".into()),
+        n => Some(format!("{n} senders")),
+    };
+    lines.extend(senders.map(|senders| {
+        let text = format!("{senders}, for room in the record or with receivers");
+        ("waiting".into(), text, Tone::Plain)
+    }));
     if let Some(record) = record.filter(|record| is_only || lags(record)) {
         let tone = match lags(record) {
             true => Tone::Warning,
             false => Tone::Plain,
         };
-        line("record", &terminal.paint(&of_record(record), tone));
+        lines.push(("record".into(), of_record(record), tone));
     }
-    for Line { age, text, .. } in &socket.last {
-        line(&format!("{} ago", span(*age)), &one_line(text));
+    lines.extend(socket.last.iter().map(|Line { age, text, .. }| {
+        let ago = format!("{} ago", span(*age));
+        (ago, one_line(text), Tone::Plain)
+    }));
+    let room = terminal.width.map(|all| all.saturating_sub(width + 3));
+    for (name, text, tone) in &lines {
+        for (i, text) in wrapped(text, room).iter().enumerate() {
+            let name = if i == 0 { name } else { "" };
+            out += &format!("  {name:<width$} {}\n", terminal.paint(text, *tone));
+        }
     }
     Some(out)
 }

@@ -63,12 +63,15 @@ fn begins(scale: &[u64], min: u64, max: u64) -> Vec<Step> {
     begins
 }
 
+/// Columns at most: along a longer line no eye finds its number.
+const WIDEST: usize = 100;
+
 /// One line a step, each of at most `columns`.
 pub(super) fn draw(steps: &[Step], columns: usize, has_colour: bool) -> String {
     let all: u64 = steps.iter().map(|step| step.messages).sum();
     let most = steps.iter().map(|step| step.messages).max().unwrap_or(0);
     let digits = most.to_string().len();
-    let width = columns.saturating_sub(BESIDE + digits).max(1);
+    let width = columns.min(WIDEST).saturating_sub(BESIDE + digits).max(1);
     let mut text = String::new();
     for Step { from_ns, messages } in steps {
         let bar = bar(*messages, most, width);
@@ -135,7 +138,7 @@ mod tests {
         for columns in [80, 200] {
             let text = draw(&found, columns, false);
             for line in text.lines() {
-                assert_eq!(line.chars().count(), columns, "{line}");
+                assert_eq!(line.chars().count(), columns.min(WIDEST), "{line}");
             }
             assert_eq!(text.matches('▏').count(), 2, "{text}");
         }

@@ -23,7 +23,7 @@ use crate::{
         show::{Users, count, one_line, size, span},
         table::{Cell, Column, Table},
         terminal::Tone,
-        troubles::{Troubles, record_cell},
+        troubles::{Troubles, lags, record_cell},
     },
 };
 
@@ -214,12 +214,12 @@ impl View {
             return;
         };
         let head = head(&shown.status);
-        let sockets = sockets(&shown.sockets, body.width.into());
         // Clients have the larger part, however many sockets there are.
-        let most = (body.height / 3).max(2);
+        let most = usize::from(body.height / 3).max(3);
+        let sockets = sockets(&shown.sockets, body.width.into(), most);
         let heights = [
             Constraint::Length(head.len() as u16 + 1),
-            Constraint::Length((sockets.len() as u16).min(most) + 1),
+            Constraint::Length(sockets.len() as u16 + 1),
             Constraint::Min(0),
         ];
         let [top, middle, bottom] = Layout::vertical(heights).areas(body);
@@ -323,8 +323,22 @@ const SOCKETS: [Column; 10] = [
     Column::text("RECORD", 0),
 ];
 
-fn sockets(sockets: &[(Socket, Rates)], width: usize) -> Vec<Line<'static>> {
-    let rows = sockets.iter().map(|(socket, rates)| {
+/// The table of sockets in at most so many lines. Where not all have room, those whose record is behind come first,
+/// then those where the most passes.
+fn sockets(sockets: &[(Socket, Rates)], width: usize, most: usize) -> Vec<Line<'static>> {
+    let mut chosen: Vec<&(Socket, Rates)> = sockets.iter().collect();
+    if chosen.len() + 1 > most {
+        let is_well = |of: &Socket| !of.record.as_ref().is_some_and(lags);
+        chosen.sort_by(|(a, ra), (b, rb)| {
+            let by_record = is_well(a).cmp(&is_well(b));
+            let by_rate = || rb[0].total_cmp(&ra[0]);
+            let by_clients = || b.clients.cmp(&a.clients);
+            by_record.then_with(by_rate).then_with(by_clients)
+        });
+        chosen.truncate(most.saturating_sub(2));
+    }
+    let left_out = sockets.len() - chosen.len();
+    let rows = chosen.into_iter().map(|(socket, rates)| {
         let troubles = Troubles::new(socket);
         [
             one_line(&socket.name).into(),
@@ -344,7 +358,12 @@ fn sockets(sockets: &[(Socket, Rates)], width: usize) -> Vec<Line<'static>> {
         rows: rows.collect(),
     };
     let lines = table.lines(Some(width)).into_iter();
-    lines.map(line).collect()
+    let mut lines: Vec<Line<'_>> = lines.map(line).collect();
+    if left_out > 0 {
+        let text = format!("and {left_out} more: udsc status shows all");
+        lines.push(styled(&text, Tone::Plain));
+    }
+    lines
 }
 
 const CLIENTS: [Column; 12] = [
@@ -503,6 +522,28 @@ mod tests {
         assert_eq!(ids(&mut view).last().map(String::as_str), Some("30"));
         view.press(KeyCode::Home.into());
         assert_eq!(ids(&mut view)[0], "1");
+    }
+
+    #[test]
+    fn more_sockets_than_have_room_are_told_and_the_busiest_are_shown() {
+        let (mut view, start) = (View::default(), Instant::now());
+        for seconds in [1, 2] {
+            let mut sample = sample(start, seconds, &[(1, 0)]);
+            let busy = sample.sockets.remove(0);
+            let quiet = (0..20).map(|i| Socket {
+                name: format!("quiet{i}"),
+                counters: Default::default(),
+                clients: 0,
+                ..busy.clone()
+            });
+            sample.sockets = quiet.chain([busy.clone()]).collect();
+            view.take(Ok(sample));
+        }
+        let lines = screen(&mut view, 80, 20);
+        assert!(lines[4].starts_with("bus ") && lines[5].starts_with("quiet0 "));
+        assert_eq!(lines[8], "and 17 more: udsc status shows all");
+        assert_eq!(lines[9], "");
+        assert!(lines[10].starts_with("ID "), "{lines:#?}");
     }
 
     #[test]
