@@ -107,6 +107,10 @@ EOF
   apply
   applied d "*as it was"
   applied - "*not running: the next client starts it"
+  in_vm udsc apply --json >"$stage/applied" || fail "udsc apply --json failed"
+  grep --quiet --line-regexp --fixed-strings \
+    '{"name":"d","now":"as it was","ok":true,"path":"/run/lab-d.sock","unit":"udsd-d.socket"}' "$stage/applied" ||
+    fail "udsc apply --json says: $(cat "$stage/applied")"
   begin_sending /run/lab-d.sock
   sends_on "at first"
   stay first=/run/lab-first.sock b=/run/lab-b.sock
