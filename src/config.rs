@@ -234,6 +234,10 @@ pub struct Socket {
     pub answer_abstract: bool,
     /// A relay delivers each message as a JSON record with its sender.
     pub stamp: bool,
+    /// `history`
+    pub history: usize,
+    /// `history-size`, bytes
+    pub history_size: usize,
     /// Stored messages are acknowledged to their senders.
     pub ack: bool,
     /// Where the messages are written; always there under collect.

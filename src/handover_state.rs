@@ -82,6 +82,9 @@ pub struct Socket {
     /// How much room its queue must have before a receiver that held up the senders of a relay no longer does,
     /// bytes.
     pub enough: usize,
+    /// The last messages of a relay, as they were given out.
+    #[serde(with = "serde_base64", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<u8>,
     /// Its record, where it has one.
     pub record: Option<Record>,
     /// Of a datagram socket: what was received and is not recorded, and what its senders are owed.

@@ -39,12 +39,14 @@ pub enum Service {
 }
 
 /// Where a service stands between two turns.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// The number of the last message that was stamped; 0 where messages are not.
     pub stamped: u64,
     /// The room in its queue at which a receiver that held up senders no longer does, bytes.
     pub enough: usize,
+    /// The last messages, as they were given out.
+    pub history: Vec<u8>,
 }
 
 /// The sender of a batch.
@@ -62,7 +64,7 @@ impl Service {
     /// Client `to` has come. It may be written to at once.
     pub fn join<S: Stream>(&mut self, to: usize, out: &mut Outbox<'_, S>) {
         if let Service::Relay(relay) = self {
-            relay.join(to, &mut out.clients[to]);
+            relay.join(to, out);
         }
     }
 
@@ -166,6 +168,24 @@ impl Service {
         }
     }
 
+    /// Whether it keeps as much of what it gave out as `new`.
+    #[must_use]
+    pub fn has_history_of(&self, new: &Service) -> bool {
+        match (self, new) {
+            (Service::Relay(relay), Service::Relay(new)) => relay.has_history_of(new),
+            _ => true,
+        }
+    }
+
+    /// The number of the last message that was stamped; 0 where messages are not.
+    #[must_use]
+    pub fn stamped(&self) -> u64 {
+        match self {
+            Service::Relay(relay) => relay.stamped(),
+            Service::Echo | Service::Collect | Service::Control => 0,
+        }
+    }
+
     /// What a later process goes on from.
     #[must_use]
     pub fn park(&self) -> Standing {
@@ -176,7 +196,7 @@ impl Service {
     }
 
     /// Goes on from where an earlier process stood.
-    pub fn resume(&mut self, standing: Standing) {
+    pub fn resume(&mut self, standing: &Standing) {
         if let Service::Relay(relay) = self {
             relay.resume(standing);
         }

@@ -99,6 +99,38 @@ fn conversations_go_on() {
     }
 }
 
+#[test]
+fn a_history_goes_on_and_nothing_is_missing_behind_it() {
+    let relays = "[socket.lines]\npath = \"{dir}/lines\"\nservice = \"relay\"\nframing = \"lines\"\nhistory = 5\n[socket.packets]\npath = \"{dir}/packets\"\nservice = \"relay\"\ntype = \"seqpacket\"\nhistory = 2\n";
+    let mut daemon = start(relays);
+    let mut speaker = daemon.connect("lines");
+    let packets = Packets::connect(&daemon.path("packets"));
+    for packet in [&b"one"[..], b"two", b"", b"four"] {
+        packets.send(packet);
+    }
+    let mut said: Vec<String> = Vec::new();
+    for round in 0..3 {
+        for n in 0..4 {
+            said.push(format!("{round}.{n}\n"));
+            speaker.write_all(said[said.len() - 1].as_bytes()).unwrap();
+        }
+        // With what was said and is not read yet.
+        daemon = restart(daemon, relays);
+        let came = daemon.connect("lines");
+        speaker.write_all(b"live\n").unwrap();
+        said.push("live\n".into());
+        let mut heard = String::new();
+        while !heard.ends_with("live\n") {
+            heard += str::from_utf8(&read_n(&came, 1)).unwrap();
+        }
+        let last = said[said.len().saturating_sub(6)..].concat();
+        assert!(last.ends_with(&heard), "{heard} behind {last}");
+        let late = Packets::connect(&daemon.path("packets"));
+        assert_eq!(late.receive().as_deref(), Some(&b""[..]));
+        assert_eq!(late.receive().as_deref(), Some(&b"four"[..]));
+    }
+}
+
 /// A process that goes on with what waits at `near`.
 fn next(daemon: &Daemon, near: &OwnedFd) -> Setup {
     next_by(daemon, near, SOCKETS)

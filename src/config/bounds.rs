@@ -7,12 +7,14 @@ const TIB: u64 = 1 << 40;
 
 /// Bytes of `message-size`.
 pub(super) const MESSAGE_SIZE: RangeInclusive<u64> = 1..=GIB;
-/// Bytes of `queue-size`, of sockets and records, of `queue-per-user` and `queue-total`.
+/// Bytes of `queue-size`, of sockets and records, of `history-size`, `queue-per-user` and `queue-total`.
 pub(super) const QUEUE_SIZE: RangeInclusive<u64> = 1..=TIB;
 /// Bytes of `rotate-size`; 0 = never.
 pub(super) const ROTATE_SIZE: RangeInclusive<u64> = 0..=1024 * TIB;
 /// `keep`: without one, rotating would throw the record away.
 pub(super) const KEEP: RangeInclusive<u64> = 1..=1000;
+/// `history`: messages.
+pub(super) const HISTORY: RangeInclusive<u64> = 0..=1_000_000;
 /// `clients`, `clients-per-user`: more descriptors than any kernel gives one process.
 pub(super) const CLIENTS: RangeInclusive<u64> = 0..=10_000_000;
 /// `backlog`: net.core.somaxconn cuts it further.

@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, faults: &mut Diagnostics) {
         check.modes();
         check.contradictions();
         check.sizes();
+        check.history_size();
         check.record_size();
     }
     limits(config, faults);
@@ -38,6 +39,8 @@ const FORM: &str =
     "what udsd writes does not fit this framing; use lines, nul, length-prefixed or syslog";
 const ANSWER: &str = "an answer needs a connection; use stream or seqpacket";
 const ADDRESS: &str = "only an echo of datagrams answers addresses";
+const LAST: &str = "relay alone keeps a history";
+const MESSAGES: &str = "a history needs whole messages; use another framing, as lines";
 const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const FILE: &str = "an abstract socket has no file; leave it out";
@@ -87,6 +90,7 @@ impl SocketCheck<'_> {
         let collect = socket.service == ServiceKind::Collect;
         let echo = socket.service == ServiceKind::Echo;
         let (stamp, ack, answer) = (socket.stamp, socket.ack, socket.answer_abstract);
+        let history = socket.history > 0;
         let (bytes, unfit, syslog) = match socket.framing {
             Framing::None => (true, stream, false),
             Framing::Fixed(_) | Framing::CString(_) => (false, stream, false),
@@ -104,6 +108,13 @@ impl SocketCheck<'_> {
             (ack && unfit, "ack", "framing", FORM),
             (ack && datagram, "ack", "type", ANSWER),
             (stamp && !relay, "stamp", "service", RELAY),
+            (history && !relay, "history", "service", LAST),
+            (
+                history && relay && stream && bytes,
+                "history",
+                "framing",
+                MESSAGES,
+            ),
             (answer && !datagram, "answer-abstract", "type", ADDRESS),
             (answer && !echo, "answer-abstract", "service", ADDRESS),
             (ack && !collect, "ack", "service", COLLECT),
@@ -179,6 +190,19 @@ impl SocketCheck<'_> {
                 show_size(largest as u64)
             );
             self.clash(["queue-size", other], &message);
+        }
+    }
+
+    fn history_size(&mut self) {
+        let socket = self.socket;
+        if socket.history > 0 && socket.history_size > socket.queue_size / 2 {
+            let message = format!(
+                "{} is over half of {}: who comes could be sent nothing else; write \"{}\" or less, or raise queue-size",
+                self.setting("history-size"),
+                self.setting("queue-size"),
+                show_size(socket.queue_size as u64 / 2)
+            );
+            self.clash(["history-size", "queue-size"], &message);
         }
     }
 

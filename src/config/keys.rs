@@ -13,7 +13,7 @@ use super::{
     Address, BaseDirs, Config, Daemon, Format, Limits, Record, ServiceKind, SlowClient, Socket,
     SocketType,
     bounds::{
-        BACKLOG, CLIENTS, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_EXIT,
+        BACKLOG, CLIENTS, HISTORY, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_EXIT,
         SHORTEST_TIMEOUT,
     },
     path::{address, control, file},
@@ -194,6 +194,10 @@ keys! {
         "`echo` of datagrams: answer abstract addresses that any user chose, maybe another's";
     "stamp"            stamp: false,                              flag(),                          AtOnce,
         "`relay`: deliver each message as a JSON record, with its sender";
+    "history"          history: 0,                                count(&HISTORY),                 AtOnce,
+        "`relay`: who comes first gets so many of the last messages";
+    "history-size"     history_size: 256 * KIB,                   size(&QUEUE_SIZE),               AtOnce,
+        "bytes that those may have together: half of `queue-size` at most";
     "ack"              ack: false,                                flag(),                          NotYet,
         "not available yet";
 }

@@ -96,7 +96,7 @@ fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     if let Some(scaled) = scale(config, memory) {
         queues = scaled;
         reasons.push(format!(
-            "limits.queue-total = {} bytes and the records' queue-size together are more than the memory, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give the service more",
+            "limits.queue-total = {} bytes and the records and histories together are more than the memory, {} bytes as {} says: scaled to half of it, queue-total = {} and queue-per-user = {}; lower the keys, or give the service more",
             config.limits.queue_total, memory.bytes, memory.source, queues.1, queues.0
         ));
     }
@@ -116,7 +116,9 @@ fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
     } = config.limits;
     let records = config.sockets.iter().filter_map(|of| of.record.as_ref());
     let queues = records.map(|record| record.queue_size);
-    let all = queues.fold(queue_total, usize::saturating_add);
+    let relays = config.sockets.iter().filter(|of| of.history > 0);
+    let kept = queues.chain(relays.map(|relay| relay.history_size));
+    let all = kept.fold(queue_total, usize::saturating_add);
     if all as u64 <= memory.bytes {
         return None;
     }

@@ -70,6 +70,8 @@ impl<S: Stream> Hub<S> {
             let due = now.instant + timeout;
             set(&mut self.timers, client, key, Timer::Idle, due);
         }
+        // What others had said may have been given out for it, and more can be said.
+        self.call(number, now);
         Some(key)
     }
 

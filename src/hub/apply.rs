@@ -253,7 +253,8 @@ impl<S: Stream> Hub<S> {
             }
         }
         self.effects.failed.append(&mut failed);
-        if are_gaps_over || is_queue_changed {
+        let is_history_changed = !socket.service.has_history_of(&new.service);
+        if are_gaps_over || is_queue_changed || is_history_changed {
             let touched = &mut self.effects.touched;
             socket
                 .service
@@ -303,7 +304,7 @@ impl Socket {
     /// Notes the number of its last message, where messages are numbered.
     fn note_number(&mut self) {
         let recorded = self.record.as_ref().map_or(0, Record::seq);
-        let stamped = self.service.park().stamped;
+        let stamped = self.service.stamped();
         self.numbered = self.numbered.max(recorded).max(stamped);
     }
 

@@ -274,13 +274,18 @@ impl Socket {
     }
 
     fn park(&mut self, now: Now) -> state::Socket {
-        let Standing { stamped, enough } = self.service.park();
+        let Standing {
+            stamped,
+            enough,
+            history,
+        } = self.service.park();
         state::Socket {
             name: self.name.clone(),
             retired: self.is_draining(),
             counters: self.counters,
             stamped,
             enough,
+            history,
             datagrams: mem::take(&mut self.pending).park(now.instant),
             packets: (self.rules.packet > 0)
                 .then_some((self.rules.input.message_size, self.rules.longest)),
@@ -299,9 +304,10 @@ impl Socket {
 
     fn resume(&mut self, parked: &state::Socket) {
         self.counters = parked.counters;
-        self.service.resume(Standing {
+        self.service.resume(&Standing {
             stamped: parked.stamped,
             enough: parked.enough,
+            history: parked.history.clone(),
         });
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.go_on_from(parked.seq);

@@ -397,12 +397,9 @@ fn service(
                 (Encoder::new(Format::Json, false, &config.name), seq)
             };
             let stamp = config.stamp.then(stamp);
-            Service::Relay(Box::new(Relay::new(
-                framing,
-                unseen,
-                config.slow_client,
-                stamp,
-            )))
+            let relay = Relay::new(framing, unseen, config.slow_client, stamp);
+            let relay = relay.with_history(config.history, config.history_size);
+            Service::Relay(Box::new(relay))
         }
     }
 }

@@ -9,7 +9,11 @@
 //! dropped for the receivers that have no room for it, and they are told of the gap where messages are
 //! stamped. No receiver loses anything before it had a chance to read: once the buffer was full, the senders that
 //! are left wait for the next turn, and what waits for a receiver is written again before it is judged.
+//!
+//! With a `history`, who comes first gets the last messages that were given out: what came in this turn is given
+//! out before, so that nothing is missing between the last of them and the first that follows, and nothing repeated.
 
+mod history;
 mod slow_receivers;
 mod stamp;
 mod turn_buffer;
@@ -18,6 +22,7 @@ use std::{collections::HashMap, mem};
 
 use slab::Slab;
 
+use history::History;
 use stamp::Stamp;
 use turn_buffer::TurnBuffer;
 
@@ -55,6 +60,7 @@ pub struct Relay {
     is_paused: bool,
     /// The receivers for which senders wait.
     hold_ups: HoldUps,
+    history: History,
 }
 
 #[derive(Debug)]
@@ -87,10 +93,24 @@ impl Relay {
             only_sender: None,
             is_paused: false,
             hold_ups: HoldUps::default(),
+            history: History::default(),
         }
     }
 
-    /// Takes over `slow-client` and `stamp` of `new`, which is of the same framing and has no clients.
+    /// Who comes gets the last messages first: up to `most`, of no more than `size` bytes.
+    #[must_use]
+    pub fn with_history(mut self, most: usize, size: usize) -> Self {
+        self.history = History::new(most, size);
+        self
+    }
+
+    /// Whether `other` keeps as much of what it gave out.
+    #[must_use]
+    pub fn has_history_of(&self, other: &Relay) -> bool {
+        self.history.has_bounds_of(&other.history)
+    }
+
+    /// Takes over `slow-client`, `stamp` and `history` of `new`, which is of the same framing and has no clients.
     /// Nothing may be in the buffer. Who holds up senders is found anew when these go on.
     pub fn renew<S: Stream>(
         &mut self,
@@ -100,6 +120,11 @@ impl Relay {
     ) {
         debug_assert!(self.buffer.is_empty(), "renewed in mid-turn");
         self.slow_client = new.slow_client;
+        self.history.renew(&new.history);
+        if self.stamp.is_some() != new.stamp.is_some() {
+            // Nobody is to get messages of two forms.
+            self.history = new.history;
+        }
         self.stamp = new.stamp;
         for member in &self.members {
             if self.hold_ups.release(&mut clients[member.key]) {
@@ -121,19 +146,27 @@ impl Relay {
         self.stamp.is_some()
     }
 
+    /// The number of the last message that was stamped; 0 where messages are not.
+    #[must_use]
+    pub fn stamped(&self) -> u64 {
+        self.stamp.as_ref().map_or(0, Stamp::seq)
+    }
+
     /// What a later process goes on from.
     #[must_use]
     pub fn park(&self) -> Standing {
         Standing {
-            stamped: self.stamp.as_ref().map_or(0, Stamp::seq),
+            stamped: self.stamped(),
             enough: self.hold_ups.enough(),
+            history: self.history.to_bytes(),
         }
     }
 
     /// Goes on from where an earlier process stood.
-    pub fn resume(&mut self, standing: Standing) {
+    pub fn resume(&mut self, standing: &Standing) {
         self.go_on_from(standing.stamped);
         self.hold_ups = HoldUps::resume(standing.enough);
+        self.history.keep(self.framing, &standing.history);
     }
 
     /// How many clients get a message of one of them.
@@ -142,8 +175,24 @@ impl Relay {
         self.members.len().saturating_sub(1)
     }
 
+    /// Client `key` gets the last messages, and what comes from now on.
+    pub fn join<S: Stream>(&mut self, key: usize, out: &mut Outbox<'_, S>) {
+        if !self.history.is_off() {
+            self.end_turn(out);
+            let (count, messages) = self.history.last(out.room(key));
+            if count > 0
+                && let Err(reason) = out.give(key, &messages)
+            {
+                out.effects.failed.push((key, reason));
+            }
+            let traffic = &mut out.clients[key].traffic;
+            traffic.before = traffic.before.saturating_sub(count);
+        }
+        self.enroll(key, &mut out.clients[key]);
+    }
+
     /// Client `key` gets what comes from now on.
-    pub fn join<S>(&mut self, key: usize, client: &mut Connection<S>) {
+    fn enroll<S>(&mut self, key: usize, client: &mut Connection<S>) {
         client.receiver = true;
         let uid = client.peer.uid;
         self.members.push(Member {
@@ -154,9 +203,9 @@ impl Relay {
         *self.users.entry(uid).or_default() += 1;
     }
 
-    /// As `join`, of a client of an earlier process, for whom senders may wait.
+    /// Client `key` of an earlier process, for whom senders may wait, goes on.
     pub fn rejoin<S>(&mut self, key: usize, client: &mut Connection<S>) {
-        self.join(key, client);
+        self.enroll(key, client);
         self.hold_ups.join(client);
     }
 
@@ -187,7 +236,7 @@ impl Relay {
         batch: &Batch<'_>,
         out: &mut Outbox<'_, S>,
     ) -> usize {
-        if self.members.iter().all(|member| member.key == from.key) {
+        if self.history.is_off() && self.members.iter().all(|member| member.key == from.key) {
             if let Some(stamp) = &mut self.stamp {
                 stamp.pass(batch.messages);
             }
@@ -195,7 +244,7 @@ impl Relay {
         }
         let mut taken = 0;
         // What a sender says is work for each receiver. One message may always be.
-        let mut share = FANOUT / self.members.len();
+        let mut share = FANOUT / self.members.len().max(1);
         loop {
             if self.is_paused {
                 return taken;
@@ -377,6 +426,7 @@ impl Relay {
             true
         });
         self.members = members;
+        self.history.keep(self.framing, self.buffer.bytes());
         self.buffer.clear();
     }
 

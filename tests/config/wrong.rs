@@ -599,6 +599,24 @@ fn contradictions() -> Vec<Wrong> {
             &["stamp = true contradicts service = \"echo\""],
         ),
         socket(
+            "history = 5",
+            "socket.a.history",
+            &["history = 5 contradicts service = \"echo\""],
+        ),
+        socket(
+            "history = 5\nservice = \"relay\"",
+            "socket.a.history",
+            &["history = 5 contradicts framing = \"none\"", "lines"],
+        ),
+        socket(
+            "history-size = \"600KiB\"\nhistory = 5\nservice = \"relay\"\nframing = \"lines\"",
+            "socket.a.history-size",
+            &[
+                "\"600KiB\" is over half of queue-size",
+                "\"512KiB\" or less",
+            ],
+        ),
+        socket(
             "answer-abstract = true",
             "socket.a.answer-abstract",
             &["answer-abstract = true contradicts type = \"stream\""],

@@ -1,5 +1,7 @@
 //! relay: one order for all, and what happens to those who do not read.
 
+use udsd::limits::Limits;
+
 use crate::world::{Client, PEER, SECOND, World, lines};
 
 /// A receiver whose kernel holds this much.
@@ -85,6 +87,64 @@ fn a_newcomer_gets_what_comes_after_it() {
     assert_eq!(again.got(), b"last\n");
     newcomer.take(usize::MAX);
     assert_eq!(newcomer.got(), b"after\nmore\nlast\n");
+}
+
+#[test]
+fn a_newcomer_gets_the_last_messages_first() {
+    for policy in ["wait", "disconnect", "drop"] {
+        let mut world = World::relay(&format!(
+            "history = 3\nhistory-size = \"20B\"\nqueue-size = \"40B\"\nslow-client = \"{policy}\""
+        ));
+        // Nobody hears it but who comes later.
+        let first = world.enter(0);
+        first.send(b"one\ntwo\nthree\nfour\n");
+        world.settle();
+        first.send(b"five\n");
+        // Taken, and not yet given out.
+        world.event(first.key);
+        let newcomer = narrow(&mut world, 5);
+        first.send(b"six\n");
+        world.settle();
+        while newcomer.take(2) > 0 {
+            world.settle();
+        }
+        assert_eq!(newcomer.got(), b"three\nfour\nfive\nsix\n", "{policy}");
+        assert_eq!(first.wire.borrow().written, 0);
+        // Who is at the end of its stream has left nothing out.
+        first.finish();
+        world.settle();
+        let last = world.enter(0);
+        last.take(usize::MAX);
+        assert_eq!(last.got(), b"four\nfive\nsix\n", "{policy}");
+        for client in [first, newcomer, last] {
+            client.vanish();
+        }
+        world.settle();
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn who_has_little_room_gets_the_last_of_the_history() {
+    let relay = "[socket.s]\npath = \"/run/s\"\nservice = \"relay\"\nframing = \"lines\"\nmessage-size = \"50B\"\nqueue-size = \"400B\"\nhistory = 9\nhistory-size = \"200B\"\n";
+    let limits = Limits::new(9, 9).with_queues(400, 400);
+    let mut world = World::with_limits(relay, limits);
+    let speaker = world.enter(0);
+    let lines: Vec<String> = (0..9).map(|n| format!("{n} is a line of 20 b\n")).collect();
+    speaker.send(lines.concat().as_bytes());
+    world.settle();
+    let mut shown = usize::MAX;
+    let sleepers: Vec<Client> = (0..4).map(|_| narrow(&mut world, 1)).collect();
+    for sleeper in &sleepers {
+        while sleeper.take(usize::MAX) > 0 {
+            world.settle();
+        }
+        let got = sleeper.got();
+        assert!(lines.concat().into_bytes().ends_with(&got));
+        assert!(got.len() <= shown, "more than the one before");
+        shown = got.len();
+    }
+    assert!(shown < 200);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Wire {
         if self.full {
             0
         } else {
-            self.capacity - self.kernel.len()
+            self.capacity.saturating_sub(self.kernel.len())
         }
     }
 

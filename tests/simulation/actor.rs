@@ -20,6 +20,8 @@ pub struct Actor {
     pub nth: usize,
     /// The first place in the common order that it is to see.
     pub joined: usize,
+    /// It was given what was passed on last before it came.
+    pub is_greeted: bool,
     /// It sends nothing, always has room, and sees the common order.
     pub witness: bool,
     /// It takes nothing until the end.
@@ -113,6 +115,7 @@ impl Actor {
             number,
             nth,
             joined: 0,
+            is_greeted: false,
             witness: false,
             deaf: false,
             messages: Vec::new(),

@@ -92,8 +92,11 @@ impl Schedule {
         loop {
             let mut plan = Plan::random(&mut self.random, &base(), 0);
             let fits = plan.longest() <= self.longest && plan.witness != Witness::Listener;
-            if self.quotas.is_some() && !fits {
-                continue;
+            if self.quotas.is_some() {
+                if !fits {
+                    continue;
+                }
+                plan.forget();
             }
             let Some(before) = instead else {
                 plan.socket.name = self.another_name();
@@ -238,6 +241,9 @@ impl Schedule {
             }
         }
         room.half = plan.socket.queue_size / 2;
+        let keeps = room.is_relay() && !room.plan.bytewise() && self.quotas.is_none();
+        let history = self.random.pick(&[0, 3, 10]);
+        room.resize_history(if keeps { history } else { 0 });
         room.before = room.before.max(before);
         for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
             actor.before = actor.before.max(before);

@@ -91,6 +91,12 @@ impl Plan {
         let may_come = service == ServiceKind::Relay && framing != Framing::None;
         let has_record = witness == Witness::Record || (may_come && random.one_in(4));
         let record = has_record.then(|| record(random));
+        let keeps = may_come && random.one_in(2);
+        let history = if keeps {
+            1 + random.below(20) as usize
+        } else {
+            0
+        };
         let idle_timeout = random.pick(&[None, None, Some(HOUR), Some(3 * SECOND)]);
         // The kernel's packets are to the hub a stream of which each message is whole.
         let kind = match framing {
@@ -109,6 +115,8 @@ impl Plan {
             // The witness itself sends nothing.
             idle_timeout: idle_timeout.filter(|_| witness != Witness::Listener),
             stamp,
+            history,
+            history_size: queue_size / 2,
             record,
             ..base.clone()
         };
@@ -117,6 +125,11 @@ impl Plan {
             witness,
             tagged,
         }
+    }
+
+    /// Without a history: what a quota leaves of one, nobody sees.
+    pub fn forget(&mut self) {
+        self.socket.history = 0;
     }
 
     /// The most bytes that one message can have on its way to a client.

@@ -1,7 +1,7 @@
 //! One socket of a schedule: the common order of its messages as its witness tells it, and what
 //! follows from it for each client.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use udsd::{
     config::{ServiceKind, SlowClient},
@@ -54,6 +54,8 @@ pub struct Room {
     recorded: usize,
     /// What the record is to have behind them, where its messages are known from elsewhere.
     lines: Vec<u8>,
+    /// The last messages that were passed on, which who comes gets first.
+    history: VecDeque<Vec<u8>>,
     /// Its `slow-client` has been "drop".
     pub ever_dropped: bool,
 }
@@ -83,6 +85,7 @@ impl Room {
             seen: 0,
             recorded,
             lines: Vec::new(),
+            history: VecDeque::new(),
         }
     }
 
@@ -348,6 +351,10 @@ impl Room {
             self.lines.push(b'\n');
         }
         self.position += 1;
+        if self.is_relay() {
+            self.history.push_back(passed.clone());
+            self.cut_history();
+        }
         self.numbered += usize::from(self.is_numbered());
         let sender = &mut actors[from];
         sender.taken += 1;
@@ -368,6 +375,28 @@ impl Room {
             ServiceKind::Echo => sender.receiver.push(&self.plan, &passed),
             ServiceKind::Collect | ServiceKind::Control => {}
         }
+        self.greet(actors);
+    }
+
+    /// Who came when this was the last message that had been taken gets the history.
+    pub fn greet(&self, actors: &mut [Actor]) {
+        let came = |actor: &&mut Actor| {
+            actor.room == self.index && !actor.is_greeted && actor.joined == self.position
+        };
+        for actor in actors.iter_mut().filter(came) {
+            actor.is_greeted = true;
+            for message in &self.history {
+                actor.receiver.push_given(&self.plan, message);
+            }
+        }
+    }
+
+    fn cut_history(&mut self) {
+        let socket = &self.plan.socket;
+        let size = |all: &VecDeque<Vec<u8>>| all.iter().map(Vec::len).sum::<usize>();
+        while self.history.len() > socket.history || size(&self.history) > socket.history_size {
+            self.history.pop_front();
+        }
     }
 
     /// Whether what `actor` is owed shows that something waits behind it: not of an echo without a
@@ -377,9 +406,19 @@ impl Room {
         self.dismissed || (is_sure && !actor.receiver.is_unsure())
     }
 
+    /// As much of what was passed on is kept as its plan says.
+    pub fn resize_history(&mut self, history: usize) {
+        let socket = &mut self.plan.socket;
+        (socket.history, socket.history_size) = (history, socket.queue_size / 2);
+        self.cut_history();
+    }
+
     /// It is served by other rules from now on.
     pub fn change_to(&mut self, plan: Plan) {
         self.longest_before = self.longest_before.max(self.plan.longest());
+        if self.plan.socket.stamp != plan.socket.stamp {
+            self.history.clear();
+        }
         self.plan = plan;
     }
 

@@ -75,10 +75,9 @@ impl Schedule {
         let mut random = Random::new(seed);
         let base = base();
         let count = random.pick(&[1, 1, 1, 2, 3]);
-        let plans: Vec<Plan> = (0..count)
+        let mut plans: Vec<Plan> = (0..count)
             .map(|i| Plan::random(&mut random, &base, i))
             .collect();
-        let sockets: Vec<_> = plans.iter().map(|plan| plan.socket.clone()).collect();
         let longest = plans.iter().map(Plan::longest).max().unwrap_or(0);
         // A listener too would lose what there is no room for, or be closed.
         let listened = plans.iter().any(|plan| plan.witness == Witness::Listener);
@@ -86,6 +85,10 @@ impl Schedule {
             let per_user = longest * (8 + random.below(8) as usize);
             (per_user, per_user * (1 + random.below(3) as usize))
         });
+        if quotas.is_some() {
+            plans.iter_mut().for_each(Plan::forget);
+        }
+        let sockets: Vec<_> = plans.iter().map(|plan| plan.socket.clone()).collect();
         // Each takes its time.
         let restarts = match random.below(32) {
             0 => 1,
@@ -192,6 +195,7 @@ impl Schedule {
         actor.before = self.rooms[room].before;
         actor.deaf = self.random.one_in(8);
         self.actors.push(actor);
+        self.rooms[room].greet(&mut self.actors);
     }
 
     /// One thing happens.

@@ -29,6 +29,10 @@ impl TurnBuffer {
         self.bytes.is_empty()
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Lets client `from` add messages.
     pub(super) fn add(&mut self, from: usize, say: impl FnOnce(&mut Vec<u8>)) {
         let before = self.len();
