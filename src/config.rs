@@ -257,9 +257,11 @@ pub struct Record {
     pub format: Format,
     /// The disk has what is acknowledged.
     pub sync: bool,
-    /// Bytes of a file until the next is begun; 0 = never.
-    pub rotate_size: u64,
-    /// Older files that are kept.
+    /// Bytes of a file until it becomes a segment; `None` = never.
+    pub rotate_size: Option<u64>,
+    /// The age of a file at which it becomes a segment with the next message; `None` = never.
+    pub rotate_age: Option<Duration>,
+    /// Segments that are kept; 0 = all.
     pub keep: u32,
 }
 

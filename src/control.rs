@@ -68,6 +68,10 @@ pub struct Record {
     pub seq: u64,
     pub messages_written: u64,
     pub bytes_written: u64,
+    #[serde(default)]
+    pub segments_ended: u64,
+    #[serde(default)]
+    pub segments_removed: u64,
     pub messages_waiting: u64,
     pub bytes_waiting: u64,
     pub behind: Option<f64>,

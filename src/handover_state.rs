@@ -22,7 +22,7 @@ use crate::{
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
-    record::Amount,
+    record::{Amount, Cut, Segment, Segments},
     serde_base64,
     service::PendingCall,
     unit::Unit,
@@ -122,6 +122,14 @@ pub struct Record {
     pub lines: Vec<u8>,
     /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
+    /// Where segments end between the lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<Cut>,
+    /// The file that lines were taken for last, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Segment>,
+    /// What became of segments.
+    pub segments: Segments,
 }
 
 /// A socket's descriptor.

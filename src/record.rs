@@ -4,7 +4,8 @@
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
 //! output that nobody reads any more ends the thread. A record may move to another output: what was
-//! handed over before still goes to the old one, and first. `check` says which files may be a record,
+//! handed over before still goes to the old one, and first. So is a file ended between two lines, and becomes a
+//! `segment`; `rotation` says where. `check` says which files may be a record,
 //! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now. `statistics` is what a
 //! record tells of itself.
 //!
@@ -16,6 +17,8 @@ mod line;
 mod output;
 mod queue;
 mod retry;
+mod rotation;
+mod segment;
 mod statistics;
 mod tail;
 mod thread;
@@ -36,9 +39,11 @@ use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
 pub use line::{Encoder, Format, Line};
-pub use output::{NotOpen, Output, OutputConfig};
+pub use output::{Found, NotOpen, Output, OutputConfig};
 pub use queue::{Mark, Record};
-pub use statistics::{Amount, Progress, Statistics};
+pub use rotation::{Cut, Lines, Rotation, Segment};
+pub use segment::has_segment_name;
+pub use statistics::{Amount, Progress, Segments, Statistics};
 
 use output::FileId;
 use statistics::Failures;
@@ -73,9 +78,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     lines: Vec<u8>,
-    /// The output that comes once `lines` are written, with the lines that were handed over for it; and so
-    /// on.
-    moves: VecDeque<(Output, Vec<u8>)>,
+    /// What comes once `lines` are written, with the lines that were handed over behind it; and so on.
+    next: VecDeque<(Next, Vec<u8>)>,
     /// The output of before a move may still be there, with its lock.
     is_moving: bool,
     /// The file for which lines are handed over now; `None` for standard output.
@@ -84,16 +88,33 @@ struct Inbox {
     lock: Option<Arc<Lock>>,
     /// What is to be opened, where there is no output so far.
     not_open: Option<NotOpen>,
-    /// The number of the last line in the output, where there was none at first and now there is.
-    opened: Option<u64>,
+    /// What was found in the output, where there was none at first and now there is.
+    opened: Option<Found>,
     /// What failed in the thread.
     failures: Failures,
+    /// What became of segments.
+    segments: Segments,
     /// The thread is to check whether its file is still at its path, or to try to open it.
     check_requested: bool,
     /// The thread is to end.
     end: Option<End>,
     /// The thread has ended, or is about to, and had these lines.
     ended: Option<Unwritten>,
+}
+
+/// What comes between lines.
+#[derive(Debug)]
+enum Next {
+    /// Lines go to another output.
+    MoveTo(Output),
+    /// The segment ends whose first message has the number `first`; `keep` are kept.
+    EndSegment { first: u64, keep: u32 },
+}
+
+impl Next {
+    fn is_move(&self) -> bool {
+        matches!(self, Next::MoveTo(_))
+    }
 }
 
 /// How a thread is to end.
@@ -111,6 +132,44 @@ impl Inbox {
         self.file = output.id;
         self.lock.clone_from(&output.lock);
     }
+
+    /// Adds lines.
+    fn add(&mut self, lines: &mut Vec<u8>) {
+        let waiting = match self.next.back_mut() {
+            Some((_, waiting)) => waiting,
+            None => &mut self.lines,
+        };
+        if waiting.is_empty() {
+            mem::swap(waiting, lines);
+        } else {
+            waiting.append(lines);
+        }
+    }
+
+    /// Takes what comes between lines.
+    fn pop_next(&mut self) -> Option<Next> {
+        let (next, waiting) = self.next.pop_front()?;
+        self.lines = waiting;
+        Some(next)
+    }
+
+    fn note_moved(&mut self) {
+        self.is_moving = self.next.iter().any(|(next, _)| next.is_move());
+    }
+
+    /// Takes all lines out for the next process, with the ends of segments in the last output.
+    fn take_all(&mut self, unwritten: &mut Unwritten) {
+        unwritten.segments = self.segments;
+        unwritten.lines.append(&mut self.lines);
+        for (next, mut waiting) in self.next.drain(..) {
+            let at = unwritten.lines.len();
+            match next {
+                Next::MoveTo(_) => unwritten.cuts.clear(),
+                Next::EndSegment { first, keep } => unwritten.cuts.push(Cut { at, first, keep }),
+            }
+            unwritten.lines.append(&mut waiting);
+        }
+    }
 }
 
 /// Lines that were handed over and are not written.
@@ -118,11 +177,15 @@ impl Inbox {
 pub struct Unwritten {
     /// Whole lines.
     pub lines: Vec<u8>,
+    /// Where segments end between them.
+    pub cuts: Vec<Cut>,
     /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
     /// Bytes before `lines` that were given to a write that has not returned. How many of them will be
     /// written, nobody can tell.
     pub uncertain: usize,
+    /// What became of segments under this process.
+    pub segments: Segments,
     /// How far all is written, as a `Position` of the process that handed over.
     pub written: Position,
 }
@@ -209,23 +272,20 @@ impl Writer {
     }
 
     /// Hands over whole lines; `lines` is empty afterwards.
-    pub fn append(&mut self, lines: &mut Vec<u8>) {
-        self.handed_over += lines.len() as u64;
-        let mut guard = self.shared.inbox();
-        let inbox = &mut *guard;
-        let waiting = match inbox.moves.back_mut() {
-            Some((_, waiting)) => waiting,
-            None => &mut inbox.lines,
-        };
-        if waiting.is_empty() {
-            mem::swap(waiting, lines);
-        } else {
-            waiting.append(lines);
+    pub fn append(&mut self, lines: &mut Lines) {
+        let Lines { bytes, cuts } = lines;
+        self.handed_over += bytes.len() as u64;
+        let mut parts = Vec::with_capacity(cuts.len());
+        while let Some(Cut { at, first, keep }) = cuts.pop() {
+            parts.push((Next::EndSegment { first, keep }, bytes.split_off(at)));
         }
-        if lines.capacity() > KEPT {
-            *lines = Vec::new();
+        let mut inbox = self.shared.inbox();
+        inbox.add(bytes);
+        inbox.next.extend(parts.into_iter().rev());
+        drop(inbox);
+        if bytes.capacity() > KEPT {
+            *bytes = Vec::new();
         }
-        drop(guard);
         self.shared.work.notify_one();
     }
 
@@ -236,7 +296,7 @@ impl Writer {
         self.shared.tell(|inbox| {
             inbox.set_output(&output);
             (inbox.not_open, inbox.is_moving) = (None, true);
-            inbox.moves.push_back((output, Vec::new()));
+            inbox.next.push_back((Next::MoveTo(output), Vec::new()));
         });
     }
 
@@ -261,8 +321,8 @@ impl Writer {
         self.is_open
     }
 
-    /// Tells once that what was not open is open: the number of the last line there.
-    pub fn opened(&mut self) -> Option<u64> {
+    /// Tells once that what was not open is open: what was found there.
+    pub fn opened(&mut self) -> Option<Found> {
         if self.is_open {
             return None;
         }
@@ -298,7 +358,9 @@ impl Writer {
     /// Whether there may be no further move: each waits for lines to be written before it.
     #[must_use]
     pub fn has_too_many_moves(&self) -> bool {
-        self.shared.inbox().moves.len() >= MOVES
+        let inbox = self.shared.inbox();
+        let moves = inbox.next.iter().filter(|(next, _)| next.is_move());
+        moves.count() >= MOVES
     }
 
     /// Bytes that were handed over and are not written.
@@ -332,6 +394,7 @@ impl Writer {
             written,
             behind_since: oldest.into_iter().chain(*since).min(),
             last_error: last.clone(),
+            segments: record.segments(inbox.segments),
         }
     }
 
@@ -371,25 +434,19 @@ impl Writer {
         self.request_stop();
         let mut inbox = self.shared.wait_for_end(patience);
         // Under the lock: from here on the thread finds nothing to write in the inbox.
-        let mut waiting = mem::take(&mut inbox.lines);
-        for (_, mut lines) in mem::take(&mut inbox.moves) {
-            waiting.append(&mut lines);
-        }
         let ended = inbox.ended.take();
+        let has_ended = ended.is_some();
+        let mut unwritten = ended.unwrap_or_default();
+        inbox.take_all(&mut unwritten);
         drop(inbox);
-        let Some(mut unwritten) = ended else {
-            let written = self.written();
-            return Unwritten {
-                uncertain: (self.handed_over - written) as usize - waiting.len(),
-                lines: waiting,
-                begun: 0,
-                written,
-            };
-        };
-        unwritten.lines.append(&mut waiting);
         unwritten.written = self.written();
-        // As in `finish`.
-        let _ = self.thread.join();
+        if has_ended {
+            // As in `finish`.
+            let _ = self.thread.join();
+        } else {
+            let left = (self.handed_over - unwritten.written) as usize;
+            unwritten.uncertain = left - unwritten.lines.len();
+        }
         unwritten
     }
 

@@ -594,7 +594,7 @@ fn what_was_refused_and_what_a_record_holds_is_told() {
     );
     let expected = json!({
         "name": path.to_str().unwrap(), "open": true, "seq": 2, "messages_written": 2,
-        "bytes_written": bytes, "messages_waiting": 0, "bytes_waiting": 0, "behind": null,
+        "bytes_written": bytes, "segments_ended": 0, "segments_removed": 0, "messages_waiting": 0, "bytes_waiting": 0, "behind": null,
         "error": null, "error_age": null,
     });
     assert_eq!(record, expected);

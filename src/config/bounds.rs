@@ -9,10 +9,10 @@ const TIB: u64 = 1 << 40;
 pub(super) const MESSAGE_SIZE: RangeInclusive<u64> = 1..=GIB;
 /// Bytes of `queue-size`, of sockets and records, of `history-size`, `queue-per-user` and `queue-total`.
 pub(super) const QUEUE_SIZE: RangeInclusive<u64> = 1..=TIB;
-/// Bytes of `rotate-size`; 0 = never.
-pub(super) const ROTATE_SIZE: RangeInclusive<u64> = 0..=1024 * TIB;
-/// `keep`: without one, rotating would throw the record away.
-pub(super) const KEEP: RangeInclusive<u64> = 1..=1000;
+/// Bytes of `rotate-size`: of smaller files there would be more than a folder should have.
+pub(super) const ROTATE_SIZE: RangeInclusive<u64> = 4096..=1024 * TIB;
+/// `keep`; 0 = all.
+pub(super) const KEEP: RangeInclusive<u64> = 0..=1_000_000;
 /// `history`: messages.
 pub(super) const HISTORY: RangeInclusive<u64> = 0..=1_000_000;
 /// `clients`, `clients-per-user`: more descriptors than any kernel gives one process.
@@ -24,6 +24,8 @@ pub(super) const BACKLOG: RangeInclusive<u64> = 1..=65535;
 pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Shortest `slow-timeout` and `idle-timeout`: the timers count milliseconds.
 pub(super) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+/// Shortest `rotate-age`.
+pub(super) const SHORTEST_AGE: Duration = Duration::from_secs(1);
 /// Shortest `exit-on-idle`: a daemon that ends sooner would be started over and over.
 pub(super) const SHORTEST_EXIT: Duration = Duration::from_secs(1);
 

@@ -43,6 +43,7 @@ const LAST: &str = "relay alone keeps a history";
 const MESSAGES: &str = "a history needs whole messages; use another framing, as lines";
 const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
+const SEGMENTS: &str = "only a file has segments; name one";
 const FILE: &str = "an abstract socket has no file; leave it out";
 
 /// Checks one socket.
@@ -210,6 +211,15 @@ impl SocketCheck<'_> {
         let Some(record) = &self.socket.record else {
             return;
         };
+        let rotates = [
+            (record.rotate_size.is_some(), "record.rotate-size"),
+            (record.rotate_age.is_some(), "record.rotate-age"),
+        ];
+        for (is_set, key) in rotates {
+            if is_set && record.file.is_none() {
+                self.contradicts(key, "record.file", SEGMENTS);
+            }
+        }
         let largest = record.format.longest(self.socket.message_size);
         if record.queue_size < largest {
             let message = format!(

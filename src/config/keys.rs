@@ -13,12 +13,15 @@ use super::{
     Address, BaseDirs, Config, Daemon, Format, Limits, Record, ServiceKind, SlowClient, Socket,
     SocketType,
     bounds::{
-        BACKLOG, CLIENTS, HISTORY, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_EXIT,
-        SHORTEST_TIMEOUT,
+        BACKLOG, CLIENTS, HISTORY, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_AGE,
+        SHORTEST_EXIT, SHORTEST_TIMEOUT,
     },
     path::{address, control, file},
     show,
-    value::{count, flag, log, mode, name_or_number, size, span, span_or_never, users, word},
+    value::{
+        count, flag, log, mode, name_or_number, size, size_or_never, span, span_or_never, users,
+        word,
+    },
 };
 use crate::frame::Framing;
 
@@ -216,10 +219,12 @@ keys! {
         "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`";
     "sync"             sync: false,                               flag(),                          NotYet,
         "not available yet";
-    "rotate-size"      rotate_size: 64 << 20,                     size(&ROTATE_SIZE),              NotYet,
-        "not available yet";
-    "keep"             keep: 8,                                   count(&KEEP),                    NotYet,
-        "not available yet";
+    "rotate-size"      rotate_size: None,                         size_or_never(&ROTATE_SIZE),     AtOnce,
+        "a file that would grow beyond it becomes the segment `FILE.SEQ`";
+    "rotate-age"       rotate_age: None,                          span_or_never(SHORTEST_AGE),     AtOnce,
+        "a file begun longer ago becomes a segment with the next message";
+    "keep"             keep: 0,                                   count(&KEEP),                    AtOnce,
+        "segments that are kept, the oldest are removed; 0: all";
 }
 
 impl<T: Default> Keys<T> {
@@ -300,6 +305,10 @@ pub(super) fn defaults() -> Vec<Table> {
 
 /// The value of a key of `[socket.NAME]`; `None` where there is no such key.
 pub(super) fn value_of(socket: &Socket, name: &str) -> Option<Value> {
+    if let Some(name) = name.strip_prefix("record.") {
+        let row = RECORD.rows.iter().find(|row| row.key.name == name)?;
+        return socket.record.as_ref().map(row.show);
+    }
     let row = SOCKET.rows.iter().find(|row| row.key.name == name)?;
     Some((row.show)(socket))
 }

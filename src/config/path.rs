@@ -8,6 +8,7 @@ use super::{
     Address, BaseDirs, bounds,
     value::{quote, text},
 };
+use crate::record::has_segment_name;
 
 /// Where a socket of the file listens.
 pub(super) fn address(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Address, String> {
@@ -90,7 +91,16 @@ pub(super) fn control(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<Pat
 
 /// The file of a record; `None` for "".
 pub(super) fn file(value: &DeValue<'_>, dirs: &BaseDirs) -> Result<Option<PathBuf>, String> {
-    read_file(value, dirs, "%L/udsd/udsd.json")
+    let file = read_file(value, dirs, "%L/udsd/udsd.json")?;
+    if let Some(path) = &file
+        && has_segment_name(path)
+    {
+        let name = path.display();
+        return Err(format!(
+            "\"{name}\" has the name of another record's segment: write one that does not end in 20 digits"
+        ));
+    }
+    Ok(file)
 }
 
 fn read_file(

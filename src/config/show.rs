@@ -35,6 +35,10 @@ pub(super) fn size<T: Copy + TryInto<u64>>(value: &T) -> Value {
     show_size((*value).try_into().unwrap_or(u64::MAX)).into()
 }
 
+pub(super) fn size_or_never(value: &Option<u64>) -> Value {
+    value.as_ref().map_or("never".into(), size)
+}
+
 pub(super) fn mode(value: &u32) -> Value {
     format!("{value:04o}").into()
 }

@@ -116,6 +116,19 @@ pub(super) fn size<T: TryFrom<u64>>(
     })
 }
 
+pub(super) fn size_or_never(
+    value: &DeValue<'_>,
+    range: &RangeInclusive<u64>,
+) -> Result<Option<u64>, String> {
+    match value {
+        DeValue::String(text) if text == "never" => Ok(None),
+        _ => match size(value, range) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(fault) => Err(format!("{fault}, or \"never\"")),
+        },
+    }
+}
+
 /// The bytes that a size means, as "64KiB"; `None` where they are more than can be counted.
 ///
 /// # Errors

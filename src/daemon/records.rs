@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     error::Faults,
     lock::Lock,
-    record::{Encoder, NotOpen, OpenError, Output, OutputConfig, Record, Writer},
+    record::{Encoder, Found, NotOpen, OpenError, Output, OutputConfig, Record, Rotation, Writer},
     server::{PlannedWriter, Server},
     systemd,
 };
@@ -55,7 +55,7 @@ pub(super) fn plan(
         };
         let output = (!writer.is_open()).then(|| Err(not_open()));
         Ok((
-            Some(new_record(socket, keys, 0)),
+            Some(new_record(socket, keys, Found::default())),
             PlannedWriter::Kept { of, output },
         ))
     });
@@ -138,7 +138,7 @@ impl<'a> Writers<'a> {
                 Err(not_open)
             }
         };
-        let mut record = new_record(socket, keys, last_seq(&output));
+        let mut record = new_record(socket, keys, found(&output));
         let writer = match before {
             Some((of, _)) => PlannedWriter::Kept {
                 of,
@@ -178,16 +178,25 @@ fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig
     }
 }
 
-/// The record of `socket`, whose last line so far has the number `seq`.
-pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, seq: u64) -> Record {
+/// The record of `socket`, which goes on as was `found`.
+pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, found: Found) -> Record {
     let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
     let encoder = Encoder::new(keys.format, journal, &socket.name);
-    Record::new(encoder, keys.queue_size, seq)
+    let mut record = Record::new(encoder, keys.queue_size, found.last_seq);
+    let rotation = Rotation {
+        size: keys.rotate_size,
+        age: keys.rotate_age,
+        keep: keys.keep,
+    };
+    record.rotate(rotation, found.segment);
+    record
 }
 
-/// The number of the last line there; 0 where that is not known.
-pub(super) fn last_seq(output: &Result<Output, NotOpen>) -> u64 {
-    output.as_ref().map_or(0, |output| output.last_seq)
+/// What was found there, where it is open.
+pub(super) fn found(output: &Result<Output, NotOpen>) -> Found {
+    output
+        .as_ref()
+        .map_or(Found::default(), |output| output.found)
 }
 
 pub(super) fn unwritable(

@@ -24,7 +24,7 @@ use crate::{
     handover::Handover,
     handover_state::{self, State},
     hub::{Hub, Now, Socket},
-    record::{NotOpen, Output},
+    record::{Cut, NotOpen, Output},
     server::{REFUSED_AT_RESTART, Server},
     systemd::Inherited,
     users,
@@ -64,6 +64,8 @@ struct LinesLeft {
     lines: Vec<u8>,
     /// Bytes of them that stand at the end of the record's file already.
     written: usize,
+    /// Where segments end between them.
+    cuts: Vec<Cut>,
 }
 
 /// Restores everything but the lines of records.
@@ -130,8 +132,8 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
                 }
                 not_open
             });
-            let seq = records::last_seq(&opened);
-            record = Some(records::new_record(socket, keys, seq));
+            let found = records::found(&opened);
+            record = Some(records::new_record(socket, keys, found));
             output = Some(opened);
         }
         (Socket::new(socket, access, record), output)
@@ -143,6 +145,7 @@ fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
 fn lines_of(before: &mut handover_state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
+    let cuts = mem::take(&mut record.cuts);
     let socket = before.name.clone();
     let written = match output {
         Some(Ok(output)) => output.resume(&lines, record.begun).unwrap_or_else(|error| {
@@ -155,6 +158,7 @@ fn lines_of(before: &mut handover_state::Socket, output: &mut Opened) -> Option<
         socket,
         lines,
         written,
+        cuts,
     })
 }
 
@@ -241,8 +245,12 @@ fn adopt(
             there.is_some() && there != file(serving, &unwritten.socket)
         });
     let mut server = resumed.server;
-    for of in staying {
-        server.prepend_lines(&of.socket, &of.lines[of.written..]);
+    for mut of in staying {
+        // No segment ends within a line that was begun.
+        of.cuts
+            .iter_mut()
+            .for_each(|cut| cut.at = cut.at.saturating_sub(of.written));
+        server.prepend_lines(&of.socket, &of.lines[of.written..], &of.cuts);
     }
     if let Err(source) = handover.commit() {
         handover.postpone();
@@ -255,7 +263,8 @@ fn adopt(
         Err(fault) => errors(&fault.to_string()).collect(),
     };
     for of in moving {
-        server.prepend_lines(&of.socket, &of.lines);
+        // What ended there is another file.
+        server.prepend_lines(&of.socket, &of.lines, &[]);
     }
     handover.forget();
     apply::follow_up_start(&mut server, &config, lines, &managed);

@@ -20,7 +20,7 @@ use crate::{
     datagram::Datagrams,
     error::{Changed, Close},
     limits::Limits,
-    record::Record,
+    record::{Found, Record},
     round_robin::DATAGRAM_SOCKETS,
 };
 
@@ -132,10 +132,10 @@ impl<S: Stream> Hub<S> {
         key
     }
 
-    /// The record of socket `key`, which was not open, is, and the last number there is `seq`.
-    pub fn record_opened(&mut self, key: usize, seq: u64) {
+    /// The record of socket `key`, which was not open, is, and goes on as was `found` there.
+    pub fn record_opened(&mut self, key: usize, found: Found) {
         if let Some(socket) = self.sockets.get_mut(key) {
-            socket.record_opened(seq);
+            socket.record_opened(found);
         }
     }
 
@@ -310,9 +310,9 @@ impl Socket {
 
     /// The record is open, and the last number there is `seq`. Numbers go on from there, or from where they
     /// stand if that is further.
-    fn record_opened(&mut self, seq: u64) {
+    fn record_opened(&mut self, found: Found) {
         if let Some(record) = &mut self.record {
-            record.opened(seq);
+            record.opened(found);
             let seq = record.seq();
             self.start_at(seq);
         }

@@ -13,6 +13,7 @@ use crate::{
     error::Close,
     handover_state::{self as state, Ending, State},
     limits::{Charge, Limits},
+    record::Segments,
     service::{PendingCall, Standing},
 };
 
@@ -295,6 +296,8 @@ impl Socket {
                     seq: record.seq(),
                     written: progress.written,
                     waiting: progress.waiting.messages,
+                    segment: record.segment(),
+                    segments: record.segments(Segments::default()),
                     ..state::Record::default()
                 }
             }),
@@ -312,7 +315,8 @@ impl Socket {
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.go_on_from(parked.seq);
             record.count_on(parked.written, parked.waiting);
-            record.prepend(&parked.lines);
+            record.prepend(&parked.lines, &parked.cuts);
+            record.resume_segment(parked.segment, parked.segments);
         }
     }
 }

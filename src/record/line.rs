@@ -244,6 +244,23 @@ fn prefix_pieces(out: &mut Vec<u8>, start: usize) {
     }
 }
 
+/// When a line of a JSON record was taken, and its number, by its first bytes; `None` where it has no number.
+pub(super) fn start_of(line: &[u8]) -> Option<(SystemTime, u64)> {
+    let line = line.strip_prefix(START)?;
+    let rest = str::from_utf8(&line[..line.len().min(REST)]);
+    let rest = rest.or_else(|error| str::from_utf8(&line[..error.valid_up_to()]));
+    let (time, rest) = rest.ok()?.split_once("\",\"socket\":\"")?;
+    let (_, rest) = rest.split_once('"')?;
+    let (seq, _) = rest.strip_prefix(",\"seq\":")?.split_once([',', '}'])?;
+    Some((humantime::parse_rfc3339(time).ok()?, seq.parse().ok()?))
+}
+
+/// Whether this may be the start of a line of a JSON record, however short.
+pub(super) fn is_start(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(START.len());
+    bytes[..length] == START[..length]
+}
+
 /// The `seq` of one line of a JSON record, if it is one: udsd's own have `time` and `socket` too. A number that has
 /// no next one is none of its own either. A line of any length is read in pieces.
 ///
@@ -471,6 +488,26 @@ mod tests {
             "",
         ] {
             assert_eq!(seq_of(other.as_bytes()).unwrap(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn time_and_seq_are_read_back_from_the_start_of_a_line() {
+        let own = line(Format::Json, false, &"é".repeat(REST).into_bytes(), false);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_763_792_431_123_456);
+        let enough = own.find("\"client\"").unwrap();
+        for length in 0..own.len() {
+            let found = (length >= enough).then_some((at, 1));
+            assert_eq!(start_of(&own.as_bytes()[..length]), found, "{length}");
+            assert!(is_start(&own.as_bytes()[..length]), "{length}");
+        }
+        let gap = own.replace(",\"seq\":1", ",\"gap\":{}");
+        assert_eq!(start_of(gap.as_bytes()), None);
+        for other in ["x", "{\"time\":1", "{ \"time\""] {
+            assert_eq!(
+                (start_of(other.as_bytes()), is_start(other.as_bytes())),
+                (None, false)
+            );
         }
     }
 

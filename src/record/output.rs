@@ -1,5 +1,5 @@
-//! What a record is written to: opening a file, going on in it, and seeing whether it is still at its path.
-//! `check` says which files may be a record, `tail` reads where the last process ended.
+//! What a record is written to: opening a file, going on in it, ending it as a segment, and seeing whether it is
+//! still at its path. `check` says which files may be a record, `tail` reads where the last process ended.
 
 use std::{
     fs::{self, File},
@@ -10,15 +10,22 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use log::warn;
 
 use super::{
     check::{OpenError, check_kind, check_owner, check_writable, open_error, open_file, take_lock},
-    tail::{ends_torn, last_number},
+    line::{is_start, start_of},
+    rotation::Segment,
+    segment,
+    tail::{ends_torn, first_number, last_number, seq_between, torn_start},
 };
 use crate::lock::Lock;
+
+/// Bytes of a line that tell its time and number, if it has them.
+const HEAD: usize = 512;
 
 /// Device and inode of a file.
 pub(super) type FileId = (u64, u64);
@@ -62,12 +69,21 @@ pub struct Output {
     pub(super) id: Option<FileId>,
     /// What keeps other writers from it, where it is a regular file.
     pub(super) lock: Option<Arc<Lock>>,
-    /// The number of the last whole JSON record that is there; 0 where there is none.
-    pub last_seq: u64,
+    /// Where the record goes on.
+    pub found: Found,
     /// The last line is unfinished: a process ended in the middle of it.
     pub(super) torn: bool,
     /// What of the first line that comes stands there already.
     pub(super) begun: Vec<u8>,
+}
+
+/// Where a record goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    /// The number of its last message that can be known; 0 where there is none.
+    pub last_seq: u64,
+    /// Its file so far, where it is a regular one.
+    pub segment: Option<Segment>,
 }
 
 /// Where the file of a record is.
@@ -91,7 +107,7 @@ impl Output {
             config,
             id: None,
             lock: None,
-            last_seq: 0,
+            found: Found::default(),
             torn: false,
             begun: Vec::new(),
         }
@@ -126,6 +142,17 @@ impl Output {
     /// opened as things stand; `Failed` where another process writes it, and with what the kernel
     /// refuses for the moment.
     pub fn open(config: &OutputConfig, held: &[Arc<Lock>]) -> Result<Self, OpenError> {
+        let mut output = Output::open_file(config, held)?;
+        if let Some(path) = &config.file
+            && output.lock.is_some()
+        {
+            output.found = output.look_for_end(path)?;
+        }
+        Ok(output)
+    }
+
+    /// As `open`, but nothing is looked for in it.
+    fn open_file(config: &OutputConfig, held: &[Arc<Lock>]) -> Result<Self, OpenError> {
         let Some(path) = &config.file else {
             let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
             return Ok(Output::new(file, config.clone()));
@@ -143,29 +170,113 @@ impl Output {
         let found = file.metadata()?;
         check_kind(found.file_type())?;
         check_owner(path, &found)?;
-        let (mut last_seq, mut torn) = (0, false);
-        if found.is_file() {
-            // Only now: its last writer may have just ended.
-            let size = file.metadata()?.len();
-            torn = ends_torn(&file, size)?;
-            if let Some(search) = config.search {
-                let found = last_number(&file, size, search)?;
-                last_seq = found.unwrap_or(0);
-                if found.is_none() && size > search {
-                    warn!(
-                        "record {}: no JSON record in its last {search} bytes, numbers start from 1",
-                        config.name()
-                    );
-                }
-            }
-        }
+        // Only now: its last writer may have just ended.
+        let torn = found.is_file() && ends_torn(&file, file.metadata()?.len())?;
         Ok(Output {
             id: Some((found.dev(), found.ino())),
             lock,
-            last_seq,
             torn,
             ..Output::new(file, config.clone())
         })
+    }
+
+    /// Where the record at `path`, which this is, goes on. Its numbers never go back: where its file has none, as after
+    /// a process that ended just when it had ended a segment, they go on behind the last segment.
+    fn look_for_end(&self, path: &Path) -> Result<Found, OpenError> {
+        let found = self.file.metadata()?;
+        let size = found.len();
+        let segments = segment::all(path).map_err(|error| {
+            io::Error::new(error.kind(), format!("its folder cannot be read: {error}"))
+        })?;
+        let highest = segments.last().copied();
+        // Without numbers in lines, this is all that is known.
+        let mut last_seq = highest.unwrap_or(0);
+        let mut first = None;
+        if let Some(search) = self.config.search {
+            first = first_number(&self.file)?;
+            let mut last = self.last_number(size)?;
+            if let (None, Some(highest)) = (last, highest) {
+                last = last_of_segment(&segment::path(path, highest), search)?;
+            }
+            last_seq = last_seq.max(last.unwrap_or(0));
+            if last.is_none() && size > search {
+                warn!(
+                    "record {}: no JSON record in its last {search} bytes, numbers start from {}",
+                    self.config.name(),
+                    last_seq + 1
+                );
+            }
+        }
+        let begun = found.created().or_else(|_| found.modified());
+        let (begun, first) = first.unwrap_or((begun.unwrap_or(SystemTime::now()), last_seq + 1));
+        let segment = Segment {
+            first,
+            begun,
+            bytes: size,
+        };
+        Ok(Found {
+            last_seq,
+            segment: Some(segment),
+        })
+    }
+
+    /// The number of the last JSON line of a file of this size, which may lack its line feed.
+    fn last_number(&self, size: u64) -> io::Result<Option<u64>> {
+        let Some(search) = self.config.search else {
+            return Ok(None);
+        };
+        if self.torn
+            && let Some(start) = torn_start(&self.file, size, search)?
+            && let Some(seq) = seq_between(&self.file, start, size)?
+        {
+            return Ok(Some(seq));
+        }
+        last_number(&self.file, size, search)
+    }
+
+    /// Cuts off a JSON line that an earlier process had begun and nobody finishes. It was never acknowledged, and it
+    /// would be in the way of whoever reads the record. Whatever else is unfinished stays, as a line of its own.
+    ///
+    /// # Errors
+    /// Those of reading and cutting.
+    pub(super) fn mend(&mut self) -> io::Result<()> {
+        let Some(search) = self.config.search.filter(|_| self.torn) else {
+            return Ok(());
+        };
+        let size = self.file.metadata()?.len();
+        let Some(start) = torn_start(&self.file, size, search)? else {
+            return Ok(());
+        };
+        let mut torn = vec![0; usize::try_from(size - start).unwrap_or(HEAD).min(HEAD)];
+        self.file.read_exact_at(&mut torn, start)?;
+        // A whole one lacks only its line feed.
+        if !is_start(&torn) || seq_between(&self.file, start, size)?.is_some() {
+            return Ok(());
+        }
+        self.file.set_len(start)?;
+        self.torn = false;
+        let seq = start_of(&torn).map_or(String::new(), |(_, seq)| format!(" of seq {seq}"));
+        warn!(
+            "record {}: its last line was not finished when a process ended: cut off, {} bytes{seq}",
+            self.config.name(),
+            size - start
+        );
+        Ok(())
+    }
+
+    /// Makes the file a segment. `first`: the number of its first message, where it does not say so itself.
+    ///
+    /// # Errors
+    /// Those of `rename(2)`; then it is at its path as before.
+    pub(super) fn end_segment(&self, first: u64) -> io::Result<()> {
+        let Some(path) = &self.config.file else {
+            return Ok(());
+        };
+        let says = match self.config.search {
+            Some(_) => first_number(&self.file)?,
+            None => None,
+        };
+        segment::end(path, says.map_or(first, |(_, first)| first))
     }
 
     /// What its path leads to now, a new file where there is none.
@@ -173,12 +284,8 @@ impl Output {
     /// # Errors
     /// As `open`.
     pub(super) fn reopen(&self) -> Result<Self, OpenError> {
-        let config = OutputConfig {
-            // Numbers go on.
-            search: None,
-            ..self.config.clone()
-        };
-        Output::open(&config, self.lock.as_slice())
+        // Numbers go on.
+        Output::open_file(&self.config, self.lock.as_slice())
     }
 
     /// Where the file is.
@@ -204,6 +311,22 @@ impl Output {
         let there = fs::symlink_metadata(path).ok()?;
         Some((there.dev(), there.ino()))
     }
+}
+
+/// The number of the last message of this segment.
+fn last_of_segment(path: &Path, search: u64) -> Result<Option<u64>, OpenError> {
+    let last = || {
+        let file = File::open(path)?;
+        last_number(&file, file.metadata()?.len(), search)
+    };
+    // Numbers that were given would be given again.
+    last().map_err(|error| {
+        let fault = format!(
+            "its last segment {} cannot be read: {error}",
+            path.display()
+        );
+        io::Error::new(error.kind(), fault).into()
+    })
 }
 
 #[cfg(test)]
@@ -251,11 +374,11 @@ mod tests {
 
     fn write(path: &Path, text: &str) -> u64 {
         let output = open(path).unwrap();
-        let last_seq = output.last_seq;
+        let last_seq = output.found.last_seq;
         let (tell, told) = mpsc::channel();
         let mut writer = Writer::start(Ok(output), move || tell.send(()).unwrap()).unwrap();
         writer.request_wake();
-        writer.append(&mut text.as_bytes().to_vec());
+        writer.append(&mut text.as_bytes().to_vec().into());
         told.recv().unwrap();
         assert_eq!(writer.written(), text.len() as u64);
         writer.finish();
@@ -285,8 +408,11 @@ mod tests {
         fs::write(&path, line(7, "") + &other + "\n" + &torn).unwrap();
         assert_eq!(write(&path, &line(8, "")), 7);
         let text = fs::read_to_string(&path).unwrap();
-        let end = format!("y\n{torn}\n{}", line(8, ""));
-        assert!(text.ends_with(&end), "a torn line stays alone");
+        assert!(
+            text.ends_with(&format!("y\n{}", line(8, ""))),
+            "{}",
+            &text[text.len() - 99..]
+        );
     }
 
     #[test]
@@ -296,12 +422,12 @@ mod tests {
         let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         // More than a pipe holds: the writer waits for the reader.
         let first = "first\n".repeat(100_000);
-        writer.append(&mut first.clone().into_bytes());
+        writer.append(&mut first.clone().into_bytes().into());
         for name in ["a", "b"] {
             let output = open(&scratch.0.join(name)).unwrap();
             assert_eq!(Output::at(&scratch.0.join(name)), output.id);
             writer.move_to(output);
-            writer.append(&mut format!("to {name}\n").into_bytes());
+            writer.append(&mut format!("to {name}\n").into_bytes().into());
         }
         let mut came = String::new();
         reader.read_to_string(&mut came).unwrap();
@@ -320,13 +446,13 @@ mod tests {
         let wake = move || tell.send(()).unwrap();
         let mut writer = Writer::start(Ok(a_pipe(pipe)), wake).unwrap();
         drop(reader);
-        writer.append(&mut b"to nobody\n".to_vec());
+        writer.append(&mut b"to nobody\n".to_vec().into());
         told.recv().unwrap();
         for _ in 0..2 {
             let failed = writer.check().unwrap_err().0.to_string();
             assert!(failed.contains("Broken pipe"), "{failed}");
         }
-        writer.append(&mut b"nor this\n".to_vec());
+        writer.append(&mut b"nor this\n".to_vec().into());
         let back = writer.stop_within(Duration::from_secs(60));
         assert_eq!(back.lines, b"to nobody\nnor this\n");
         assert_eq!((back.begun, back.uncertain), (0, 0));
@@ -338,12 +464,12 @@ mod tests {
         let (mut reader, pipe) = io::pipe().unwrap();
         let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
         let first = "first\n".repeat(100_000);
-        writer.append(&mut first.clone().into_bytes());
+        writer.append(&mut first.clone().into_bytes().into());
         // From here on the thread is at it: a pipe does not hold that much.
         reader.read_exact(&mut [0]).unwrap();
-        writer.append(&mut b"second\n".to_vec());
+        writer.append(&mut b"second\n".to_vec().into());
         writer.move_to(open(&scratch.0.join("record")).unwrap());
-        writer.append(&mut b"third\n".to_vec());
+        writer.append(&mut b"third\n".to_vec().into());
         let back = writer.stop_within(Duration::from_millis(1));
         assert_eq!(back.lines, b"second\nthird\n");
         assert_eq!((back.begun, back.uncertain), (0, first.len()));
@@ -364,7 +490,7 @@ mod tests {
             let mut output = a_pipe(pipe.try_clone().unwrap());
             output.begun = line[..begun].to_vec();
             let mut writer = Writer::start(Ok(output), || {}).unwrap();
-            writer.append(&mut line[begun..].to_vec());
+            writer.append(&mut line[begun..].to_vec().into());
             // As much as the pipe holds.
             while begun == 0 && writer.unwritten() == line.len() {
                 thread::yield_now();
@@ -377,11 +503,11 @@ mod tests {
         let mut output = a_pipe(pipe);
         output.begun = line[..begun].to_vec();
         let mut writer = Writer::start(Ok(output), || {}).unwrap();
-        writer.append(&mut line[begun..].to_vec());
+        writer.append(&mut line[begun..].to_vec().into());
         let mut came = vec![0; line.len()];
         reader.read_exact(&mut came).unwrap();
         assert!(came == line);
-        writer.append(&mut b"next\n".to_vec());
+        writer.append(&mut b"next\n".to_vec().into());
         reader.read_exact(&mut came[..5]).unwrap();
         let back = writer.stop_within(patience);
         assert_eq!((back.lines.as_slice(), back.begun), (&b""[..], 0));
@@ -392,7 +518,7 @@ mod tests {
         let scratch = Scratch::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
         let mut writer = Writer::start(Ok(a_pipe(pipe)), || {}).unwrap();
-        writer.append(&mut vec![b'\n'; 1 << 20]);
+        writer.append(&mut vec![b'\n'; 1 << 20].into());
         let mut moves = 0;
         while !writer.has_too_many_moves() {
             writer.move_to(open(&scratch.0.join(format!("{moves}"))).unwrap());

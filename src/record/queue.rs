@@ -2,11 +2,14 @@
 //!
 //! Lines gather in `lines` until the end of the turn, when the event loop hands them to the record's
 //! writer. What is not written, there and here, is bounded by the record's `queue-size`. Where it
-//! reaches that the senders wait.
+//! reaches that the senders wait. `rotation` says between which of them a file ends.
 
 use std::time::SystemTime;
 
-use super::{Amount, Encoder, Line, Position, Progress, statistics::Steps};
+use super::{
+    Amount, Cut, Encoder, Found, Line, Lines, Position, Progress, Rotation, Segment, Segments,
+    statistics::Steps,
+};
 use crate::{
     message_batch::Batch,
     peer::{ClientId, Peer},
@@ -23,10 +26,15 @@ pub struct Record {
     start: u64,
     /// Bytes that earlier processes have written since the start.
     written_before: u64,
+    /// What became of segments under them.
+    segments_before: Segments,
     /// What was handed over and is not written.
     steps: Steps,
     /// The lines that are not handed over: those of this turn.
-    lines: Vec<u8>,
+    lines: Lines,
+    rotation: Rotation,
+    /// The file that they are for; `None` while it is not known, and then it does not end.
+    segment: Option<Segment>,
     /// Where they begin (see `Position`).
     handed_over: Position,
     /// As far as the event loop has heard.
@@ -48,8 +56,11 @@ impl Record {
             seq,
             start: seq,
             written_before: 0,
+            segments_before: Segments::default(),
             steps: Steps::default(),
-            lines: Vec::new(),
+            lines: Lines::default(),
+            rotation: Rotation::default(),
+            segment: None,
             handed_over: 0,
             written: 0,
             full: false,
@@ -62,18 +73,45 @@ impl Record {
         self.is_open = false;
     }
 
-    /// Its output is open, and the last number there is `seq`.
-    pub fn opened(&mut self, seq: u64) {
+    /// Its output is open, and goes on as was `found` there.
+    pub fn opened(&mut self, found: Found) {
         self.is_open = true;
-        self.go_on_from(seq);
+        self.go_on_from(found.last_seq);
+        self.segment = self.segment.or(found.segment);
     }
 
-    /// Goes on where `old` is, with its lines; only what the config says is as here.
+    /// Its files end by `rotation`. `segment`: the one that is there.
+    pub fn rotate(&mut self, rotation: Rotation, segment: Option<Segment>) {
+        (self.rotation, self.segment) = (rotation, segment);
+    }
+
+    /// Goes on with the file that an earlier process was taking lines for, after what became of others.
+    pub fn resume_segment(&mut self, segment: Option<Segment>, before: Segments) {
+        self.segment = segment.or(self.segment);
+        self.segments_before = before;
+    }
+
+    /// What became of segments since the start, where this is what did under this process.
+    #[must_use]
+    pub fn segments(&self, now: Segments) -> Segments {
+        self.segments_before.and(now)
+    }
+
+    /// The file that lines are taken for now, as far as it is known.
+    #[must_use]
+    pub fn segment(&self) -> Option<Segment> {
+        self.segment
+    }
+
+    /// Goes on where `old` is, with its lines; only what the config says is as here, and what was found in another
+    /// file.
     pub fn continue_from(&mut self, old: Record) {
         self.go_on_from(old.seq);
         self.start = self.seq - (old.seq - old.start);
         (self.written_before, self.steps) = (old.written_before, old.steps);
+        self.segments_before = old.segments_before;
         (self.lines, self.is_open) = (old.lines, old.is_open);
+        self.segment = self.segment.or(old.segment);
         (self.handed_over, self.written) = (old.handed_over, old.written);
     }
 
@@ -101,8 +139,8 @@ impl Record {
 
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
     /// those that are not handed over yet.
-    pub fn prepend(&mut self, lines: &[u8]) {
-        self.lines.splice(..0, lines.iter().copied());
+    pub fn prepend(&mut self, lines: &[u8], cuts: &[Cut]) {
+        self.lines.prepend(lines, cuts);
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
@@ -137,7 +175,7 @@ impl Record {
             return false;
         }
         self.encoder.set_time(now);
-        let before = self.lines.len();
+        let before = self.lines.bytes.len();
         let seq = self.seq.saturating_add(1);
         let line = Line {
             seq,
@@ -146,21 +184,39 @@ impl Record {
             message,
             truncated,
         };
-        self.encoder.put(&mut self.lines, &line);
+        self.encoder.put(&mut self.lines.bytes, &line);
         let ahead = (self.handed_over - self.written) as usize + before;
         if ahead > 0 && self.unwritten() > self.queue_size {
-            self.lines.truncate(before);
+            self.lines.bytes.truncate(before);
             self.full = true;
             return false;
         }
+        self.note_line(before, seq, now);
         self.seq = seq;
         true
     }
 
+    /// The line from `before` on, which has this number, goes to the file, or to the next.
+    fn note_line(&mut self, before: usize, seq: u64, now: SystemTime) {
+        let line = self.lines.bytes.len() - before;
+        let Some(segment) = &mut self.segment else {
+            return;
+        };
+        if segment.ends(self.seq, line, now, &self.rotation) {
+            self.lines.cuts.push(Cut {
+                at: before,
+                first: segment.first,
+                keep: self.rotation.keep,
+            });
+            *segment = Segment::NONE;
+        }
+        segment.add(seq, line, now);
+    }
+
     /// The lines of this turn, which the caller takes out for the writer.
-    pub fn hand_over(&mut self, now: SystemTime) -> &mut Vec<u8> {
+    pub fn hand_over(&mut self, now: SystemTime) -> &mut Lines {
         let begin = self.handed_over;
-        self.handed_over += self.lines.len() as u64;
+        self.handed_over += self.lines.bytes.len() as u64;
         if self.handed_over > begin {
             let part = (begin, self.handed_over);
             let messages = self.seq - self.start;
@@ -174,7 +230,7 @@ impl Record {
     pub fn progress(&self, position: Position) -> Progress {
         let taken = self.seq - self.start;
         let (written, oldest) = self.steps.at(position);
-        let bytes = self.handed_over.saturating_sub(position) + self.lines.len() as u64;
+        let bytes = self.handed_over.saturating_sub(position) + self.lines.bytes.len() as u64;
         // Of a write that has not returned before a restart, nobody can tell: its lines wait no more.
         let messages = if bytes == 0 {
             0
@@ -194,7 +250,7 @@ impl Record {
     /// Bytes that are not written, with those of this turn, or of all turns where there is no writer.
     #[must_use]
     pub fn unwritten(&self) -> usize {
-        (self.handed_over - self.written) as usize + self.lines.len()
+        (self.handed_over - self.written) as usize + self.lines.bytes.len()
     }
 
     /// Up to where the event loop has heard that lines are written.
@@ -226,15 +282,18 @@ impl Record {
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark {
-            lines: self.lines.len(),
+            lines: self.lines.bytes.len(),
+            cuts: self.lines.cuts.len(),
+            segment: self.segment,
             seq: self.seq,
         }
     }
 
     /// Takes back what came since `mark`, which is of this turn.
     pub fn roll_back(&mut self, mark: Mark) {
-        self.lines.truncate(mark.lines);
-        self.seq = mark.seq;
+        self.lines.bytes.truncate(mark.lines);
+        self.lines.cuts.truncate(mark.cuts);
+        (self.seq, self.segment) = (mark.seq, mark.segment);
         self.full = false;
     }
 }
@@ -243,5 +302,7 @@ impl Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     lines: usize,
+    cuts: usize,
+    segment: Option<Segment>,
     seq: u64,
 }

@@ -8,7 +8,7 @@ use std::{
 
 use log::{error, info};
 
-use super::{End, OpenError, Output, Shared};
+use super::{End, Inbox, Next, OpenError, Output, Shared};
 
 /// How long until the next attempt: at first, and at most.
 const FIRST: Duration = Duration::from_secs(1);
@@ -20,11 +20,8 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
     let mut due = Instant::now() + delay;
     loop {
         let mut inbox = shared.inbox();
-        if let Some((output, mut waiting)) = inbox.moves.pop_front() {
-            // Lines for a file that never was go to the next.
-            inbox.lines.append(&mut waiting);
-            inbox.is_moving = !inbox.moves.is_empty();
-            inbox.opened = Some(output.last_seq);
+        if let Some(output) = take_move(&mut inbox) {
+            inbox.opened = Some(output.found);
             inbox.failures.since = None;
             return Some(output);
         }
@@ -55,7 +52,7 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
                     continue;
                 }
                 inbox.set_output(&output);
-                inbox.opened = Some(output.last_seq);
+                inbox.opened = Some(output.found);
                 inbox.failures.since = None;
                 drop(inbox);
                 info!("record {name}: opened");
@@ -83,4 +80,19 @@ pub(super) fn open_later(shared: &Shared) -> Option<Output> {
             }
         }
     }
+}
+
+/// Takes the first output that the record has moved to. Lines for a file that never was go to it, and no segment
+/// ends before them.
+fn take_move(inbox: &mut Inbox) -> Option<Output> {
+    let at = inbox.next.iter().position(|(next, _)| next.is_move())?;
+    let mut output = None;
+    for (next, mut waiting) in inbox.next.drain(..=at) {
+        inbox.lines.append(&mut waiting);
+        if let Next::MoveTo(of) = next {
+            output = Some(of);
+        }
+    }
+    inbox.note_moved();
+    output
 }

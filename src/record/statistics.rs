@@ -27,6 +27,29 @@ pub struct Statistics {
     pub behind_since: Option<SystemTime>,
     /// What failed last, and when.
     pub last_error: Option<(SystemTime, String)>,
+    /// What became of its segments.
+    pub segments: Segments,
+}
+
+/// What became of the segments of a record since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Segments {
+    /// How many were ended.
+    pub ended: u64,
+    /// How many were removed, since more were there than are kept.
+    pub removed: u64,
+}
+
+impl Segments {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Segments) -> Segments {
+        Segments {
+            ended: self.ended.saturating_add(other.ended),
+            removed: self.removed.saturating_add(other.removed),
+        }
+    }
 }
 
 /// Messages as lines of a record. Those that came in one turn count as written together.
@@ -166,7 +189,7 @@ mod tests {
     }
 
     fn hand_over(record: &mut Record, seconds: u64) -> Vec<u8> {
-        std::mem::take(record.hand_over(after(seconds)))
+        std::mem::take(&mut record.hand_over(after(seconds)).bytes)
     }
 
     fn amount(messages: u64) -> Amount {
@@ -227,7 +250,7 @@ mod tests {
     fn another_process_counts_on() {
         let mut record = record(2000, 9);
         record.count_on(amount(4), 2);
-        record.prepend(&[b'x'; 20]);
+        record.prepend(&[b'x'; 20], &[]);
         take(&mut record);
         let progress = record.progress(0);
         assert_eq!(progress.waiting, amount(3));

@@ -1,13 +1,14 @@
-//! The end of a record's file as the last process left it: whether its last line is whole, and the number
-//! of the last JSON line.
+//! What the last process left in a record's file: the time and the number of the first JSON line, the number of
+//! the last one, and whether the last line of all is whole.
 
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
+    time::SystemTime,
 };
 
-use super::line::seq_of;
+use super::line::{seq_of, start_of};
 
 /// What is read at once of a file whose last number is looked for.
 const WINDOW: usize = 64 * 1024;
@@ -20,6 +21,33 @@ pub(super) fn ends_torn(file: &File, size: u64) -> io::Result<bool> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, last)?;
     Ok(byte != *b"\n")
+}
+
+/// When the first JSON line that has a number was taken, and that number. It is looked for in one window.
+pub(super) fn first_number(file: &File) -> io::Result<Option<(SystemTime, u64)>> {
+    let mut window = Vec::new();
+    let mut from_start = file;
+    from_start.rewind()?;
+    from_start.take(WINDOW as u64).read_to_end(&mut window)?;
+    Ok(window.split(|&byte| byte == b'\n').find_map(start_of))
+}
+
+/// Where the last line of a file of this size begins, if that is within its last `most` bytes. The line is
+/// unfinished.
+pub(super) fn torn_start(file: &File, size: u64, most: u64) -> io::Result<Option<u64>> {
+    let mut window = vec![0; WINDOW.min(usize::try_from(size).unwrap_or(WINDOW))];
+    let floor = size.saturating_sub(most);
+    let mut start = size;
+    while start > floor {
+        let above = start;
+        start = above.saturating_sub(WINDOW as u64).max(floor);
+        let piece = &mut window[..(above - start) as usize];
+        file.read_exact_at(piece, start)?;
+        if let Some(at) = memchr::memrchr(b'\n', piece) {
+            return Ok(Some(start + at as u64 + 1));
+        }
+    }
+    Ok((floor == 0).then_some(0))
 }
 
 /// The `seq` of the last whole JSON record of a file of this size, within its last `most` bytes. The
@@ -55,8 +83,8 @@ pub(super) fn last_number(file: &File, size: u64, most: u64) -> io::Result<Optio
     }
 }
 
-/// That of a line too long for the window.
-fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
+/// The `seq` of the line between these two places, however long it is.
+pub(super) fn seq_between(mut file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(start))?;
     seq_of(BufReader::new(file.take(end - start)))
 }

@@ -5,8 +5,12 @@
 //! all would lose whatever is written to it: it is exchanged as soon as that is seen, and until that
 //! succeeds its lines wait. The first line that was not whole in the old file then goes to the new one,
 //! from its start.
+//!
+//! A segment ends when all lines before its end are written. Where the file cannot be renamed, the segment goes on:
+//! no line waits for that. Where no new file can be had behind it, lines wait.
 
 use std::{
+    fs,
     io::{self, Write},
     mem,
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -20,7 +24,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{End, KEPT, Output, Position, Shared, Unwritten, output::FileState, retry::open_later};
+use super::{
+    End, KEPT, Next, Output, Position, Shared, Unwritten, output::FileState, retry::open_later,
+    segment,
+};
+use crate::throttle::Throttle;
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -50,6 +58,12 @@ pub(super) struct Thread<W> {
     unchecked: bool,
     /// The file is not at its path, which was said.
     moved: bool,
+    /// The file is a segment by now, and there is none in its place: how many segments are kept.
+    ended: Option<u32>,
+    /// A segment could not be ended, or an old one not removed, which was said.
+    cannot_rotate: bool,
+    /// Lines of the log that tell of old segments that were removed.
+    removals: Throttle,
 }
 
 impl<W: Fn() + Send + 'static> Thread<W> {
@@ -80,7 +94,11 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 checked: Instant::now(),
                 unchecked: false,
                 moved: false,
+                ended: None,
+                cannot_rotate: false,
+                removals: Throttle::default(),
             };
+            all.mend();
             let outcome = all.write_all();
             let begun = all.cut_written();
             let unwritten = Unwritten {
@@ -122,14 +140,18 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 mem::swap(&mut inbox.lines, &mut self.lines);
                 self.end += self.lines.len() as u64;
                 return true;
-            } else if let Some((output, waiting)) = inbox.moves.pop_front() {
-                inbox.lines = waiting;
+            } else if let Some(next) = inbox.pop_next() {
                 drop(inbox);
-                // Closing a file may take long; nobody is to wait for the lock meanwhile.
-                self.output = output;
-                self.moved = false;
+                // This may take long; nobody is to wait for the lock meanwhile.
+                match next {
+                    Next::MoveTo(output) => {
+                        self.output = output;
+                        (self.moved, self.ended) = (false, None);
+                    }
+                    Next::EndSegment { first, keep } => self.end_segment(first, keep),
+                }
                 inbox = self.shared.inbox();
-                inbox.is_moving = !inbox.moves.is_empty();
+                inbox.note_moved();
             } else if asked || self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
                 // What was written last may be lost, and that is to be told.
                 inbox.check_requested &= !asked;
@@ -163,6 +185,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 self.shared.wait(RETRY);
                 continue;
             }
+            self.mend();
             let next = match self.output.torn {
                 // The torn line stays, as a line of its own.
                 true => &b"\n"[..],
@@ -260,10 +283,13 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         match self.output.file_state() {
             FileState::Unknown => true,
             FileState::AtPath => {
-                self.moved = false;
+                (self.moved, self.ended) = (false, None);
                 true
             }
             FileState::Moved => {
+                if let Some(keep) = self.ended {
+                    return self.begin_segment(keep);
+                }
                 if asked {
                     self.reopen(false);
                 } else if !mem::replace(&mut self.moved, true) {
@@ -316,12 +342,108 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
+    /// Makes the file a segment and goes on in a new one; all lines before its end are written.
+    fn end_segment(&mut self, first: u64, keep: u32) {
+        match self.output.file_state() {
+            // A device has no end.
+            FileState::Unknown => {}
+            // Whoever moved the file has ended it.
+            FileState::Moved | FileState::Removed => drop(self.check_file(true)),
+            FileState::AtPath => match self.output.end_segment(first) {
+                Ok(()) => {
+                    self.shared.inbox().segments.ended += 1;
+                    self.ended = Some(keep);
+                    self.begin_segment(keep);
+                }
+                Err(error) => {
+                    if self.cannot_rotate(format!("its file cannot be renamed: {error}")) {
+                        let name = self.output.config.name();
+                        error!(
+                            "record {name}: its file cannot be renamed to end a segment, which goes on: {error}; it is tried again with the next"
+                        );
+                    }
+                }
+            },
+        }
+    }
+
+    /// Goes on in a new file where the last became a segment; false where none can be had. Removes what is too much.
+    fn begin_segment(&mut self, keep: u32) -> bool {
+        match self.output.reopen() {
+            Ok(output) => self.go_on_in(output),
+            Err(why) => {
+                if self.fail(format!("no new file opens behind its segment: {why}")) {
+                    let name = self.output.config.name();
+                    error!(
+                        "record {name}: no new file can be opened behind its segment: {why}; trying again every second, senders wait when its queue-size is reached"
+                    );
+                }
+                return false;
+            }
+        }
+        match self.remove_old(keep) {
+            Ok(()) => self.cannot_rotate = false,
+            Err(error) => {
+                if self.cannot_rotate(format!("an old segment cannot be removed: {error}")) {
+                    let name = self.output.config.name();
+                    error!(
+                        "record {name}: an old segment cannot be removed: {error}; it is tried again when the next ends"
+                    );
+                }
+            }
+        }
+        true
+    }
+
+    /// Removes the oldest segments where there are more than `keep`.
+    fn remove_old(&mut self, keep: u32) -> io::Result<()> {
+        let file = self.output.config.file.as_ref();
+        let Some(file) = file.filter(|_| keep > 0) else {
+            return Ok(());
+        };
+        for old in segment::too_many(file, keep)? {
+            match fs::remove_file(&old) {
+                // Somebody else was first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed?,
+            }
+            self.shared.inbox().segments.removed += 1;
+            if let Some(left_out) = self.removals.pass(1, Instant::now()) {
+                let (name, old) = (self.output.config.name(), old.display());
+                let more = match left_out.events {
+                    0 => String::new(),
+                    more => format!(", and {more} before it"),
+                };
+                info!("record {name}: segment removed, since keep = {keep}: {old}{more}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments do not end or go as they should, and lines are written all the same. Whether it is the first time in
+    /// a row.
+    fn cannot_rotate(&mut self, what: String) -> bool {
+        self.shared.inbox().failures.note(what);
+        !mem::replace(&mut self.cannot_rotate, true)
+    }
+
+    /// Cuts off what an earlier process left of a line. Where that cannot be, writing says what is wrong.
+    fn mend(&mut self) {
+        if self.output.torn
+            && let Err(error) = self.output.mend()
+            && !self.failing
+        {
+            let name = self.output.config.name();
+            warn!("record {name}: its last line is unfinished and cannot be cut off: {error}");
+        }
+    }
+
     fn go_on_in(&mut self, output: Output) {
         self.cut_written();
-        (self.moved, self.failing) = (false, false);
+        (self.moved, self.failing, self.ended) = (false, false, None);
         let mut inbox = self.shared.inbox();
         inbox.failures.since = None;
-        if inbox.moves.is_empty() {
+        if !inbox.next.iter().any(|(next, _)| next.is_move()) {
             inbox.set_output(&output);
         }
         drop(inbox);
@@ -357,8 +479,8 @@ mod tests {
         let mut writer = Writer::start(Ok(output), || {}).unwrap();
         fs::rename(&path, &old).unwrap();
         writer.request_check();
-        writer.append(&mut lines[begun..].to_vec());
-        writer.append(&mut b"fourth\n".to_vec());
+        writer.append(&mut lines[begun..].to_vec().into());
+        writer.append(&mut b"fourth\n".to_vec().into());
         assert_eq!(writer.finish_within(Duration::from_secs(60)), 0);
         let texts = [&old, &path].map(|path| fs::read_to_string(path).unwrap());
         fs::remove_dir_all(&folder).unwrap();

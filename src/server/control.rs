@@ -372,6 +372,8 @@ fn tell_record(of: Statistics, socket: &Socket, now: Now) -> control::Record {
         seq: socket.record().map_or(0, Record::seq),
         messages_written: of.written.messages,
         bytes_written: of.written.bytes,
+        segments_ended: of.segments.ended,
+        segments_removed: of.segments.removed,
         messages_waiting: of.waiting.messages,
         bytes_waiting: of.waiting.bytes,
         behind: of.behind_since.map(age),

@@ -6,11 +6,7 @@ use std::{fs::File, time::Instant};
 use log::{info, warn};
 
 use super::{Phase, Server, count};
-use crate::{
-    closer, handover,
-    hub::Now,
-    record::{Unwritten, Writer},
-};
+use crate::{closer, handover, hub::Now, record::Writer};
 
 /// Descriptors that a handover needs: a pair, the memory, and what it takes to tell the manager.
 const SPARE: usize = 8;
@@ -81,9 +77,10 @@ impl Server {
         let mut endpoints = self.sockets.take_endpoints();
         let (mut state, streams) = self.hub.park(now);
         state.config = self.settings.text;
-        for (socket, Unwritten { lines, begun, .. }) in unwritten {
+        for (socket, left) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
-                (record.lines, record.begun) = (lines, begun);
+                record.segments = record.segments.and(left.segments);
+                (record.lines, record.begun, record.cuts) = (left.lines, left.begun, left.cuts);
             }
         }
         handover::leave(parking, state, streams, &mut endpoints);

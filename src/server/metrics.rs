@@ -105,7 +105,7 @@ fn tell_records(text: &mut Text, records: &[(&str, Statistics)], now: Now) {
     if records.is_empty() {
         return;
     }
-    let figures: [Figure<Statistics>; 5] = [
+    let figures: [Figure<Statistics>; 7] = [
         (
             "udsd_record_open",
             "Whether the file of the record is open.",
@@ -130,6 +130,16 @@ fn tell_records(text: &mut Text, records: &[(&str, Statistics)], now: Now) {
             "udsd_record_written_bytes_total",
             "Bytes of lines that were written to the record.",
             |of| of.written.bytes,
+        ),
+        (
+            "udsd_record_ended_segments_total",
+            "Files of the record that became segments.",
+            |of| of.segments.ended,
+        ),
+        (
+            "udsd_record_removed_segments_total",
+            "Segments that were removed since more were there than are kept.",
+            |of| of.segments.removed,
         ),
     ];
     for (name, help, value) in figures {

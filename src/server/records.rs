@@ -9,7 +9,7 @@ use super::Server;
 use crate::{
     error::Fatal,
     hub::Now,
-    record::{Statistics, Writer},
+    record::{Cut, Statistics, Writer},
 };
 
 impl Server {
@@ -24,8 +24,8 @@ impl Server {
             let Some(writer) = &mut served.writer else {
                 continue;
             };
-            if let Some(seq) = writer.opened() {
-                self.hub.record_opened(key, seq);
+            if let Some(found) = writer.opened() {
+                self.hub.record_opened(key, found);
                 self.hub.recorded(key, writer.written(), now);
                 self.stale = true;
             }
@@ -34,7 +34,7 @@ impl Server {
                 continue;
             };
             let lines = record.hand_over(now.wall);
-            if !lines.is_empty() {
+            if !lines.bytes.is_empty() {
                 writer.append(lines);
             }
             if record.unwritten() == 0 {
@@ -89,10 +89,10 @@ impl Server {
     }
 
     /// Lines that an earlier process took into the record of the socket `name` are written first.
-    pub fn prepend_lines(&mut self, name: &str, lines: &[u8]) {
+    pub fn prepend_lines(&mut self, name: &str, lines: &[u8], cuts: &[Cut]) {
         let key = self.hub.key(name);
         if let Some(record) = key.and_then(|key| self.hub.record(key)) {
-            record.prepend(lines);
+            record.prepend(lines, cuts);
         }
     }
 

@@ -224,6 +224,12 @@ fn of_record(record: &Record) -> String {
             });
         }
     }
+    if record.segments_ended > 0 {
+        words.push(format!(
+            "{} segments ended, {} removed",
+            record.segments_ended, record.segments_removed
+        ));
+    }
     if let Some(error) = &record.error {
         let ago = record.error_age.map(|age| format!("{} ago: ", span(age)));
         // What it says to do has been done where nothing is behind any more.

@@ -221,7 +221,7 @@ fn syntax_and_tables() -> Vec<Wrong> {
         record(
             "compress = true",
             "socket.a.record.compress",
-            &["\"rotate-size\" or \"keep\""],
+            &["\"rotate-age\" or \"keep\""],
         ),
         wrong(
             "[socket.\"a b\"]\npath = \"/run/a.sock\"\n",
@@ -557,11 +557,26 @@ fn values() -> Vec<Wrong> {
             &["\"0044\" gives the owner less", "\"0644\""],
         ),
         record(
+            "file = \"/a/b.00000000000000000001\"",
+            "socket.a.record.file",
+            &["name of another record's segment", "20 digits"],
+        ),
+        record(
             "format = \"csv\"",
             "socket.a.record.format",
             &["\"json\", \"text\" or \"raw\""],
         ),
-        record("keep = 0", "socket.a.record.keep", &["from 1 to 1000"]),
+        record("keep = -1", "socket.a.record.keep", &["from 0 to 1000000"]),
+        record(
+            "rotate-size = \"4095B\"",
+            "socket.a.record.rotate-size",
+            &["from 4KiB to 1048576GiB, or \"never\""],
+        ),
+        record(
+            "rotate-age = \"500ms\"",
+            "socket.a.record.rotate-age",
+            &["1s", "or \"never\""],
+        ),
         record(
             "sync = 1",
             "socket.a.record.sync",
@@ -678,6 +693,16 @@ fn contradictions() -> Vec<Wrong> {
             "socket.a.record.queue-size",
             &["message-size = \"64KiB\"", "as json", "\"524800B\""],
         ),
+        record(
+            "rotate-size = \"1GiB\"",
+            "socket.a.record.rotate-size",
+            &["rotate-size = \"1GiB\" contradicts file = \"\"", "name one"],
+        ),
+        record(
+            "rotate-age = \"1day\"\nfile = \"\"",
+            "socket.a.record.rotate-age",
+            &["contradicts file = \"\""],
+        ),
         wrong(
             "[socket.a]\npath = \"@a\"\nmode = \"0660\"\n",
             3,
@@ -752,16 +777,6 @@ fn not_available_yet() -> Vec<Wrong> {
             "sync = true",
             "socket.a.record.sync",
             &["sync = true is not available yet"],
-        ),
-        record(
-            "rotate-size = \"1GiB\"",
-            "socket.a.record.rotate-size",
-            &["rotate-size = \"1GiB\" is not available yet"],
-        ),
-        record(
-            "keep = 9",
-            "socket.a.record.keep",
-            &["keep = 9 is not available yet"],
         ),
     ]
 }

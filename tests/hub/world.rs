@@ -426,7 +426,7 @@ impl World {
         let now = self.now();
         for (i, record) in self.records.iter_mut().enumerate() {
             if let Some(collect) = self.hub.record(i) {
-                record.append(collect.hand_over(now.wall));
+                record.append(&mut collect.hand_over(now.wall).bytes);
             }
         }
     }
@@ -458,7 +458,7 @@ impl World {
         let mut unwritten = Vec::new();
         for (i, written) in self.records.iter_mut().enumerate() {
             let record = hub.record(i).map(|record| {
-                written.append(record.hand_over(now.wall));
+                written.append(&mut record.hand_over(now.wall).bytes);
                 record.unwritten()
             });
             unwritten.push(record.unwrap_or(0));
