@@ -7,15 +7,17 @@
 //! handed over before still goes to the old one, and first. So is a file ended between two lines, and becomes a
 //! `segment`; `rotation` says where. `check` says which files may be a record,
 //! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now. `statistics` is what a
-//! record tells of itself.
+//! record tells of itself. A `reader` reads it back, across its `segment`s, each line as an `entry`.
 //!
 //! Each step has a `Position` on one scale: how far lines are handed over, and how far they are written.
 //! What lies between two positions waits for the later step.
 
 mod check;
+mod entry;
 mod line;
 mod output;
 mod queue;
+mod reader;
 mod retry;
 mod rotation;
 mod segment;
@@ -38,9 +40,11 @@ use std::{
 use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
+pub use entry::{Entry, Gap};
 pub use line::{Encoder, Format, Line};
 pub use output::{Found, NotOpen, Output, OutputConfig};
 pub use queue::{Mark, Record};
+pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
 pub use rotation::{Cut, Lines, Rotation, Segment};
 pub use segment::has_segment_name;
 pub use statistics::{Amount, Progress, Segments, Statistics};

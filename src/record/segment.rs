@@ -63,7 +63,8 @@ pub(super) fn all(file: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-fn folder(file: &Path) -> &Path {
+/// Where the record `file` is.
+pub(super) fn folder(file: &Path) -> &Path {
     let folder = file.parent().filter(|of| !of.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))
 }
