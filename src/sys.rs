@@ -599,6 +599,60 @@ fn set_option(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> io:
     Ok(())
 }
 
+/// A time as clocks on the wall of this machine show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// As 2026.
+    pub year: i32,
+    /// From 1 on.
+    pub month: i32,
+    /// From 1 on.
+    pub day: i32,
+    /// From 0 on, like the rest.
+    pub hour: i32,
+    /// Of the hour.
+    pub minute: i32,
+    /// Of the minute.
+    pub second: i32,
+}
+
+/// The local time, so many seconds after the epoch (`localtime_r(3)`).
+#[must_use]
+pub fn local_time(seconds: i64) -> Option<LocalTime> {
+    let mut found = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both live until it returns; it reads the one and writes the other.
+    let is_written = !unsafe { libc::localtime_r(&seconds, found.as_mut_ptr()) }.is_null();
+    // SAFETY: it is written.
+    let found = is_written.then(|| unsafe { found.assume_init() })?;
+    Some(LocalTime {
+        year: found.tm_year + 1900,
+        month: found.tm_mon + 1,
+        day: found.tm_mday,
+        hour: found.tm_hour,
+        minute: found.tm_min,
+        second: found.tm_sec,
+    })
+}
+
+/// The seconds from the epoch until that local time (`mktime(3)`). A day 0 is the last of the month before.
+#[must_use]
+pub fn seconds_of(local: LocalTime) -> Option<i64> {
+    // SAFETY: numbers and a pointer, of which all can be zero.
+    let mut time: libc::tm = unsafe { mem::zeroed() };
+    time.tm_year = local.year - 1900;
+    time.tm_mon = local.month - 1;
+    time.tm_mday = local.day;
+    time.tm_hour = local.hour;
+    time.tm_min = local.minute;
+    time.tm_sec = local.second;
+    // Whether it is summer time then, it finds out itself.
+    time.tm_isdst = -1;
+    // SAFETY: it reads and writes what lives until it returns.
+    let seconds = unsafe { libc::mktime(&mut time) };
+    // What it says of an error is also a time, of which none is asked for.
+    (seconds != -1).then_some(seconds)
+}
+
 /// The number of a user, by name or number (`getpwnam_r(3)`). `None` where there is none.
 ///
 /// # Errors

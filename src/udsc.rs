@@ -16,9 +16,11 @@ mod failure;
 mod listen;
 mod messages;
 mod metrics;
+mod moment;
 mod packets;
 mod ping;
 mod poll;
+mod read;
 mod reload;
 mod send;
 mod show;
@@ -169,6 +171,10 @@ enum Command {
     ///
     /// The daemon waits for nobody here: what is not read in time is missed, and that is told.
     Tap(tap::Plan),
+    /// Read the record of a socket, across its segments, as journalctl reads the journal
+    ///
+    /// Without --from, --since or --last from its start. Times are local ones. The daemon need not run.
+    Read(read::Plan),
     /// Watch who is connected and how much passes, refreshed each second
     ///
     /// Keys stand in the last line. It goes on over a restart of the daemon.
@@ -235,6 +241,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Clients(plan) => clients::run(options, plan),
         Command::Disconnect(plan) => disconnect::run(options, plan),
         Command::Metrics(plan) => metrics::run(options, plan),
+        Command::Read(plan) => read::run(options, plan),
         Command::Reload(plan) => reload::run(options, plan),
         Command::Status(plan) => status::run(options, plan),
         Command::Tap(plan) => tap::run(options, plan),

@@ -45,6 +45,7 @@ complete -c udsc -n "__fish_udsc_needs_command" -f -a "disconnect" -d 'End a cli
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "reload" -d 'Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "metrics" -d 'All counts of the daemon, as text for Prometheus'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "tap" -d 'Print the messages that pass on a socket, a line each: when, from whom, to how many, what'
+complete -c udsc -n "__fish_udsc_needs_command" -f -a "read" -d 'Read the record of a socket, across its segments, as journalctl reads the journal'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "top" -d 'Watch who is connected and how much passes, refreshed each second'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
 complete -c udsc -n "__fish_udsc_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -179,6 +180,24 @@ complete -c udsc -n "__fish_udsc_using_subcommand tap" -l framing -d 'none, line
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l json -d 'One object a line; the first has no message, and says that the tap is open'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand tap" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l from -d 'Begin with the message of this number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s S -l since -d 'Begin with the first message at this time or later: "2026-11-22 06:20", "06:20", today, yesterday, "10min ago", -1h, 2026-11-22T06:20:31Z' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s n -l last -d 'Begin with the last N messages of those that are asked for' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s U -l until -d 'End with the last message at this time or before' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l user -d 'Only what this user sent, by name or number' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s u -l unit -d 'Only what this systemd unit sent' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l pid -d 'Only what this process sent' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s g -l grep -d 'Only messages that contain TEXT' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l config -d 'The daemon that serves FILE' -r -F
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
+seqpacket\t''
+datagram\t''"
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l framing -d 'none, lines, nul, length-prefixed, fixed:N, cstring:N or syslog, instead of what udsd.toml says [of a path: lines]; packets need none' -r
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s f -l follow -d 'Go on with what is written from now on'
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l json -d 'The lines of the record as they are'
+complete -c udsc -n "__fish_udsc_using_subcommand read" -l system -d 'The system\'s daemon, not the user\'s'
+complete -c udsc -n "__fish_udsc_using_subcommand read" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c udsc -n "__fish_udsc_using_subcommand top" -l config -d 'The daemon that serves FILE' -r -F
 complete -c udsc -n "__fish_udsc_using_subcommand top" -s s -l socket -d 'A socket\'s NAME in udsd.toml, a path (with a \'/\') or "@name" (abstract); without it the first of the file' -r
 complete -c udsc -n "__fish_udsc_using_subcommand top" -l type -d 'Type of the socket, instead of what udsd.toml says [of a path: stream]; on seqpacket and datagram sockets one message is one packet' -r -f -a "stream\t''
@@ -196,17 +215,18 @@ complete -c udsc -n "__fish_udsc_using_subcommand apply" -l framing -d 'none, li
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l json -d 'What became of each as one object a line'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -l system -d 'The system\'s daemon, not the user\'s'
 complete -c udsc -n "__fish_udsc_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "send" -d 'Send each argument as one message, then wait for answers'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "listen" -d 'Print incoming messages, each on a line (of a stream under framing none: the bytes), until the server closes'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "ping" -d 'Measure round trips over an echo socket; fails if one is lost'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "bench" -d 'Measure how many messages a socket carries and how long they take, with every byte checked'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "status" -d 'How the daemon and its sockets are: what was refused, dropped and closed and why, which record is behind'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "clients" -d 'Who is connected: what they send and get, what waits for them, whom they hold up'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "disconnect" -d 'End a client, by its number in `udsc clients` and in the log; as root or udsd\'s own user'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "reload" -d 'Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "metrics" -d 'All counts of the daemon, as text for Prometheus'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "tap" -d 'Print the messages that pass on a socket, a line each: when, from whom, to how many, what'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "top" -d 'Watch who is connected and how much passes, refreshed each second'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
-complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap top apply help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "connect" -d 'Standard input to messages, incoming messages to standard output, until both ends are done'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "send" -d 'Send each argument as one message, then wait for answers'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "listen" -d 'Print incoming messages, each on a line (of a stream under framing none: the bytes), until the server closes'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "ping" -d 'Measure round trips over an echo socket; fails if one is lost'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "bench" -d 'Measure how many messages a socket carries and how long they take, with every byte checked'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "status" -d 'How the daemon and its sockets are: what was refused, dropped and closed and why, which record is behind'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "clients" -d 'Who is connected: what they send and get, what waits for them, whom they hold up'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "disconnect" -d 'End a client, by its number in `udsc clients` and in the log; as root or udsd\'s own user'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "reload" -d 'Have the daemon read its file again; what is wrong with it is printed, and the daemon serves as before'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "metrics" -d 'All counts of the daemon, as text for Prometheus'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "tap" -d 'Print the messages that pass on a socket, a line each: when, from whom, to how many, what'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "read" -d 'Read the record of a socket, across its segments, as journalctl reads the journal'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "top" -d 'Watch who is connected and how much passes, refreshed each second'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "apply" -d 'Have systemd\'s sockets and the daemon follow udsd.toml'
+complete -c udsc -n "__fish_udsc_using_subcommand help; and not __fish_seen_subcommand_from connect send listen ping bench status clients disconnect reload metrics tap read top apply help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -67,6 +67,20 @@ pub(crate) fn one_line(text: &str) -> String {
     out
 }
 
+/// The same of a line that is one already, and may have escapes of its own.
+pub(crate) fn harmless(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            c if c != '\t' && (c.is_control() || is_bidirectional(c)) => {
+                out.extend(c.escape_unicode());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Characters that turn the order of a line around.
 fn is_bidirectional(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -103,6 +103,16 @@ fn configured(
     Ok(targets)
 }
 
+/// The sockets of that name, in the order in which daemons are asked.
+pub(crate) fn sockets(
+    options: &Options,
+    name: &OsStr,
+) -> Result<Vec<Result<Socket, String>>, Failure> {
+    let targets = configured(options, Some(name))?.into_iter();
+    let sockets = targets.map(|target| target.map(|target| target.listed.map(|of| of.socket)));
+    Ok(sockets.filter_map(Result::transpose).collect())
+}
+
 /// The socket that a file has at `address`. A faulty file says nothing: an address needs none.
 fn at_address(options: &Options, address: &Address) -> Option<Listed> {
     let daemons = Daemon::all(options).ok()?.into_iter();
