@@ -270,6 +270,45 @@ fn a_reader_goes_on_over_a_restart() {
     }
 }
 
+/// As many messages as `UDSD_TEST_MESSAGES` says: a million at night.
+fn many() -> u64 {
+    env::var("UDSD_TEST_MESSAGES").map_or(100_000, |it| it.parse().unwrap())
+}
+
+#[test]
+fn a_reader_follows_udsd_from_segment_to_segment() {
+    let config = FILE.replace("log.json\" }", "log.json\", rotate-size = \"64KiB\" }");
+    let folder = Folder::new();
+    let daemon = Setup::within(folder.clone()).config(&config).start();
+    let mut reader = udsc(&folder, "read log --json --follow");
+    let messages = many();
+    let writer = thread::spawn(move || {
+        let mut daemon = daemon;
+        for at in [0, 1] {
+            let half = (1 + at * messages / 2)..=(messages / 2 * (1 + at));
+            let text: Vec<String> = half.map(|n| format!("message {n}")).collect();
+            let text: Vec<&str> = text.iter().map(String::as_str).collect();
+            say(&daemon, "log", &text);
+            daemon.stop();
+            daemon = Setup::within(daemon.folder().clone())
+                .config(&config)
+                .start();
+        }
+        daemon
+    });
+    let mut lines = BufReader::new(reader.child.stdout.take().unwrap());
+    let mut line = String::new();
+    for seq in 1..=messages / 2 * 2 {
+        line.clear();
+        lines.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!("\"seq\":{seq},")), "{seq}: {line}");
+        let end = format!("\"message\":\"message {seq}\"}}\n");
+        assert!(line.ends_with(&end), "{seq}: {line}");
+    }
+    drop(writer.join().unwrap());
+    assert!(fs::read_dir(folder.path()).unwrap().count() as u64 > messages / 1000);
+}
+
 /// Appends messages and begins a new file behind each 64 KiB, as udsd does.
 fn write(path: &Path, messages: u64) {
     let open = || BufWriter::new(File::create_new(path).unwrap());
@@ -296,10 +335,9 @@ fn segment(path: &Path, first: u64) -> PathBuf {
     format!("{}.{first:020}", path.display()).into()
 }
 
-/// A million at night: UDSD_TEST_MESSAGES.
 #[test]
 fn beside_a_writer_at_full_speed_none_is_missing_and_none_comes_twice() {
-    let messages = env::var("UDSD_TEST_MESSAGES").map_or(100_000, |it| it.parse().unwrap());
+    let messages = many();
     let folder = Folder::new();
     let path = folder.join("record.json");
     fs::write(segment(&path, 0), "").unwrap();

@@ -30,7 +30,8 @@ use lines::{Found, Lines, Text};
 pub enum Start {
     /// With the oldest line.
     First,
-    /// With the message of this number. Where it is no longer there, `Item::Missing` tells it.
+    /// With the message of this number. Where it is no longer there, `Item::Missing` tells it. Some of before may
+    /// come first where a file began with what was not udsd's.
     Seq(u64),
     /// With the first message that came at this time or later, if the clock never went back.
     Time(SystemTime),
