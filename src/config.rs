@@ -43,7 +43,7 @@ pub use value::read_size;
 use crate::{
     error::{Fault, Faults},
     frame::Framing,
-    record::Format,
+    record::{Format, OnFull},
 };
 
 /// The shipped file, which serves where there is no other.
@@ -253,6 +253,8 @@ pub struct Record {
     pub mode: u32,
     /// Bytes that may wait for the disk.
     pub queue_size: usize,
+    /// What happens with a message when as much waits.
+    pub on_full: OnFull,
     /// How a message is written.
     pub format: Format,
     /// The disk has what is acknowledged.

@@ -17,6 +17,7 @@ use crate::{
     limits::{Charge, Limits},
     peer::{ClientId, Peer},
     queue::Queue,
+    record::Gap,
     unit::Unit,
 };
 
@@ -229,15 +230,6 @@ pub struct Full {
     pub taken: usize,
     /// The log has a line of it.
     pub told: bool,
-}
-
-/// Messages that were dropped for a client, one after another.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Gap {
-    /// How many they were.
-    pub count: u64,
-    /// Their bytes, as they would have been delivered.
-    pub bytes: u64,
 }
 
 impl<S: Stream> Connection<S> {

@@ -152,6 +152,10 @@ counters! {
         #[serde(alias = "unproven")]
         unanswered_unproven,
     }
+    unrecorded: Messages {
+        /// Messages that the record went without, since its queue was full.
+        unrecorded,
+    }
     untaken: Messages {
         /// Whole messages that were read and had not been taken when their senders ended.
         untaken,
@@ -325,7 +329,7 @@ mod tests {
         };
         assert_eq!(
             counters.to_string(),
-            "3 clients, 0 refused, 1 closed (1 slow-timeout), 5 messages of 60 bytes, 0 truncated, 0 oversized, 0 dropped, 0 untaken, 0 unfinished; 7 bytes unread, 0 undelivered"
+            "3 clients, 0 refused, 1 closed (1 slow-timeout), 5 messages of 60 bytes, 0 truncated, 0 oversized, 0 dropped, 0 unrecorded, 0 untaken, 0 unfinished; 7 bytes unread, 0 undelivered"
         );
         counters.add(Counters {
             refused_access: 2,

@@ -15,14 +15,14 @@ use std::{
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    connection::{Gap, Traffic},
+    connection::Traffic,
     counters::Counters,
     datagram::DatagramState,
     error::Changed,
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
-    record::{Amount, Cut, Segment, Segments},
+    record::{Amount, Cut, Gap, Segment, Segments},
     serde_base64,
     service::PendingCall,
     unit::Unit,
@@ -130,6 +130,8 @@ pub struct Record {
     pub segment: Option<Segment>,
     /// What became of segments.
     pub segments: Segments,
+    /// What was dropped behind the lines.
+    pub gap: Gap,
 }
 
 /// A socket's descriptor.

@@ -46,7 +46,7 @@ use crate::{
     },
     error::Close,
     limits::Limits,
-    record::{Position, Record},
+    record::{Lines, Position, Record},
     round_robin::{ALONE, CLIENT, RoundRobin, SHARED, Users},
     service::{Effects, Outbox},
 };
@@ -318,6 +318,17 @@ impl<S: Stream> Hub<S> {
                 }
             }
         }
+    }
+
+    /// The lines of this turn for the record of socket number `socket`, which the caller takes out. What was dropped
+    /// for it is counted and told.
+    pub fn hand_over(&mut self, socket: usize, now: Now) -> Option<&mut Lines> {
+        let socket = self.sockets.get_mut(socket)?;
+        let (gap, queue_size) = socket.record.as_mut()?.take_dropped();
+        if !gap.is_none() {
+            socket.unrecorded(gap, queue_size, now);
+        }
+        Some(socket.record.as_mut()?.hand_over(now.wall))
     }
 
     /// Record of socket number `socket`: its writer has written up to `position`.

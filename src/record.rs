@@ -40,10 +40,10 @@ use std::{
 use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
-pub use entry::{Entry, Gap};
-pub use line::{Encoder, Format, Line};
+pub use entry::Entry;
+pub use line::{Encoder, Format, Gap, Line};
 pub use output::{Found, NotOpen, Output, OutputConfig};
-pub use queue::{Mark, Record};
+pub use queue::{Mark, OnFull, Record};
 pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
 pub use rotation::{Cut, Lines, Rotation, Segment};
 pub use segment::has_segment_name;

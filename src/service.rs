@@ -17,11 +17,12 @@ use std::io::IoSlice;
 use slab::Slab;
 
 use crate::{
-    connection::{Connection, Gap, Now, Stream, waits::WaitQueue},
+    connection::{Connection, Now, Stream, waits::WaitQueue},
     error::Close,
     limits::{Limits, OverQuota},
     message_batch::Batch,
     peer::{ClientId, Peer},
+    record::Gap,
     round_robin::{FANOUT, MESSAGES},
 };
 

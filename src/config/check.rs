@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Address, Config, Format, ServiceKind, Socket, SocketType,
+    Address, Config, Format, OnFull, ServiceKind, Socket, SocketType,
     diagnostics::Diagnostics,
     keys::{self, Effect},
     value::show_size,
@@ -44,6 +44,7 @@ const MESSAGES: &str = "a history needs whole messages; use another framing, as 
 const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const SEGMENTS: &str = "only a file has segments; name one";
+const STORED: &str = "what is dropped is never stored; leave one of them out";
 const FILE: &str = "an abstract socket has no file; leave it out";
 
 /// Checks one socket.
@@ -97,6 +98,8 @@ impl SocketCheck<'_> {
             Framing::Fixed(_) | Framing::CString(_) => (false, stream, false),
             framing => (false, false, framing == Framing::Syslog),
         };
+        let record = socket.record.as_ref();
+        let drops = record.is_some_and(|record| record.on_full == OnFull::Drop);
         let bytes_to_record = stream && bytes && socket.record.is_some();
         // A datagram under syslog loses its trailing LF and NUL.
         let unframed = bytes || datagram && syslog;
@@ -119,6 +122,7 @@ impl SocketCheck<'_> {
             (answer && !datagram, "answer-abstract", "type", ADDRESS),
             (answer && !echo, "answer-abstract", "service", ADDRESS),
             (ack && !collect, "ack", "service", COLLECT),
+            (ack && drops, "ack", "record.on-full", STORED),
         ] {
             if wrong {
                 self.contradicts(key, other, why);
@@ -394,7 +398,10 @@ fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-    use super::{super::Origin, *};
+    use super::{
+        super::{Origin, Record},
+        *,
+    };
 
     /// `check` refuses what is not available yet before it comes to contradictions.
     #[test]
@@ -448,8 +455,20 @@ mod tests {
                 true,
                 "ack = true contradicts service = \"echo\"",
             ),
+            (
+                "stream",
+                "collect",
+                "lines",
+                false,
+                true,
+                "ack = true contradicts on-full = \"drop\"",
+            ),
         ] {
             let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
+            socket.record = words.contains("on-full").then(|| Record {
+                on_full: OnFull::Drop,
+                ..Record::default()
+            });
             socket.kind = kind.parse().unwrap();
             socket.service = service.parse().unwrap();
             socket.framing = framing.parse().unwrap();

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Format, ServiceKind, SlowClient, SocketType, value::quote};
+use super::{Format, OnFull, ServiceKind, SlowClient, SocketType, value::quote};
 
 /// `beside`: a choice that the file cannot make.
 macro_rules! words {
@@ -63,6 +63,7 @@ words!(
     Disconnect = "disconnect",
     Drop = "drop"
 );
+words!(OnFull, "on-full", Wait = "wait", Drop = "drop");
 words!(Format, "format", Json = "json", Text = "text", Raw = "raw");
 
 /// `"a", "b" or "c"`

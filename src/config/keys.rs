@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::{Value, de::DeValue};
 
 use super::{
-    Address, BaseDirs, Config, Daemon, Format, Limits, Record, ServiceKind, SlowClient, Socket,
-    SocketType,
+    Address, BaseDirs, Config, Daemon, Format, Limits, OnFull, Record, ServiceKind, SlowClient,
+    Socket, SocketType,
     bounds::{
         BACKLOG, CLIENTS, HISTORY, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_AGE,
         SHORTEST_EXIT, SHORTEST_TIMEOUT,
@@ -214,7 +214,9 @@ keys! {
     "mode"             mode: 0o640,                               mode(),                          Newcomers,
         "of a new file";
     "queue-size"       queue_size: 4 * MIB,                       size(&QUEUE_SIZE),               AtOnce,
-        "bytes that wait for the disk; then reading stops";
+        "bytes that wait for the disk";
+    "on-full"          on_full: OnFull::Wait,                     word("wait"),                    AtOnce,
+        "when so many wait: senders `wait`, or `drop` the message for the record";
     "format"           format: Format::Json,                      word("json"),                    AtOnce,
         "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`";
     "sync"             sync: false,                               flag(),                          NotYet,

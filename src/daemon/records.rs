@@ -189,6 +189,7 @@ pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, found: 
         keep: keys.keep,
     };
     record.rotate(rotation, found.segment);
+    record.set_on_full(keys.on_full);
     record
 }
 

@@ -18,6 +18,7 @@ use crate::{
     input::{Announced, TooLong},
     limits::{Limits, Over, OverKey, OverQuota, Quota},
     peer::{ClientId, Peer},
+    record::Gap,
 };
 
 impl Socket {
@@ -174,6 +175,17 @@ impl Socket {
                 Some(over) => format!("no room for them, {over}"),
             };
             format!("dropped {messages} messages for client {id} ({peer}): {why}")
+        });
+    }
+
+    /// The record went without these messages.
+    pub(super) fn unrecorded(&mut self, gap: Gap, limit: usize, now: Now) {
+        self.counters.unrecorded += gap.count;
+        self.write(Kind::Unrecorded, gap.count, now, |socket| {
+            let (name, Gap { count, bytes }) = (&socket.name, gap);
+            format!(
+                "dropped {count} messages of {bytes} bytes for the record: its queue is full, socket.{name}.record.queue-size = {limit} bytes"
+            )
         });
     }
 

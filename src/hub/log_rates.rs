@@ -17,6 +17,7 @@ pub enum Kind {
     Refused,
     Closed,
     Dropped,
+    Unrecorded,
     Truncated,
     Stalled,
     AwaitsQuota,
@@ -32,7 +33,7 @@ pub enum Kind {
 }
 
 /// All kinds, with what a line calls their events that were left out.
-const KINDS: [(Kind, &str); 18] = [
+const KINDS: [(Kind, &str); 19] = [
     (Kind::Entered, "clients connected"),
     (Kind::Left, "clients closed"),
     (
@@ -42,6 +43,7 @@ const KINDS: [(Kind, &str); 18] = [
     (Kind::Refused, "clients refused by limits"),
     (Kind::Closed, "clients closed for a reason"),
     (Kind::Dropped, "messages dropped"),
+    (Kind::Unrecorded, "messages that a record went without"),
     (
         Kind::Truncated,
         "messages of which only the first part is kept",

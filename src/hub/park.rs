@@ -298,6 +298,7 @@ impl Socket {
                     waiting: progress.waiting.messages,
                     segment: record.segment(),
                     segments: record.segments(Segments::default()),
+                    gap: record.gap(),
                     ..state::Record::default()
                 }
             }),
@@ -317,6 +318,7 @@ impl Socket {
             record.count_on(parked.written, parked.waiting);
             record.prepend(&parked.lines, &parked.cuts);
             record.resume_segment(parked.segment, parked.segments);
+            record.resume_gap(parked.gap);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::{borrow::Cow, time::SystemTime};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, de::Error};
 
+use super::line::Gap;
+
 /// What a line says. It has either a number (a message) or a gap.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Entry<'a> {
@@ -37,15 +39,6 @@ pub struct Entry<'a> {
     pub message_base64: Option<String>,
     /// What is missing here.
     pub gap: Option<Gap>,
-}
-
-/// Messages that were dropped.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-pub struct Gap {
-    /// How many.
-    pub count: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 impl<'a> Entry<'a> {

@@ -2,12 +2,13 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     io::{self, Read, Write},
     time::SystemTime,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::peer::{ClientId, Peer};
 
@@ -73,6 +74,36 @@ pub struct Line<'a> {
     pub message: &'a [u8],
     /// The message was longer.
     pub truncated: bool,
+}
+
+/// Messages that were dropped, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// How many they were.
+    pub count: u64,
+    /// Their bytes; where they were dropped for a client, as it would have got them.
+    pub bytes: u64,
+}
+
+impl Gap {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn add(&mut self, message: &[u8]) {
+        self.count += 1;
+        self.bytes += message.len() as u64;
+    }
+}
+
+/// As a JSON object has it.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gap { count, bytes } = self;
+        write!(f, "\"gap\":{{\"count\":{count},\"bytes\":{bytes}}}")
+    }
 }
 
 /// Writes the lines of one record.
@@ -144,6 +175,24 @@ impl Encoder {
             prefix_pieces(out, start);
         }
         out.push(b'\n');
+    }
+
+    /// Adds the line of a gap to `out`. A raw record has none.
+    pub(super) fn put_gap(&self, out: &mut Vec<u8>, gap: &Gap) {
+        let (time, socket) = (&self.time, &self.socket);
+        let line = match self.format {
+            Format::Json => format!("{{\"time\":\"{time}\",\"socket\":\"{socket}\",{gap}}}\n"),
+            // No message can forge it: behind its socket stands a bracket.
+            Format::Text => {
+                let Gap { count, bytes } = gap;
+                format!("{time} {socket} gap count={count} bytes={bytes}\n")
+            }
+            Format::Raw => return,
+        };
+        if self.journal {
+            out.extend_from_slice(PRIORITY);
+        }
+        out.extend_from_slice(line.as_bytes());
     }
 
     fn json(&mut self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {

@@ -2,12 +2,13 @@
 //!
 //! Lines gather in `lines` until the end of the turn, when the event loop hands them to the record's
 //! writer. What is not written, there and here, is bounded by the record's `queue-size`. Where it
-//! reaches that the senders wait. `rotation` says between which of them a file ends.
+//! reaches that the senders wait, or messages are dropped (`on-full`): then the line of a gap comes in their place,
+//! as soon as there is room for it. What was dropped has no numbers, so these go on without a hole. `rotation` says between which of them a file ends.
 
-use std::time::SystemTime;
+use std::{mem, time::SystemTime};
 
 use super::{
-    Amount, Cut, Encoder, Found, Line, Lines, Position, Progress, Rotation, Segment, Segments,
+    Amount, Cut, Encoder, Found, Gap, Line, Lines, Position, Progress, Rotation, Segment, Segments,
     statistics::Steps,
 };
 use crate::{
@@ -15,11 +16,26 @@ use crate::{
     peer::{ClientId, Peer},
 };
 
+/// What happens with a message that finds `queue-size` reached (`on-full`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Its sender waits.
+    #[default]
+    Wait,
+    /// The record does without it.
+    Drop,
+}
+
 /// A record as its socket sees it.
 #[derive(Debug)]
 pub struct Record {
     encoder: Encoder,
     queue_size: usize,
+    on_full: OnFull,
+    /// What was dropped behind the last line.
+    gap: Gap,
+    /// What was dropped, and is not counted yet.
+    uncounted: Gap,
     /// The number of the last line.
     seq: u64,
     /// What that was before the first line since the start: of this process, or of the first that handed over.
@@ -41,7 +57,7 @@ pub struct Record {
     written: Position,
     /// A line did not fit, and nothing has been written since.
     full: bool,
-    /// Where it has no output yet, it takes nothing, and senders wait.
+    /// Where it has no output yet, it takes nothing.
     is_open: bool,
 }
 
@@ -53,6 +69,9 @@ impl Record {
         Record {
             encoder,
             queue_size,
+            on_full: OnFull::Wait,
+            gap: Gap::default(),
+            uncounted: Gap::default(),
             seq,
             start: seq,
             written_before: 0,
@@ -78,6 +97,11 @@ impl Record {
         self.is_open = true;
         self.go_on_from(found.last_seq);
         self.segment = self.segment.or(found.segment);
+    }
+
+    /// What happens where its queue is full.
+    pub fn set_on_full(&mut self, on_full: OnFull) {
+        self.on_full = on_full;
     }
 
     /// Its files end by `rotation`. `segment`: the one that is there.
@@ -112,6 +136,7 @@ impl Record {
         self.segments_before = old.segments_before;
         (self.lines, self.is_open) = (old.lines, old.is_open);
         self.segment = self.segment.or(old.segment);
+        (self.gap, self.uncounted) = (old.gap, old.uncounted);
         (self.handed_over, self.written) = (old.handed_over, old.written);
     }
 
@@ -135,6 +160,22 @@ impl Record {
         self.start = self.seq.saturating_sub(taken);
         self.written_before = written.bytes;
         self.steps = Steps::after(written.messages);
+    }
+
+    /// Goes on behind what an earlier process had dropped.
+    pub fn resume_gap(&mut self, gap: Gap) {
+        self.gap = gap;
+    }
+
+    /// What was dropped behind the last line.
+    #[must_use]
+    pub fn gap(&self) -> Gap {
+        self.gap
+    }
+
+    /// What was dropped since this was called last, and the queue-size that was reached.
+    pub fn take_dropped(&mut self) -> (Gap, usize) {
+        (mem::take(&mut self.uncounted), self.queue_size)
     }
 
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
@@ -161,7 +202,7 @@ impl Record {
         batch.bytes.len()
     }
 
-    /// Takes one message; false where there is no room.
+    /// Takes one message, be it to drop it; false where its sender has to wait.
     pub fn put(
         &mut self,
         id: ClientId,
@@ -170,9 +211,9 @@ impl Record {
         truncated: bool,
         now: SystemTime,
     ) -> bool {
-        if !self.is_open {
-            self.full = true;
-            return false;
+        // Until something is written, what is too long waits or is dropped, and so is what comes behind it.
+        if !self.is_open || self.full && self.on_full == OnFull::Drop || !self.put_gap(now) {
+            return self.refuse(message);
         }
         self.encoder.set_time(now);
         let before = self.lines.bytes.len();
@@ -185,18 +226,53 @@ impl Record {
             truncated,
         };
         self.encoder.put(&mut self.lines.bytes, &line);
-        let ahead = (self.handed_over - self.written) as usize + before;
-        if ahead > 0 && self.unwritten() > self.queue_size {
+        if !self.fits(before) {
             self.lines.bytes.truncate(before);
-            self.full = true;
-            return false;
+            return self.refuse(message);
         }
         self.note_line(before, seq, now);
         self.seq = seq;
         true
     }
 
-    /// The line from `before` on, which has this number, goes to the file, or to the next.
+    /// There is no room for this message.
+    fn refuse(&mut self, message: &[u8]) -> bool {
+        self.full = true;
+        if self.on_full == OnFull::Wait {
+            return false;
+        }
+        self.gap.add(message);
+        self.uncounted.add(message);
+        true
+    }
+
+    /// Puts a line in place of what was dropped; false while there is no room for it.
+    fn put_gap(&mut self, now: SystemTime) -> bool {
+        if self.gap.is_none() {
+            return true;
+        }
+        self.encoder.set_time(now);
+        let before = self.lines.bytes.len();
+        self.encoder.put_gap(&mut self.lines.bytes, &self.gap);
+        if !self.fits(before) {
+            self.lines.bytes.truncate(before);
+            self.full = true;
+            return false;
+        }
+        if self.lines.bytes.len() > before {
+            self.note_line(before, self.seq.saturating_add(1), now);
+        }
+        self.gap = Gap::default();
+        true
+    }
+
+    /// Whether there is room for the line from `before` on. One alone may be longer than the queue.
+    fn fits(&self, before: usize) -> bool {
+        let ahead = (self.handed_over - self.written) as usize + before;
+        ahead == 0 || self.unwritten() <= self.queue_size
+    }
+
+    /// The line from `before` on, which has this number or is before it, goes to the file, or to the next.
     fn note_line(&mut self, before: usize, seq: u64, now: SystemTime) {
         let line = self.lines.bytes.len() - before;
         let Some(segment) = &mut self.segment else {
@@ -215,6 +291,9 @@ impl Record {
 
     /// The lines of this turn, which the caller takes out for the writer.
     pub fn hand_over(&mut self, now: SystemTime) -> &mut Lines {
+        if self.is_open && !self.full {
+            self.put_gap(now);
+        }
         let begin = self.handed_over;
         self.handed_over += self.lines.bytes.len() as u64;
         if self.handed_over > begin {
@@ -253,6 +332,12 @@ impl Record {
         (self.handed_over - self.written) as usize + self.lines.bytes.len()
     }
 
+    /// Whether something waits to be written or counted.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.unwritten() > 0 || !self.gap.is_none() || !self.uncounted.is_none()
+    }
+
     /// Up to where the event loop has heard that lines are written.
     #[must_use]
     pub fn written(&self) -> Position {
@@ -266,10 +351,10 @@ impl Record {
         self.full = false;
     }
 
-    /// Whether something was written since a line did not fit.
+    /// Whether something was written since a line did not fit, or nobody waits for that.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.full
+        !self.full || self.on_full == OnFull::Drop
     }
 
     /// The number of the last line.
@@ -285,6 +370,7 @@ impl Record {
             lines: self.lines.bytes.len(),
             cuts: self.lines.cuts.len(),
             segment: self.segment,
+            gaps: (self.gap, self.uncounted),
             seq: self.seq,
         }
     }
@@ -294,6 +380,7 @@ impl Record {
         self.lines.bytes.truncate(mark.lines);
         self.lines.cuts.truncate(mark.cuts);
         (self.seq, self.segment) = (mark.seq, mark.segment);
+        (self.gap, self.uncounted) = mark.gaps;
         self.full = false;
     }
 }
@@ -304,5 +391,6 @@ pub struct Mark {
     lines: usize,
     cuts: usize,
     segment: Option<Segment>,
+    gaps: (Gap, Gap),
     seq: u64,
 }

@@ -32,7 +32,7 @@ pub struct Segment {
 
 impl Segment {
     /// One that is not there yet.
-    pub(super) const NONE: Segment = Segment {
+    pub const NONE: Segment = Segment {
         first: 1,
         begun: SystemTime::UNIX_EPOCH,
         bytes: 0,

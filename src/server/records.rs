@@ -29,23 +29,21 @@ impl Server {
                 self.hub.recorded(key, writer.written(), now);
                 self.stale = true;
             }
-            let awaited = self.hub.awaits_record(key) || to_be_idle;
-            let Some(record) = self.hub.record(key) else {
+            let awaited = self.hub.awaits_record(key) || to_be_idle || stops;
+            let Some(record) = self.hub.record(key).filter(|of| of.is_behind()) else {
                 continue;
             };
-            let lines = record.hand_over(now.wall);
-            if !lines.bytes.is_empty() {
-                writer.append(lines);
-            }
-            if record.unwritten() == 0 {
-                continue;
-            }
-            if awaited || stops {
+            if awaited || !record.gap().is_none() {
                 writer.request_wake();
             }
             let written = writer.written();
             if written > record.written() {
                 self.hub.recorded(key, written, now);
+            }
+            if let Some(lines) = self.hub.hand_over(key, now)
+                && !lines.bytes.is_empty()
+            {
+                writer.append(lines);
             }
             outcome = outcome.and(writer.check());
         }

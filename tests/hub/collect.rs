@@ -7,10 +7,10 @@ use udsd::{
     config::{BaseDirs, Config},
     hub::{Hub, Socket},
     limits::Limits,
-    record::{Encoder, Format, Record},
+    record::{Encoder, Format, OnFull, Record},
 };
 
-use crate::world::{SECOND, World, collect_socket, lines};
+use crate::world::{Random, SECOND, World, collect_socket, lines};
 
 #[test]
 fn messages_become_lines_in_order_with_their_senders() {
@@ -341,4 +341,125 @@ fn a_long_line_has_its_turn_among_many_short_ones() {
         .windows(line.len())
         .any(|part| part == line);
     assert!(recorded, "starved by short lines");
+}
+
+#[test]
+fn who_sends_to_a_full_record_that_drops_does_not_wait_and_is_counted() {
+    let mut world = World::new(&collect_socket("queue-size = \"65B\"\non-full = \"drop\""));
+    let client = world.enter(0);
+    client.send(&lines(1000..1100));
+    client.finish();
+    world.settle();
+    world.assert_empty();
+    assert_eq!(world.records[0], lines(1000..1013));
+    let counters = world.counters();
+    assert_eq!((counters.messages, counters.unrecorded), (100, 87));
+    // Raw lines tell of no gap.
+    world.written(0);
+    world.settle();
+    assert_eq!(world.unwritten(0), 0);
+    let late = world.enter(0);
+    late.send(b"late\n");
+    world.settle();
+    assert!(world.records[0].ends_with(b"1012\nlate\n"));
+}
+
+/// One who sends, and a disk, restarts and reloads at random: what was dropped is told in its place, to the message
+/// and the byte, and files end where they are to.
+#[test]
+fn what_a_record_lacks_is_told_where_it_is_missing() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let keys = "queue-size = \"2KiB\"\non-full = \"drop\"";
+        let text = collect_socket(keys).replace("format = \"raw\"", "format = \"json\"");
+        let mut config = Config::parse(&text, None, &BaseDirs::system())
+            .unwrap()
+            .sockets;
+        config[0].record.as_mut().unwrap().rotate_size = Some(300 + random.below(3_000));
+        let mut world = World::of(&config, Limits::new(10, 10));
+        let client = world.enter(0);
+        let mut sent = Vec::new();
+        for _ in 0..60 {
+            match random.below(10) {
+                0..5 => {
+                    for _ in 0..random.below(20) {
+                        let length = random.below(50) as usize;
+                        let message = format!("{} {}", sent.len(), "x".repeat(length));
+                        client.send(format!("{message}\n").as_bytes());
+                        sent.push(message);
+                    }
+                    world.settle();
+                }
+                5..8 => {
+                    let written = random.below(world.unwritten(0) as u64 + 1);
+                    world.write(0, written as usize);
+                    world.settle();
+                }
+                8 => {
+                    world.restart(Limits::new(10, 10), random.one_in(2), None);
+                    world.settle();
+                }
+                _ => {
+                    let keys = config[0].record.as_mut().unwrap();
+                    keys.on_full = random.pick(&[OnFull::Drop, OnFull::Drop, OnFull::Wait]);
+                    keys.queue_size = 1024 + random.below(2_000) as usize;
+                    world.reload_as(config.clone(), &Limits::new(10, 10));
+                    world.settle();
+                }
+            }
+        }
+        world.clients.values().for_each(|client| client.finish());
+        while world.written(0) > 0 {
+            world.settle();
+        }
+        let dropped = assert_told(&world, &sent);
+        assert_eq!(dropped, world.counters().unrecorded, "seed {seed}");
+        assert_segments(
+            &world,
+            config[0].record.as_ref().unwrap().rotate_size.unwrap(),
+        );
+    }
+}
+
+/// What stands in the record is `sent`, but for what gaps tell of; returns how many these are.
+fn assert_told(world: &World, sent: &[String]) -> u64 {
+    let (mut next, mut dropped) = (0, 0);
+    let text = String::from_utf8(world.records[0].clone()).unwrap();
+    let mut seq = 0;
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let count = line["gap"]["count"].as_u64().unwrap_or(0);
+        if count > 0 {
+            let lost = &sent[next..next + count as usize];
+            let bytes: usize = lost.iter().map(String::len).sum();
+            assert_eq!(line["gap"]["bytes"], bytes);
+            (next, dropped) = (next + lost.len(), dropped + count);
+        } else {
+            seq += 1;
+            assert_eq!(line["seq"], seq);
+            assert_eq!(line["message"], sent[next]);
+            next += 1;
+        }
+    }
+    assert_eq!(next, sent.len());
+    dropped
+}
+
+/// No file is longer than `most`, unless it is one line, and each is named after its first message.
+fn assert_segments(world: &World, most: u64) {
+    let mut begin = 0;
+    for cut in &world.cuts[0] {
+        let text = str::from_utf8(&world.records[0][begin..cut.at]).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let messages = lines.iter().filter(|line| line["seq"].is_u64());
+        assert!(
+            text.len() as u64 <= most || messages.clone().count() == 1,
+            "{text}"
+        );
+        assert_eq!(messages.clone().next().unwrap()["seq"], cut.first);
+        begin = cut.at;
+    }
 }

@@ -17,7 +17,7 @@ use udsd::{
     hub::{Counters, Hub, Now, Socket, SocketChange, WatchChange},
     limits::Limits,
     peer::Peer,
-    record::{Encoder, Record},
+    record::{Cut, Encoder, Lines, Record, Rotation, Segment},
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -260,6 +260,8 @@ pub struct World {
     pub passed: Duration,
     /// What each socket's record was handed.
     pub records: Vec<Vec<u8>>,
+    /// Where segments end in that.
+    pub cuts: Vec<Vec<Cut>>,
     sockets: Vec<config::Socket>,
 }
 
@@ -284,12 +286,14 @@ impl World {
     pub fn of(configs: &[config::Socket], limits: Limits) -> Self {
         let sockets: Vec<Socket> = configs.iter().map(socket).collect();
         let records = sockets.iter().map(|_| Vec::new()).collect();
+        let cuts = sockets.iter().map(|_| Vec::new()).collect();
         World {
             hub: Hub::new(sockets, limits),
             clients: BTreeMap::new(),
             start: Instant::now(),
             passed: Duration::ZERO,
             records,
+            cuts,
             sockets: configs.to_vec(),
         }
     }
@@ -424,9 +428,9 @@ impl World {
 
     fn hand_over(&mut self) {
         let now = self.now();
-        for (i, record) in self.records.iter_mut().enumerate() {
-            if let Some(collect) = self.hub.record(i) {
-                record.append(&mut collect.hand_over(now.wall).bytes);
+        for (i, (record, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
+            if let Some(lines) = self.hub.hand_over(i, now) {
+                append(record, cuts, lines);
             }
         }
     }
@@ -456,18 +460,20 @@ impl World {
         let fresh = || Hub::new(Vec::new(), Limits::new(1, 1));
         let mut hub = mem::replace(&mut self.hub, fresh());
         let mut unwritten = Vec::new();
-        for (i, written) in self.records.iter_mut().enumerate() {
-            let record = hub.record(i).map(|record| {
-                written.append(&mut record.hand_over(now.wall).bytes);
-                record.unwritten()
-            });
-            unwritten.push(record.unwrap_or(0));
+        for (i, (written, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
+            if let Some(lines) = hub.hand_over(i, now) {
+                append(written, cuts, lines);
+            }
+            unwritten.push(hub.record(i).map_or(0, |record| record.unwritten()));
         }
         let (mut state, streams) = hub.park(now);
-        let records = self.records.iter_mut().zip(unwritten);
-        for (socket, (written, unwritten)) in state.sockets.iter_mut().zip(records) {
+        let records = self.records.iter_mut().zip(&mut self.cuts).zip(unwritten);
+        for (socket, ((written, cuts), unwritten)) in state.sockets.iter_mut().zip(records) {
             if let Some(record) = &mut socket.record {
-                record.lines = written.split_off(written.len() - unwritten);
+                let end = written.len() - unwritten;
+                record.lines = written.split_off(end);
+                record.cuts = cuts.extract_if(.., |cut| cut.at >= end).collect();
+                record.cuts.iter_mut().for_each(|cut| cut.at -= end);
             }
         }
         if let Some(random) = shuffle {
@@ -513,6 +519,7 @@ impl World {
             let other = random.below(last as u64 + 1) as usize;
             state.sockets.swap(last, other);
             self.records.swap(last, other);
+            self.cuts.swap(last, other);
             for client in &mut state.clients {
                 client.socket = match client.socket {
                     socket if socket == last => other,
@@ -570,16 +577,22 @@ impl World {
         let records = changes.iter().map(|change| {
             let place = || self.hub.key(change.socket.name());
             let of = change.record_of.or_else(place);
-            of.map(|of| mem::take(&mut self.records[of]))
+            of.map(|of| {
+                (
+                    mem::take(&mut self.records[of]),
+                    mem::take(&mut self.cuts[of]),
+                )
+            })
         });
         let records: Vec<_> = records.collect();
         let places = self.hub.apply(changes, limits, now);
         self.watch();
         let capacity = self.hub.sockets().capacity();
         self.records.resize_with(capacity, Vec::new);
+        self.cuts.resize_with(capacity, Vec::new);
         for (place, record) in places.into_iter().zip(records) {
             if let Some(record) = record {
-                self.records[place] = record;
+                (self.records[place], self.cuts[place]) = record;
             }
         }
         self.sockets = sockets;
@@ -594,8 +607,9 @@ impl World {
     fn change_with(&mut self, config: &config::Socket, place: Option<usize>) -> SocketChange {
         let mut has_record = |place| self.hub.record(place).is_some();
         let kept = place.filter(|&place| config.record.is_some() && has_record(place));
+        let segment = kept.is_none().then_some(Segment::NONE);
         SocketChange {
-            socket: socket(config),
+            socket: socket_in(config, segment),
             record_of: kept,
             datagram_socket: None,
         }
@@ -628,6 +642,7 @@ impl World {
             let now = self.now();
             let written = self.hub.record(socket).unwrap().written();
             self.hub.recorded(socket, written + bytes as u64, now);
+            self.hand_over();
         }
     }
 
@@ -656,14 +671,34 @@ impl World {
 }
 
 pub fn socket(config: &config::Socket) -> Socket {
-    let collect = config.record.as_ref().map(|record| {
-        Record::new(
-            Encoder::new(record.format, false, &config.name),
-            record.queue_size,
-            0,
-        )
+    socket_in(config, Some(Segment::NONE))
+}
+
+/// A socket whose record goes on in this segment, or in that of the one before.
+fn socket_in(config: &config::Socket, segment: Option<Segment>) -> Socket {
+    let collect = config.record.as_ref().map(|keys| {
+        let encoder = Encoder::new(keys.format, false, &config.name);
+        let mut record = Record::new(encoder, keys.queue_size, 0);
+        let rotation = Rotation {
+            size: keys.rotate_size,
+            age: keys.rotate_age,
+            keep: keys.keep,
+        };
+        record.rotate(rotation, segment);
+        record.set_on_full(keys.on_full);
+        record
     });
     Socket::new(config, access(config), collect)
+}
+
+/// Takes lines in as a record's thread does.
+fn append(record: &mut Vec<u8>, cuts: &mut Vec<Cut>, lines: &mut Lines) {
+    let moved = lines.cuts.drain(..).map(|cut| Cut {
+        at: record.len() + cut.at,
+        ..cut
+    });
+    cuts.extend(moved);
+    record.append(&mut lines.bytes);
 }
 
 fn access(config: &config::Socket) -> Access {

@@ -8,9 +8,10 @@ use slab::Slab;
 
 use super::Relay;
 use crate::{
-    connection::{Connection, Gap, Stream, waits::WaitQueue},
+    connection::{Connection, Stream, waits::WaitQueue},
     error::Close,
     message_batch::Batch,
+    record::Gap,
     service::Outbox,
 };
 

@@ -3,9 +3,8 @@
 use std::time::SystemTime;
 
 use crate::{
-    connection::Gap,
     frame::Framing,
-    record::{Encoder, Line},
+    record::{Encoder, Gap, Line},
     service::Sender,
 };
 
@@ -69,8 +68,7 @@ impl Stamp {
 
     /// What a receiver is told in place of what it lost.
     pub(super) fn gap(&self, gap: &Gap) -> Vec<u8> {
-        let Gap { count, bytes } = gap;
-        let text = format!("{{\"gap\":{{\"count\":{count},\"bytes\":{bytes}}}}}");
+        let text = format!("{{{gap}}}");
         let mut framed = Vec::new();
         frame(self.framing, text.as_bytes(), &mut framed);
         framed
