@@ -53,7 +53,7 @@ pub enum Item<'a> {
     Entry(&'a [u8], Box<Entry<'a>>),
     /// A line of text.
     Text(&'a [u8]),
-    /// Messages are not there, and no gap tells why: from this number to that.
+    /// Messages are not there: from this number to that. Those of a gap have no numbers.
     Missing(u64, u64),
     /// What is no line of ours.
     Damaged(Damage),
@@ -81,7 +81,7 @@ pub struct Reader {
     next: Option<Place>,
     /// The number of the next message.
     expected: Option<u64>,
-    /// So many numbers may be missing before it: lines that are damaged, or gaps, tell of them.
+    /// So many numbers may be missing before it: lines that are damaged tell of them.
     told: u64,
     /// A line that comes next: before it numbers are missing.
     held: Option<Found>,
@@ -187,21 +187,15 @@ impl Reader {
         let Some(entry) = Entry::parse(text) else {
             return damaged("no line of a JSON record of udsd");
         };
-        match (entry.seq, entry.gap) {
-            (Some(seq), _) => {
-                let expected = self.expected.replace(seq + 1).filter(|_| !held);
-                if let Some(expected) = expected
-                    && seq > expected.saturating_add(self.told)
-                {
-                    self.held = Some(found);
-                    return Ok(Some(Item::Missing(expected, seq - 1)));
-                }
-                self.told = 0;
+        if let Some(seq) = entry.seq {
+            let expected = self.expected.replace(seq + 1).filter(|_| !held);
+            if let Some(expected) = expected
+                && seq > expected.saturating_add(self.told)
+            {
+                self.held = Some(found);
+                return Ok(Some(Item::Missing(expected, seq - 1)));
             }
-            (None, gap) => {
-                let count = gap.map_or(0, |gap| gap.count);
-                self.told = self.told.saturating_add(count);
-            }
+            self.told = 0;
         }
         Ok(Some(Item::Entry(text, Box::new(entry))))
     }

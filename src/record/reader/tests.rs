@@ -336,7 +336,7 @@ fn only_whole_lines_are_given_also_where_a_begun_one_is_cut_off() {
 }
 
 #[test]
-fn damage_is_told_with_its_place_and_gaps_explain_what_is_missing() {
+fn damage_and_gaps_are_told_where_they_are_and_so_is_what_is_missing() {
     let mut record = Record::new("damage");
     record.say(1);
     let size = fs::metadata(&record.path).unwrap().len();
@@ -344,7 +344,7 @@ fn damage_is_told_with_its_place_and_gaps_explain_what_is_missing() {
     record.seq += 1;
     record.say(1);
     record.append("{\"time\":\"2000-01-01T00:00:00.000000Z\",\"socket\":\"log\",\"gap\":{\"count\":2,\"bytes\":3}}\n");
-    // Whether what was dropped had numbers or not.
+    // What was dropped has no numbers.
     record.say(1);
     record.append("{\"time\":\"2000-01-01T00:00:00.000000Z\",\"socket\":\"log\",\"gap\":{\"count\":2,\"bytes\":3}}\n");
     record.seq += 2;
@@ -359,6 +359,7 @@ fn damage_is_told_with_its_place_and_gaps_explain_what_is_missing() {
         "gap 2",
         "4",
         "gap 2",
+        "no 5-6",
         "7",
         "no 8-10",
         "11",
@@ -367,7 +368,7 @@ fn damage_is_told_with_its_place_and_gaps_explain_what_is_missing() {
     // Numbers that begin anew, as of a record that was removed, are no fault.
     record.seq = 1;
     record.say(2);
-    assert_eq!(rest(&mut record.open(Start::First))[10..], ["1", "2"]);
+    assert_eq!(rest(&mut record.open(Start::First))[11..], ["1", "2"]);
 }
 
 #[test]
