@@ -43,7 +43,7 @@ pub use value::read_size;
 use crate::{
     error::{Fault, Faults},
     frame::Framing,
-    record::{Format, OnFull},
+    record::{Format, OnFull, Parse},
 };
 
 /// The shipped file, which serves where there is no other.
@@ -257,6 +257,8 @@ pub struct Record {
     pub on_full: OnFull,
     /// How a message is written.
     pub format: Format,
+    /// What a line has beside the message.
+    pub parse: Parse,
     /// The disk has what is acknowledged.
     pub sync: bool,
     /// Bytes of a file until it becomes a segment; `None` = never.

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod message_batch;
 pub mod peer;
 pub mod queue;
+pub mod rfc3339;
 pub mod round_robin;
 pub mod serde_base64;
 pub mod throttle;

@@ -7,7 +7,7 @@
 //! handed over before still goes to the old one, and first. So is a file ended between two lines, and becomes a
 //! `segment`; `rotation` says where. `check` says which files may be a record,
 //! `tail` reads where numbers stand, and `retry` opens later what cannot be opened now. `statistics` is what a
-//! record tells of itself. A `reader` reads it back, across its `segment`s, each line as an `entry`.
+//! record tells of itself. `syslog` reads fields out of messages. A `reader` reads it back, across its `segment`s, each line as an `entry`.
 //!
 //! Each step has a `Position` on one scale: how far lines are handed over, and how far they are written.
 //! What lies between two positions waits for the later step.
@@ -22,6 +22,7 @@ mod retry;
 mod rotation;
 mod segment;
 mod statistics;
+mod syslog;
 mod tail;
 mod thread;
 
@@ -40,7 +41,7 @@ use std::{
 use rustix::io::Errno;
 
 pub use check::{OpenError, check_path};
-pub use entry::Entry;
+pub use entry::{Entry, Fields};
 pub use line::{Encoder, Format, Gap, Line};
 pub use output::{Found, NotOpen, Output, OutputConfig};
 pub use queue::{Mark, OnFull, Record};
@@ -48,6 +49,7 @@ pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
 pub use rotation::{Cut, Lines, Rotation, Segment};
 pub use segment::has_segment_name;
 pub use statistics::{Amount, Progress, Segments, Statistics};
+pub use syslog::{Parse, Syslog, Zone};
 
 use output::FileId;
 use statistics::Failures;

@@ -30,6 +30,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &[
             "counters",
             "limits",
+            "rfc3339",
             "serde_base64",
             "throttle",
             "round_robin",

@@ -17,7 +17,7 @@ use harness::{Daemon, HANG, Random, Setup, Signal, connect, is_root, read_all};
 use serde_json::Value;
 use udsd::{
     peer::{ClientId, Peer},
-    record::{Encoder, Format, Output, OutputConfig, Record, Rotation, Writer},
+    record::{Encoder, Format, Output, OutputConfig, Parse, Record, Rotation, Writer},
 };
 
 /// A record with these keys beside its file.
@@ -392,7 +392,7 @@ fn record_in(folder: &Path, messages: usize) -> u64 {
     let config = OutputConfig {
         file: Some(folder.join("record")),
         mode: 0o600,
-        search: Format::Json.search(1000),
+        search: Format::Json.search(Parse::None, 1000),
     };
     let output = Output::open(&config, &[]).unwrap();
     let encoder = Encoder::new(Format::Json, false, "log");

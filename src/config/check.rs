@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Address, Config, Format, OnFull, ServiceKind, Socket, SocketType,
+    Address, Config, Format, OnFull, Parse, ServiceKind, Socket, SocketType,
     diagnostics::Diagnostics,
     keys::{self, Effect},
     value::show_size,
@@ -45,6 +45,7 @@ const RELAY: &str = "relay alone stamps messages";
 const COLLECT: &str = "collect alone acknowledges messages";
 const SEGMENTS: &str = "only a file has segments; name one";
 const STORED: &str = "what is dropped is never stored; leave one of them out";
+const FIELDS: &str = "a line of JSON alone has fields; leave one of them out";
 const FILE: &str = "an abstract socket has no file; leave it out";
 
 /// Checks one socket.
@@ -99,6 +100,7 @@ impl SocketCheck<'_> {
             framing => (false, false, framing == Framing::Syslog),
         };
         let record = socket.record.as_ref();
+        let parses = record.is_some_and(|of| of.parse != Parse::None && of.format != Format::Json);
         let drops = record.is_some_and(|record| record.on_full == OnFull::Drop);
         let bytes_to_record = stream && bytes && socket.record.is_some();
         // A datagram under syslog loses its trailing LF and NUL.
@@ -123,6 +125,7 @@ impl SocketCheck<'_> {
             (answer && !echo, "answer-abstract", "service", ADDRESS),
             (ack && !collect, "ack", "service", COLLECT),
             (ack && drops, "ack", "record.on-full", STORED),
+            (parses, "record.parse", "record.format", FIELDS),
         ] {
             if wrong {
                 self.contradicts(key, other, why);
@@ -224,10 +227,16 @@ impl SocketCheck<'_> {
                 self.contradicts(key, "record.file", SEGMENTS);
             }
         }
-        let largest = record.format.longest(self.socket.message_size);
+        let largest = record
+            .format
+            .longest(record.parse, self.socket.message_size);
         if record.queue_size < largest {
+            let fields = match record.parse {
+                Parse::None => "",
+                Parse::Syslog => " with fields",
+            };
             let message = format!(
-                "queue-size = \"{}\" of the record cannot hold one message of {} as {}: write \"{}\" or more",
+                "queue-size = \"{}\" of the record cannot hold one message of {} as {}{fields}: write \"{}\" or more",
                 show_size(record.queue_size as u64),
                 self.setting("message-size"),
                 record.format,
@@ -246,7 +255,7 @@ fn whole(socket: &Socket, key: &str) -> String {
 /// Bytes of the longest message as it waits in a queue.
 fn largest(socket: &Socket) -> usize {
     match socket.kind {
-        _ if socket.stamp => Format::Json.longest(socket.message_size),
+        _ if socket.stamp => Format::Json.longest(Parse::None, socket.message_size),
         SocketType::Stream => socket.framing.largest(socket.message_size),
         SocketType::Seqpacket => Framing::LengthPrefixed.largest(socket.message_size),
         SocketType::Datagram => socket.message_size,
@@ -267,7 +276,7 @@ impl Socket {
     #[must_use]
     pub fn longest_sent(&self) -> usize {
         if self.stamp {
-            Format::Json.longest(self.message_size)
+            Format::Json.longest(Parse::None, self.message_size)
         } else {
             self.message_size
         }

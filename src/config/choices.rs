@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Format, OnFull, ServiceKind, SlowClient, SocketType, value::quote};
+use super::{Format, OnFull, Parse, ServiceKind, SlowClient, SocketType, value::quote};
 
 /// `beside`: a choice that the file cannot make.
 macro_rules! words {
@@ -65,6 +65,7 @@ words!(
 );
 words!(OnFull, "on-full", Wait = "wait", Drop = "drop");
 words!(Format, "format", Json = "json", Text = "text", Raw = "raw");
+words!(Parse, "parse", None = "none", Syslog = "syslog");
 
 /// `"a", "b" or "c"`
 pub(super) fn either(words: &[&str]) -> String {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::{Value, de::DeValue};
 
 use super::{
-    Address, BaseDirs, Config, Daemon, Format, Limits, OnFull, Record, ServiceKind, SlowClient,
-    Socket, SocketType,
+    Address, BaseDirs, Config, Daemon, Format, Limits, OnFull, Parse, Record, ServiceKind,
+    SlowClient, Socket, SocketType,
     bounds::{
         BACKLOG, CLIENTS, HISTORY, KEEP, MESSAGE_SIZE, QUEUE_SIZE, ROTATE_SIZE, SHORTEST_AGE,
         SHORTEST_EXIT, SHORTEST_TIMEOUT,
@@ -219,6 +219,8 @@ keys! {
         "when so many wait: senders `wait`, or `drop` the message for the record";
     "format"           format: Format::Json,                      word("json"),                    AtOnce,
         "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`";
+    "parse"            parse: Parse::None,                        word("none"),                    AtOnce,
+        "`syslog`: beside each message its fields, from facility to text; or `none`";
     "sync"             sync: false,                               flag(),                          NotYet,
         "not available yet";
     "rotate-size"      rotate_size: None,                         size_or_never(&ROTATE_SIZE),     AtOnce,

@@ -174,14 +174,15 @@ fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig
     OutputConfig {
         file: keys.file.clone(),
         mode: keys.mode,
-        search: keys.format.search(socket.message_size),
+        search: keys.format.search(keys.parse, socket.message_size),
     }
 }
 
 /// The record of `socket`, which goes on as was `found`.
 pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, found: Found) -> Record {
     let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
-    let encoder = Encoder::new(keys.format, journal, &socket.name);
+    let mut encoder = Encoder::new(keys.format, journal, &socket.name);
+    encoder.set_parse(keys.parse);
     let mut record = Record::new(encoder, keys.queue_size, found.last_seq);
     let rotation = Rotation {
         size: keys.rotate_size,

@@ -37,8 +37,23 @@ pub struct Entry<'a> {
     pub message: Cow<'a, str>,
     /// Its bytes in base64, where it is not UTF-8.
     pub message_base64: Option<String>,
+    /// What it says of itself as a syslog message.
+    pub syslog: Option<Box<Fields>>,
     /// What is missing here.
     pub gap: Option<Gap>,
+}
+
+/// Of the fields of a syslog message, those that people read first.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Fields {
+    /// As "err".
+    pub severity: String,
+    /// The program or tag.
+    pub app: Option<String>,
+    /// Its process.
+    pub procid: Option<String>,
+    /// What is said.
+    pub text: String,
 }
 
 impl<'a> Entry<'a> {

@@ -10,6 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
+use super::syslog::{Parse, Syslog, Zone};
 use crate::peer::{ClientId, Peer};
 
 /// `format` of a record.
@@ -26,27 +27,31 @@ pub enum Format {
 impl Format {
     /// Bytes of the longest line of a message of `message_size` bytes.
     #[must_use]
-    pub fn longest(self, message_size: usize) -> usize {
-        let each = match self {
+    pub fn longest(self, parse: Parse, message_size: usize) -> usize {
+        let (each, rest) = match (self, parse) {
             // An escape of six bytes, and four of base64 for three.
-            Format::Json => 8,
-            Format::Text => 6,
-            Format::Raw => return message_size.saturating_add(1),
+            (Format::Json, Parse::None) => (8, REST),
+            // The fields have each byte once more.
+            (Format::Json, Parse::Syslog) => (14, REST + FIELDS),
+            (Format::Text, _) => (6, REST),
+            (Format::Raw, _) => (1, 1),
         };
-        message_size.saturating_mul(each).saturating_add(REST)
+        message_size.saturating_mul(each).saturating_add(rest)
     }
 
     /// How far from its end a record's last number is looked for, in bytes; `None` where lines have
     /// none. The longest line, and a torn one behind it, are always within.
     #[must_use]
-    pub fn search(self, message_size: usize) -> Option<u64> {
-        let longest = self.longest(message_size) as u64;
+    pub fn search(self, parse: Parse, message_size: usize) -> Option<u64> {
+        let longest = self.longest(parse, message_size) as u64;
         (self == Format::Json).then_some(longest.saturating_mul(2).max(SEARCH))
     }
 }
 
 /// Bytes of a line beside those of its message, at most.
 const REST: usize = 512;
+/// The same of its fields.
+const FIELDS: usize = 256;
 
 /// The least of `Format::search`: a record may have been written under a larger message-size.
 const SEARCH: u64 = 64 << 20;
@@ -121,6 +126,8 @@ pub struct Encoder {
     head: String,
     sender: String,
     of: Option<(ClientId, Peer)>,
+    /// Under `Parse::Syslog`: whose times are those of messages.
+    zone: Option<Zone>,
 }
 
 impl Encoder {
@@ -143,7 +150,16 @@ impl Encoder {
             head: String::new(),
             sender: String::new(),
             of: None,
+            zone: None,
         }
+    }
+
+    /// What JSON lines have beside the message.
+    pub fn set_parse(&mut self, parse: Parse) {
+        self.zone = match parse {
+            Parse::None => None,
+            Parse::Syslog => Some(Zone::default()),
+        };
     }
 
     /// The time of the lines to come.
@@ -210,25 +226,29 @@ impl Encoder {
         if line.truncated {
             out.extend_from_slice(b",\"truncated\":true");
         }
-        if is_plain(message) {
-            out.extend_from_slice(b",\"message\":\"");
-            out.extend_from_slice(message);
-            out.extend_from_slice(b"\"}");
-            return Ok(());
-        }
-        let text = match std::str::from_utf8(message) {
-            Ok(text) => Cow::Borrowed(text),
-            // Cut in the middle of a character, text stays text.
-            Err(error) if line.truncated && error.error_len().is_none() => {
-                String::from_utf8_lossy(&message[..error.valid_up_to()])
+        let text = match is_plain(message) {
+            true => {
+                out.extend_from_slice(b",\"message\":\"");
+                out.extend_from_slice(message);
+                out.push(b'"');
+                None
             }
-            Err(_) => String::from_utf8_lossy(message),
+            false => Some(text_of(message, line.truncated)),
         };
-        out.extend_from_slice(b",\"message\":");
-        serde_json::to_writer(&mut *out, &text)?;
-        // Owned: it is not what was said, for which the bytes then stand beside it.
-        if let Cow::Owned(_) = text {
-            write!(out, ",\"message_base64\":\"{}\"", BASE64.encode(message))?;
+        if let Some(text) = &text {
+            out.extend_from_slice(b",\"message\":");
+            serde_json::to_writer(&mut *out, text)?;
+            // Owned: it is not what was said, for which the bytes then stand beside it.
+            if let Cow::Owned(_) = text {
+                write!(out, ",\"message_base64\":\"{}\"", BASE64.encode(message))?;
+            }
+        }
+        if let Some(zone) = &mut self.zone {
+            let text = text.unwrap_or_else(|| String::from_utf8_lossy(message));
+            if let Some(fields) = Syslog::parse(&text, &self.time, zone) {
+                out.extend_from_slice(b",\"syslog\":");
+                serde_json::to_writer(&mut *out, &fields)?;
+            }
         }
         out.push(b'}');
         Ok(())
@@ -262,6 +282,18 @@ impl Encoder {
             }
         }
         Ok(())
+    }
+}
+
+/// A message as text, with U+FFFD for what is none.
+fn text_of(message: &[u8], truncated: bool) -> Cow<'_, str> {
+    match str::from_utf8(message) {
+        Ok(text) => Cow::Borrowed(text),
+        // Cut in the middle of a character, text stays text.
+        Err(error) if truncated && error.error_len().is_none() => {
+            String::from_utf8_lossy(&message[..error.valid_up_to()])
+        }
+        Err(_) => String::from_utf8_lossy(message),
     }
 }
 
@@ -448,7 +480,10 @@ mod tests {
                 message[size - 1] = last;
                 for format in [Format::Json, Format::Text] {
                     let length = line(format, false, &message, true).len();
-                    assert!(length <= format.longest(size), "{byte}, {last}: {length}");
+                    assert!(
+                        length <= format.longest(Parse::None, size),
+                        "{byte}, {last}: {length}"
+                    );
                 }
             }
         }
@@ -562,9 +597,9 @@ mod tests {
 
     #[test]
     fn only_json_is_searched_for_numbers_and_far_enough() {
-        assert_eq!(Format::Text.search(1024), None);
-        assert_eq!(Format::Raw.search(1024), None);
-        assert_eq!(Format::Json.search(1024), Some(64 << 20));
-        assert!(Format::Json.search(1 << 30) > Some(12 << 30));
+        assert_eq!(Format::Text.search(Parse::None, 1024), None);
+        assert_eq!(Format::Raw.search(Parse::None, 1024), None);
+        assert_eq!(Format::Json.search(Parse::None, 1024), Some(64 << 20));
+        assert!(Format::Json.search(Parse::None, 1 << 30) > Some(12 << 30));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::sys::{self, LocalTime};
+use crate::{
+    rfc3339,
+    sys::{self, LocalTime},
+};
 
 /// What is understood.
 const FORMS: &str = "write \"2026-11-22 06:20\", \"06:20\", \"today\", \"yesterday\", \"10min ago\", \"-1h\" or \"2026-11-22T06:20:31Z\"";
@@ -43,19 +46,11 @@ fn epoch(text: &str, _: SystemTime) -> Option<SystemTime> {
 
 /// "2026-11-22 06:20:31 UTC", "2026-11-22T06:20:31.5Z", "2026-11-22T07:20:31+01:00".
 fn with_zone(text: &str, _: SystemTime) -> Option<SystemTime> {
-    let utc = |time: &str| humantime::parse_rfc3339_weak(time).ok();
-    if let Some(time) = text.strip_suffix(" UTC").or(text.strip_suffix('Z')) {
-        return utc(time);
-    }
-    let (time, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
-    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-    let offset_of = |hours, minutes| Duration::from_secs(hours as u64 * 3600 + minutes as u64 * 60);
-    let offset_of = offset_of(number(hours)?, number(minutes)?);
-    match &offset[..1] {
-        "+" => utc(time)?.checked_sub(offset_of),
-        "-" => utc(time)?.checked_add(offset_of),
-        _ => None,
-    }
+    let text = match text.strip_suffix(" UTC") {
+        Some(time) => format!("{time}Z"),
+        None => text.into(),
+    };
+    rfc3339::parse(&text.replacen(' ', "T", 1))
 }
 
 /// A date, a time of today, or both.

@@ -694,6 +694,25 @@ fn contradictions() -> Vec<Wrong> {
             &["message-size = \"64KiB\"", "as json", "\"524800B\""],
         ),
         record(
+            "queue-size = \"600KiB\"\nparse = \"syslog\"",
+            "socket.a.record.queue-size",
+            &[
+                "message-size = \"64KiB\"",
+                "as json with fields",
+                "\"918272B\"",
+            ],
+        ),
+        record(
+            "parse = \"syslog\"\nformat = \"text\"",
+            "socket.a.record.parse",
+            &["parse = \"syslog\" contradicts format = \"text\""],
+        ),
+        record(
+            "parse = \"rfc5424\"",
+            "socket.a.record.parse",
+            &["write \"none\" or \"syslog\""],
+        ),
+        record(
             "rotate-size = \"1GiB\"",
             "socket.a.record.rotate-size",
             &["rotate-size = \"1GiB\" contradicts file = \"\"", "name one"],

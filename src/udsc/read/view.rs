@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
-    record::{Entry, Gap},
+    record::{Entry, Fields, Gap},
     udsc::{
         moment,
         show::{Users, harmless, one_line, size},
@@ -60,7 +60,11 @@ impl View {
         }
         out += &format!(" {who:<width$}", width = self.width(2, &who));
         let rest = if entry.truncated { "…" } else { "" };
-        out + &format!("  {}{rest}", one_line(&entry.message))
+        let (text, tone) = match &entry.syslog {
+            None => (one_line(&entry.message), Tone::Plain),
+            Some(fields) => (one_line(&said(fields)), tone(&fields.severity)),
+        };
+        out + "  " + &self.terminal.paint(&(text + rest), tone)
     }
 
     fn width(&mut self, column: usize, text: &str) -> usize {
@@ -76,6 +80,27 @@ impl View {
     pub(super) fn missing(&self, first: u64, last: u64) -> String {
         let text = format!("... {}", missing(first, last));
         self.terminal.paint(&text, Tone::Warning)
+    }
+}
+
+/// "app[12]: text", of a syslog message.
+fn said(fields: &Fields) -> String {
+    let Fields {
+        app, procid, text, ..
+    } = fields;
+    let procid = procid.as_ref().map(|id| format!("[{id}]"));
+    let tag = app.clone().unwrap_or_default() + &procid.unwrap_or_default();
+    match tag.is_empty() {
+        true => text.clone(),
+        false => format!("{tag}: {text}"),
+    }
+}
+
+fn tone(severity: &str) -> Tone {
+    match severity {
+        "emerg" | "alert" | "crit" | "err" => Tone::Error,
+        "warning" => Tone::Warning,
+        _ => Tone::Plain,
     }
 }
 
@@ -132,6 +157,8 @@ mod tests {
             shown(view, r#""seq":1,"pid":7,"uid":0,"message":"""#),
             " 1 root[7]                  "
         );
+        let fields = r#""seq":1,"uid":0,"message":"<11>a[1]: b","syslog":{"facility":"user","severity":"err","app":"a","procid":"1","text":"b\n"}"#;
+        assert!(shown(view, fields).ends_with("  a[1]: b\\n"));
         let view = &mut View::new(Terminal::none(None), true);
         assert_eq!(
             shown(view, r#""seq":9,"pid":7,"uid":0,"message":"m""#),
