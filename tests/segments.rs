@@ -413,11 +413,11 @@ fn record_in(folder: &Path, messages: usize) -> u64 {
 }
 
 /// The process may end at any moment: what is in the record then is whole, in order, and goes on. How many rounds:
-/// UDSD_KILL_ROUNDS.
+/// UDSD_TEST_KILLS.
 #[test]
 fn a_kill_at_any_moment_leaves_a_record_that_goes_on() {
     const CLIENTS: usize = 4;
-    let rounds = std::env::var("UDSD_KILL_ROUNDS").map_or(8, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("UDSD_TEST_KILLS").map_or(8, |rounds| rounds.parse().unwrap());
     let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = Random::new(seed);
@@ -537,6 +537,74 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     assert!(daemon.stop().success());
     daemon.wait_log(&["INFO", "writing again, nothing was lost"]);
     assert_all_of(&lines(&kept, 1), 0, MESSAGES);
+}
+
+/// A process that ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a full disk kept from being written goes over, with the ends of segments in it and half a line before it.
+#[test]
+fn what_waits_for_a_full_disk_is_cut_into_segments_by_the_next_process() {
+    if !is_root() || !harness::has_program("unshare") {
+        return harness::skip("no file system can be mounted");
+    }
+    let keys = format!("{SMALL}\nqueue-size = \"640KiB\"");
+    let text = config(&keys).replace("{dir}/record", "{dir}/disk/record");
+    let setup = Setup::new().keeping().config(&text);
+    let disk = setup.folder().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = format!("mount -t tmpfs -o size=1m none {} ", disk.display());
+    let mut daemon = setup
+        .wrapper(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            &format!("{mount} && exec \"$@\""),
+            "sh",
+        ])
+        .start();
+    // As the daemon sees it: its namespace lives as long as this process is in it.
+    let pid = daemon.pid().to_string();
+    let mut sleep = std::process::Command::new("nsenter");
+    let sleep = sleep.args(["-t", &pid, "-m", "sleep", "1000"]).spawn();
+    let sleep = Killed(sleep.unwrap());
+    let seen = |pid: &str| PathBuf::from(format!("/proc/{pid}/root{}", disk.display()));
+    wait_until("it does not enter", || {
+        seen(&sleep.0.id().to_string()).join("record").exists()
+    });
+    let seen = seen(&sleep.0.id().to_string());
+    say_all(&daemon, 1, 100);
+    fs::write(seen.join("filler"), vec![0; 1 << 20]).unwrap_err();
+    let mut said = 100;
+    let mut client = daemon.connect("log");
+    for _ in 0..3 {
+        for _ in 0..400 {
+            client.write_all(message(0, said).as_bytes()).unwrap();
+            said += 1;
+        }
+        daemon.wait_log(&["WARN", "No space left"]);
+        let enter = sleep.0.id().to_string();
+        daemon = daemon.restart(|setup| {
+            setup
+                .config(&text)
+                .wrapper(&["nsenter", "-t", &enter, "-m"])
+        });
+    }
+    fs::remove_file(seen.join("filler")).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&client), b"");
+    assert!(daemon.stop().success());
+    let lines = lines(&seen, 1);
+    assert_all_of(&lines, 0, said);
+    assert!(files(&seen).len() > 4);
 }
 
 /// A folder in which nothing can be renamed or made.

@@ -693,12 +693,22 @@ fn socket_in(config: &config::Socket, segment: Option<Segment>) -> Socket {
 
 /// Takes lines in as a record's thread does.
 fn append(record: &mut Vec<u8>, cuts: &mut Vec<Cut>, lines: &mut Lines) {
-    let moved = lines.cuts.drain(..).map(|cut| Cut {
-        at: record.len() + cut.at,
-        ..cut
-    });
-    cuts.extend(moved);
+    let before = record.len();
     record.append(&mut lines.bytes);
+    for cut in lines.cuts.drain(..) {
+        let begin = cuts.last().map_or(0, |last| last.at);
+        let at = before + cut.at;
+        // What has lines of JSON alone has numbers to look for.
+        let text = String::from_utf8_lossy(&record[begin..at]);
+        let mut numbers = text.lines().map(|line| line.contains("\"seq\":"));
+        let first = format!("\"seq\":{},", cut.first);
+        assert!(begin < at, "a segment without lines");
+        assert!(
+            !numbers.all(|any| any) || text.contains(&first),
+            "{first} is not in {text}"
+        );
+        cuts.push(Cut { at, ..cut });
+    }
 }
 
 fn access(config: &config::Socket) -> Access {

@@ -10,7 +10,7 @@ use udsd::{
     config::{self, Record, ServiceKind, SocketType},
     datagram::Datagrams,
     limits::Limits,
-    record::Format,
+    record::{Format, OnFull},
 };
 
 use crate::{
@@ -29,6 +29,10 @@ struct Room {
     queue: Rc<RefCell<Queue>>,
     /// Received, and not yet taken by the record.
     held: VecDeque<(usize, Vec<u8>)>,
+    /// The lengths of those that were dropped for the record, which has not told of it yet.
+    untold: Vec<usize>,
+    /// What the counter of those is to say.
+    dropped: usize,
     /// What each sender is to get from here, in this order.
     due: Vec<VecDeque<Vec<u8>>>,
     /// Bytes of the record that were looked at.
@@ -95,6 +99,8 @@ impl Schedule {
             place,
             queue,
             held: VecDeque::new(),
+            untold: Vec::new(),
+            dropped: 0,
             due: vec![VecDeque::new(); SENDERS],
             seen: self.world.records[place].len(),
             taken: 0,
@@ -274,12 +280,20 @@ impl Schedule {
     /// More or less may wait for the record, which may have another format; beside echo it may come or go.
     fn resize(&mut self, room: usize) {
         self.look();
+        let has_dropped = !self.rooms[room].untold.is_empty();
         let socket = &mut self.rooms[room].socket;
         match (&mut socket.record, socket.service) {
             (record, ServiceKind::Echo) if self.random.one_in(2) => {
                 *record = record.is_none().then(|| self::record(&mut self.random));
             }
-            (Some(record), _) => *record = self::record(&mut self.random),
+            (Some(record), service) => {
+                *record = self::record(&mut self.random);
+                may_drop(record, service, &mut self.random);
+                if has_dropped {
+                    // The gap is still to be told.
+                    record.format = Format::Json;
+                }
+            }
             (None, _) => {}
         }
         self.apply(None, None);
@@ -299,6 +313,11 @@ impl Schedule {
         }
         let room = &mut self.rooms[room];
         room.untaken += mem::take(&mut room.held).len();
+        match &mut room.socket.record {
+            Some(record) if !room.untold.is_empty() => record.format = Format::Json,
+            Some(_) => {}
+            None => {}
+        }
         self.apply(None, None);
     }
 
@@ -380,6 +399,8 @@ impl Schedule {
                 room.socket.name
             );
             assert_eq!(counters.dropped(), 0);
+            assert_eq!(counters.unrecorded as usize, room.dropped);
+            assert!(room.untold.is_empty(), "a gap is never told");
         }
         assert_eq!(self.world.hub.undelivered(), 0);
         assert_eq!(self.world.hub.held(), 0, "bytes are held for nobody");
@@ -390,6 +411,8 @@ impl Room {
     fn look(&mut self, world: &World) {
         self.held.append(&mut self.queue.borrow_mut().received);
         let Some(format) = self.socket.record.as_ref().map(|record| record.format) else {
+            // Nobody is left to tell of them.
+            self.untold.clear();
             let recorded = world.records[self.place].len();
             assert_eq!(recorded, self.seen, "lines of a record that is not there");
             // After a record has gone, what waited for it is taken in the next turn.
@@ -404,6 +427,18 @@ impl Room {
         while let Some(length) = text[self.seen..].iter().position(|&byte| byte == b'\n') {
             let line = &text[self.seen..self.seen + length];
             self.seen += length + 1;
+            if let Some((count, bytes)) = gap_of(line) {
+                while self.untold.len() < count {
+                    self.drop_first();
+                }
+                assert_eq!(
+                    (self.untold.len(), self.untold.iter().sum()),
+                    (count, bytes)
+                );
+                self.untold.clear();
+                continue;
+            }
+            assert!(self.untold.is_empty(), "a gap is not told in its place");
             let (from, bytes) = self.held.pop_front().expect("a line of nobody's");
             let end = format!("\"message\":\"{}\"}}", bytes.escape_ascii());
             let is_it = match format {
@@ -418,6 +453,18 @@ impl Room {
             );
             self.take(from, bytes);
         }
+        let record = world.hub.sockets()[self.place].record();
+        while self.untold.len() < record.unwrap().gap().count as usize {
+            self.drop_first();
+        }
+    }
+
+    /// The first that is held was dropped for the record.
+    fn drop_first(&mut self) {
+        let (from, bytes) = self.held.pop_front().expect("nobody's was dropped");
+        self.untold.push(bytes.len());
+        self.dropped += 1;
+        self.take(from, bytes);
     }
 
     fn take(&mut self, from: usize, bytes: Vec<u8>) {
@@ -431,13 +478,17 @@ impl Room {
 fn rules(random: &mut Random, number: usize) -> config::Socket {
     let service = random.pick(&[ServiceKind::Echo, ServiceKind::Collect]);
     let has_record = service == ServiceKind::Collect || random.one_in(2);
+    let mut record = has_record.then(|| record(random));
+    if let Some(record) = &mut record {
+        may_drop(record, service, random);
+    }
     config::Socket {
         name: format!("s{number}"),
         kind: SocketType::Datagram,
         service,
         message_size: 100,
         slow_timeout: HOUR,
-        record: has_record.then(|| record(random)),
+        record,
         ..base()
     }
 }
@@ -446,6 +497,22 @@ fn record(random: &mut Random) -> Record {
     Record {
         format: random.pick(&[Format::Raw, Format::Json]),
         queue_size: 65 + random.below(200) as usize,
+        rotate_size: random.one_in(2).then(|| 100 + random.below(1_000)),
         ..Record::default()
     }
+}
+
+/// A record that tells of gaps may have them; of echo, replies would come before they are told.
+fn may_drop(record: &mut Record, service: ServiceKind, random: &mut Random) {
+    let tells = record.format == Format::Json && service == ServiceKind::Collect;
+    if tells && random.one_in(2) {
+        record.on_full = OnFull::Drop;
+    }
+}
+
+/// Messages and bytes of which a line tells that they were dropped.
+fn gap_of(line: &[u8]) -> Option<(usize, usize)> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let number = |key| Some(line["gap"][key].as_u64()? as usize);
+    number("count").zip(number("bytes"))
 }

@@ -294,6 +294,7 @@ pub fn record(random: &mut Random) -> Record {
     Record {
         format: random.pick(&[Format::Raw, Format::Json]),
         queue_size: 65 + random.below(400) as usize,
+        rotate_size: random.one_in(2).then(|| 100 + random.below(1_000)),
         ..Record::default()
     }
 }
