@@ -163,6 +163,8 @@ pub struct Connection<S> {
     pub queue: Queue,
     /// What was dropped for it and not yet told.
     pub gap: Option<Box<Gap>>,
+    /// What it was told is stored, and is to be told, once it has sent something under `ack`.
+    pub acked: Option<Box<Acked>>,
     /// What is held for it: input that waits, and output unsent.
     pub charge: Charge,
     /// What it sent and was sent so far.
@@ -221,6 +223,26 @@ impl Traffic {
     }
 }
 
+/// How many messages of a client are stored, of all that it sent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Acked {
+    /// It is to be told when so many are.
+    pub promised: u64,
+    /// So many are.
+    pub stored: u64,
+    /// So many it was told.
+    pub told: u64,
+}
+
+/// What a client is to be told behind what waits for it.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice<'a> {
+    /// Messages were dropped for it.
+    Gap(&'a Gap),
+    /// So many of its own are stored.
+    Stored(u64),
+}
+
 /// A queue that is full.
 #[derive(Clone, Copy, Debug)]
 pub struct Full {
@@ -257,6 +279,7 @@ impl<S: Stream> Connection<S> {
             input: None,
             queue: Queue::default(),
             gap: None,
+            acked: None,
             charge: Charge::new(peer.uid),
             traffic: Traffic::default(),
             stream,
@@ -272,7 +295,20 @@ impl<S: Stream> Connection<S> {
     /// Whether something waits to be written.
     #[must_use]
     pub fn is_owed(&self) -> bool {
-        !self.queue.is_empty() || self.gap.is_some()
+        !self.queue.is_empty() || self.gap.is_some() || self.untold().is_some()
+    }
+
+    /// How many of its messages are stored, where it was not told so.
+    fn untold(&self) -> Option<u64> {
+        let acked = self.acked.as_ref()?;
+        (acked.stored > acked.told).then_some(acked.stored)
+    }
+
+    /// Whether it will be told that more of its messages are stored.
+    #[must_use]
+    pub fn awaits_stored(&self) -> bool {
+        let acked = self.acked.as_ref();
+        acked.is_some_and(|acked| acked.stored < acked.promised)
     }
 
     /// Whether nothing is to be done about its state: it has not ended, nothing waits for it, it waits for
@@ -350,7 +386,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Writes what waits, in one call, and after the last of it what `tell` says of messages that were
-    /// dropped meanwhile. Returns whether another call may write more.
+    /// dropped meanwhile, or are stored by now. Returns whether another call may write more.
     ///
     /// # Errors
     /// As `write`.
@@ -358,7 +394,7 @@ impl<S: Stream> Connection<S> {
         &mut self,
         limits: &mut Limits,
         now: Instant,
-        tell: impl FnOnce(&Gap) -> Vec<u8>,
+        tell: impl FnOnce(Notice<'_>) -> Vec<u8>,
     ) -> Result<bool, Close> {
         if !self.queue.is_empty() {
             let written = self.stream.write(&self.queue.parts(WRITE));
@@ -369,13 +405,21 @@ impl<S: Stream> Connection<S> {
                 return Ok(written > 0);
             }
         }
-        if let Some(gap) = &self.gap {
-            let told = tell(gap);
-            let written = self.write(&[IoSlice::new(&told)], now)?;
-            if written > 0 {
-                self.gap = None;
-                self.change_queue(limits, |queue| queue.push(&told[written..], 0));
-            }
+        let (gap, untold) = (self.gap.take(), self.untold());
+        let notice = match (&gap, untold) {
+            (Some(gap), _) => Notice::Gap(gap),
+            (None, Some(stored)) => Notice::Stored(stored),
+            (None, None) => return Ok(false),
+        };
+        let told = tell(notice);
+        let written = self.write(&[IoSlice::new(&told)], now)?;
+        match (&mut self.acked, untold) {
+            _ if written == 0 => self.gap = gap,
+            (Some(acked), Some(stored)) if gap.is_none() => acked.told = stored,
+            _ => {}
+        }
+        if written > 0 {
+            self.change_queue(limits, |queue| queue.push(&told[written..], 0));
         }
         Ok(false)
     }

@@ -15,14 +15,14 @@ use std::{
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{
-    connection::Traffic,
+    connection::{Acked, Traffic},
     counters::Counters,
     datagram::DatagramState,
     error::Changed,
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
-    record::{Amount, Cut, Gap, Segment, Segments},
+    record::{Amount, Cut, Gap, ParkedAck, Segment, Segments},
     serde_base64,
     service::PendingCall,
     unit::Unit,
@@ -105,6 +105,21 @@ impl Socket {
             ..Socket::default()
         }
     }
+
+    /// The same for clients by their indices, which `index` has by their keys.
+    #[must_use]
+    pub fn renamed(mut self, index: impl Fn(usize) -> Option<usize>) -> Self {
+        if let Some(record) = &mut self.record {
+            record.acks.retain_mut(|ack| match index(ack.client) {
+                Some(client) => {
+                    ack.client = client;
+                    true
+                }
+                None => false,
+            });
+        }
+        self
+    }
 }
 
 /// A socket's record.
@@ -132,6 +147,9 @@ pub struct Record {
     pub segments: Segments,
     /// What was dropped behind the lines.
     pub gap: Gap,
+    /// Who is to be told once its messages are stored, by the indices in `State::clients`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub acks: Vec<ParkedAck>,
 }
 
 /// A socket's descriptor.
@@ -208,6 +226,9 @@ pub struct Client {
     /// What was dropped for it, while it has not been told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Box<Gap>>,
+    /// What it was told is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked: Option<Box<Acked>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -446,6 +467,7 @@ mod tests {
                 full: None,
                 input: None,
                 queue,
+                acked: Some(Box::default()),
                 gap: Some(Box::default()),
             }],
             quota_queue: vec![0],

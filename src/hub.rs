@@ -19,6 +19,7 @@ mod log;
 mod log_rates;
 mod park;
 mod socket;
+mod stored;
 mod tap;
 mod turn;
 mod watch;
@@ -335,6 +336,7 @@ impl<S: Stream> Hub<S> {
     pub fn recorded(&mut self, socket: usize, position: Position, now: Now) {
         if let Some(record) = &mut self.sockets[socket].record {
             record.note_written(position);
+            self.tell_stored(socket, now);
             self.call(socket, now);
         }
     }

@@ -12,6 +12,7 @@
 //! Each step has a `Position` on one scale: how far lines are handed over, and how far they are written.
 //! What lies between two positions waits for the later step.
 
+mod acks;
 mod check;
 mod entry;
 mod line;
@@ -40,6 +41,7 @@ use std::{
 
 use rustix::io::Errno;
 
+pub use acks::{Ack, ParkedAck};
 pub use check::{OpenError, check_path};
 pub use entry::{Entry, Fields};
 pub use line::{Encoder, Format, Gap, Line};
@@ -73,8 +75,10 @@ pub type Position = u64;
 struct Shared {
     inbox: Mutex<Inbox>,
     work: Condvar,
-    /// The `Position` up to which all is written.
+    /// The `Position` up to which all is written and, where that is asked for, on the disk.
     written: AtomicU64,
+    /// What is written is to be on the disk before it counts as written.
+    sync: AtomicBool,
     /// The event loop asks to be woken by the next progress.
     wake_requested: AtomicBool,
     /// Why the thread has ended before its time.
@@ -293,6 +297,11 @@ impl Writer {
             *bytes = Vec::new();
         }
         self.shared.work.notify_one();
+    }
+
+    /// Whether what is written from now on is to be on the disk before it counts as written.
+    pub fn set_sync(&self, sync: bool) {
+        self.shared.sync.store(sync, Ordering::Relaxed);
     }
 
     /// Lines that are handed over from now on go to `output`, once those before have gone where they were

@@ -23,7 +23,7 @@ use std::{
 
 use harness::{Folder, has_program};
 use rustix::process::geteuid;
-use udsd::config::keys::{self, Effect};
+use udsd::config::keys;
 
 const GENERATOR: &str = env!("CARGO_BIN_EXE_udsd-generator");
 const HEADER: &str = "# Written by udsd-generator from udsd.toml and its drop-ins, anew at each daemon-reload: edit those.\n";
@@ -286,12 +286,16 @@ fn each_directive_follows_the_keys_that_name_it() {
         ("clients", "clients = 9"),
         ("answer-abstract", "answer-abstract = true"),
         (
+            "history",
+            "service = \"relay\"\nframing = \"lines\"\nhistory = 9",
+        ),
+        ("history-size", "history-size = \"9KiB\""),
+        (
             "stamp",
             "service = \"relay\"\nframing = \"lines\"\nstamp = true",
         ),
     ];
-    // What `type` is says which directives there are; without `enabled` there is no unit; what is not available yet
-    // has no other value.
+    // What `type` is says which directives there are; without `enabled` there is no unit; `ack` needs a file.
     let apart = ["enabled", "type", "ack"];
     let text = |kind: &str, other: &str| {
         let path = if other.starts_with("path") {
@@ -305,7 +309,7 @@ fn each_directive_follows_the_keys_that_name_it() {
     for key in keys::SOCKET.keys().filter(|key| !apart.contains(&key.name)) {
         let (_, other) = others.iter().find(|(name, _)| *name == key.name).unwrap();
         let kinds: &[&str] = match key.name {
-            "framing" | "stamp" => &["stream"],
+            "framing" | "stamp" | "history" => &["stream"],
             "service" | "answer-abstract" => &["datagram"],
             _ => &["stream", "datagram"],
         };
@@ -362,6 +366,12 @@ fn each_directive_of_the_service_follows_the_keys_that_name_it() {
         ("socket.udsd.record", "mode", "\"0600\""),
         ("socket.udsd.record", "queue-size", "\"9MiB\""),
         ("socket.udsd.record", "format", "\"text\""),
+        ("socket.udsd.record", "on-full", "\"drop\""),
+        ("socket.udsd.record", "parse", "\"syslog\""),
+        ("socket.udsd.record", "sync", "true"),
+        ("socket.udsd.record", "rotate-size", "\"9MiB\""),
+        ("socket.udsd.record", "rotate-age", "\"9min\""),
+        ("socket.udsd.record", "keep", "9"),
     ];
     let tables = [
         ("daemon", keys::DAEMON.keys().collect::<Vec<_>>()),
@@ -370,10 +380,14 @@ fn each_directive_of_the_service_follows_the_keys_that_name_it() {
     ];
     let text = |table: &str, line: &str| {
         let socket = "[socket.udsd]\npath = \"/a\"\nservice = \"collect\"\nframing = \"lines\"\n";
-        format!("{socket}[{table}]\n{line}\n")
+        let file = match table == "socket.udsd.record" && !line.starts_with("file") {
+            true => "file = \"/srv/a.json\"\n",
+            false => "",
+        };
+        format!("{socket}[{table}]\n{file}{line}\n")
     };
     for (table, keys) in tables {
-        for key in keys.into_iter().filter(|key| key.effect != Effect::NotYet) {
+        for key in keys {
             let other = others
                 .iter()
                 .find(|other| (other.0, other.1) == (table, key.name));

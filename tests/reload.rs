@@ -84,7 +84,7 @@ fn limits_and_access_hold_for_newcomers_and_who_is_here_stays() {
 #[test]
 fn only_the_keys_that_say_so_end_clients() {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let others: [(&str, &str, String); 16] = [
+    let others: [(&str, &str, String); 17] = [
         ("path", "path = \"{dir}/a\"", "path = \"{dir}/b\"".into()),
         ("type", "", "type = \"seqpacket\"".into()),
         ("mode", "", "mode = \"0600\"".into()),
@@ -101,9 +101,10 @@ fn only_the_keys_that_say_so_end_clients() {
         ("slow-timeout", "", "slow-timeout = \"9s\"".into()),
         ("idle-timeout", "", "idle-timeout = \"9min\"".into()),
         ("clients", "", "clients = 9".into()),
+        ("history-size", "", "history-size = \"9KiB\"".into()),
     ];
-    // What takes the socket away, of datagrams or relays alone, or not available yet.
-    let apart = ["enabled", "answer-abstract", "stamp", "ack"];
+    // What takes the socket away, or is of datagrams, relays or records alone.
+    let apart = ["enabled", "answer-abstract", "stamp", "history", "ack"];
     let daemon = Daemon::start(&socket("a", ""));
     for key in keys::SOCKET.keys().filter(|key| !apart.contains(&key.name)) {
         let (name, before, after) = others.iter().find(|other| other.0 == key.name).unwrap();

@@ -1,14 +1,11 @@
-//! Judges values that could be read: which of them make no sense, which contradict each other, and which are
-//! not available yet. What is refused stays in the `Config` as it was given: an earlier version may have served
-//! by it.
+//! Judges values that could be read: which of them make no sense, and which contradict each other. What is refused
+//! stays in the `Config` as it was given: an earlier version may have served by it.
 
 use std::collections::BTreeMap;
 
 use super::{
     Address, Config, Format, OnFull, Parse, ServiceKind, Socket, SocketType,
-    diagnostics::Diagnostics,
-    keys::{self, Effect},
-    value::show_size,
+    diagnostics::Diagnostics, keys, value::show_size,
 };
 use crate::{frame::Framing, lock};
 
@@ -16,10 +13,8 @@ use crate::{frame::Framing, lock};
 /// in one piece, 4 MiB, and 64 KiB of pages): a longer one fails with ENOBUFS whatever SO_SNDBUF is.
 const PACKET: usize = 4 << 20;
 
-/// Reports every contradiction, and every value that is not available yet.
+/// Reports every contradiction.
 pub(super) fn check(config: &Config, faults: &mut Diagnostics) {
-    // First, so that no remedy leads from one fault into the other.
-    not_available_yet(config, faults);
     for socket in &config.sockets {
         let mut check = SocketCheck { socket, faults };
         check.modes();
@@ -42,6 +37,7 @@ const ADDRESS: &str = "only an echo of datagrams answers addresses";
 const LAST: &str = "relay alone keeps a history";
 const MESSAGES: &str = "a history needs whole messages; use another framing, as lines";
 const RELAY: &str = "relay alone stamps messages";
+const DISK: &str = "only of a file it is known what the disk has; name one";
 const COLLECT: &str = "collect alone acknowledges messages";
 const SEGMENTS: &str = "only a file has segments; name one";
 const STORED: &str = "what is dropped is never stored; leave one of them out";
@@ -101,6 +97,7 @@ impl SocketCheck<'_> {
         };
         let record = socket.record.as_ref();
         let parses = record.is_some_and(|of| of.parse != Parse::None && of.format != Format::Json);
+        let has_file = record.is_some_and(|record| record.file.is_some());
         let drops = record.is_some_and(|record| record.on_full == OnFull::Drop);
         let bytes_to_record = stream && bytes && socket.record.is_some();
         // A datagram under syslog loses its trailing LF and NUL.
@@ -124,6 +121,7 @@ impl SocketCheck<'_> {
             (answer && !datagram, "answer-abstract", "type", ADDRESS),
             (answer && !echo, "answer-abstract", "service", ADDRESS),
             (ack && !collect, "ack", "service", COLLECT),
+            (ack && !has_file, "ack", "record.file", DISK),
             (ack && drops, "ack", "record.on-full", STORED),
             (parses, "record.parse", "record.format", FIELDS),
         ] {
@@ -226,6 +224,9 @@ impl SocketCheck<'_> {
             if is_set && record.file.is_none() {
                 self.contradicts(key, "record.file", SEGMENTS);
             }
+        }
+        if record.sync && record.file.is_none() {
+            self.contradicts("record.sync", "record.file", DISK);
         }
         let largest = record
             .format
@@ -386,23 +387,6 @@ fn limits(config: &Config, faults: &mut Diagnostics) {
     }
 }
 
-/// A key that is not available yet must have its default.
-fn not_available_yet(config: &Config, faults: &mut Diagnostics) {
-    for table in keys::tables(config) {
-        for setting in table.settings {
-            if setting.key.effect == Effect::NotYet && setting.value != setting.default {
-                let key = format!("{}.{}", table.name, setting.key.name);
-                let given = faults.setting(&key, &setting.value);
-                let message = format!(
-                    "{given} is not available yet: leave it at {}",
-                    setting.default
-                );
-                faults.invalid(&key, &message);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
@@ -412,9 +396,8 @@ mod tests {
         *,
     };
 
-    /// `check` refuses what is not available yet before it comes to contradictions.
     #[test]
-    fn what_is_not_available_yet_has_its_contradictions() {
+    fn keys_that_contradict_each_other_are_named() {
         for (kind, service, framing, stamp, ack, words) in [
             (
                 "datagram",
@@ -474,8 +457,13 @@ mod tests {
             ),
         ] {
             let mut socket = Socket::new("a".into(), Address::Abstract(b"a".into()));
-            socket.record = words.contains("on-full").then(|| Record {
-                on_full: OnFull::Drop,
+            let on_full = match words.contains("on-full") {
+                true => OnFull::Drop,
+                false => OnFull::Wait,
+            };
+            socket.record = ack.then(|| Record {
+                file: Some("/record".into()),
+                on_full,
                 ..Record::default()
             });
             socket.kind = kind.parse().unwrap();

@@ -51,8 +51,6 @@ pub enum Effect {
     Units,
     /// The unit has to follow, but the rest of the file need not wait for that.
     UnitsLater,
-    /// The daemon has only the default, so far.
-    NotYet,
 }
 
 impl Key {
@@ -201,8 +199,8 @@ keys! {
         "`relay`: who comes first gets so many of the last messages";
     "history-size"     history_size: 256 * KIB,                   size(&QUEUE_SIZE),               AtOnce,
         "bytes that those may have together: half of `queue-size` at most";
-    "ack"              ack: false,                                flag(),                          NotYet,
-        "not available yet";
+    "ack"              ack: false,                                flag(),                          AtOnce,
+        "`collect`: answer `ok N` once the first N messages of the client are stored";
 }
 
 keys! {
@@ -221,8 +219,8 @@ keys! {
         "`json`, `text` (`TIME SOCKET[PID] uid=UID MESSAGE`) or `raw`";
     "parse"            parse: Parse::None,                        word("none"),                    AtOnce,
         "`syslog`: beside each message its fields, from facility to text; or `none`";
-    "sync"             sync: false,                               flag(),                          NotYet,
-        "not available yet";
+    "sync"             sync: false,                               flag(),                          AtOnce,
+        "stored is what the disk has (fdatasync): one for all who wait";
     "rotate-size"      rotate_size: None,                         size_or_never(&ROTATE_SIZE),     AtOnce,
         "a file that would grow beyond it becomes the segment `FILE.SEQ`";
     "rotate-age"       rotate_age: None,                          span_or_never(SHORTEST_AGE),     AtOnce,

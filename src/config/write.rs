@@ -168,9 +168,7 @@ mod tests {
             out += &format!(" No = {}", default.to_string().replace('"', "\\(dq"));
         }
         out += &format!("\n{}", text(key.meaning));
-        if key.effect != Effect::NotYet {
-            out += &format!("\n.br\nOn reload: {}.", effect(key.effect));
-        }
+        out += &format!("\n.br\nOn reload: {}.", effect(key.effect));
         if !key.directives.is_empty() {
             let directives = key.directives.iter().map(|name| format!("`{name}=`"));
             let directives = directives.collect::<Vec<_>>().join(", ");
@@ -212,7 +210,6 @@ mod tests {
             Effect::EndsClients => "ends clients",
             Effect::Units => "unit",
             Effect::UnitsLater => "unit later",
-            Effect::NotYet => "not yet",
         }
     }
 }

@@ -191,6 +191,7 @@ pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, found: 
     };
     record.rotate(rotation, found.segment);
     record.set_on_full(keys.on_full);
+    record.set_sync(keys.sync);
     record
 }
 

@@ -80,6 +80,9 @@ impl<S: Stream> Hub<S> {
         let all = before.into_iter().zip(file);
         let keys = all.map(|(before, change)| self.put(before, change, &mut records, now));
         let keys: Vec<usize> = keys.collect();
+        for mut record in records.into_values() {
+            self.forget_promises(|| record.forget_ack());
+        }
         let sizes = self.sockets.iter().map(|(_, of)| of.rules.read_size);
         if let Some(size) = sizes.max()
             && self.buffer.len() < size

@@ -34,7 +34,9 @@ impl<S: Stream> Hub<S> {
         if gone && client.awaits == Some(Awaits::Answer) && self.effects.calls.has_begun(key) {
             return Err(Close::HangUp);
         }
-        if !held_up && !client.is_owed() {
+        let is_gone = gone || matches!(client.ending, Some(Close::HangUp));
+        let awaits_stored = client.awaits_stored() && !is_gone;
+        if !held_up && !client.is_owed() && !awaits_stored {
             let stays = match &client.ending {
                 None => true,
                 Some(Close::Done) => client.receiver && !gone,

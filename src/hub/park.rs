@@ -25,6 +25,7 @@ impl<S: Stream> Hub<S> {
     /// once, and returns the rest with the clients' streams.
     pub fn park(mut self, now: Now) -> (State, Vec<S>) {
         self.give_out(now);
+        self.note_all_stored();
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
             if let Err(reason) = self.write_owed(key, now) {
@@ -76,7 +77,7 @@ impl<S: Stream> Hub<S> {
             ids: self.ids,
             quota_queue: self.quota_queue.order().filter_map(index).collect(),
             calls: self.effects.calls.renamed(index),
-            sockets,
+            sockets: sockets.into_iter().map(|of| of.renamed(index)).collect(),
             clients,
             ..State::default()
         };
@@ -134,6 +135,10 @@ impl<S: Stream> Hub<S> {
             }
         }
         for (number, parked) in state.sockets.into_iter().enumerate() {
+            if let Some(of) = parked.record {
+                hub.resume_acks(number, of.acks, key);
+            }
+            hub.close_uncertain(number, now);
             for key in parked.wait_queue.into_iter().filter_map(key) {
                 let client = &hub.clients[key];
                 if client.is_blocked() && client.socket as usize == number {
@@ -224,6 +229,7 @@ impl<S> Connection<S> {
             input: self.input,
             queue: self.queue,
             gap: self.gap,
+            acked: self.acked,
         };
         (client, self.stream)
     }
@@ -253,6 +259,7 @@ impl<S: Stream> Connection<S> {
             input: parked.input,
             queue: parked.queue,
             gap: parked.gap,
+            acked: parked.acked,
             unit: parked.unit.map(Arc::new),
             since: then(Duration::from_millis(parked.age).max(parked.silent)),
             traffic: parked.traffic,
@@ -299,6 +306,7 @@ impl Socket {
                     segment: record.segment(),
                     segments: record.segments(Segments::default()),
                     gap: record.gap(),
+                    acks: record.park_acks(),
                     ..state::Record::default()
                 }
             }),
@@ -316,7 +324,10 @@ impl Socket {
         if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
             record.go_on_from(parked.seq);
             record.count_on(parked.written, parked.waiting);
-            record.prepend(&parked.lines, &parked.cuts);
+            // Where they are taken out, they come later.
+            if !parked.lines.is_empty() {
+                record.prepend(&parked.lines, &parked.cuts);
+            }
             record.resume_segment(parked.segment, parked.segments);
             record.resume_gap(parked.gap);
         }

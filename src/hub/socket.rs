@@ -9,7 +9,7 @@ use super::{Timer, log_rates::Lines, tap::Taps};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
-    connection::{Connection, Stream, waits::WaitQueue},
+    connection::{Connection, Notice, Stream, waits::WaitQueue},
     counters::Counters,
     datagram::{OpenSocket, Pending},
     error::{Changed, Close},
@@ -144,6 +144,8 @@ pub(super) struct Rules {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) clients: usize,
     pub(super) answer_abstract: bool,
+    /// Clients are told what is stored.
+    pub(super) ack: bool,
     /// Senders may have to wait for a record or for receivers.
     pub(super) senders_wait: bool,
 }
@@ -231,6 +233,7 @@ impl Socket {
                 idle_timeout: config.idle_timeout,
                 clients: config.clients,
                 answer_abstract: config.answer_abstract,
+                ack: config.ack,
                 senders_wait: config.record.is_some() || config.service == ServiceKind::Relay,
             },
             draining: None,
@@ -284,6 +287,23 @@ impl Socket {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.is_some()
+    }
+
+    /// A notice to a client, framed as its messages are.
+    pub(super) fn tell(&self, notice: Notice<'_>) -> Vec<u8> {
+        match notice {
+            Notice::Gap(gap) => self.service.tell(gap),
+            Notice::Stored(count) => {
+                let mut framed = Vec::new();
+                let put = self
+                    .rules
+                    .input
+                    .framing
+                    .put(format!("ok {count}").as_bytes(), &mut framed);
+                debug_assert!(put.is_ok(), "an answer that fits no framing");
+                framed
+            }
+        }
     }
 
     /// Whether a newcomer's supplementary groups can make a difference.

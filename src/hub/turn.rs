@@ -8,7 +8,7 @@ use std::io;
 use super::{Hub, Socket, tap::Origin};
 use crate::{
     config::SlowClient,
-    connection::{Now, Stream, Watch, waits::Awaits},
+    connection::{Notice, Now, Stream, Watch, waits::Awaits},
     error::Close,
     frame::Framing,
     input::Input,
@@ -153,8 +153,9 @@ impl<S: Stream> Hub<S> {
     /// Writes what waits for the client. A receiver that has shut its end gets no more.
     pub(super) fn write_owed(&mut self, key: usize, now: Now) -> Result<(), Close> {
         let client = &mut self.clients[key];
-        let service = &self.sockets[client.socket as usize].service;
-        match client.flush(&mut self.limits, now.instant, |gap| service.tell(gap)) {
+        let socket = &self.sockets[client.socket as usize];
+        let tell = |notice: Notice<'_>| socket.tell(notice);
+        match client.flush(&mut self.limits, now.instant, tell) {
             Err(Close::HangUp) if client.receiver => self.shut_write_side(key, now),
             flushed => _ = flushed?,
         }
@@ -220,8 +221,8 @@ impl<S: Stream> Hub<S> {
         if let Some(awaits) = so_far.awaits {
             self.wait(key, awaits, so_far.messages > 0);
         }
+        self.note_sent(key, so_far.messages, so_far.bytes);
         let client = &mut self.clients[key];
-        client.traffic.sent(so_far.messages, so_far.bytes);
         if !input.is_clear() {
             client.input = Some(Box::new(input));
         }
@@ -234,6 +235,17 @@ impl<S: Stream> Hub<S> {
             client.ending = Some(Close::MessageTooLong { limit });
         }
         Ok(())
+    }
+}
+
+impl<S: Stream> Hub<S> {
+    /// So many messages of a client were taken.
+    fn note_sent(&mut self, key: usize, messages: u64, bytes: u64) {
+        let client = &mut self.clients[key];
+        client.traffic.sent(messages, bytes);
+        if messages > 0 && self.sockets[client.socket as usize].rules.ack {
+            self.promise(key);
+        }
     }
 }
 

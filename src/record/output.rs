@@ -75,6 +75,8 @@ pub struct Output {
     pub(super) torn: bool,
     /// What of the first line that comes stands there already.
     pub(super) begun: Vec<u8>,
+    /// Its folder is on the disk with its name.
+    is_in_folder: bool,
 }
 
 /// Where a record goes on.
@@ -110,6 +112,7 @@ impl Output {
             found: Found::default(),
             torn: false,
             begun: Vec::new(),
+            is_in_folder: false,
         }
     }
 
@@ -132,6 +135,33 @@ impl Output {
         self.torn = false;
         self.begun = first.to_vec();
         Ok(first.len())
+    }
+
+    /// Whether it is a regular file.
+    pub(super) fn is_regular(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Has the disk take what was written, and the name of the file with it (`fdatasync(2)`; of a name, `fsync(2)`
+    /// of its folder).
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        if !self.is_in_folder
+            && let Some(folder) = self.config.file.as_deref().and_then(Path::parent)
+        {
+            File::open(folder)?.sync_all()?;
+            self.is_in_folder = true;
+        }
+        Ok(())
+    }
+
+    /// Cuts so many bytes off the end of the file.
+    pub(super) fn cut(&self, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let length = self.file.metadata()?.len();
+        self.file.set_len(length.saturating_sub(bytes as u64))
     }
 
     /// Opens it. A file is created where it is not there, else kept as it is and appended to. `held`: the locks

@@ -8,8 +8,8 @@
 use std::{mem, time::SystemTime};
 
 use super::{
-    Amount, Cut, Encoder, Found, Gap, Line, Lines, Position, Progress, Rotation, Segment, Segments,
-    statistics::Steps,
+    Ack, Amount, Cut, Encoder, Found, Gap, Line, Lines, ParkedAck, Position, Progress, Rotation,
+    Segment, Segments, acks::Acks, statistics::Steps,
 };
 use crate::{
     message_batch::Batch,
@@ -55,6 +55,10 @@ pub struct Record {
     handed_over: Position,
     /// As far as the event loop has heard.
     written: Position,
+    /// Who is to be told what is stored.
+    acks: Acks,
+    /// What is written is to be on the disk before it counts as written.
+    sync: bool,
     /// A line did not fit, and nothing has been written since.
     full: bool,
     /// Where it has no output yet, it takes nothing.
@@ -82,6 +86,8 @@ impl Record {
             segment: None,
             handed_over: 0,
             written: 0,
+            acks: Acks::default(),
+            sync: false,
             full: false,
             is_open: true,
         }
@@ -138,6 +144,58 @@ impl Record {
         self.segment = self.segment.or(old.segment);
         (self.gap, self.uncounted) = (old.gap, old.uncounted);
         (self.handed_over, self.written) = (old.handed_over, old.written);
+        self.acks = old.acks;
+    }
+
+    /// Whether what is written is to be on the disk before it counts as written.
+    pub fn set_sync(&mut self, sync: bool) {
+        self.sync = sync;
+    }
+
+    /// As `set_sync` said.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.sync
+    }
+
+    /// A client, by its key and number, is to be told once the messages that were taken until now are written:
+    /// `count` of its own.
+    pub fn add_ack(&mut self, client: (usize, ClientId), count: u64) {
+        let end = self.handed_over + self.lines.bytes.len() as u64;
+        self.acks.add(client, count, end);
+    }
+
+    /// The next client of which messages are written by now.
+    pub fn next_ack(&mut self) -> Option<Ack> {
+        self.acks.next(self.written)
+    }
+
+    /// Forgets the next client that is to be told.
+    pub fn forget_ack(&mut self) -> Option<Ack> {
+        self.acks.forget()
+    }
+
+    /// The next client of whose messages nobody can tell whether they are written.
+    pub fn next_uncertain(&mut self) -> Option<Ack> {
+        self.acks.next_uncertain()
+    }
+
+    /// Whether clients are to be told.
+    #[must_use]
+    pub fn has_acks(&self) -> bool {
+        !self.acks.is_empty()
+    }
+
+    /// As the next process has them.
+    #[must_use]
+    pub fn park_acks(&self) -> Vec<ParkedAck> {
+        let end = self.handed_over + self.lines.bytes.len() as u64;
+        self.acks.park(end).collect()
+    }
+
+    /// Goes on with those of an earlier process.
+    pub fn resume_acks(&mut self, parked: Vec<ParkedAck>) {
+        self.acks.resume(parked);
     }
 
     /// Whether its lines go to the journal.
@@ -182,6 +240,8 @@ impl Record {
     /// those that are not handed over yet.
     pub fn prepend(&mut self, lines: &[u8], cuts: &[Cut]) {
         self.lines.prepend(lines, cuts);
+        let bytes = lines.len() as u64;
+        self.acks.note_lines(self.handed_over + bytes, bytes);
     }
 
     /// Takes messages from the start of `batch`; returns the bytes that it took.
@@ -269,7 +329,7 @@ impl Record {
     /// Whether there is room for the line from `before` on. One alone may be longer than the queue.
     fn fits(&self, before: usize) -> bool {
         let ahead = (self.handed_over - self.written) as usize + before;
-        ahead == 0 || self.unwritten() <= self.queue_size
+        ahead == 0 || self.unwritten() + self.acks.size() <= self.queue_size
     }
 
     /// The line from `before` on, which has this number or is before it, goes to the file, or to the next.

@@ -6,6 +6,10 @@
 //! succeeds its lines wait. The first line that was not whole in the old file then goes to the new one,
 //! from its start.
 //!
+//! Under `sync`, lines count as written once the disk has them: after all that was there to be written, one
+//! fdatasync(2) serves all who wait. What the disk did not take may be gone from memory too, whatever a later
+//! attempt says (`fsync(2)`): it is cut off the file and written anew.
+//!
 //! A segment ends when all lines before its end are written. Where the file cannot be renamed, the segment goes on:
 //! no line waits for that. Where no new file can be had behind it, lines wait.
 
@@ -50,6 +54,10 @@ pub(super) struct Thread<W> {
     end: Position,
     /// Bytes of it that are written to this output.
     written: usize,
+    /// Bytes of those that are not known to be on the disk, where they are to be.
+    unsynced: usize,
+    /// Bytes at the end of the file that are to be cut off, since the disk did not take them.
+    refused: usize,
     /// A write failed, which was said.
     failing: bool,
     /// When the file was checked last.
@@ -90,6 +98,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 lines: Vec::new(),
                 end: 0,
                 written: 0,
+                unsynced: 0,
+                refused: 0,
                 failing: false,
                 checked: Instant::now(),
                 unchecked: false,
@@ -174,14 +184,26 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// Writes what was taken; false where the thread is to stop before all is written.
     fn write(&mut self) -> Result<bool, Errno> {
-        while self.written < self.lines.len() {
+        while self.written < self.lines.len() || !self.sync() {
             let mut inbox = self.shared.inbox();
             if inbox.end == Some(End::Stopped) {
+                drop(inbox);
+                if self.sync() || self.cut_refused() {
+                    return Ok(false);
+                }
+                error!(
+                    "record {}: what the disk did not take cannot be cut off and may stand there twice",
+                    self.output.config.name()
+                );
                 return Ok(false);
             }
             let asked = mem::take(&mut inbox.check_requested);
             drop(inbox);
             if (asked || self.is_check_due()) && !self.check_file(asked) {
+                self.shared.wait(RETRY);
+                continue;
+            }
+            if !self.cut_refused() {
                 self.shared.wait(RETRY);
                 continue;
             }
@@ -218,6 +240,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                             self.output.config.name()
                         );
                     }
+                    // What is written counts, and is not waited for.
+                    self.sync();
                     // No event tells that a disk has room again.
                     self.shared.wait(RETRY);
                 }
@@ -243,6 +267,52 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             return;
         }
         self.written += n;
+        if self.shared.sync.load(Ordering::Relaxed) && self.output.is_regular() {
+            self.unsynced += n;
+        } else {
+            self.publish();
+        }
+    }
+
+    /// Has the disk take what is written to it, and tells how far that is; false where it does not.
+    fn sync(&mut self) -> bool {
+        if self.unsynced > 0 {
+            if let Err(error) = self.output.sync() {
+                self.refused += self.unsynced;
+                self.written -= mem::take(&mut self.unsynced);
+                if self.fail(format!("the disk does not take it: {error}")) {
+                    warn!(
+                        "record {}: the disk does not take it: {error}; written anew every second, nobody is told that it is stored",
+                        self.output.config.name()
+                    );
+                }
+                return false;
+            }
+            self.unsynced = 0;
+            self.publish();
+        }
+        true
+    }
+
+    /// Cuts off what the disk did not take; false where that fails.
+    fn cut_refused(&mut self) -> bool {
+        match self.output.cut(self.refused) {
+            Ok(()) => {
+                self.refused = 0;
+                true
+            }
+            Err(error) => {
+                self.shared
+                    .inbox()
+                    .failures
+                    .stop(format!("the end of its file cannot be cut off: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Tells how far all is written.
+    fn publish(&mut self) {
         let left = (self.lines.len() - self.written) as u64;
         // Lines that an earlier process had begun, and that are written anew, begin before all positions.
         let written = self.end.saturating_sub(left);
@@ -439,6 +509,9 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     fn go_on_in(&mut self, output: Output) {
+        // What the disk does not take goes to the next file.
+        self.sync();
+        self.refused = 0;
         self.cut_written();
         (self.moved, self.failing, self.ended) = (false, false, None);
         let mut inbox = self.shared.inbox();

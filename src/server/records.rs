@@ -33,9 +33,10 @@ impl Server {
             let Some(record) = self.hub.record(key).filter(|of| of.is_behind()) else {
                 continue;
             };
-            if awaited || !record.gap().is_none() {
+            if awaited || record.has_acks() || !record.gap().is_none() {
                 writer.request_wake();
             }
+            writer.set_sync(record.is_synced());
             let written = writer.written();
             if written > record.written() {
                 self.hub.recorded(key, written, now);
@@ -91,6 +92,9 @@ impl Server {
         let key = self.hub.key(name);
         if let Some(record) = key.and_then(|key| self.hub.record(key)) {
             record.prepend(lines, cuts);
+        }
+        if let Some(key) = key {
+            self.hub.close_uncertain(key, Now::read());
         }
     }
 

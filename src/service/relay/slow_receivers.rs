@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::Relay;
 use crate::{
-    connection::{Connection, Stream, waits::WaitQueue},
+    connection::{Connection, Notice, Stream, waits::WaitQueue},
     error::Close,
     message_batch::Batch,
     record::Gap,
@@ -94,7 +94,11 @@ impl Relay {
         out: &mut Outbox<'_, S>,
     ) -> Result<(), Close> {
         let client = &mut out.clients[key];
-        while client.flush(out.limits, out.now.instant, |gap| self.tell(gap))? {}
+        let tell = |notice: Notice<'_>| match notice {
+            Notice::Gap(gap) => self.tell(gap),
+            Notice::Stored(_) => Vec::new(),
+        };
+        while client.flush(out.limits, out.now.instant, tell)? {}
         Ok(())
     }
 

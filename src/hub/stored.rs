@@ -1,0 +1,109 @@
+//! The answers of `ack`: a client learns how many of its messages are stored once the record says so.
+
+use super::{Hub, Now};
+use crate::{
+    connection::{Acked, Stream, Watch},
+    error::Close,
+    record::{Ack, ParkedAck},
+};
+
+impl<S: Stream> Hub<S> {
+    /// Client `key` is to be told once all its messages so far are stored.
+    pub(super) fn promise(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        let count = client.traffic.messages_in;
+        if let Some(record) = &mut self.sockets[client.socket as usize].record {
+            record.add_ack((key, client.id), count);
+            client.acked.get_or_insert_default().promised = count;
+        }
+    }
+
+    /// Tells those whose messages are stored in the record of socket number `socket`.
+    pub(super) fn tell_stored(&mut self, socket: usize, now: Now) {
+        while let Some(ack) = self.next_ack(socket) {
+            if self.note_stored(&ack, ack.count) {
+                let room = Watch {
+                    write: true,
+                    ..Watch::default()
+                };
+                self.work(ack.client, room, now);
+            }
+        }
+    }
+
+    /// As `tell_stored`, but what waits to be written is left to the caller.
+    pub(super) fn note_all_stored(&mut self) {
+        let sockets: Vec<usize> = self.sockets.iter().map(|(key, _)| key).collect();
+        for socket in sockets {
+            while let Some(ack) = self.next_ack(socket) {
+                self.note_stored(&ack, ack.count);
+            }
+        }
+    }
+
+    fn next_ack(&mut self, socket: usize) -> Option<Ack> {
+        self.sockets.get_mut(socket)?.record.as_mut()?.next_ack()
+    }
+
+    /// `count` of its messages are stored; whether the client is still here.
+    fn note_stored(&mut self, ack: &Ack, count: u64) -> bool {
+        let client = self.clients.get_mut(ack.client);
+        let client = client.filter(|client| client.id == ack.id);
+        let acked = client.and_then(|client| client.acked.as_deref_mut());
+        acked.is_some_and(|acked| {
+            acked.stored = acked.stored.max(count);
+            true
+        })
+    }
+
+    /// Goes on with what clients of an earlier process were promised; `key` has their keys here.
+    pub(super) fn resume_acks(
+        &mut self,
+        socket: usize,
+        acks: Vec<ParkedAck>,
+        key: impl Fn(usize) -> Option<usize>,
+    ) {
+        if let Some(record) = self.record(socket) {
+            let here = acks.into_iter().filter_map(|ack| {
+                let client = key(ack.client)?;
+                Some(ParkedAck { client, ..ack })
+            });
+            record.resume_acks(here.collect());
+        }
+    }
+
+    /// Closes those of whose messages nobody can tell whether they are stored: an earlier process has given them to a
+    /// write that had not returned.
+    pub fn close_uncertain(&mut self, socket: usize, now: Now) {
+        let next = |hub: &mut Self| {
+            hub.sockets
+                .get_mut(socket)?
+                .record
+                .as_mut()?
+                .next_uncertain()
+        };
+        while let Some(ack) = next(self) {
+            if self.note_stored(&ack, 0) {
+                let why = "whether all it sent is stored cannot be told after the restart";
+                self.close(ack.client, &Close::Io(std::io::Error::other(why)), now);
+            }
+        }
+    }
+
+    /// The record of which these wait is no more: what they were promised is not told.
+    pub(super) fn forget_promises(&mut self, mut left: impl FnMut() -> Option<Ack>) {
+        while let Some(ack) = left() {
+            if let Some(client) = self.clients.get_mut(ack.client)
+                && client.id == ack.id
+            {
+                client.acked = client.acked.take().map(|acked| {
+                    Box::new(Acked {
+                        promised: acked.stored,
+                        ..*acked
+                    })
+                });
+                self.ready.list(client, ack.client);
+            }
+        }
+    }
+}

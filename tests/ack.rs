@@ -1,0 +1,277 @@
+//! Promise: where `ack` is set, `ok N` says that the first N messages of a client are stored, never early, and with
+//! `sync` that the disk has them; a restart keeps what is owed, and a kill what was acknowledged.
+//!
+//! `UDSD_TEST_KILLS=300 cargo test --release --test ack` kills so often.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail")]
+
+mod harness;
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use harness::{
+    Daemon, Folder, Random, Setup, packets::Packets, read_all, read_n, write_until_full,
+};
+use serde_json::Value;
+
+fn collect(keys: &str, record_keys: &str) -> String {
+    format!(
+        "[socket.c]\npath = \"{{dir}}/c\"\nservice = \"collect\"\nack = true\n{keys}\n[socket.c.record]\nfile = \"{{dir}}/record\"\n{record_keys}\n"
+    )
+}
+
+fn lines(record_keys: &str) -> String {
+    collect("framing = \"lines\"", record_keys)
+}
+
+/// The messages that the record has, with their numbers.
+fn recorded(path: &Path) -> Vec<(u64, String)> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        let message = line["message"].as_str().unwrap().to_owned();
+        (line["seq"].as_u64().unwrap(), message)
+    });
+    lines.collect()
+}
+
+#[test]
+fn each_message_is_acknowledged_under_every_framing_that_can() {
+    for (framing, sent, answers) in [
+        ("lines", &b"one\ntwo\n"[..], &b"ok 2\n"[..]),
+        ("nul", b"one\0two\0", b"ok 2\0"),
+        ("syslog", b"<1>one\n<2>two\n", b"ok 2\n"),
+        (
+            "length-prefixed",
+            b"\0\0\0\x03one\0\0\0\x03two",
+            b"\0\0\0\x04ok 2",
+        ),
+    ] {
+        for record in ["", "sync = true"] {
+            let daemon = Daemon::start(&collect(&format!("framing = \"{framing}\""), record));
+            let client = daemon.connect("c");
+            (&client).write_all(sent).unwrap();
+            assert_eq!(read_n(&client, answers.len()), answers, "{framing}");
+            assert_eq!(recorded(&daemon.path("record")).len(), 2);
+        }
+    }
+    let daemon = Daemon::start(&collect("type = \"seqpacket\"", "sync = true"));
+    let packets = Packets::connect(&daemon.path("c"));
+    for n in 1..=3 {
+        packets.send(b"a packet");
+        assert_eq!(packets.receive(), Some(format!("ok {n}").into_bytes()));
+    }
+}
+
+#[test]
+fn who_ends_its_sending_gets_the_last_answer_first() {
+    let daemon = Daemon::start(&lines("sync = true"));
+    let client = daemon.connect("c");
+    (&client).write_all(b"one\ntwo\nunfinished").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let said = String::from_utf8(read_all(&client)).unwrap();
+    assert!(said.ends_with("ok 3\n"), "{said:?}");
+    // What is longer than message-size is stored in part, and counts.
+    let long = daemon.connect("c");
+    (&long).write_all(&[b'x'; 100_000]).unwrap();
+    (&long).write_all(b"\n").unwrap();
+    assert_eq!(read_n(&long, 5), b"ok 1\n");
+}
+
+#[test]
+fn who_reads_no_answers_costs_a_number() {
+    let daemon = Daemon::start(&lines(""));
+    let client = daemon.connect("c");
+    let sent = write_until_full(&client, &b"a line\n".repeat(1_000_000), 0);
+    client.set_nonblocking(false).unwrap();
+    let other = daemon.connect("c");
+    (&other).write_all(b"served\n").unwrap();
+    assert_eq!(read_n(&other, 5), b"ok 1\n");
+    assert!(daemon.memory() < 40 << 20, "{}", daemon.memory());
+    client.shutdown(Shutdown::Write).unwrap();
+    let said = String::from_utf8(read_all(&client)).unwrap();
+    let counts: Vec<u64> = said
+        .lines()
+        .map(|line| line.strip_prefix("ok ").unwrap().parse().unwrap())
+        .collect();
+    assert!(counts.is_sorted_by(|a, b| a < b));
+    // A line that was cut counts as one.
+    assert_eq!(*counts.last().unwrap(), sent.div_ceil(7) as u64);
+}
+
+#[test]
+fn owed_answers_survive_restarts() {
+    let config = lines("sync = true");
+    let mut daemon = Setup::new().keeping().config(&config).start();
+    let clients: Vec<UnixStream> = (0..8).map(|_| daemon.connect("c")).collect();
+    for round in 1..=5_u64 {
+        for client in &clients {
+            let mut client: &UnixStream = client;
+            client
+                .write_all(format!("{round}\n").repeat(10).as_bytes())
+                .unwrap();
+        }
+        daemon = daemon.restart(|setup| setup.config(&config));
+        for client in &clients {
+            let mut said = String::new();
+            while !said.ends_with(&format!("ok {}\n", 10 * round)) {
+                said += str::from_utf8(&read_n(client, 1)).unwrap();
+            }
+        }
+    }
+    let seqs: Vec<u64> = recorded(&daemon.path("record"))
+        .iter()
+        .map(|of| of.0)
+        .collect();
+    assert!(seqs == (1..=400).collect::<Vec<u64>>());
+}
+
+#[test]
+fn nobody_is_told_while_the_disk_is_full() {
+    // A file may grow no further than this: as on a full disk.
+    let setup = Setup::new().wrapper(&["prlimit", "--fsize=4096"]);
+    let daemon = setup.config(&lines("sync = true")).start();
+    let client = daemon.connect("c");
+    (&client)
+        .write_all(&b"a line of some length\n".repeat(100))
+        .unwrap();
+    daemon.wait_log(&["WARN", "trying again every second"]);
+    let (reader, mut said) = (client.try_clone().unwrap(), String::new());
+    reader
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let _ = BufReader::new(reader).read_line(&mut said);
+    let told: usize = said
+        .trim_end()
+        .strip_prefix("ok ")
+        .map_or(0, |n| n.parse().unwrap());
+    let text = fs::read_to_string(daemon.path("record")).unwrap();
+    let whole = text.matches('\n').count();
+    assert!(told <= whole && whole < 100, "ok {told}, {whole} lines");
+}
+
+/// One client that sends until it is told to end: what it sent, and how much of that was acknowledged.
+fn talk(mut client: &UnixStream, name: usize, ended: &AtomicBool) -> (usize, u64) {
+    client
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let mut answers = BufReader::new(client.try_clone().unwrap());
+    let (mut sent, mut acknowledged) = (0, 0);
+    let mut random = Random::new(name as u64 + 1);
+    let mut line = String::new();
+    while !ended.load(Ordering::Relaxed) {
+        for _ in 0..random.below(20) {
+            if client
+                .write_all(format!("{name}.{sent}\n").as_bytes())
+                .is_err()
+            {
+                break;
+            }
+            sent += 1;
+        }
+        while answers.read_line(&mut line).is_ok_and(|n| n > 0) && line.ends_with('\n') {
+            acknowledged = line[3..].trim_end().parse().unwrap();
+            line.clear();
+            if acknowledged as usize >= sent {
+                break;
+            }
+        }
+    }
+    // What is on its way was sent by the daemon.
+    while answers.read_line(&mut line).is_ok_and(|n| n > 0) && line.ends_with('\n') {
+        acknowledged = line[3..].trim_end().parse().unwrap();
+        line.clear();
+    }
+    (sent, acknowledged)
+}
+
+/// All messages of a record and its segments, in order.
+fn all_recorded(folder: &Folder) -> Vec<(u64, String)> {
+    let mut files: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("record.")
+        })
+        .collect();
+    files.sort();
+    files.push(folder.join("record"));
+    let all = files.iter().filter(|path| path.exists());
+    all.flat_map(|path| recorded(path)).collect()
+}
+
+#[test]
+fn what_was_acknowledged_survives_being_killed() {
+    let rounds = env::var("UDSD_TEST_KILLS").map_or(12, |rounds| rounds.parse().unwrap());
+    let config = lines("sync = true\nrotate-size = \"64KiB\"");
+    let setup = Setup::new();
+    let folder = Arc::clone(setup.folder());
+    let mut daemon = setup.config(&config).start();
+    let mut random = Random::new(20_261_129);
+    let mut due: Vec<(usize, u64)> = Vec::new();
+    for round in 0..rounds {
+        let ended = AtomicBool::new(false);
+        let clients: Vec<UnixStream> = (0..8).map(|_| daemon.connect("c")).collect();
+        let talked: Vec<(usize, usize, u64)> = thread::scope(|scope| {
+            let talkers: Vec<_> = (0..8)
+                .zip(clients)
+                .map(|(n, client)| {
+                    let ended = &ended;
+                    let name = round * 8 + n;
+                    scope.spawn(move || {
+                        let (sent, acknowledged) = talk(&client, name, ended);
+                        (name, sent, acknowledged)
+                    })
+                })
+                .collect();
+            thread::sleep(Duration::from_millis(random.below(60) as u64));
+            daemon.kill();
+            ended.store(true, Ordering::Relaxed);
+            talkers
+                .into_iter()
+                .map(|talker| talker.join().unwrap())
+                .collect()
+        });
+        due.extend(
+            talked
+                .iter()
+                .map(|&(name, _, acknowledged)| (name, acknowledged)),
+        );
+        daemon = Setup::within(Arc::clone(&folder)).config(&config).start();
+    }
+    assert!(daemon.stop().success());
+    let all = all_recorded(&folder);
+    let seqs = all.iter().map(|of| of.0);
+    assert!(seqs.is_sorted_by(|a, b| a + 1 == *b), "a gap or a repeat");
+    let mut stored: HashMap<usize, u64> = HashMap::new();
+    for (_, message) in &all {
+        let (name, number) = message.split_once('.').unwrap();
+        let next = stored.entry(name.parse().unwrap()).or_default();
+        assert_eq!(number.parse::<u64>().unwrap(), *next, "of client {name}");
+        *next += 1;
+    }
+    for (name, acknowledged) in &due {
+        let stored = stored.get(name).copied().unwrap_or(0);
+        assert!(
+            stored >= *acknowledged,
+            "client {name}: {stored} of {acknowledged} are there"
+        );
+    }
+    assert!(due.iter().any(|of| of.1 > 0), "nothing was acknowledged");
+}
