@@ -308,6 +308,18 @@ impl Socket {
 }
 
 impl Config {
+    /// The place of the first socket that writes the same record file as the one at place `i`, where that is
+    /// another: they share a record.
+    #[must_use]
+    pub fn shares_record(&self, i: usize) -> Option<usize> {
+        let (this, before) = (&self.sockets[i], &self.sockets[..i]);
+        let file = this.record.as_ref()?.file.as_ref()?;
+        let writes = |of: &Record| of.file.as_ref() == Some(file);
+        before
+            .iter()
+            .position(|of| of.record.as_ref().is_some_and(writes))
+    }
+
     /// Reads `file` and the drop-ins beside it; or where that is `None` `dirs.config_file`, or else the embedded
     /// file, and `dirs.drop_ins`.
     ///

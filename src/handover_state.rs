@@ -85,8 +85,10 @@ pub struct Socket {
     /// The last messages of a relay, as they were given out.
     #[serde(with = "serde_base64", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<u8>,
-    /// Its record, where it has one.
+    /// Its record, where it has one and is the first that shares it.
     pub record: Option<Record>,
+    /// What was dropped behind its last line there.
+    pub unrecorded: Gap,
     /// Of a datagram socket: what was received and is not recorded, and what its senders are owed.
     #[serde(rename = "mail")]
     pub datagrams: DatagramState,
@@ -122,7 +124,7 @@ impl Socket {
     }
 }
 
-/// A socket's record.
+/// The record of one socket or of several.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -145,8 +147,6 @@ pub struct Record {
     pub segment: Option<Segment>,
     /// What became of segments.
     pub segments: Segments,
-    /// What was dropped behind the lines.
-    pub gap: Gap,
     /// Who is to be told once its messages are stored, by the indices in `State::clients`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub acks: Vec<ParkedAck>,

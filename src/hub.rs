@@ -18,6 +18,7 @@ mod follow_up;
 mod log;
 mod log_rates;
 mod park;
+mod records;
 mod socket;
 mod stored;
 mod tap;
@@ -47,7 +48,6 @@ use crate::{
     },
     error::Close,
     limits::Limits,
-    record::{Lines, Position, Record},
     round_robin::{ALONE, CLIENT, RoundRobin, SHARED, Users},
     service::{Effects, Outbox},
 };
@@ -129,7 +129,7 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn new(sockets: Vec<Socket>, limits: Limits) -> Self {
         let buffer = sockets.iter().map(|socket| socket.rules.read_size).max();
-        Hub {
+        let mut hub = Hub {
             clients: Slab::new(),
             sockets: sockets.into_iter().enumerate().collect(),
             limits,
@@ -147,7 +147,9 @@ impl<S: Stream> Hub<S> {
             datagrams: Shared::default(),
             draining: false,
             expects_clients: false,
-        }
+        };
+        hub.join_records();
+        hub
     }
 
     /// Clients at present, beside those of the control socket.
@@ -206,17 +208,6 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn sockets(&self) -> &Slab<Socket> {
         &self.sockets
-    }
-
-    /// The records of the sockets that have one.
-    pub fn records(&mut self) -> impl Iterator<Item = &mut Record> {
-        let sockets = self.sockets.iter_mut();
-        sockets.filter_map(|(_, socket)| socket.record.as_mut())
-    }
-
-    /// The record of socket number `socket`, where it has one.
-    pub fn record(&mut self, socket: usize) -> Option<&mut Record> {
-        self.sockets.get_mut(socket)?.record.as_mut()
     }
 
     /// Whether clients may wait to be let in. Turns are short then, for they may be of any user.
@@ -318,26 +309,6 @@ impl<S: Stream> Hub<S> {
                     }
                 }
             }
-        }
-    }
-
-    /// The lines of this turn for the record of socket number `socket`, which the caller takes out. What was dropped
-    /// for it is counted and told.
-    pub fn hand_over(&mut self, socket: usize, now: Now) -> Option<&mut Lines> {
-        let socket = self.sockets.get_mut(socket)?;
-        let (gap, queue_size) = socket.record.as_mut()?.take_dropped();
-        if !gap.is_none() {
-            socket.unrecorded(gap, queue_size, now);
-        }
-        Some(socket.record.as_mut()?.hand_over(now.wall))
-    }
-
-    /// Record of socket number `socket`: its writer has written up to `position`.
-    pub fn recorded(&mut self, socket: usize, position: Position, now: Now) {
-        if let Some(record) = &mut self.sockets[socket].record {
-            record.note_written(position);
-            self.tell_stored(socket, now);
-            self.call(socket, now);
         }
     }
 

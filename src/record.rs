@@ -1,5 +1,6 @@
-//! The record of a socket: `line` makes a message a line, `queue` bounds what waits, and a `Writer` hands
-//! the lines to a `thread`, which appends them to an `output`: a file, or standard output.
+//! The record of one socket or of several: `line` makes a message a line, a `recorder` puts it into the `queue`, which
+//! bounds what waits, and a `Writer` hands the lines to a `thread`, which appends them to an `output`: a file, or
+//! standard output.
 //!
 //! The event loop never waits for it: `append` moves bytes under a lock that is never held during a
 //! system call. A write that fails is tried again every second and loses nothing; only a standard
@@ -19,6 +20,7 @@ mod line;
 mod output;
 mod queue;
 mod reader;
+mod recorder;
 mod retry;
 mod rotation;
 mod segment;
@@ -46,8 +48,9 @@ pub use check::{OpenError, check_path};
 pub use entry::{Entry, Fields};
 pub use line::{Encoder, Format, Gap, Line};
 pub use output::{Found, NotOpen, Output, OutputConfig};
-pub use queue::{Mark, OnFull, Record};
+pub use queue::{OnFull, Record};
 pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
+pub use recorder::{Mark, Recorder};
 pub use rotation::{Cut, Lines, Rotation, Segment};
 pub use segment::has_segment_name;
 pub use statistics::{Amount, Progress, Segments, Statistics};

@@ -17,7 +17,7 @@ use harness::{Daemon, HANG, Random, Setup, Signal, connect, is_root, read_all};
 use serde_json::Value;
 use udsd::{
     peer::{ClientId, Peer},
-    record::{Encoder, Format, Output, OutputConfig, Parse, Record, Rotation, Writer},
+    record::{Encoder, Format, Output, OutputConfig, Parse, Record, Recorder, Rotation, Writer},
 };
 
 /// A record with these keys beside its file.
@@ -396,20 +396,22 @@ fn record_in(folder: &Path, messages: usize) -> u64 {
     };
     let output = Output::open(&config, &[]).unwrap();
     let encoder = Encoder::new(Format::Json, false, "log");
-    let mut record = Record::new(encoder, 1 << 20, output.found.last_seq);
+    let mut record = Record::new(1 << 20, output.found.last_seq);
     let rotation = Rotation {
         size: Some(4096),
         ..Rotation::default()
     };
     record.rotate(rotation, output.found.segment);
+    let mut recorder = Recorder::new(encoder, record);
     let mut writer = Writer::start(Ok(output), || {}).unwrap();
     for _ in 0..messages {
         let now = SystemTime::now();
-        assert!(record.put(ClientId(1), &Peer::NONE, &[b'x'; 300], false, now));
-        writer.append(record.hand_over(now));
+        assert!(recorder.put(ClientId(1), &Peer::NONE, &[b'x'; 300], false, now));
+        writer.append(recorder.record().hand_over(now));
     }
     writer.finish();
-    record.seq() + 1
+    let seq = recorder.record().seq();
+    seq + 1
 }
 
 /// The process may end at any moment: what is in the record then is whole, in order, and goes on. How many rounds:

@@ -293,7 +293,7 @@ fn shared_files(config: &Config, faults: &mut Diagnostics) {
             continue;
         };
         // Two locks are one where the paths are, which is a fault already.
-        if this.is_lock && other.is_lock {
+        if this.is_lock && other.is_lock || this.record.is_some() && this.record == other.record {
             continue;
         }
         let lock = if this.is_lock { "lock file " } else { "" };
@@ -301,9 +301,12 @@ fn shared_files(config: &Config, faults: &mut Diagnostics) {
             true => "the lock file of ",
             false => "",
         };
-        let own = match this.key.ends_with(".file") {
-            true => "give each record its own file",
-            false => "give each socket its own path",
+        let own = match (this.record, other.record) {
+            (Some(_), Some(_)) => {
+                "write the same in both record tables, or give each record its own file"
+            }
+            _ if this.key.ends_with(".file") => "give each record its own file",
+            _ => "give each socket its own path",
         };
         let message = format!("{lock}is {of}{} too: {own}", other.key);
         faults.clash(&[&this.key, &other.key], &message);
@@ -311,37 +314,46 @@ fn shared_files(config: &Config, faults: &mut Diagnostics) {
 }
 
 /// An address or a file that udsd takes.
-struct Taken {
+struct Taken<'a> {
     address: Address,
     is_lock: bool,
     /// The whole name of the key that names it, or the file that it locks.
     key: String,
+    /// The table, where it is a record: sockets whose tables are equal share it.
+    record: Option<&'a super::Record>,
 }
 
 /// All addresses and files that udsd takes.
-fn taken(config: &Config) -> Vec<Taken> {
+fn taken(config: &Config) -> Vec<Taken<'_>> {
     let mut all = Vec::new();
-    let mut take = |address, is_lock, key| {
+    let mut take = |address, is_lock, key, record| {
         all.push(Taken {
             address,
             is_lock,
             key,
+            record,
         });
     };
     if let Some(path) = &config.daemon.control {
-        take(Address::Path(path.clone()), false, "daemon.control".into());
+        take(
+            Address::Path(path.clone()),
+            false,
+            "daemon.control".into(),
+            None,
+        );
     }
     for socket in &config.sockets {
         let key = whole(socket, "path");
-        take(socket.address.clone(), false, key.clone());
+        take(socket.address.clone(), false, key.clone(), None);
         if let Address::Path(path) = &socket.address {
-            take(Address::Path(lock::of_socket(path)), true, key);
+            take(Address::Path(lock::of_socket(path)), true, key, None);
         }
-        let record = socket.record.as_ref();
-        if let Some(file) = record.and_then(|record| record.file.as_deref()) {
+        if let Some(record) = &socket.record
+            && let Some(file) = record.file.as_deref()
+        {
             let key = whole(socket, "record.file");
-            take(Address::Path(file.into()), false, key.clone());
-            take(Address::Path(lock::of_record(file)), true, key);
+            take(Address::Path(file.into()), false, key.clone(), Some(record));
+            take(Address::Path(lock::of_record(file)), true, key, None);
         }
     }
     all

@@ -73,8 +73,8 @@ pub(super) fn plan(
     let parts = config.sockets.iter().zip(access).zip(records);
     let planned = parts.zip(endpoints);
     let planned = planned.map(
-        |(((socket, access), (record, writer)), endpoint)| PlannedSocket {
-            socket: Socket::new(socket, access, record),
+        |(((socket, access), (recorder, writer)), endpoint)| PlannedSocket {
+            socket: Socket::new(socket, access, recorder),
             endpoint,
             writer,
         },

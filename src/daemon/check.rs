@@ -164,10 +164,13 @@ impl<'a> Check<'a> {
         };
         let other = service.filter(is_other);
         let mut untried = Vec::new();
-        for socket in &config.sockets {
+        for (i, socket) in config.sockets.iter().enumerate() {
             let Some(file) = socket.record.as_ref().and_then(|keys| keys.file.as_ref()) else {
                 continue;
             };
+            if config.shares_record(i).is_some() {
+                continue;
+            }
             let key = format!("socket.{}.record.file", socket.name);
             // The service sees other folders there than this process.
             if self.faults.iter().any(|fault| fault.key == key) {

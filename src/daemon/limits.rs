@@ -114,7 +114,9 @@ fn scale(config: &Config, memory: &Memory) -> Option<(usize, usize)> {
         queue_total,
         ..
     } = config.limits;
-    let records = config.sockets.iter().filter_map(|of| of.record.as_ref());
+    let all = config.sockets.iter().enumerate();
+    let own = all.filter(|(i, _)| config.shares_record(*i).is_none());
+    let records = own.filter_map(|(_, of)| of.record.as_ref());
     let queues = records.map(|record| record.queue_size);
     let relays = config.sockets.iter().filter(|of| of.history > 0);
     let kept = queues.chain(relays.map(|relay| relay.history_size));

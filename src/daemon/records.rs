@@ -1,5 +1,5 @@
 //! What becomes of each record when a file comes into force. A record that cannot be opened stops only its own
-//! socket, and its thread tries again.
+//! sockets, and its thread tries again.
 
 use std::sync::Arc;
 
@@ -10,7 +10,10 @@ use crate::{
     config::{self, Config},
     error::Faults,
     lock::Lock,
-    record::{Encoder, Found, NotOpen, OpenError, Output, OutputConfig, Record, Rotation, Writer},
+    record::{
+        Encoder, Found, NotOpen, OpenError, Output, OutputConfig, Record, Recorder, Rotation,
+        Writer,
+    },
     server::{PlannedWriter, Server},
     systemd,
 };
@@ -23,8 +26,9 @@ pub(super) fn note_not_open(fault: &Faults) {
     );
 }
 
-/// The record of a socket, if it is to have one, and what writes it.
-type Planned = (Option<Record>, PlannedWriter);
+/// What a socket has for its record, if it is to have one, and what writes that. Of sockets that share a record, the
+/// first has its writer.
+type Planned = (Option<Recorder>, PlannedWriter);
 
 /// A record's file that is still at its path stays open, also where another socket writes it from now on: two
 /// threads would mix their lines. A record that could not be opened so far is left to its thread, so that the
@@ -39,27 +43,49 @@ pub(super) fn plan(
         left: server.writers().collect(),
     };
     // First the records that stay, so that no other takes their writers.
-    let kept: Vec<_> = config.sockets.iter().map(|of| writers.keep(of)).collect();
-    let all = config.sockets.iter().zip(kept);
-    let planned = all.map(|(socket, kept)| {
-        let Some(keys) = &socket.record else {
-            return Ok((None, PlannedWriter::None));
+    let keep = |(i, socket)| match config.shares_record(i) {
+        Some(_) => None,
+        None => writers.keep(socket),
+    };
+    let all = config.sockets.iter().enumerate();
+    let kept: Vec<_> = all.clone().map(keep).collect();
+    let mut planned: Vec<Planned> = Vec::new();
+    for ((i, socket), kept) in all.zip(kept) {
+        let of_socket = match (&socket.record, config.shares_record(i)) {
+            (None, _) => (None, PlannedWriter::None),
+            (Some(keys), Some(first)) => {
+                let recorder = planned[first].0.as_ref();
+                let beside = recorder.map(|of| of.beside(encoder(socket, keys)));
+                (beside, PlannedWriter::None)
+            }
+            (Some(keys), None) => {
+                let (record, writer) = match kept {
+                    Some((of, writer)) => goes_on(config, (socket, keys), of, writer),
+                    None => writers.open(config, socket, keys, is_lenient)?,
+                };
+                let recorder = Recorder::new(encoder(socket, keys), record);
+                (Some(recorder), writer)
+            }
         };
-        let Some((of, writer)) = kept else {
-            let (record, writer) = writers.open(config, socket, keys, is_lenient)?;
-            return Ok((Some(record), writer));
-        };
-        let not_open = || NotOpen {
-            config: output_config(socket, keys),
-            why: String::new(),
-        };
-        let output = (!writer.is_open()).then(|| Err(not_open()));
-        Ok((
-            Some(new_record(socket, keys, Found::default())),
-            PlannedWriter::Kept { of, output },
-        ))
-    });
-    planned.collect()
+        planned.push(of_socket);
+    }
+    Ok(planned)
+}
+
+/// The record that `writer` goes on to write, which is that of the socket with the number `of` so far.
+fn goes_on(
+    config: &Config,
+    (socket, keys): (&config::Socket, &config::Record),
+    of: usize,
+    writer: &Writer,
+) -> (Record, PlannedWriter) {
+    let not_open = || NotOpen {
+        config: output_config(config, socket, keys),
+        why: String::new(),
+    };
+    let output = (!writer.is_open()).then(|| Err(not_open()));
+    let record = new_record(keys, Found::default());
+    (record, PlannedWriter::Kept { of, output })
 }
 
 /// The writers of the records that are in force.
@@ -107,7 +133,7 @@ impl<'a> Writers<'a> {
         let file = keys.file.as_deref();
         // Another record has this file, by another path: one that no record has any more was kept before this.
         if others.any(|writer| writer.lock().is_some() && writer.writes_to(file)) {
-            let name = output_config(socket, keys).name();
+            let name = output_config(config, socket, keys).name();
             return Err(unwritable(config, socket, &name, OpenError::Own));
         }
         let is_draining = self.server.is_draining();
@@ -116,7 +142,7 @@ impl<'a> Writers<'a> {
         let all = self.server.writers();
         let usable = all.filter(|(_, writer)| before.is_some() || writer.unwritten() == 0);
         let held: Vec<_> = usable.filter_map(|(_, writer)| writer.lock()).collect();
-        let output = match (open(socket, keys, &held), before) {
+        let output = match (open(config, socket, keys, &held), before) {
             (Ok(output), _) => Ok(output),
             (Err((mut not_open, OpenError::Own)), None) if is_draining => {
                 // The log has nothing of it, unless it takes long.
@@ -138,7 +164,7 @@ impl<'a> Writers<'a> {
                 Err(not_open)
             }
         };
-        let mut record = new_record(socket, keys, found(&output));
+        let mut record = new_record(keys, found(&output));
         let writer = match before {
             Some((of, _)) => PlannedWriter::Kept {
                 of,
@@ -159,31 +185,45 @@ impl<'a> Writers<'a> {
 /// Opens the output of the record of `socket`, or says why it is not open. `held`: the locks of the records that
 /// this process writes.
 pub(super) fn open(
+    of: &Config,
     socket: &config::Socket,
     keys: &config::Record,
     held: &[Arc<Lock>],
 ) -> Result<Output, (NotOpen, OpenError)> {
-    let config = output_config(socket, keys);
+    let config = output_config(of, socket, keys);
     Output::open(&config, held).map_err(|error| {
         let why = error.to_string();
         (NotOpen { config, why }, error)
     })
 }
 
-fn output_config(socket: &config::Socket, keys: &config::Record) -> OutputConfig {
+fn output_config(config: &Config, socket: &config::Socket, keys: &config::Record) -> OutputConfig {
+    let all = config.sockets.iter();
+    let sharing = all.filter(|of| of.record.as_ref().is_some_and(|of| of.file == keys.file));
+    let longest = match keys.file {
+        Some(_) => sharing.map(|of| of.message_size).max(),
+        None => None,
+    };
     OutputConfig {
         file: keys.file.clone(),
         mode: keys.mode,
-        search: keys.format.search(keys.parse, socket.message_size),
+        search: keys
+            .format
+            .search(keys.parse, longest.unwrap_or(socket.message_size)),
     }
 }
 
-/// The record of `socket`, which goes on as was `found`.
-pub(super) fn new_record(socket: &config::Socket, keys: &config::Record, found: Found) -> Record {
+/// What makes the lines of `socket` in its record.
+pub(super) fn encoder(socket: &config::Socket, keys: &config::Record) -> Encoder {
     let journal = keys.file.is_none() && systemd::is_journal(std::io::stdout());
     let mut encoder = Encoder::new(keys.format, journal, &socket.name);
     encoder.set_parse(keys.parse);
-    let mut record = Record::new(encoder, keys.queue_size, found.last_seq);
+    encoder
+}
+
+/// A record, which goes on as was `found`.
+pub(super) fn new_record(keys: &config::Record, found: Found) -> Record {
+    let mut record = Record::new(keys.queue_size, found.last_seq);
     let rotation = Rotation {
         size: keys.rotate_size,
         age: keys.rotate_age,

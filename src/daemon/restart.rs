@@ -24,7 +24,7 @@ use crate::{
     handover::Handover,
     handover_state::{self, State},
     hub::{Hub, Now, Socket},
-    record::{Cut, NotOpen, Output},
+    record::{Cut, NotOpen, Output, Recorder},
     server::{REFUSED_AT_RESTART, Server},
     systemd::Inherited,
     users,
@@ -70,20 +70,21 @@ struct LinesLeft {
 
 /// Restores everything but the lines of records.
 fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result<Resumed, Faults> {
-    let mut rules: Vec<_> = rules(serving).into_iter().map(Some).collect();
+    let (rules, mut outputs): (Vec<_>, Vec<Opened>) = rules(serving).into_iter().unzip();
+    let mut rules: Vec<_> = rules.into_iter().map(Some).collect();
     let (mut sockets, mut served) = (Vec::new(), Vec::new());
     let (mut unwritten, mut left_to_manager) = (Vec::new(), Vec::new());
     let mut parked = mem::take(&mut handover.state);
     for before in &mut parked.sockets {
         let mut names = serving.sockets.iter();
         let of_file = names.position(|socket| socket.name == before.name && !before.retired);
-        let Some((i, (rules, mut output))) = of_file.and_then(|i| Some((i, rules[i].take()?)))
-        else {
+        let Some((i, rules)) = of_file.and_then(|i| Some((i, rules[i].take()?))) else {
             sockets.push(Socket::draining(&before.name));
             served.push((None, None));
             continue;
         };
-        unwritten.extend(lines_of(before, &mut output));
+        let recorded_at = serving.shares_record(i).unwrap_or(i);
+        unwritten.extend(lines_of(before, &mut outputs[recorded_at]));
         sockets.push(rules);
         let socket = &serving.sockets[i];
         let endpoint = endpoint(handover, before, socket, serving);
@@ -94,11 +95,12 @@ fn resume(handover: &mut Handover, serving: &Config, signals: Signals) -> Result
             let datagram_socket = datagram_socket(serving, socket, &endpoint)?;
             Ok::<_, Faults>((endpoint, datagram_socket))
         });
-        served.push((endpoint.transpose()?, output));
+        served.push((endpoint.transpose()?, Some(i)));
     }
     let mut server = serve(restore(handover, sockets, parked, serving), signals)?;
     server.set(serving.into());
-    for (key, (endpoint, output)) in served.into_iter().enumerate() {
+    for (key, (endpoint, i)) in served.into_iter().enumerate() {
+        let output = i.and_then(|i| outputs[i].take());
         server.resume(key, endpoint, output)?;
     }
     Ok(Resumed {
@@ -118,27 +120,45 @@ type Opened = Option<Result<Output, NotOpen>>;
 /// or another file is in force, lines gather in its queue, and senders wait when that is full.
 fn rules(serving: &Config) -> Vec<(Socket, Opened)> {
     let note = |fault: &Faults| warn!("as the file stood before the restart: {fault}");
-    let rules = serving.sockets.iter().map(|socket| {
+    let mut all: Vec<(Socket, Opened)> = Vec::new();
+    for (i, socket) in serving.sockets.iter().enumerate() {
         let access = users::access(socket, serving).inspect_err(note);
         let access = access.unwrap_or_else(|_| Access::none());
-        let (mut record, mut output) = (None, None);
+        let (mut recorder, mut output) = (None, None);
         if let Some(keys) = &socket.record {
-            let opened = records::open(socket, keys, &[]);
-            let opened = opened.map_err(|(not_open, why)| {
-                let fault = records::unwritable(serving, socket, &not_open.config.name(), why);
-                match fault {
-                    Faults::Config(_) => note(&fault),
-                    _ => records::note_not_open(&fault),
+            let encoder = records::encoder(socket, keys);
+            let shared = serving.shares_record(i);
+            let shared = shared.and_then(|first| all[first].0.recorder());
+            recorder = Some(match shared {
+                Some(other) => other.beside(encoder),
+                None => {
+                    let opened = open_record(serving, socket, keys, &note);
+                    let record = records::new_record(keys, records::found(&opened));
+                    output = Some(opened);
+                    Recorder::new(encoder, record)
                 }
-                not_open
             });
-            let found = records::found(&opened);
-            record = Some(records::new_record(socket, keys, found));
-            output = Some(opened);
         }
-        (Socket::new(socket, access, record), output)
-    });
-    rules.collect()
+        all.push((Socket::new(socket, access, recorder), output));
+    }
+    all
+}
+
+/// Opens the record of a socket, or says why it is not open.
+fn open_record(
+    serving: &Config,
+    socket: &config::Socket,
+    keys: &config::Record,
+    note: &dyn Fn(&Faults),
+) -> Result<Output, NotOpen> {
+    records::open(serving, socket, keys, &[]).map_err(|(not_open, why)| {
+        let fault = records::unwritable(serving, socket, &not_open.config.name(), why);
+        match fault {
+            Faults::Config(_) => note(&fault),
+            _ => records::note_not_open(&fault),
+        }
+        not_open
+    })
 }
 
 /// The lines that are still to be written to the record of `before`, if it has one.
@@ -242,7 +262,12 @@ fn adopt(
     let (moving, staying): (Vec<_>, Vec<_>) =
         resumed.unwritten.into_iter().partition(|unwritten| {
             let there = file(&config, &unwritten.socket);
-            there.is_some() && there != file(serving, &unwritten.socket)
+            let here = file(serving, &unwritten.socket);
+            let mut sharers = serving.sockets.iter().filter(|of| {
+                let own = file(serving, &of.name);
+                of.name == unwritten.socket || own == here && own.flatten().is_some()
+            });
+            there.is_some() && !sharers.any(|of| file(&config, &of.name) == here)
         });
     let mut server = resumed.server;
     for mut of in staying {

@@ -20,16 +20,16 @@ use crate::{
     datagram::Datagrams,
     error::{Changed, Close},
     limits::Limits,
-    record::{Found, Record},
+    record::Recorder,
     round_robin::DATAGRAM_SOCKETS,
 };
 
 /// What a config file has of one socket.
 #[derive(Debug)]
 pub struct SocketChange {
-    /// Its rules and its record, as `Socket::new` makes them.
+    /// Its rules and its recorder, as `Socket::new` makes them.
     pub socket: Socket,
-    /// The key of the socket whose record goes on as that of this one.
+    /// The key of a socket whose record goes on as that of this one; of several that share one, the first says so.
     pub record_of: Option<usize>,
     /// A datagram socket in place of the one it had, if it had one.
     pub datagram_socket: Option<Box<dyn Datagrams>>,
@@ -65,23 +65,32 @@ impl<S: Stream> Hub<S> {
     pub fn apply(&mut self, file: Vec<SocketChange>, limits: &Limits, now: Now) -> Vec<usize> {
         self.give_out(now);
         self.limits.adopt(limits);
-        let mut records = HashMap::new();
+        let mut recorders = HashMap::new();
         for (key, socket) in &mut self.sockets {
             socket.note_number();
-            records.extend(socket.record.take().map(|record| (key, record)));
+            recorders.extend(socket.recorder.take().map(|recorder| (key, recorder)));
         }
         let before = file.iter().map(|of| self.key(&of.socket.name));
         let before: Vec<Option<usize>> = before.collect();
+        for (key, recorder) in &mut recorders {
+            let goes_on = |of: &SocketChange| of.socket.recorder.is_some();
+            let mut all = before.iter().zip(&file);
+            if !all.any(|(before, of)| *before == Some(*key) && goes_on(of)) {
+                // Nobody else can tell it.
+                recorder.put_gap(now.wall);
+            }
+        }
         let all = self.sockets.iter();
         let gone = all.filter(|(key, of)| !of.is_draining() && !before.contains(&Some(*key)));
         for key in gone.map(|(key, _)| key).collect::<Vec<_>>() {
             self.end_socket(key, None, Changed::Gone);
         }
         let all = before.into_iter().zip(file);
-        let keys = all.map(|(before, change)| self.put(before, change, &mut records, now));
+        let keys = all.map(|(before, change)| self.put(before, change, &recorders, now));
         let keys: Vec<usize> = keys.collect();
-        for mut record in records.into_values() {
-            self.forget_promises(|| record.forget_ack());
+        self.join_records();
+        for recorder in recorders.into_values() {
+            self.forget_promises(|| recorder.record().forget_ack());
         }
         let sizes = self.sockets.iter().map(|(_, of)| of.rules.read_size);
         if let Some(size) = sizes.max()
@@ -105,7 +114,7 @@ impl<S: Stream> Hub<S> {
         &mut self,
         before: Option<usize>,
         change: SocketChange,
-        records: &mut HashMap<usize, Record>,
+        recorders: &HashMap<usize, Recorder>,
         now: Now,
     ) -> usize {
         let SocketChange {
@@ -114,11 +123,18 @@ impl<S: Stream> Hub<S> {
             datagram_socket,
         } = change;
         let mut seq = before.map_or(0, |key| self.sockets[key].numbered);
-        if let Some(record) = &mut socket.record {
-            let old = record_of.and_then(|of| records.remove(&of));
-            old.into_iter().for_each(|old| record.continue_from(old));
-            record.go_on_from(seq);
-            seq = record.seq();
+        if let Some(recorder) = &mut socket.recorder {
+            if let Some(old) = record_of.and_then(|of| recorders.get(&of)) {
+                recorder.record().continue_from(&mut old.record());
+            }
+            if let Some(own) = before.and_then(|key| recorders.get(&key)) {
+                recorder.resume_gap(own.gap());
+            }
+            if !recorder.is_shared() {
+                let mut record = recorder.record();
+                record.go_on_from(seq);
+                seq = record.seq();
+            }
         }
         socket.start_at(seq);
         let key = match before {
@@ -133,13 +149,6 @@ impl<S: Stream> Hub<S> {
             self.open(key, datagram_socket);
         }
         key
-    }
-
-    /// The record of socket `key`, which was not open, is, and goes on as was `found` there.
-    pub fn record_opened(&mut self, key: usize, found: Found) {
-        if let Some(socket) = self.sockets.get_mut(key) {
-            socket.record_opened(found);
-        }
     }
 
     /// Whether those who are at socket `key` can go on at it, when it is as `new`; `is_opened`: with a datagram
@@ -216,7 +225,7 @@ impl<S: Stream> Hub<S> {
         let is_idle_changed = old.idle_timeout != rules.idle_timeout;
         let is_queue_changed = old.queue_size != rules.queue_size;
         let is_slow_changed = is_queue_changed || old.slow_timeout != rules.slow_timeout;
-        socket.record = new.record;
+        socket.recorder = new.recorder;
         socket.start_at(new.numbered);
         if new.nature.kind == SocketType::Datagram {
             if socket.nature != new.nature {
@@ -306,23 +315,14 @@ impl<S: Stream> Hub<S> {
 impl Socket {
     /// Notes the number of its last message, where messages are numbered.
     fn note_number(&mut self) {
-        let recorded = self.record.as_ref().map_or(0, Record::seq);
+        let own = self.recorder.as_ref().filter(|of| !of.is_shared());
+        let recorded = own.map_or(0, |of| of.record().seq());
         let stamped = self.service.stamped();
         self.numbered = self.numbered.max(recorded).max(stamped);
     }
 
-    /// The record is open, and the last number there is `seq`. Numbers go on from there, or from where they
-    /// stand if that is further.
-    fn record_opened(&mut self, found: Found) {
-        if let Some(record) = &mut self.record {
-            record.opened(found);
-            let seq = record.seq();
-            self.start_at(seq);
-        }
-    }
-
     /// Numbers go on from `seq`.
-    fn start_at(&mut self, seq: u64) {
+    pub(super) fn start_at(&mut self, seq: u64) {
         self.numbered = seq;
         self.service.go_on_from(seq);
     }

@@ -26,7 +26,7 @@ use crate::{
     limits::Limits,
     message_batch::Message,
     peer::Peer,
-    record::Record,
+    record::Recorder,
     round_robin::{DATAGRAM_SOCKETS, DELIVERY},
     service::Service,
 };
@@ -184,13 +184,6 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Whether somebody waits for room in the record of socket number `socket`.
-    #[must_use]
-    pub fn awaits_record(&self, socket: usize) -> bool {
-        let socket = &self.sockets[socket];
-        socket.pending.held() > 0 || !socket.wait_queue.is_empty()
-    }
-
     /// An event for the datagram socket of socket number `socket`, which gets its turn.
     pub fn datagram_event(&mut self, socket: usize) {
         if let Some(open) = &mut self.sockets[socket].open {
@@ -345,8 +338,8 @@ fn body(framing: Framing, bytes: &[u8]) -> &[u8] {
 /// Whether a socket takes what udsd itself sent, as journald forwards the lines of its log: where they
 /// end in a record. An echo of it could go round for ever, and so could a record that is the journal.
 fn takes_own(socket: &Socket) -> bool {
-    let record = socket.record.as_ref();
-    matches!(socket.service, Service::Collect) && !record.is_some_and(Record::is_journal)
+    let recorder = socket.recorder.as_ref();
+    matches!(socket.service, Service::Collect) && !recorder.is_some_and(Recorder::is_journal)
 }
 
 /// One datagram socket at work.
@@ -415,13 +408,13 @@ impl Judge<'_> {
     /// Takes one datagram; false where the record has no room for it, and nothing has happened.
     fn take(&mut self, from: &DatagramSender, bytes: &[u8], truncated: bool) -> bool {
         let Judge { socket, now, .. } = self;
-        if let Some(record) = &mut socket.record {
+        if let Some(recorder) = &mut socket.recorder {
             let text = match truncated {
                 // Its end is not its own.
                 true => bytes,
                 false => body(socket.rules.input.framing, bytes),
             };
-            if !record.put(from.id, &from.peer, text, truncated, now.wall) {
+            if !recorder.put(from.id, &from.peer, text, truncated, now.wall) {
                 return false;
             }
         }

@@ -13,7 +13,6 @@ use crate::{
     error::Close,
     input::Announced,
     queue::Queue,
-    record::Record,
     service::Sender,
 };
 
@@ -233,10 +232,11 @@ impl<S: Stream> Hub<S> {
     pub(super) fn call(&mut self, number: usize, now: Now) {
         let socket = &mut self.sockets[number];
         let touched = &mut self.effects.touched;
-        if socket
+        let is_free = socket
             .service
-            .frees(&socket.wait_queue, &mut self.clients, touched)
-            && socket.record.as_ref().is_none_or(Record::has_room)
+            .frees(&socket.wait_queue, &mut self.clients, touched);
+        if is_free
+            && socket.record().is_none_or(|of| of.has_room())
             && let Some(key) = socket.wait_queue.call()
         {
             // Before the others of its user: who wants the same room has to let it go first.
@@ -245,6 +245,8 @@ impl<S: Stream> Hub<S> {
             self.ready.list_first(client, key);
         } else if socket.pending.held() > 0 {
             self.list_datagrams(number);
+        } else if !is_free || socket.wait_queue.order().next().is_none() {
+            self.release_record(number, now);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     error::Close,
     handover_state::{self as state, Ending, State},
     limits::{Charge, Limits},
-    record::Segments,
+    record::{Gap, Recorder, Segments},
     service::{PendingCall, Standing},
 };
 
@@ -54,7 +54,7 @@ impl<S: Stream> Hub<S> {
         let mut sockets: Vec<state::Socket> = Vec::new();
         for (key, socket) in &mut self.sockets {
             sockets.resize_with(key, state::Socket::nobody);
-            sockets.push(socket.park(now));
+            sockets.push(socket.park(key, now));
         }
         let mut indices = vec![None; self.clients.capacity()];
         let (mut clients, mut streams) = (Vec::new(), Vec::new());
@@ -281,12 +281,27 @@ impl Socket {
         socket
     }
 
-    fn park(&mut self, now: Now) -> state::Socket {
+    fn park(&mut self, key: usize, now: Now) -> state::Socket {
         let Standing {
             stamped,
             enough,
             history,
         } = self.service.park();
+        let record = self
+            .record()
+            .filter(|of| of.sockets().first() == Some(&key));
+        let record = record.map(|record| {
+            let progress = record.progress(record.written());
+            state::Record {
+                seq: record.seq(),
+                written: progress.written,
+                waiting: progress.waiting.messages,
+                segment: record.segment(),
+                segments: record.segments(Segments::default()),
+                acks: record.park_acks(),
+                ..state::Record::default()
+            }
+        });
         state::Socket {
             name: self.name.clone(),
             retired: self.is_draining(),
@@ -297,19 +312,8 @@ impl Socket {
             datagrams: mem::take(&mut self.pending).park(now.instant),
             packets: (self.rules.packet > 0)
                 .then_some((self.rules.input.message_size, self.rules.longest)),
-            record: self.record.as_ref().map(|record| {
-                let progress = record.progress(record.written());
-                state::Record {
-                    seq: record.seq(),
-                    written: progress.written,
-                    waiting: progress.waiting.messages,
-                    segment: record.segment(),
-                    segments: record.segments(Segments::default()),
-                    gap: record.gap(),
-                    acks: record.park_acks(),
-                    ..state::Record::default()
-                }
-            }),
+            record,
+            unrecorded: self.recorder.as_ref().map_or(Gap::default(), Recorder::gap),
             ..state::Socket::default()
         }
     }
@@ -321,7 +325,10 @@ impl Socket {
             enough: parked.enough,
             history: parked.history.clone(),
         });
-        if let (Some(record), Some(parked)) = (&mut self.record, &parked.record) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.resume_gap(parked.unrecorded);
+        }
+        if let (Some(mut record), Some(parked)) = (self.record(), &parked.record) {
             record.go_on_from(parked.seq);
             record.count_on(parked.written, parked.waiting);
             // Where they are taken out, they come later.
@@ -329,7 +336,6 @@ impl Socket {
                 record.prepend(&parked.lines, &parked.cuts);
             }
             record.resume_segment(parked.segment, parked.segments);
-            record.resume_gap(parked.gap);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One socket as the hub sees it: its rules, its service, and what happened on it.
 
 use std::{
+    cell::RefMut,
     fmt,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use crate::{
     input::{Rule, TooLong},
     limits,
     peer::Peer,
-    record::{Encoder, Format, Record},
+    record::{Encoder, Format, Record, Recorder},
     round_robin::{DELIVERY, MESSAGE, READ},
     service::{Relay, Service},
 };
@@ -169,7 +170,7 @@ pub struct Socket {
     pub(super) service: Service,
     /// During the stop: everything was given out that its clients had sent.
     pub(super) has_given_all: bool,
-    pub(super) record: Option<Record>,
+    pub(super) recorder: Option<Recorder>,
     /// Senders that wait for room in the record or with receivers.
     pub(super) wait_queue: WaitQueue,
     pub(super) counters: Counters,
@@ -187,10 +188,10 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket as the config file has it; `access` holds its lists as numbers, `record`
-    /// is its record, where it has one.
+    /// A socket as the config file has it; `access` holds its lists as numbers, `recorder`
+    /// puts its messages into its record, where it has one.
     #[must_use]
-    pub fn new(config: &config::Socket, access: Access, record: Option<Record>) -> Self {
+    pub fn new(config: &config::Socket, access: Access, recorder: Option<Recorder>) -> Self {
         let (framing, packet, unseen) = match config.kind {
             // Packets are whole already; the length tells them apart where they stand in a row. A
             // byte beyond the longest shows one that is too long.
@@ -210,7 +211,7 @@ impl Socket {
                 _ => TooLong::Refuse,
             },
         };
-        let service = service(config, rule.framing, unseen as usize, record.as_ref());
+        let service = service(config, rule.framing, unseen as usize, recorder.as_ref());
         // The record of it costs as much again.
         let mut message_work = MESSAGE * (1 + usize::from(config.record.is_some()));
         if packet > 0 {
@@ -240,7 +241,7 @@ impl Socket {
             present: 0,
             service,
             has_given_all: false,
-            record,
+            recorder,
             wait_queue: WaitQueue::default(),
             counters: Counters::default(),
             open: None,
@@ -314,8 +315,14 @@ impl Socket {
 
     /// Its record, where it has one.
     #[must_use]
-    pub fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
+    pub fn record(&self) -> Option<RefMut<'_, Record>> {
+        Some(self.recorder.as_ref()?.record())
+    }
+
+    /// What puts its messages into its record, where it has one.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// Clients that are connected to it.
@@ -405,7 +412,7 @@ fn service(
     config: &config::Socket,
     framing: Framing,
     unseen: usize,
-    record: Option<&Record>,
+    recorder: Option<&Recorder>,
 ) -> Service {
     match config.service {
         ServiceKind::Collect => Service::Collect,
@@ -413,7 +420,7 @@ fn service(
         ServiceKind::Control => Service::Control,
         ServiceKind::Relay => {
             let stamp = || {
-                let seq = record.map_or(0, Record::seq);
+                let seq = recorder.map_or(0, |of| of.record().seq());
                 (Encoder::new(Format::Json, false, &config.name), seq)
             };
             let stamp = config.stamp.then(stamp);

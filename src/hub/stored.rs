@@ -12,7 +12,7 @@ impl<S: Stream> Hub<S> {
     pub(super) fn promise(&mut self, key: usize) {
         let client = &mut self.clients[key];
         let count = client.traffic.messages_in;
-        if let Some(record) = &mut self.sockets[client.socket as usize].record {
+        if let Some(mut record) = self.sockets[client.socket as usize].record() {
             record.add_ack((key, client.id), count);
             client.acked.get_or_insert_default().promised = count;
         }
@@ -42,7 +42,7 @@ impl<S: Stream> Hub<S> {
     }
 
     fn next_ack(&mut self, socket: usize) -> Option<Ack> {
-        self.sockets.get_mut(socket)?.record.as_mut()?.next_ack()
+        self.sockets.get(socket)?.record()?.next_ack()
     }
 
     /// `count` of its messages are stored; whether the client is still here.
@@ -63,7 +63,7 @@ impl<S: Stream> Hub<S> {
         acks: Vec<ParkedAck>,
         key: impl Fn(usize) -> Option<usize>,
     ) {
-        if let Some(record) = self.record(socket) {
+        if let Some(mut record) = self.record(socket) {
             let here = acks.into_iter().filter_map(|ack| {
                 let client = key(ack.client)?;
                 Some(ParkedAck { client, ..ack })
@@ -75,13 +75,7 @@ impl<S: Stream> Hub<S> {
     /// Closes those of whose messages nobody can tell whether they are stored: an earlier process has given them to a
     /// write that had not returned.
     pub fn close_uncertain(&mut self, socket: usize, now: Now) {
-        let next = |hub: &mut Self| {
-            hub.sockets
-                .get_mut(socket)?
-                .record
-                .as_mut()?
-                .next_uncertain()
-        };
+        let next = |hub: &mut Self| hub.sockets.get(socket)?.record()?.next_uncertain();
         while let Some(ack) = next(self) {
             if self.note_stored(&ack, 0) {
                 let why = "whether all it sent is stored cannot be told after the restart";

@@ -13,7 +13,7 @@ use crate::{
     frame::Framing,
     input::Input,
     message_batch::Batch,
-    record::Record,
+    record::Recorder,
     round_robin::{MESSAGES, READ},
     service::{Outbox, Sender},
 };
@@ -284,9 +284,9 @@ impl Socket {
             return 0;
         }
         out.effects.work += batch.messages as usize * self.rules.message_work;
-        let mark = self.record.as_ref().map(Record::mark);
-        let recorded = match &mut self.record {
-            Some(record) => record.receive(from.id, &from.peer, batch, out.now.wall),
+        let mark = self.recorder.as_ref().map(Recorder::mark);
+        let recorded = match &mut self.recorder {
+            Some(recorder) => recorder.receive(from.id, &from.peer, batch, out.now.wall),
             None => batch.bytes.len(),
         };
         let offered = if recorded < batch.bytes.len() {
@@ -319,9 +319,9 @@ impl Socket {
         }
         match self.policy() {
             SlowClient::Wait => {
-                if let (Some(record), Some(mark)) = (&mut self.record, mark) {
-                    record.roll_back(mark);
-                    record.receive(from.id, &from.peer, &batch.first(served), out.now.wall);
+                if let (Some(recorder), Some(mark)) = (&mut self.recorder, mark) {
+                    recorder.roll_back(mark);
+                    recorder.receive(from.id, &from.peer, &batch.first(served), out.now.wall);
                 }
                 so_far.awaits = self.awaits(out);
                 served

@@ -1,20 +1,17 @@
-//! The record of a socket: every message becomes one line, whatever service the socket has.
+//! A record as the event loop has it: lines gather here, and what is written is noted.
 //!
 //! Lines gather in `lines` until the end of the turn, when the event loop hands them to the record's
-//! writer. What is not written, there and here, is bounded by the record's `queue-size`. Where it
-//! reaches that the senders wait, or messages are dropped (`on-full`): then the line of a gap comes in their place,
-//! as soon as there is room for it. What was dropped has no numbers, so these go on without a hole. `rotation` says between which of them a file ends.
+//! writer. What is not written, there and here, is bounded by the record's `queue-size`. Each of its sockets puts
+//! them here by a `Recorder`, which says what happens where there is no room. `rotation` says between which lines a
+//! file ends.
 
 use std::{mem, time::SystemTime};
 
 use super::{
-    Ack, Amount, Cut, Encoder, Found, Gap, Line, Lines, ParkedAck, Position, Progress, Rotation,
-    Segment, Segments, acks::Acks, statistics::Steps,
+    Ack, Amount, Cut, Found, Lines, ParkedAck, Position, Progress, Rotation, Segment, Segments,
+    acks::Acks, statistics::Steps,
 };
-use crate::{
-    message_batch::Batch,
-    peer::{ClientId, Peer},
-};
+use crate::peer::ClientId;
 
 /// What happens with a message that finds `queue-size` reached (`on-full`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,16 +23,20 @@ pub enum OnFull {
     Drop,
 }
 
-/// A record as its socket sees it.
+/// The record of one socket or of several.
 #[derive(Debug)]
 pub struct Record {
-    encoder: Encoder,
+    /// The numbers of its sockets in the hub, in their order.
+    sockets: Vec<usize>,
+    /// Which of them comes first when there is room the next time.
+    turn: usize,
+    /// The socket whose next message found no room: what comes at others waits until it has. Else shorter messages
+    /// would have the room for ever.
+    reserved: Option<usize>,
+    /// The socket that put a line here last.
+    last: Option<usize>,
     queue_size: usize,
     on_full: OnFull,
-    /// What was dropped behind the last line.
-    gap: Gap,
-    /// What was dropped, and is not counted yet.
-    uncounted: Gap,
     /// The number of the last line.
     seq: u64,
     /// What that was before the first line since the start: of this process, or of the first that handed over.
@@ -69,13 +70,14 @@ impl Record {
     /// `queue_size`: bytes that may wait for the disk (one longer line may wait alone); `seq`: the
     /// number of the record's last line, 0 where it is new.
     #[must_use]
-    pub fn new(encoder: Encoder, queue_size: usize, seq: u64) -> Self {
+    pub fn new(queue_size: usize, seq: u64) -> Self {
         Record {
-            encoder,
+            sockets: Vec::new(),
+            turn: 0,
+            reserved: None,
+            last: None,
             queue_size,
             on_full: OnFull::Wait,
-            gap: Gap::default(),
-            uncounted: Gap::default(),
             seq,
             start: seq,
             written_before: 0,
@@ -91,6 +93,37 @@ impl Record {
             full: false,
             is_open: true,
         }
+    }
+
+    /// Socket number `socket` writes it too.
+    pub fn join(&mut self, socket: usize) {
+        self.sockets.push(socket);
+        // Nobody had a number before.
+        (self.reserved, self.last) = (None, None);
+    }
+
+    /// The numbers of its sockets, in their order.
+    #[must_use]
+    pub fn sockets(&self) -> &[usize] {
+        &self.sockets
+    }
+
+    /// The same, the one whose turn it is last.
+    pub fn take_turns(&mut self) -> Vec<usize> {
+        let mut sockets = self.sockets.clone();
+        let reserved = sockets.iter().position(|of| self.reserved == Some(*of));
+        self.turn = (self.turn + 1) % sockets.len().max(1);
+        sockets.rotate_left(reserved.unwrap_or(self.turn));
+        sockets.reverse();
+        sockets
+    }
+
+    /// Socket number `socket` no longer waits for room. Whether others did for it.
+    pub fn release(&mut self, socket: usize) -> bool {
+        let released = self.reserved.take_if(|of| *of == socket).is_some();
+        // What did not fit is not there any more, and others may fit.
+        self.full &= !released;
+        released && self.sockets.len() > 1
     }
 
     /// Its output could not be opened: it takes nothing until that is `opened`.
@@ -135,16 +168,15 @@ impl Record {
 
     /// Goes on where `old` is, with its lines; only what the config says is as here, and what was found in another
     /// file.
-    pub fn continue_from(&mut self, old: Record) {
+    pub fn continue_from(&mut self, old: &mut Record) {
         self.go_on_from(old.seq);
         self.start = self.seq - (old.seq - old.start);
-        (self.written_before, self.steps) = (old.written_before, old.steps);
+        (self.written_before, self.steps) = (old.written_before, mem::take(&mut old.steps));
         self.segments_before = old.segments_before;
-        (self.lines, self.is_open) = (old.lines, old.is_open);
+        (self.lines, self.is_open) = (mem::take(&mut old.lines), old.is_open);
         self.segment = self.segment.or(old.segment);
-        (self.gap, self.uncounted) = (old.gap, old.uncounted);
         (self.handed_over, self.written) = (old.handed_over, old.written);
-        self.acks = old.acks;
+        self.acks = mem::take(&mut old.acks);
     }
 
     /// Whether what is written is to be on the disk before it counts as written.
@@ -198,12 +230,6 @@ impl Record {
         self.acks.resume(parked);
     }
 
-    /// Whether its lines go to the journal.
-    #[must_use]
-    pub fn is_journal(&self) -> bool {
-        self.encoder.is_journal()
-    }
-
     /// Numbers go on from `seq`, or from where they stand if that is further.
     pub fn go_on_from(&mut self, seq: u64) {
         let skipped = seq.saturating_sub(self.seq);
@@ -220,22 +246,6 @@ impl Record {
         self.steps = Steps::after(written.messages);
     }
 
-    /// Goes on behind what an earlier process had dropped.
-    pub fn resume_gap(&mut self, gap: Gap) {
-        self.gap = gap;
-    }
-
-    /// What was dropped behind the last line.
-    #[must_use]
-    pub fn gap(&self) -> Gap {
-        self.gap
-    }
-
-    /// What was dropped since this was called last, and the queue-size that was reached.
-    pub fn take_dropped(&mut self) -> (Gap, usize) {
-        (mem::take(&mut self.uncounted), self.queue_size)
-    }
-
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
     /// those that are not handed over yet.
     pub fn prepend(&mut self, lines: &[u8], cuts: &[Cut]) {
@@ -244,86 +254,59 @@ impl Record {
         self.acks.note_lines(self.handed_over + bytes, bytes);
     }
 
-    /// Takes messages from the start of `batch`; returns the bytes that it took.
-    pub fn receive(
+    /// Takes one line of socket number `socket`, which `write` adds: that of the next message or, without one, one
+    /// before it (`is_message`). False where there is no room for it.
+    pub(super) fn put(
         &mut self,
-        id: ClientId,
-        peer: &Peer,
-        batch: &Batch<'_>,
+        socket: usize,
+        is_message: bool,
         now: SystemTime,
-    ) -> usize {
-        let mut taken = 0;
-        for message in batch.iter() {
-            if !self.put(id, peer, message.body, message.truncated, now) {
-                return taken;
-            }
-            taken = message.end;
-        }
-        batch.bytes.len()
-    }
-
-    /// Takes one message, be it to drop it; false where its sender has to wait.
-    pub fn put(
-        &mut self,
-        id: ClientId,
-        peer: &Peer,
-        message: &[u8],
-        truncated: bool,
-        now: SystemTime,
+        write: impl FnOnce(&mut Vec<u8>, u64),
     ) -> bool {
-        // Until something is written, what is too long waits or is dropped, and so is what comes behind it.
-        if !self.is_open || self.full && self.on_full == OnFull::Drop || !self.put_gap(now) {
-            return self.refuse(message);
-        }
-        self.encoder.set_time(now);
-        let before = self.lines.bytes.len();
-        let seq = self.seq.saturating_add(1);
-        let line = Line {
-            seq,
-            client: id,
-            peer,
-            message,
-            truncated,
-        };
-        self.encoder.put(&mut self.lines.bytes, &line);
-        if !self.fits(before) {
-            self.lines.bytes.truncate(before);
-            return self.refuse(message);
-        }
-        self.note_line(before, seq, now);
-        self.seq = seq;
-        true
-    }
-
-    /// There is no room for this message.
-    fn refuse(&mut self, message: &[u8]) -> bool {
-        self.full = true;
-        if self.on_full == OnFull::Wait {
-            return false;
-        }
-        self.gap.add(message);
-        self.uncounted.add(message);
-        true
-    }
-
-    /// Puts a line in place of what was dropped; false while there is no room for it.
-    fn put_gap(&mut self, now: SystemTime) -> bool {
-        if self.gap.is_none() {
-            return true;
-        }
-        self.encoder.set_time(now);
-        let before = self.lines.bytes.len();
-        self.encoder.put_gap(&mut self.lines.bytes, &self.gap);
-        if !self.fits(before) {
-            self.lines.bytes.truncate(before);
+        if !self.takes(socket) {
             self.full = true;
             return false;
         }
-        if self.lines.bytes.len() > before {
-            self.note_line(before, self.seq.saturating_add(1), now);
+        let before = self.lines.bytes.len();
+        let seq = self.seq.saturating_add(1);
+        write(&mut self.lines.bytes, seq);
+        if !self.fits(before) {
+            self.lines.bytes.truncate(before);
+            self.full = true;
+            if self.on_full == OnFull::Wait && self.last != Some(socket) {
+                self.reserved = Some(socket);
+            }
+            return false;
         }
-        self.gap = Gap::default();
+        if self.lines.bytes.len() > before {
+            self.note_line(before, seq, now);
+        }
+        if is_message {
+            self.seq = seq;
+            (self.reserved, self.last) = (None, Some(socket));
+        }
         true
+    }
+
+    /// Whether it may take a line of socket number `socket`, if there is room.
+    fn takes(&self, socket: usize) -> bool {
+        match self.on_full {
+            _ if !self.is_open => false,
+            OnFull::Wait => self.reserved.is_none_or(|of| of == socket),
+            // Until something is written, what is too long is dropped, and so is what comes behind it.
+            OnFull::Drop => !self.full,
+        }
+    }
+
+    /// What happens where it is full.
+    pub(super) fn on_full(&self) -> OnFull {
+        self.on_full
+    }
+
+    /// Bytes that may wait for the disk.
+    #[must_use]
+    pub fn queue_size(&self) -> usize {
+        self.queue_size
     }
 
     /// Whether there is room for the line from `before` on. One alone may be longer than the queue.
@@ -351,9 +334,6 @@ impl Record {
 
     /// The lines of this turn, which the caller takes out for the writer.
     pub fn hand_over(&mut self, now: SystemTime) -> &mut Lines {
-        if self.is_open && !self.full {
-            self.put_gap(now);
-        }
         let begin = self.handed_over;
         self.handed_over += self.lines.bytes.len() as u64;
         if self.handed_over > begin {
@@ -392,12 +372,6 @@ impl Record {
         (self.handed_over - self.written) as usize + self.lines.bytes.len()
     }
 
-    /// Whether something waits to be written or counted.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.unwritten() > 0 || !self.gap.is_none() || !self.uncounted.is_none()
-    }
-
     /// Up to where the event loop has heard that lines are written.
     #[must_use]
     pub fn written(&self) -> Position {
@@ -409,6 +383,11 @@ impl Record {
         self.written = position;
         self.steps.note_written(position);
         self.full = false;
+    }
+
+    /// Whether a line did not fit, and nothing has been written since, or nothing can be.
+    pub(super) fn is_full(&self) -> bool {
+        self.full || !self.is_open
     }
 
     /// Whether something was written since a line did not fit, or nobody waits for that.
@@ -424,33 +403,29 @@ impl Record {
     }
 
     /// What has been recorded so far, for `roll_back`.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             lines: self.lines.bytes.len(),
             cuts: self.lines.cuts.len(),
             segment: self.segment,
-            gaps: (self.gap, self.uncounted),
             seq: self.seq,
         }
     }
 
     /// Takes back what came since `mark`, which is of this turn.
-    pub fn roll_back(&mut self, mark: Mark) {
+    pub(super) fn roll_back(&mut self, mark: Mark) {
         self.lines.bytes.truncate(mark.lines);
         self.lines.cuts.truncate(mark.cuts);
         (self.seq, self.segment) = (mark.seq, mark.segment);
-        (self.gap, self.uncounted) = mark.gaps;
         self.full = false;
     }
 }
 
 /// A state of a record within a turn.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub(super) struct Mark {
     lines: usize,
     cuts: usize,
     segment: Option<Segment>,
-    gaps: (Gap, Gap),
     seq: u64,
 }

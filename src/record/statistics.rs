@@ -170,22 +170,20 @@ mod tests {
     use std::{fs, process, thread, time::Duration};
 
     use super::*;
-    use crate::{
-        peer::{ClientId, Peer},
-        record::{Encoder, Format, NotOpen, Output, OutputConfig, Record, Writer},
-    };
+    use crate::record::{NotOpen, Output, OutputConfig, Record, Writer};
 
     fn after(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     fn record(queue_size: usize, seq: u64) -> Record {
-        Record::new(Encoder::new(Format::Raw, false, "log"), queue_size, seq)
+        Record::new(queue_size, seq)
     }
 
     /// Takes a line of 10 bytes, which holds a line feed of its own.
     fn take(record: &mut Record) {
-        assert!(record.put(ClientId(1), &Peer::NONE, b"four\nfour", false, after(0)));
+        let line = |lines: &mut Vec<u8>, _| lines.extend_from_slice(b"four\nfour\n");
+        assert!(record.put(0, true, after(0), line));
     }
 
     fn hand_over(record: &mut Record, seconds: u64) -> Vec<u8> {
@@ -220,7 +218,7 @@ mod tests {
         check(&record, 40, 3, Some(3));
         // A reload, under which numbers go on from further on.
         let mut next = self::record(2000, 0);
-        next.continue_from(record);
+        next.continue_from(&mut record);
         next.go_on_from(100);
         check(&next, 40, 3, Some(3));
         check(&next, 60, 1, None);

@@ -271,7 +271,8 @@ impl Server {
             }
         }
         if let Some(output) = output {
-            self.sockets.of(key).writer = self.start_writer(output)?.0.take();
+            let at = self.hub.recorded_at(key).unwrap_or(key);
+            self.sockets.of(at).writer = self.start_writer(output)?.0.take();
         }
         self.note_time();
         Ok(())
@@ -336,7 +337,10 @@ impl Server {
         for (&key, (_, endpoint, goes_on, writer)) in keys.iter().zip(rest) {
             let before = came_from.remove(&key);
             self.put_endpoint(key, endpoint, before, goes_on.then_some(now));
-            self.sockets.of(key).writer = writer;
+            if writer.is_some() {
+                let at = self.hub.recorded_at(key).unwrap_or(key);
+                self.sockets.of(at).writer = writer;
+            }
         }
         writers.into_values().for_each(|writer| self.let_go(writer));
         self.note_time();

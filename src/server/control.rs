@@ -26,7 +26,7 @@ use crate::{
     error::Fault,
     hub::{Now, Socket, Tapped, Wanted},
     peer::ClientId,
-    record::{Record, Statistics},
+    record::Statistics,
     service::PendingCall,
 };
 
@@ -369,7 +369,7 @@ fn tell_record(of: Statistics, socket: &Socket, now: Now) -> control::Record {
     control::Record {
         name: of.name,
         open: of.is_open,
-        seq: socket.record().map_or(0, Record::seq),
+        seq: socket.record().map_or(0, |of| of.seq()),
         messages_written: of.written.messages,
         bytes_written: of.written.bytes,
         segments_ended: of.segments.ended,

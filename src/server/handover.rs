@@ -61,7 +61,7 @@ impl Server {
                     back.uncertain, self.settings.drain_timeout
                 );
             }
-            if let Some(record) = self.hub.record(socket) {
+            if let Some(mut record) = self.hub.record(socket) {
                 record.note_written(back.written);
             }
             unwritten.push((socket, back));

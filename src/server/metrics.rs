@@ -15,9 +15,12 @@ impl Server {
     pub(super) fn tell_metrics(&self, now: Now) -> Reply {
         let mut sockets: Vec<(usize, &Socket)> = self.serving().collect();
         sockets.sort_unstable_by_key(|(_, socket)| socket.name());
-        let records = sockets
+        // One that several sockets share is told once, or sums would count it several times.
+        let own = sockets
             .iter()
-            .filter_map(|&(key, socket)| Some((socket.name(), self.record_statistics(key)?)));
+            .filter(|(key, _)| self.hub.recorded_at(*key) == Some(*key));
+        let records =
+            own.filter_map(|&(key, socket)| Some((socket.name(), self.record_statistics(key)?)));
         let records: Vec<(&str, Statistics)> = records.collect();
         let mut text = Text::begin(true);
         self.tell_daemon(&mut text);

@@ -30,21 +30,24 @@ impl Server {
                 self.stale = true;
             }
             let awaited = self.hub.awaits_record(key) || to_be_idle || stops;
-            let Some(record) = self.hub.record(key).filter(|of| of.is_behind()) else {
+            if !self.hub.is_record_behind(key) {
                 continue;
-            };
-            if awaited || record.has_acks() || !record.gap().is_none() {
+            }
+            if awaited {
                 writer.request_wake();
             }
-            writer.set_sync(record.is_synced());
             let written = writer.written();
-            if written > record.written() {
+            let heard = self.hub.record(key).map(|record| {
+                writer.set_sync(record.is_synced());
+                record.written()
+            });
+            if heard.is_some_and(|heard| written > heard) {
                 self.hub.recorded(key, written, now);
             }
-            if let Some(lines) = self.hub.hand_over(key, now)
+            if let Some(mut lines) = self.hub.hand_over(key, now)
                 && !lines.bytes.is_empty()
             {
-                writer.append(lines);
+                writer.append(&mut lines);
             }
             outcome = outcome.and(writer.check());
         }
@@ -76,9 +79,9 @@ impl Server {
     /// What the record of socket `key` tells of itself, where it has one.
     #[must_use]
     pub fn record_statistics(&self, key: usize) -> Option<Statistics> {
-        let record = self.hub.sockets().get(key)?.record()?;
-        let writer = self.sockets.get(key)?.writer.as_ref()?;
-        Some(writer.statistics(record))
+        let at = self.hub.recorded_at(key)?;
+        let writer = self.sockets.get(at)?.writer.as_ref()?;
+        Some(writer.statistics(&*self.hub.record(at)?))
     }
 
     /// The record of `writer` is no more. What was handed over is still written, where it can be opened.
@@ -90,7 +93,7 @@ impl Server {
     /// Lines that an earlier process took into the record of the socket `name` are written first.
     pub fn prepend_lines(&mut self, name: &str, lines: &[u8], cuts: &[Cut]) {
         let key = self.hub.key(name);
-        if let Some(record) = key.and_then(|key| self.hub.record(key)) {
+        if let Some(mut record) = key.and_then(|key| self.hub.record(key)) {
             record.prepend(lines, cuts);
         }
         if let Some(key) = key {

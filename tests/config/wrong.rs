@@ -746,10 +746,10 @@ fn contradictions() -> Vec<Wrong> {
             &["socket.a.path too"],
         ),
         wrong(
-            &records("%L/a.log"),
+            &format!("{}\nrecord.mode = \"0600\"", records("%L/a.log")),
             10,
             "socket.b.record.file",
-            &["socket.a.record.file too"],
+            &["socket.a.record.file too", "the same in both record tables"],
         ),
         wrong(
             &records("/run/b.sock"),

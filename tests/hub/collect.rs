@@ -7,7 +7,7 @@ use udsd::{
     config::{BaseDirs, Config},
     hub::{Hub, Socket},
     limits::Limits,
-    record::{Encoder, Format, OnFull, Record},
+    record::{Encoder, Format, OnFull, Record, Recorder},
 };
 
 use crate::world::{Random, SECOND, World, collect_socket, lines};
@@ -76,7 +76,7 @@ fn a_full_record_stops_reading_and_progress_goes_on_with_it() {
 #[test]
 fn a_line_that_is_longer_than_the_queue_waits_alone() {
     let config = Config::parse(&collect_socket(""), None, &BaseDirs::system()).unwrap();
-    let tiny = Record::new(Encoder::new(Format::Raw, false, "log"), 1, 0);
+    let tiny = Recorder::new(Encoder::new(Format::Raw, false, "log"), Record::new(1, 0));
     let mut world = World::collect("");
     world.hub = Hub::new(
         vec![Socket::new(

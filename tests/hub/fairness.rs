@@ -254,3 +254,50 @@ fn a_message_that_is_larger_than_a_turn_is_the_last_in_it() {
         }
     }
 }
+
+/// Two sockets that share a record with room for little more than one long message.
+fn sharing() -> World {
+    let socket = |name: &str| {
+        format!(
+            "[socket.{name}]\npath = \"/run/{name}\"\nservice = \"collect\"\nframing = \"lines\"\n\
+             message-size = \"100B\"\n[socket.{name}.record]\nfile = \"/var/log/record\"\n\
+             format = \"raw\"\nqueue-size = \"110B\"\n"
+        )
+    };
+    World::new(&format!("{}{}", socket("a"), socket("b")))
+}
+
+#[test]
+fn sockets_that_share_a_record_take_turns_for_its_room() {
+    let mut world = sharing();
+    let clients = [world.enter(0), world.enter(1)];
+    for (client, byte) in clients.iter().zip(["a", "b"]) {
+        client.send(format!("{}\n", byte.repeat(9)).repeat(200).as_bytes());
+    }
+    for _ in 0..100 {
+        world.settle();
+        world.write(0, 10);
+    }
+    let count = |byte| world.records[0].iter().filter(|of| **of == byte).count() / 9;
+    let (a, b) = (count(b'a'), count(b'b'));
+    assert!(a + b >= 100, "{a} and {b}");
+    assert!(a.abs_diff(b) <= 12, "{a} and {b}");
+    assert!(world.hub.records().count() == 1);
+}
+
+#[test]
+fn short_messages_of_one_socket_leave_room_for_long_ones_of_another() {
+    for long in [0, 1] {
+        let mut world = sharing();
+        let (long, short) = (world.enter(long), world.enter(1 - long));
+        short.send("s\n".repeat(5_000).as_bytes());
+        world.settle();
+        long.send(format!("{}\n", "l".repeat(99)).repeat(3).as_bytes());
+        for _ in 0..300 {
+            world.settle();
+            world.write(0, 2);
+        }
+        let all = world.records[0].iter().filter(|byte| **byte == b'l');
+        assert_eq!(all.count(), 3 * 99);
+    }
+}

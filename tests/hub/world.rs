@@ -17,7 +17,7 @@ use udsd::{
     hub::{Counters, Hub, Now, Socket, SocketChange, WatchChange},
     limits::Limits,
     peer::Peer,
-    record::{Cut, Encoder, Lines, Record, Rotation, Segment},
+    record::{Cut, Encoder, Lines, Record, Recorder, Rotation, Segment},
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -284,7 +284,7 @@ impl World {
 
     /// Sockets with these rules.
     pub fn of(configs: &[config::Socket], limits: Limits) -> Self {
-        let sockets: Vec<Socket> = configs.iter().map(socket).collect();
+        let sockets = sockets_of(configs);
         let records = sockets.iter().map(|_| Vec::new()).collect();
         let cuts = sockets.iter().map(|_| Vec::new()).collect();
         World {
@@ -429,8 +429,8 @@ impl World {
     fn hand_over(&mut self) {
         let now = self.now();
         for (i, (record, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
-            if let Some(lines) = self.hub.hand_over(i, now) {
-                append(record, cuts, lines);
+            if let Some(mut lines) = self.hub.hand_over(i, now) {
+                append(record, cuts, &mut lines);
             }
         }
     }
@@ -461,8 +461,8 @@ impl World {
         let mut hub = mem::replace(&mut self.hub, fresh());
         let mut unwritten = Vec::new();
         for (i, (written, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
-            if let Some(lines) = hub.hand_over(i, now) {
-                append(written, cuts, lines);
+            if let Some(mut lines) = hub.hand_over(i, now) {
+                append(written, cuts, &mut lines);
             }
             unwritten.push(hub.record(i).map_or(0, |record| record.unwritten()));
         }
@@ -605,7 +605,7 @@ impl World {
 
     /// With the record that is now that of socket number `place`.
     fn change_with(&mut self, config: &config::Socket, place: Option<usize>) -> SocketChange {
-        let mut has_record = |place| self.hub.record(place).is_some();
+        let has_record = |place| self.hub.record(place).is_some();
         let kept = place.filter(|&place| config.record.is_some() && has_record(place));
         let segment = kept.is_none().then_some(Segment::NONE);
         SocketChange {
@@ -677,8 +677,7 @@ pub fn socket(config: &config::Socket) -> Socket {
 /// A socket whose record goes on in this segment, or in that of the one before.
 fn socket_in(config: &config::Socket, segment: Option<Segment>) -> Socket {
     let collect = config.record.as_ref().map(|keys| {
-        let encoder = Encoder::new(keys.format, false, &config.name);
-        let mut record = Record::new(encoder, keys.queue_size, 0);
+        let mut record = Record::new(keys.queue_size, 0);
         let rotation = Rotation {
             size: keys.rotate_size,
             age: keys.rotate_age,
@@ -686,9 +685,31 @@ fn socket_in(config: &config::Socket, segment: Option<Segment>) -> Socket {
         };
         record.rotate(rotation, segment);
         record.set_on_full(keys.on_full);
-        record
+        Recorder::new(encoder_of(config), record)
     });
     Socket::new(config, access(config), collect)
+}
+
+fn encoder_of(config: &config::Socket) -> Encoder {
+    let keys = config.record.as_ref().unwrap();
+    Encoder::new(keys.format, false, &config.name)
+}
+
+/// The sockets of a file; those that name one record file share the record.
+fn sockets_of(configs: &[config::Socket]) -> Vec<Socket> {
+    let mut sockets: Vec<Socket> = Vec::new();
+    for config in configs {
+        let file = |of: &config::Socket| of.record.as_ref()?.file.clone();
+        let first = configs.iter().position(|of| file(of) == file(config));
+        let shared = first.filter(|_| file(config).is_some());
+        let shared = shared.and_then(|first| sockets.get(first)?.recorder());
+        let beside = shared.map(|of| of.beside(encoder_of(config)));
+        sockets.push(match beside {
+            Some(recorder) => Socket::new(config, access(config), Some(recorder)),
+            None => socket(config),
+        });
+    }
+    sockets
 }
 
 /// Takes lines in as a record's thread does.

@@ -174,9 +174,9 @@ impl Schedule {
 
     fn write(&mut self, room: usize) {
         let place = self.rooms[room].place;
-        if let Some(record) = self.world.hub.record(place) {
-            let waiting = record.unwritten() as u64;
-            let written = self.random.below(waiting + 1) as usize;
+        let waiting = self.world.hub.record(place).map(|of| of.unwritten());
+        if let Some(waiting) = waiting {
+            let written = self.random.below(waiting as u64 + 1) as usize;
             self.world.write(place, written);
         }
     }
@@ -453,8 +453,8 @@ impl Room {
             );
             self.take(from, bytes);
         }
-        let record = world.hub.sockets()[self.place].record();
-        while self.untold.len() < record.unwrap().gap().count as usize {
+        let recorder = world.hub.sockets()[self.place].recorder();
+        while self.untold.len() < recorder.unwrap().gap().count as usize {
             self.drop_first();
         }
     }

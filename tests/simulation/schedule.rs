@@ -282,9 +282,9 @@ impl Schedule {
 
     fn write_records(&mut self) {
         for room in self.rooms.iter().filter(|room| !room.dismissed) {
-            if let Some(record) = self.world.hub.record(room.place) {
-                let waiting = record.unwritten() as u64;
-                let written = self.random.below(waiting + 1) as usize;
+            let waiting = self.world.hub.record(room.place).map(|of| of.unwritten());
+            if let Some(waiting) = waiting {
+                let written = self.random.below(waiting as u64 + 1) as usize;
                 self.world.write(room.place, written);
             }
         }
