@@ -89,6 +89,7 @@ impl<S: Stream> Hub<S> {
         let keys = all.map(|(before, change)| self.put(before, change, &recorders, now));
         let keys: Vec<usize> = keys.collect();
         self.join_records();
+        self.close_parted(&recorders, now);
         for recorder in recorders.into_values() {
             self.forget_promises(|| recorder.record().forget_ack());
         }

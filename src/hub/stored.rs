@@ -1,10 +1,12 @@
 //! The answers of `ack`: a client learns how many of its messages are stored once the record says so.
 
+use std::{collections::HashMap, io};
+
 use super::{Hub, Now};
 use crate::{
     connection::{Acked, Stream, Watch},
     error::Close,
-    record::{Ack, ParkedAck},
+    record::{Ack, ParkedAck, Recorder},
 };
 
 impl<S: Stream> Hub<S> {
@@ -79,7 +81,32 @@ impl<S: Stream> Hub<S> {
         while let Some(ack) = next(self) {
             if self.note_stored(&ack, 0) {
                 let why = "whether all it sent is stored cannot be told after the restart";
-                self.close(ack.client, &Close::Io(std::io::Error::other(why)), now);
+                self.close(ack.client, &Close::Io(io::Error::other(why)), now);
+            }
+        }
+    }
+
+    /// Closes those whose socket has another record now than the one with their messages. What they send next may be
+    /// stored before these, and `ok N` would tell of both. `old`: the records of before.
+    pub(super) fn close_parted(&mut self, old: &HashMap<usize, Recorder>, now: Now) {
+        let (clients, sockets) = (&self.clients, &self.sockets);
+        let parted = |ack: &Ack, of: &[usize]| {
+            let client = clients.get(ack.client).filter(|of| of.id == ack.id);
+            let socket = client.map(|client| client.socket as usize);
+            socket.is_some_and(|key| sockets[key].recorder.is_some() && !of.contains(&key))
+        };
+        let mut all = Vec::new();
+        for mut record in self.records() {
+            let of = record.sockets().to_vec();
+            all.extend(record.take_acks(|ack| parted(ack, &of)));
+        }
+        for recorder in old.values() {
+            all.extend(recorder.record().take_acks(|ack| parted(ack, &[])));
+        }
+        for ack in all {
+            if self.note_stored(&ack, 0) {
+                let why = "its socket has another record now, and not all it sent is stored";
+                self.close(ack.client, &Close::Io(io::Error::other(why)), now);
             }
         }
     }

@@ -79,6 +79,13 @@ impl Acks {
         self.waiting.pop_front()
     }
 
+    /// Takes out those of whose clients `leaves` says so.
+    pub(super) fn take(&mut self, mut leaves: impl FnMut(&Ack) -> bool) -> Vec<Ack> {
+        let (left, stay) = self.waiting.drain(..).partition(|ack| leaves(ack));
+        self.waiting = stay;
+        Vec::from(left)
+    }
+
     /// As the next process has them, where lines end at `end`.
     pub(super) fn park(&self, end: Position) -> impl Iterator<Item = ParkedAck> {
         self.waiting.iter().map(move |ack| ParkedAck {

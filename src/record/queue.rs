@@ -207,6 +207,11 @@ impl Record {
         self.acks.forget()
     }
 
+    /// Forgets those clients that are to be told of which `leaves` says so, and returns them.
+    pub fn take_acks(&mut self, leaves: impl FnMut(&Ack) -> bool) -> Vec<Ack> {
+        self.acks.take(leaves)
+    }
+
     /// The next client of whose messages nobody can tell whether they are written.
     pub fn next_uncertain(&mut self) -> Option<Ack> {
         self.acks.next_uncertain()

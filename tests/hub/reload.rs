@@ -580,3 +580,29 @@ fn held_datagrams_are_counted_when_the_service_changes() {
     assert_eq!(d.world.counters().untaken, 60 - taken);
     assert_eq!(d.world.hub.undelivered(), 0);
 }
+
+#[test]
+fn nobody_is_told_of_what_is_stored_in_another_record_than_what_it_sent_before() {
+    let socket = |name: &str, file: &str| {
+        format!(
+            "[socket.{name}]\npath = \"/run/{name}\"\nservice = \"collect\"\nframing = \"lines\"\nack = true\n\
+             [socket.{name}.record]\nfile = \"/var/log/{file}\"\n"
+        )
+    };
+    let mut world = World::new(&format!("{}{}", socket("a", "one"), socket("b", "one")));
+    let (stays, leaves, idle) = (world.enter(0), world.enter(1), world.enter(1));
+    for client in [&stays, &leaves] {
+        client.send(b"stored later\n");
+    }
+    world.settle();
+    world.reload(&format!("{}{}", socket("a", "one"), socket("b", "other")));
+    world.settle();
+    assert!(leaves.is_closed());
+    assert_eq!(leaves.got(), b"");
+    assert!(!stays.is_closed() && !idle.is_closed());
+    while world.written(0) > 0 {
+        world.settle();
+    }
+    stays.take(usize::MAX);
+    assert_eq!(stays.got(), b"ok 1\n");
+}
