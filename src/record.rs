@@ -99,6 +99,8 @@ struct Inbox {
     file: Option<FileId>,
     /// Its lock.
     lock: Option<Arc<Lock>>,
+    /// What the config says of the next file at the path, where it has changed.
+    config: Option<OutputConfig>,
     /// What is to be opened, where there is no output so far.
     not_open: Option<NotOpen>,
     /// What was found in the output, where there was none at first and now there is.
@@ -313,9 +315,15 @@ impl Writer {
         self.name = output.config.name();
         self.shared.tell(|inbox| {
             inbox.set_output(&output);
-            (inbox.not_open, inbox.is_moving) = (None, true);
+            (inbox.not_open, inbox.is_moving, inbox.config) = (None, true, None);
             inbox.next.push_back((Next::MoveTo(output), Vec::new()));
         });
+    }
+
+    /// The next file at the path of this output is made by this config: a segment's, or one in place of a file that
+    /// was moved.
+    pub fn configure(&self, config: OutputConfig) {
+        self.shared.inbox().config = Some(config);
     }
 
     /// Where there is no output so far, the thread tries to open this one from now on, and at once.

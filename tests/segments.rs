@@ -8,6 +8,7 @@ use std::{
     fs,
     io::Write,
     net::Shutdown,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -226,8 +227,13 @@ fn text_and_raw_are_named_above_all_segments_that_are_there() {
 fn a_reload_changes_where_files_end_from_the_next_message() {
     let mut daemon = Daemon::start(&config(""));
     say_all(&daemon, 1, 1_000);
-    daemon.reload_with(&config(&format!("{SMALL}\nkeep = 2")));
+    daemon.reload_with(&config(&format!("{SMALL}\nkeep = 2\nmode = \"0644\"")));
     say_all(&daemon, 1, 1_000);
+    let mode = fs::metadata(daemon.path("record"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o644);
     daemon.reload_with(&config(""));
     say_all(&daemon, 1, 1_000);
     assert!(daemon.stop().success());

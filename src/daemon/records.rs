@@ -79,13 +79,14 @@ fn goes_on(
     of: usize,
     writer: &Writer,
 ) -> (Record, PlannedWriter) {
+    let config = output_config(config, socket, keys);
     let not_open = || NotOpen {
-        config: output_config(config, socket, keys),
+        config: config.clone(),
         why: String::new(),
     };
     let output = (!writer.is_open()).then(|| Err(not_open()));
     let record = new_record(keys, Found::default());
-    (record, PlannedWriter::Kept { of, output })
+    (record, PlannedWriter::Kept { of, config, output })
 }
 
 /// The writers of the records that are in force.
@@ -168,6 +169,7 @@ impl<'a> Writers<'a> {
         let writer = match before {
             Some((of, _)) => PlannedWriter::Kept {
                 of,
+                config: output_config(config, socket, keys),
                 output: Some(output),
             },
             None => {

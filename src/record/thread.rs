@@ -29,8 +29,8 @@ use rustix::{
 };
 
 use super::{
-    End, KEPT, Next, Output, Position, Shared, Unwritten, output::FileState, retry::open_later,
-    segment,
+    End, KEPT, Next, OpenError, Output, Position, Shared, Unwritten, output::FileState,
+    retry::open_later, segment,
 };
 use crate::throttle::Throttle;
 
@@ -378,7 +378,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     /// `removed`: the one until now has no name any more.
     fn reopen(&mut self, removed: bool) -> bool {
         let name = self.output.config.name();
-        match self.output.reopen() {
+        match self.open_next() {
             Ok(output) => {
                 if removed {
                     let lost = "its file was removed with what was written to it since";
@@ -412,6 +412,16 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
+    /// Opens what is at the path, by the config of now.
+    fn open_next(&mut self) -> Result<Output, OpenError> {
+        let mut inbox = self.shared.inbox();
+        if let Some(config) = inbox.config.take() {
+            self.output.config = config;
+        }
+        drop(inbox);
+        self.output.reopen()
+    }
+
     /// Makes the file a segment and goes on in a new one; all lines before its end are written.
     fn end_segment(&mut self, first: u64, keep: u32) {
         match self.output.file_state() {
@@ -439,7 +449,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// Goes on in a new file where the last became a segment; false where none can be had. Removes what is too much.
     fn begin_segment(&mut self, keep: u32) -> bool {
-        match self.output.reopen() {
+        match self.open_next() {
             Ok(output) => self.go_on_in(output),
             Err(why) => {
                 if self.fail(format!("no new file opens behind its segment: {why}")) {

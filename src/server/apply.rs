@@ -19,7 +19,7 @@ use crate::{
     error::Faults,
     hub::{Now, Socket, SocketChange},
     limits::Limits,
-    record::{NotOpen, Output, Writer},
+    record::{NotOpen, Output, OutputConfig, Writer},
 };
 
 /// Writers of records that are no more, and are not wholly written.
@@ -93,6 +93,8 @@ pub enum PlannedWriter {
     Kept {
         /// Whose it is so far.
         of: usize,
+        /// What the file says of where lines go.
+        config: OutputConfig,
         /// Where lines go from now on, if that is another file than before, or it is not open.
         output: Option<Result<Output, NotOpen>>,
     },
@@ -104,12 +106,12 @@ impl PlannedWriter {
         match self {
             PlannedWriter::None => None,
             PlannedWriter::New(mut writer) => writer.0.take(),
-            PlannedWriter::Kept { of, output } => {
+            PlannedWriter::Kept { of, config, output } => {
                 let mut writer = writers.remove(&of)?;
                 match output {
                     Some(Ok(output)) => writer.move_to(output),
                     Some(Err(not_open)) => writer.reopen(not_open),
-                    None => {}
+                    None => writer.configure(config),
                 }
                 Some(writer)
             }
