@@ -1,7 +1,8 @@
 //! The floors: the least that a server can do for each kind of work, and the measure of udsd.
 //!
 //! One thread, level-triggered epoll, accept, recv, and what was received is sent back, sent to
-//! every other client, or written to a file, as it is; of datagrams as many as there are. No framing, no limits, no queues: a client
+//! every other client, or written to a file, as it is; of datagrams as many as there are. Where it is to be on
+//! the disk, one fdatasync serves all who wait. No framing, no limits, no queues: a client
 //! that does not read makes everybody wait, so nothing is lost. Nothing is allocated for a message.
 //! It runs as a process of its own, so that its CPU time is read the same way as the daemon's.
 
@@ -57,14 +58,53 @@ pub(crate) fn run(work: &str, socket: &Path, record: &Path) -> Outcome<()> {
             })
         }
         Some(Work::CollectDatagrams) => store_datagrams(socket, record),
+        Some(Work::Store) => store(socket, record),
         None => Err(format!("no floor for {work}").into()),
     }
+}
+
+/// Appends what all have sent, and answers them when the disk has it.
+fn store(socket: &Path, record: &Path) -> Outcome<()> {
+    let mut file = File::options().append(true).create(true).open(record)?;
+    let (mut lines, mut waiting) = (Vec::new(), Vec::new());
+    let mut stored: Vec<u64> = Vec::new();
+    serve_turns(socket, |clients, said| {
+        match said {
+            Some((from, bytes)) => {
+                lines.extend_from_slice(bytes);
+                stored.resize(stored.len().max(from + 1), 0);
+                stored[from] += memchr::memchr_iter(b'\n', bytes).count() as u64;
+                waiting.push(from);
+            }
+            None if !lines.is_empty() => {
+                file.write_all(&lines)?;
+                file.sync_data()?;
+                lines.clear();
+                for from in waiting.drain(..) {
+                    send_all(&clients[from], format!("ok {}\n", stored[from]).as_bytes())?;
+                }
+            }
+            None => {}
+        }
+        Ok(true)
+    })
 }
 
 /// `receive` is given all clients, who sent, and what; it answers whether the sender is still there.
 fn serve(
     path: &Path,
     mut receive: impl FnMut(&Clients, usize, &[u8]) -> Outcome<bool>,
+) -> Outcome<()> {
+    serve_turns(path, |clients, said| match said {
+        Some((from, bytes)) => receive(clients, from, bytes),
+        None => Ok(true),
+    })
+}
+
+/// As `serve`; at the end of each turn `receive` is called once more, with nothing said.
+fn serve_turns(
+    path: &Path,
+    mut receive: impl FnMut(&Clients, Option<(usize, &[u8])>) -> Outcome<bool>,
 ) -> Outcome<()> {
     let listener = UnixListener::bind(path)?;
     net::listen(&listener, 4096)?; // std's backlog is too short for 1000 clients at once
@@ -93,7 +133,7 @@ fn serve(
             match net::recv(&clients[key], &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) | Err(Errno::CONNRESET) => drop(clients.remove(key)),
                 Ok((length, _)) => {
-                    if !receive(&clients, key, &buffer[..length])? {
+                    if !receive(&clients, Some((key, &buffer[..length])))? {
                         clients.remove(key);
                     }
                 }
@@ -101,6 +141,7 @@ fn serve(
                 Err(error) => return Err(error.into()),
             }
         }
+        receive(&clients, None)?;
     }
 }
 

@@ -7,11 +7,13 @@ mod echo;
 mod fan_out;
 mod flood;
 mod pour;
+mod store;
 
 pub(crate) use echo::Echo;
 pub(crate) use fan_out::{FanOut, Wire};
 pub(crate) use flood::Flood;
 pub(crate) use pour::{Pour, TURN};
+pub(crate) use store::Store;
 
 use crate::setup::Outcome;
 use rustix::event::Timespec;

@@ -19,15 +19,18 @@ pub(crate) enum Work {
     Collect,
     /// So do datagrams.
     CollectDatagrams,
+    /// Lines go to the file, and each is answered once the disk has it.
+    Store,
 }
 
 impl Work {
-    pub(crate) const ALL: [Work; 5] = [
+    pub(crate) const ALL: [Work; 6] = [
         Work::Echo,
         Work::Restart,
         Work::Relay,
         Work::Collect,
         Work::CollectDatagrams,
+        Work::Store,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +40,7 @@ impl Work {
             Work::Relay => "relay",
             Work::Collect => "collect",
             Work::CollectDatagrams => "datagrams",
+            Work::Store => "store",
         }
     }
 
@@ -50,11 +54,17 @@ impl Work {
             Work::CollectDatagrams => {
                 "type = \"datagram\"\nservice = \"collect\"\nframing = \"syslog\"\n"
             }
+            Work::Store => "service = \"collect\"\nframing = \"lines\"\nack = true\n",
         }
     }
 
-    fn has_record(self) -> bool {
-        matches!(self, Work::Collect | Work::CollectDatagrams)
+    /// The keys of the socket's record beside its file, where it has one.
+    fn record_keys(self) -> Option<&'static str> {
+        match self {
+            Work::Collect | Work::CollectDatagrams => Some(""),
+            Work::Store => Some("sync = true\n"),
+            Work::Echo | Work::Restart | Work::Relay => None,
+        }
     }
 }
 
@@ -63,6 +73,8 @@ pub(crate) enum Program {
     Daemon(PathBuf),
     /// A peer of udsd's relay.
     Redis,
+    /// A peer of udsd's records.
+    Rsyslog,
 }
 
 impl Program {
@@ -79,16 +91,18 @@ impl Program {
 
     /// Redis, and its version, where it is installed.
     pub(crate) fn redis() -> Option<(Program, String)> {
-        let output = Command::new("redis-server")
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = version("redis-server", "--version")?;
         let version = text
             .split_whitespace()
             .find(|word| word.starts_with("v="))?;
         Some((Program::Redis, version[2..].to_owned()))
+    }
+
+    /// rsyslog, and its version, where it is installed.
+    pub(crate) fn rsyslog() -> Option<(Program, String)> {
+        let text = version("rsyslogd", "-v")?;
+        let version = text.split_whitespace().nth(1)?;
+        Some((Program::Rsyslog, version.to_owned()))
     }
 
     pub(crate) fn name(&self) -> String {
@@ -96,6 +110,7 @@ impl Program {
             Program::Floor => "one thread, epoll, recv, send".to_owned(),
             Program::Daemon(path) => path.display().to_string(),
             Program::Redis => "redis-server".to_owned(),
+            Program::Rsyslog => "rsyslogd".to_owned(),
         }
     }
 
@@ -104,6 +119,7 @@ impl Program {
             Program::Floor => Ok(env::current_exe()?),
             Program::Daemon(path) => Ok(path.clone()),
             Program::Redis => Ok("redis-server".into()),
+            Program::Rsyslog => Ok("rsyslogd".into()),
         }
     }
 
@@ -138,6 +154,11 @@ impl Program {
                 .arg(folder.socket())
                 .arg("--dir")
                 .arg(folder.path()),
+            Program::Rsyslog => command
+                .args(["-n", "-f"])
+                .arg(rsyslog_config(folder, work)?)
+                .arg("-i")
+                .arg(folder.path().join("pid")),
         };
         Ok(command)
     }
@@ -152,12 +173,53 @@ fn config(folder: &Folder, work: Work, clients: usize) -> Outcome<PathBuf> {
         folder.socket().display(),
         work.keys()
     );
-    if work.has_record() {
+    if let Some(keys) = work.record_keys() {
         text += &format!(
-            "\n[socket.bench.record]\nfile = \"{}\"\n",
+            "\n[socket.bench.record]\nfile = \"{}\"\n{keys}",
             folder.record().display()
         );
     }
     fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// What a program says of its version.
+fn version(program: &str, option: &str) -> Option<String> {
+    let mut command = Command::new(program);
+    let output = command.arg(option).stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A config file for rsyslog by which it does as udsd does: JSON lines with the sender, no limit on rates, nothing
+/// left out.
+fn rsyslog_config(folder: &Folder, work: Work) -> Outcome<PathBuf> {
+    let path = folder.path().join("rsyslog.conf");
+    let socket = folder.socket();
+    let input = match work {
+        Work::CollectDatagrams => format!(
+            "module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
+             input(type=\"imuxsock\" Socket=\"{}\" Annotate=\"on\" ParseTrusted=\"on\" RateLimit.Interval=\"0\" UseSpecialParser=\"on\")\n",
+            socket.display()
+        ),
+        _ => format!(
+            "module(load=\"imptcp\")\ninput(type=\"imptcp\" path=\"{}\" unlink=\"on\")\n",
+            socket.display()
+        ),
+    };
+    let text = format!(
+        "global(workDirectory=\"{}\")\n{input}\
+         template(name=\"json\" type=\"list\" option.jsonf=\"on\") {{\n\
+         property(outname=\"time\" name=\"timegenerated\" dateFormat=\"rfc3339\" format=\"jsonf\")\n\
+         property(outname=\"pid\" name=\"$!pid\" format=\"jsonf\")\n\
+         property(outname=\"uid\" name=\"$!uid\" format=\"jsonf\")\n\
+         property(outname=\"gid\" name=\"$!gid\" format=\"jsonf\")\n\
+         property(outname=\"message\" name=\"rawmsg\" format=\"jsonf\")\n}}\n\
+         action(type=\"omfile\" file=\"{}\" template=\"json\")\n",
+        folder.path().display(),
+        folder.record().display()
+    );
+    fs::write(&path, text)?;
+    // So that whoever waits for it finds it before the first line.
+    fs::write(folder.record(), "")?;
     Ok(path)
 }
