@@ -299,6 +299,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// How many of its messages are stored, where it was not told so.
+    #[inline]
     fn untold(&self) -> Option<u64> {
         let acked = self.acked.as_ref()?;
         (acked.stored > acked.told).then_some(acked.stored)
@@ -361,14 +362,15 @@ impl<S: Stream> Connection<S> {
     }
 
     /// What its state asks the event loop to watch it for: reading, unless it has ended or waits for
-    /// something; writing, if something waits for it; the end, if it only receives or waits for an answer.
+    /// something; writing, if something waits for it; the end, if it only receives, or waits for an answer
+    /// or to be told what is stored.
     #[must_use]
     pub fn watch(&self) -> Watch {
         let held_up = self.is_blocked() || self.awaits.is_some();
         Watch {
             read: self.ending.is_none() && !held_up,
             write: self.is_owed(),
-            end: self.receiver && self.ending.is_some() && !held_up
+            end: self.ending.is_some() && !held_up && (self.receiver || self.awaits_stored())
                 || self.awaits == Some(Awaits::Answer),
         }
     }

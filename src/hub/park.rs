@@ -165,6 +165,12 @@ impl<S: Stream> Hub<S> {
             return None;
         };
         let mut client = Connection::resume(parked, stream, now);
+        if socket.record().is_none()
+            && let Some(acked) = &mut client.acked
+        {
+            // Its record went on without it, or not at all.
+            acked.promised = acked.stored;
+        }
         let uid = socket.user_of(&client.peer);
         client.charge = Charge::new(uid);
         let places = match socket.is_control() {

@@ -367,8 +367,8 @@ impl Socket {
                 let Some(timeout) = self.rules.idle_timeout else {
                     return Time::Off;
                 };
-                // Not its fault that nothing was read.
-                let active = if client.awaits.is_some() {
+                // Not its fault that nothing was read, or nothing stored.
+                let active = if client.awaits.is_some() || client.awaits_stored() {
                     now
                 } else {
                     client.active

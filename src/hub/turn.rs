@@ -240,6 +240,7 @@ impl<S: Stream> Hub<S> {
 
 impl<S: Stream> Hub<S> {
     /// So many messages of a client were taken.
+    #[inline]
     fn note_sent(&mut self, key: usize, messages: u64, bytes: u64) {
         let client = &mut self.clients[key];
         client.traffic.sent(messages, bytes);

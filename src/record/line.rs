@@ -230,6 +230,11 @@ impl Encoder {
             true => {
                 out.extend_from_slice(b",\"message\":\"");
                 out.extend_from_slice(message);
+                if self.zone.is_none() {
+                    // As for most lines.
+                    out.extend_from_slice(b"\"}");
+                    return Ok(());
+                }
                 out.push(b'"');
                 None
             }

@@ -321,6 +321,7 @@ impl Record {
     }
 
     /// The line from `before` on, which has this number or is before it, goes to the file, or to the next.
+    #[inline]
     fn note_line(&mut self, before: usize, seq: u64, now: SystemTime) {
         let line = self.lines.bytes.len() - before;
         let Some(segment) = &mut self.segment else {

@@ -642,6 +642,7 @@ impl World {
             let now = self.now();
             let written = self.hub.record(socket).unwrap().written();
             self.hub.recorded(socket, written + bytes as u64, now);
+            self.watch();
             self.hand_over();
         }
     }

@@ -49,6 +49,9 @@ pub struct Actor {
     /// Messages read whole and counted as due under echo.
     pub echoed: usize,
     pub receiver: Receiver,
+    /// Messages of which it was told that they are stored, and the bytes of what it was told.
+    pub told: usize,
+    heard: usize,
     /// What had been written to it when: the last value of each moment.
     written: Vec<(Duration, usize)>,
     /// Bytes read from it.
@@ -132,6 +135,8 @@ impl Actor {
             taken: 0,
             echoed: 0,
             receiver: Receiver::default(),
+            told: 0,
+            heard: 0,
             written: vec![(now, 0)],
             read: 0,
             before: 0,
@@ -263,6 +268,18 @@ impl Actor {
     pub fn awaits_room(&self) -> bool {
         let wire = self.client.wire.borrow();
         wire.watched.write && wire.full
+    }
+
+    /// Looks at what it was told since the last time: each answer is for more messages than the one before.
+    pub fn look_at_answers(&mut self, plan: &Plan, said: &[u8]) {
+        while let Some(length) = plan.first(&said[self.heard..]) {
+            let answer = &said[self.heard..self.heard + length];
+            let text = str::from_utf8(plan.body_of(answer)).unwrap();
+            let told = text.strip_prefix("ok ").and_then(|n| n.parse().ok());
+            let more = told.filter(|told| *told > self.told);
+            self.told = more.unwrap_or_else(|| panic!("client {} got {text:?}", self.number));
+            self.heard += length;
+        }
     }
 
     pub fn note_progress(&mut self, now: Duration) {

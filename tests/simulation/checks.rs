@@ -1,6 +1,9 @@
 //! What must hold after every step, whenever the hub is at rest, and in the end.
 
-use udsd::{config::ServiceKind, connection::Watch};
+use udsd::{
+    config::ServiceKind,
+    connection::{Connection, Watch},
+};
 
 use crate::{plan::Witness, room::Room, schedule::Schedule, world::READ_BUFFER};
 
@@ -31,7 +34,9 @@ impl Schedule {
             let actor = &mut self.actors[i];
             let wire = std::rc::Rc::clone(&actor.client.wire);
             let said = &wire.borrow().said;
-            if let Err(fault) = actor.receiver.look(&room.plan, said) {
+            if room.plan.socket.ack {
+                actor.look_at_answers(&room.plan, said);
+            } else if let Err(fault) = actor.receiver.look(&room.plan, said) {
                 panic!("client {} {fault}", actor.number);
             }
         }
@@ -76,7 +81,15 @@ impl Schedule {
                 actor.number
             );
         }
-        if room.plan.is(ServiceKind::Collect) {
+        if room.plan.socket.ack {
+            let stored = room.stored(&self.world, i);
+            assert!(
+                room.dismissed || actor.told <= stored,
+                "client {} was told that {} messages are stored, and {stored} are",
+                actor.number,
+                actor.told
+            );
+        } else if room.plan.is(ServiceKind::Collect) {
             assert_eq!(
                 actor.client.wire.borrow().written,
                 0,
@@ -123,10 +136,12 @@ impl Schedule {
         let in_way = room.is_in_way(&self.actors, &self.actors[i], now);
         let held_up = self.actors[i].taken < self.actors[i].whole();
         let is_echo = room.plan.is(ServiceKind::Echo);
+        let awaits_stored =
+            room.plan.socket.ack && room.stored(&self.world, i) < self.actors[i].taken;
         let actor = &mut self.actors[i];
         actor.held = held_up.then_some(actor.taken);
         // Of an echo its own queue may be in its way, which is no excuse.
-        let excused = lined_up || (held_up && !is_echo);
+        let excused = lined_up || awaits_stored || (held_up && !is_echo);
         // Also in the step that ends its wait.
         if actor.excused || excused {
             actor.active = now;
@@ -176,6 +191,7 @@ impl Schedule {
                 "client {} was closed before all was read",
                 actor.number
             );
+            room.check_told(actor);
             return;
         }
         if self.stopped && all_taken && served {
@@ -188,6 +204,7 @@ impl Schedule {
                 "client {} was closed by the stop while messages of others were still to come",
                 actor.number
             );
+            room.check_told(actor);
             return;
         }
         if (room.waits() || room.dismissed)
@@ -274,8 +291,12 @@ impl Schedule {
         assert_eq!(actor.client.wire.borrow().event(), Watch::default());
         let for_room = actor.awaits_room();
         if room.dismissed {
+            // Its record may go on as that of another socket.
+            let client = self.world.hub.client(actor.client.key);
+            let awaits_record = client.is_some_and(Connection::awaits_stored)
+                && self.rooms.iter().any(|room| room.unwritten > 0);
             assert!(
-                for_room,
+                for_room || awaits_record,
                 "client {number} of a socket that is gone is owed nothing more, and still here"
             );
             return;
@@ -319,8 +340,9 @@ impl Schedule {
             return;
         }
         if self.stopped && !self.may_starve() && (!is_relay || !self.somebody_is_held_up(room)) {
+            let awaits_record = room.plan.socket.ack && room.unwritten > 0;
             assert!(
-                for_room || held_up,
+                for_room || held_up || awaits_record,
                 "client {number} was forgotten by the stop"
             );
         }

@@ -91,6 +91,8 @@ impl Plan {
         let may_come = service == ServiceKind::Relay && framing != Framing::None;
         let has_record = witness == Witness::Record || (may_come && random.one_in(4));
         let record = has_record.then(|| record(random));
+        let answers = framings[..3].contains(&framing) && random.one_in(2);
+        let ack = service == ServiceKind::Collect && answers;
         let keeps = may_come && random.one_in(2);
         let history = if keeps {
             1 + random.below(20) as usize
@@ -115,6 +117,7 @@ impl Plan {
             // The witness itself sends nothing.
             idle_timeout: idle_timeout.filter(|_| witness != Witness::Listener),
             stamp,
+            ack,
             history,
             history_size: queue_size / 2,
             record,

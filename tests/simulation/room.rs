@@ -52,6 +52,8 @@ pub struct Room {
     seen: usize,
     /// Bytes of the record that were looked at.
     recorded: usize,
+    /// Where the lines of messages end there, and the places of their senders among the actors.
+    ends: Vec<(usize, usize)>,
     /// What the record is to have behind them, where its messages are known from elsewhere.
     lines: Vec<u8>,
     /// The last messages that were passed on, which who comes gets first.
@@ -84,6 +86,7 @@ impl Room {
             line: Vec::new(),
             seen: 0,
             recorded,
+            ends: Vec::new(),
             lines: Vec::new(),
             history: VecDeque::new(),
         }
@@ -274,6 +277,7 @@ impl Room {
             line.escape_ascii().to_string(),
             expected.escape_ascii().to_string()
         );
+        self.ends.push((self.recorded, from));
         self.take(from, actors, now);
     }
 
@@ -411,6 +415,25 @@ impl Room {
         let socket = &mut self.plan.socket;
         (socket.history, socket.history_size) = (history, socket.queue_size / 2);
         self.cut_history();
+    }
+
+    /// Messages of an actor whose lines are written to the record.
+    pub fn stored(&self, world: &World, actor: usize) -> usize {
+        let written = world.records[self.place].len() - self.unwritten;
+        let of_it = |&&(end, from): &&(usize, usize)| from == actor && end <= written;
+        self.ends.iter().filter(of_it).count()
+    }
+
+    /// Nobody who reads is closed as done before it was told all.
+    pub fn check_told(&self, actor: &Actor) {
+        let is_unread = actor.client.wire.borrow().full;
+        assert!(
+            !self.plan.socket.ack || self.dismissed || is_unread || actor.told == actor.taken,
+            "client {} was told that {} of {} messages are stored",
+            actor.number,
+            actor.told,
+            actor.taken
+        );
     }
 
     /// It is served by other rules from now on.
