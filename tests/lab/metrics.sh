@@ -24,6 +24,8 @@ EOF
   in_vm test ! -e "$file" || fail "an old file stays"
   # Every second, so that nobody waits here.
   printf '[Timer]\nOnCalendar=*:*:*\n' | put 0644 /dev/stdin /run/systemd/system/udsd-metrics.timer.d/lab.conf
+  # So often it may start.
+  printf '[Unit]\nStartLimitIntervalSec=0\n' | put 0644 /dev/stdin /run/systemd/system/udsd-metrics.service.d/lab.conf
   trap write_no_metrics EXIT
   in_vm systemctl daemon-reload
   in_vm systemctl enable --quiet --now udsd-metrics.timer
@@ -52,6 +54,6 @@ EOF
 # Also where the check fails, which is in a subshell of its own.
 write_no_metrics() {
   in_vm systemctl disable --quiet --now udsd-metrics.timer
-  in_vm rm --recursive /run/systemd/system/udsd-metrics.timer.d
+  in_vm rm --recursive /run/systemd/system/udsd-metrics.{timer,service}.d
   in_vm systemctl daemon-reload
 }
