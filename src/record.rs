@@ -32,7 +32,7 @@ mod thread;
 use std::{
     collections::VecDeque,
     io, mem,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -95,8 +95,11 @@ struct Inbox {
     next: VecDeque<(Next, Vec<u8>)>,
     /// The output of before a move may still be there, with its lock.
     is_moving: bool,
-    /// The file for which lines are handed over now; `None` for standard output.
+    /// The file for which lines are handed over now, and its path; `None` for standard output.
     file: Option<FileId>,
+    path: Option<PathBuf>,
+    /// A segment is about to end, or has ended and has none in its place: another file comes to the path.
+    is_rotating: bool,
     /// Its lock.
     lock: Option<Arc<Lock>>,
     /// What the config says of the next file at the path, where it has changed.
@@ -145,6 +148,7 @@ impl Inbox {
     /// Lines that are handed over from now on go to `output`.
     fn set_output(&mut self, output: &Output) {
         self.file = output.id;
+        self.path.clone_from(&output.config.file);
         self.lock.clone_from(&output.lock);
     }
 
@@ -165,7 +169,14 @@ impl Inbox {
     fn pop_next(&mut self) -> Option<Next> {
         let (next, waiting) = self.next.pop_front()?;
         self.lines = waiting;
+        self.is_rotating = !next.is_move();
         Some(next)
+    }
+
+    /// Whether another file comes to this path, for the lines that are handed over now.
+    fn comes_to(&self, file: Option<&Path>) -> bool {
+        let ends = self.next.iter().any(|(next, _)| !next.is_move());
+        (ends || self.is_rotating) && self.path.as_deref() == file
     }
 
     fn note_moved(&mut self) {
@@ -361,11 +372,18 @@ impl Writer {
     /// (`None`); or will once that can be opened.
     #[must_use]
     pub fn writes_to(&self, file: Option<&Path>) -> bool {
-        let there = file.and_then(Output::at);
-        let inbox = self.shared.inbox();
-        match &inbox.not_open {
-            Some(not_open) => not_open.config.file.as_deref() == file,
-            None => inbox.file == there && there.is_some() == file.is_some(),
+        let mut seen = None;
+        loop {
+            let there = file.and_then(Output::at);
+            let inbox = self.shared.inbox();
+            if let Some(not_open) = &inbox.not_open {
+                return not_open.config.file.as_deref() == file;
+            }
+            let is_it = inbox.file == there && there.is_some() == file.is_some();
+            // A segment may have ended between the two looks, and more that were to end.
+            if is_it || inbox.comes_to(file) || seen.replace(inbox.file) == Some(inbox.file) {
+                return is_it || inbox.comes_to(file);
+            }
         }
     }
 

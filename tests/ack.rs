@@ -13,6 +13,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,8 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, Random, Setup, packets::Packets, read_all, read_n, write_until_full,
+    Daemon, Folder, Random, Setup, Signal, faults::Disk, packets::Packets, read_all, read_n, skip,
+    write_until_full,
 };
 use serde_json::Value;
 
@@ -162,8 +164,8 @@ fn nobody_is_told_while_the_disk_is_full() {
     assert!(told <= whole && whole < 100, "ok {told}, {whole} lines");
 }
 
-/// One client that sends until it is told to end: what it sent, and how much of that was acknowledged.
-fn talk(mut client: &UnixStream, name: usize, ended: &AtomicBool) -> (usize, u64) {
+/// One client that sends until it is told to end; returns how much was acknowledged.
+fn talk(mut client: &UnixStream, name: usize, ended: &AtomicBool) -> u64 {
     client
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
@@ -194,7 +196,7 @@ fn talk(mut client: &UnixStream, name: usize, ended: &AtomicBool) -> (usize, u64
         acknowledged = line[3..].trim_end().parse().unwrap();
         line.clear();
     }
-    (sent, acknowledged)
+    acknowledged
 }
 
 /// All messages of a record and its segments, in order.
@@ -216,44 +218,43 @@ fn all_recorded(folder: &Folder) -> Vec<(u64, String)> {
     all.flat_map(|path| recorded(path)).collect()
 }
 
-#[test]
-fn what_was_acknowledged_survives_being_killed() {
-    let rounds = env::var("UDSD_TEST_KILLS").map_or(12, |rounds| rounds.parse().unwrap());
+/// Has 8 clients talk at a time, `rounds` times, until the daemon is killed; `loses_power`: what was not synced is then
+/// lost. What was acknowledged is there once, and in order.
+fn kill_in_mid_talk(rounds: usize, loses_power: bool) {
     let config = lines("sync = true\nrotate-size = \"64KiB\"");
-    let setup = Setup::new();
-    let folder = Arc::clone(setup.folder());
-    let mut daemon = setup.config(&config).start();
+    let first = Setup::new();
+    let folder = Arc::clone(first.folder());
+    let Some(disk) = Disk::new(&folder) else {
+        return skip("no C compiler");
+    };
+    let start = |setup: Setup| match loses_power {
+        true => disk.of(setup.config(&config)).start(),
+        false => setup.config(&config).start(),
+    };
+    let mut daemon = start(first);
     let mut random = Random::new(20_261_129);
     let mut due: Vec<(usize, u64)> = Vec::new();
     for round in 0..rounds {
         let ended = AtomicBool::new(false);
         let clients: Vec<UnixStream> = (0..8).map(|_| daemon.connect("c")).collect();
-        let talked: Vec<(usize, usize, u64)> = thread::scope(|scope| {
-            let talkers: Vec<_> = (0..8)
-                .zip(clients)
-                .map(|(n, client)| {
-                    let ended = &ended;
-                    let name = round * 8 + n;
-                    scope.spawn(move || {
-                        let (sent, acknowledged) = talk(&client, name, ended);
-                        (name, sent, acknowledged)
-                    })
-                })
-                .collect();
+        let talked: Vec<(usize, u64)> = thread::scope(|scope| {
+            let talk = |(n, client): (usize, UnixStream)| {
+                let (ended, name) = (&ended, round * 8 + n);
+                scope.spawn(move || (name, talk(&client, name, ended)))
+            };
+            let talkers: Vec<_> = clients.into_iter().enumerate().map(talk).collect();
+            // When it is killed is to be random: nothing is waited for.
             thread::sleep(Duration::from_millis(random.below(60) as u64));
             daemon.kill();
             ended.store(true, Ordering::Relaxed);
-            talkers
-                .into_iter()
-                .map(|talker| talker.join().unwrap())
-                .collect()
+            let ends = talkers.into_iter().map(|talker| talker.join().unwrap());
+            ends.collect()
         });
-        due.extend(
-            talked
-                .iter()
-                .map(|&(name, _, acknowledged)| (name, acknowledged)),
-        );
-        daemon = Setup::within(Arc::clone(&folder)).config(&config).start();
+        due.extend(talked);
+        if loses_power {
+            disk.lose_power(folder.path(), "record");
+        }
+        daemon = start(Setup::within(Arc::clone(&folder)));
     }
     assert!(daemon.stop().success());
     let all = all_recorded(&folder);
@@ -274,4 +275,138 @@ fn what_was_acknowledged_survives_being_killed() {
         );
     }
     assert!(due.iter().any(|of| of.1 > 0), "nothing was acknowledged");
+}
+
+fn rounds() -> usize {
+    env::var("UDSD_TEST_KILLS").map_or(12, |rounds| rounds.parse().unwrap())
+}
+
+#[test]
+fn what_was_acknowledged_survives_being_killed() {
+    kill_in_mid_talk(rounds(), false);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_loss_of_power() {
+    kill_in_mid_talk(rounds(), true);
+}
+
+/// A daemon with `sync` on a disk that can fail.
+fn on_a_disk() -> Option<(Disk, Daemon)> {
+    let setup = Setup::new();
+    let disk = Disk::new(setup.folder())?;
+    let daemon = disk.of(setup.config(&lines("sync = true"))).start();
+    Some((disk, daemon))
+}
+
+fn messages(path: &Path) -> Vec<String> {
+    recorded(path).into_iter().map(|of| of.1).collect()
+}
+
+#[test]
+fn what_the_disk_refuses_is_written_anew_and_told_once() {
+    let Some((disk, daemon)) = on_a_disk() else {
+        return skip("no C compiler");
+    };
+    let client = daemon.connect("c");
+    (&client).write_all(b"first\n").unwrap();
+    assert_eq!(read_n(&client, 5), b"ok 1\n");
+    let mut follows = Command::new(env!("CARGO_BIN_EXE_udsc"))
+        .args([
+            "read",
+            daemon.path("record").to_str().unwrap(),
+            "--follow",
+            "--json",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    disk.begin("sync-fails");
+    (&client).write_all(b"second\nthird\n").unwrap();
+    daemon.wait_log(&[
+        "WARN",
+        "the disk does not take it",
+        "written anew every second",
+    ]);
+    let other = daemon.connect("c");
+    (&other).write_all(b"fourth\n").unwrap();
+    while disk.refusals() < 3 {
+        thread::yield_now();
+    }
+    assert!(disk.refusals() < 10, "it spins");
+    disk.end("sync-fails");
+    assert_eq!(read_n(&client, 5), b"ok 3\n");
+    assert_eq!(read_n(&other, 5), b"ok 1\n");
+    daemon.wait_log(&["INFO", "writing again"]);
+    assert_eq!(daemon.log().matches("the disk does not take it").count(), 1);
+    let all = ["first", "second", "third", "fourth"];
+    assert_eq!(messages(&daemon.path("record")), all);
+    // Whoever follows the record is given each once, whatever was cut off meanwhile.
+    let said = BufReader::new(follows.stdout.take().unwrap()).lines();
+    let followed: Vec<String> = said.take(4).map(|line| line.unwrap()).collect();
+    follows.kill().unwrap();
+    follows.wait().unwrap();
+    let message = |line: &String| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["message"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(followed.iter().map(message).collect::<Vec<_>>(), all);
+}
+
+#[test]
+fn nobody_is_told_of_what_went_into_a_file_that_was_removed() {
+    let Some((disk, daemon)) = on_a_disk() else {
+        return skip("no C compiler");
+    };
+    let client = daemon.connect("c");
+    disk.begin("sync-waits");
+    (&client).write_all(b"one\n").unwrap();
+    // The thread is at it.
+    while recorded(&daemon.path("record")).is_empty() {
+        thread::yield_now();
+    }
+    fs::remove_file(daemon.path("record")).unwrap();
+    disk.end("sync-waits");
+    assert_eq!(read_n(&client, 5), b"ok 1\n");
+    assert_eq!(messages(&daemon.path("record")), ["one"]);
+}
+
+#[test]
+fn what_the_disk_refuses_of_a_file_that_is_moved_stands_in_the_next_alone() {
+    let Some((disk, daemon)) = on_a_disk() else {
+        return skip("no C compiler");
+    };
+    let client = daemon.connect("c");
+    (&client).write_all(b"one\n").unwrap();
+    assert_eq!(read_n(&client, 5), b"ok 1\n");
+    disk.begin("sync-fails");
+    (&client).write_all(b"two\n").unwrap();
+    daemon.wait_log(&["WARN", "the disk does not take it"]);
+    fs::rename(daemon.path("record"), daemon.path("moved")).unwrap();
+    daemon.signal(Signal::USR1);
+    daemon.wait_log(&["INFO", "opened anew"]);
+    disk.end("sync-fails");
+    assert_eq!(read_n(&client, 5), b"ok 2\n");
+    assert_eq!(messages(&daemon.path("moved")), ["one"]);
+    assert_eq!(messages(&daemon.path("record")), ["two"]);
+}
+
+#[test]
+fn answers_that_come_together_are_one() {
+    let Some((disk, daemon)) = on_a_disk() else {
+        return skip("no C compiler");
+    };
+    let client = daemon.connect("c");
+    disk.begin("sync-waits");
+    for n in 0..200 {
+        (&client).write_all(format!("{n}\n").as_bytes()).unwrap();
+        daemon.wait_idle();
+    }
+    disk.end("sync-waits");
+    let mut said = String::new();
+    while !said.ends_with("ok 200\n") {
+        said += str::from_utf8(&read_n(&client, 1)).unwrap();
+    }
+    // One for what the first fdatasync had, and one for the rest.
+    assert!(said.lines().count() <= 3, "{said}");
 }

@@ -25,7 +25,9 @@ impl<S: Stream> Hub<S> {
     /// once, and returns the rest with the clients' streams.
     pub fn park(mut self, now: Now) -> (State, Vec<S>) {
         self.give_out(now);
-        self.note_all_stored();
+        for socket in 0..self.sockets.capacity() {
+            self.tell_stored(socket);
+        }
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
             if let Err(reason) = self.write_owed(key, now) {

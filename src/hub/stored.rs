@@ -20,25 +20,16 @@ impl<S: Stream> Hub<S> {
         }
     }
 
-    /// Tells those whose messages are stored in the record of socket number `socket`.
-    pub(super) fn tell_stored(&mut self, socket: usize, now: Now) {
+    /// Has those told whose messages are stored in the record of socket number `socket`: each in its turn, and of all
+    /// that are stored by then.
+    pub(super) fn tell_stored(&mut self, socket: usize) {
         while let Some(ack) = self.next_ack(socket) {
             if self.note_stored(&ack, ack.count) {
                 let room = Watch {
                     write: true,
                     ..Watch::default()
                 };
-                self.work(ack.client, room, now);
-            }
-        }
-    }
-
-    /// As `tell_stored`, but what waits to be written is left to the caller.
-    pub(super) fn note_all_stored(&mut self) {
-        let sockets: Vec<usize> = self.sockets.iter().map(|(key, _)| key).collect();
-        for socket in sockets {
-            while let Some(ack) = self.next_ack(socket) {
-                self.note_stored(&ack, ack.count);
+                self.event(ack.client, room);
             }
         }
     }

@@ -155,6 +155,20 @@ impl Output {
         Ok(())
     }
 
+    /// Whether the file has a name.
+    ///
+    /// # Errors
+    /// `NotFound` where it has none.
+    pub(super) fn check_name(&self) -> io::Result<()> {
+        match self.file.metadata()?.nlink() {
+            0 => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "its file was removed",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Cuts so many bytes off the end of the file.
     pub(super) fn cut(&self, bytes: usize) -> io::Result<()> {
         if bytes == 0 {

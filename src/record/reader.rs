@@ -85,6 +85,8 @@ pub struct Reader {
     told: u64,
     /// A line that comes next: before it numbers are missing.
     held: Option<Found>,
+    /// The file became shorter and is read again: what has lower numbers was given before.
+    given: Option<u64>,
 }
 
 /// A file of the record.
@@ -152,6 +154,7 @@ impl Reader {
             expected: None,
             told: 0,
             held: None,
+            given: None,
         }
     }
 
@@ -164,7 +167,7 @@ impl Reader {
         reason = "what it gives is borrowed from it"
     )]
     pub fn next(&mut self) -> io::Result<Option<Item<'_>>> {
-        let Some((found, held)) = self.find()? else {
+        let Some((found, held)) = self.find_new()? else {
             return Ok(None);
         };
         let lines = &self.current.lines;
@@ -200,6 +203,27 @@ impl Reader {
         Ok(Some(Item::Entry(text, Box::new(entry))))
     }
 
+    /// As `find`, without what was given before: what the disk refuses, udsd cuts off and writes anew.
+    fn find_new(&mut self) -> io::Result<Option<(Found, bool)>> {
+        while let Some(found) = self.find()? {
+            let Some(given) = self.given else {
+                return Ok(Some(found));
+            };
+            let entry = match &found.0.text {
+                Text::Whole(range) => Entry::parse(self.current.lines.text(range)),
+                Text::TooLong | Text::Unfinished => None,
+            };
+            if entry
+                .and_then(|entry| entry.seq)
+                .is_some_and(|seq| seq >= given)
+            {
+                self.given = None;
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// The next line; and whether it was held.
     fn find(&mut self) -> io::Result<Option<(Found, bool)>> {
         if let Some(held) = self.held.take() {
@@ -219,6 +243,7 @@ impl Reader {
                 if !self.current.lines.follow_cut()? {
                     return Ok(None);
                 }
+                self.given = self.expected;
             } else {
                 // There may be more in this one since its end was seen: it is read once more before the next.
                 self.next = Place::behind(&self.path, Some(&mut self.current))?;

@@ -161,6 +161,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     Next::EndSegment { first, keep } => self.end_segment(first, keep),
                 }
                 inbox = self.shared.inbox();
+                inbox.is_rotating = self.ended.is_some();
                 inbox.note_moved();
             } else if asked || self.unchecked && (inbox.end.is_some() || self.is_check_due()) {
                 // What was written last may be lost, and that is to be told.
@@ -188,13 +189,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             let mut inbox = self.shared.inbox();
             if inbox.end == Some(End::Stopped) {
                 drop(inbox);
-                if self.sync() || self.cut_refused() {
-                    return Ok(false);
-                }
-                error!(
-                    "record {}: what the disk did not take cannot be cut off and may stand there twice",
-                    self.output.config.name()
-                );
+                self.sync();
+                self.leave_file();
                 return Ok(false);
             }
             let asked = mem::take(&mut inbox.check_requested);
@@ -203,9 +199,12 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 self.shared.wait(RETRY);
                 continue;
             }
-            if !self.cut_refused() {
+            if self.refused > 0 {
+                // The disk has failed just now.
                 self.shared.wait(RETRY);
-                continue;
+                if !self.cut_refused() {
+                    continue;
+                }
             }
             self.mend();
             let next = match self.output.torn {
@@ -258,11 +257,6 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     fn note_written(&mut self, n: usize) {
         self.unchecked = true;
-        if mem::take(&mut self.failing) {
-            self.shared.inbox().failures.since = None;
-            let name = self.output.config.name();
-            info!("record {name}: writing again, nothing was lost");
-        }
         if mem::take(&mut self.output.torn) {
             return;
         }
@@ -274,10 +268,12 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
-    /// Has the disk take what is written to it, and tells how far that is; false where it does not.
+    /// Has the disk take what is written to it, and tells how far that is; false where it does not, and where the
+    /// file has no name any more: nobody will find that.
     fn sync(&mut self) -> bool {
         if self.unsynced > 0 {
-            if let Err(error) = self.output.sync() {
+            let stored = self.output.sync().and_then(|()| self.output.check_name());
+            if let Err(error) = stored {
                 self.refused += self.unsynced;
                 self.written -= mem::take(&mut self.unsynced);
                 if self.fail(format!("the disk does not take it: {error}")) {
@@ -311,8 +307,24 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
+    /// No more is written to this file: what the disk did not take goes to another.
+    fn leave_file(&mut self) {
+        if !self.cut_refused() {
+            error!(
+                "record {}: what the disk did not take cannot be cut off and may stand there twice",
+                self.output.config.name()
+            );
+            self.refused = 0;
+        }
+    }
+
     /// Tells how far all is written.
     fn publish(&mut self) {
+        if mem::take(&mut self.failing) {
+            self.shared.inbox().failures.since = None;
+            let name = self.output.config.name();
+            info!("record {name}: writing again");
+        }
         let left = (self.lines.len() - self.written) as u64;
         // Lines that an earlier process had begun, and that are written anew, begin before all positions.
         let written = self.end.saturating_sub(left);
@@ -351,7 +363,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     fn check_file(&mut self, asked: bool) -> bool {
         (self.checked, self.unchecked) = (Instant::now(), false);
         match self.output.file_state() {
-            FileState::Unknown => true,
+            // A segment takes no more.
+            FileState::Unknown => self.ended.is_none(),
             FileState::AtPath => {
                 (self.moved, self.ended) = (false, None);
                 true
@@ -434,6 +447,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     self.shared.inbox().segments.ended += 1;
                     self.ended = Some(keep);
                     self.begin_segment(keep);
+                }
+                // Somebody moved it just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.check_file(true);
                 }
                 Err(error) => {
                     if self.cannot_rotate(format!("its file cannot be renamed: {error}")) {
@@ -519,12 +536,12 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     fn go_on_in(&mut self, output: Output) {
-        // What the disk does not take goes to the next file.
         self.sync();
-        self.refused = 0;
+        self.leave_file();
         self.cut_written();
         (self.moved, self.failing, self.ended) = (false, false, None);
         let mut inbox = self.shared.inbox();
+        inbox.is_rotating = false;
         inbox.failures.since = None;
         if !inbox.next.iter().any(|(next, _)| next.is_move()) {
             inbox.set_output(&output);

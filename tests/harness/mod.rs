@@ -13,6 +13,7 @@
     reason = "each test file takes what it needs of this module; a failed unwrap is a failed test; json!({}) is a value"
 )]
 
+pub mod faults;
 pub mod manager;
 pub mod packets;
 pub mod skip;

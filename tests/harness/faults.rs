@@ -1,0 +1,102 @@
+//! A disk that fails, waits or loses what it was not told to keep: a library that is preloaded into the daemon.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{Folder, Setup};
+
+/// The disk of the daemons of one folder.
+pub struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// One without faults so far; `None` without a C compiler.
+    pub fn new(folder: &Folder) -> Option<Self> {
+        let folder = folder.join("faults");
+        fs::create_dir(&folder).unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/faults/disk.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", source, "-o"]);
+        let made = compiler.arg(folder.join("disk.so")).status().ok()?;
+        assert!(made.success(), "{compiler:?}");
+        Some(Disk { folder })
+    }
+
+    /// A daemon with this disk.
+    pub fn of(&self, setup: Setup) -> Setup {
+        let library = self.folder.join("disk.so");
+        let setup = setup.variable("LD_PRELOAD", library.to_str().unwrap());
+        setup.variable("UDSD_FAULTS", self.folder.to_str().unwrap())
+    }
+
+    /// From now on it does so: `sync-fails` or `sync-waits`.
+    pub fn begin(&self, fault: &str) {
+        fs::write(self.folder.join(fault), "").unwrap();
+    }
+
+    /// It no longer does.
+    pub fn end(&self, fault: &str) {
+        fs::remove_file(self.folder.join(fault)).unwrap();
+    }
+
+    /// How often it has refused something.
+    pub fn refusals(&self) -> usize {
+        self.ledger().matches("refused").count()
+    }
+
+    fn ledger(&self) -> String {
+        fs::read_to_string(self.folder.join("ledger")).unwrap_or_default()
+    }
+
+    /// The files below `folder` whose names begin with `start` are as they were synced last, with the names that their
+    /// folder had when that was.
+    pub fn lose_power(&self, folder: &Path, start: &str) {
+        let (mut sizes, mut names) = (HashMap::new(), HashMap::new());
+        for line in self.ledger().lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["file", inode, size] => {
+                    sizes.insert(inode.to_owned(), size.parse::<u64>().unwrap());
+                }
+                ["folder"] => names.clear(),
+                ["name", inode, name] if name.starts_with(start) => {
+                    names.insert(inode.to_owned(), name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        let there: Vec<PathBuf> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                path.file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .starts_with(start)
+            })
+            .collect();
+        let mut kept = Vec::new();
+        for path in there {
+            let inode = path.metadata().unwrap().ino().to_string();
+            let Some(name) = names.get(&inode) else {
+                fs::remove_file(path).unwrap();
+                continue;
+            };
+            let size = sizes.get(&inode).copied().unwrap_or(0);
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(size).unwrap();
+            let aside = folder.join(format!("aside.{name}"));
+            fs::rename(path, &aside).unwrap();
+            kept.push((aside, folder.join(name)));
+        }
+        for (aside, path) in kept {
+            fs::rename(aside, path).unwrap();
+        }
+    }
+}

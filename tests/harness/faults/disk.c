@@ -1,0 +1,76 @@
+/*
+ * A disk that fails when it is told to, preloaded into udsd (ld.so(8)). UDSD_FAULTS names a folder: while a file
+ * `sync-waits` is there, fdatasync(2) does not return; while `sync-fails` is there, it fails with EIO. What the disk
+ * has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for each file that
+ * was synced, "folder" and a line "name INODE NAME" for each entry of a folder that was.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void in_folder(char *path, size_t size, const char *name)
+{
+	snprintf(path, size, "%s/%s", getenv("UDSD_FAULTS"), name);
+}
+
+static int is_told(const char *name)
+{
+	char path[4096];
+
+	in_folder(path, sizeof path, name);
+	return access(path, F_OK) == 0;
+}
+
+static void note(const char *format, ...)
+{
+	char path[4096], line[1024];
+	va_list values;
+	int fd, length;
+
+	in_folder(path, sizeof path, "ledger");
+	va_start(values, format);
+	length = vsnprintf(line, sizeof line, format, values);
+	va_end(values);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	if (fd < 0 || write(fd, line, length) != length)
+		abort();
+	close(fd);
+}
+
+int fdatasync(int fd)
+{
+	struct stat found;
+
+	while (is_told("sync-waits"))
+		usleep(1000);
+	if (is_told("sync-fails")) {
+		note("refused\n");
+		errno = EIO;
+		return -1;
+	}
+	if (fstat(fd, &found) == 0)
+		note("file %lu %lld\n", (unsigned long)found.st_ino, (long long)found.st_size);
+	return 0;
+}
+
+int fsync(int fd)
+{
+	DIR *folder = fdopendir(dup(fd));
+	struct dirent *entry;
+
+	if (folder == NULL)
+		return fdatasync(fd);
+	note("folder\n");
+	rewinddir(folder);
+	while ((entry = readdir(folder)) != NULL)
+		note("name %lu %s\n", (unsigned long)entry->d_ino, entry->d_name);
+	closedir(folder);
+	return 0;
+}
