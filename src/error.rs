@@ -183,6 +183,8 @@ pub enum Changed {
     Service,
     /// `framing`
     Framing,
+    /// `ack`
+    Ack,
 }
 
 impl fmt::Display for Changed {
@@ -192,6 +194,7 @@ impl fmt::Display for Changed {
             Changed::Type => "the type of its socket changed in the config file",
             Changed::Service => "the service of its socket changed in the config file",
             Changed::Framing => "the framing of its socket changed in the config file",
+            Changed::Ack => "ack of its socket changed in the config file",
         })
     }
 }

@@ -391,6 +391,33 @@ fn what_the_disk_refuses_of_a_file_that_is_moved_stands_in_the_next_alone() {
     assert_eq!(messages(&daemon.path("record")), ["two"]);
 }
 
+/// What is told counts from the first message of a client: one that came before `ack` would be told of what nobody
+/// promised it.
+#[test]
+fn who_is_here_when_ack_changes_gets_what_is_owed_and_comes_again() {
+    let Some((disk, daemon)) = on_a_disk() else {
+        return skip("no C compiler");
+    };
+    let acks = lines("sync = true");
+    let silent = acks.replace("ack = true", "ack = false");
+    let client = daemon.connect("c");
+    disk.begin("sync-waits");
+    (&client).write_all(b"one\n").unwrap();
+    daemon.wait_idle();
+    daemon.reload_with(&silent);
+    let other = daemon.connect("c");
+    (&other).write_all(b"two\n").unwrap();
+    disk.end("sync-waits");
+    assert_eq!(read_all(&client), b"ok 1\n");
+    daemon.reload_with(&acks);
+    assert_eq!(read_all(&other), b"");
+    let last = daemon.connect("c");
+    (&last).write_all(b"three\n").unwrap();
+    assert_eq!(read_n(&last, 5), b"ok 1\n");
+    daemon.wait_log(&["INFO", "c: 1 clients get what they are owed", "ack"]);
+    assert_eq!(messages(&daemon.path("record")), ["one", "two", "three"]);
+}
+
 #[test]
 fn answers_that_come_together_are_one() {
     let Some((disk, daemon)) = on_a_disk() else {

@@ -246,6 +246,26 @@ fn a_reload_changes_where_files_end_from_the_next_message() {
     assert_eq!(lines.last().unwrap()["seq"], 3_000);
 }
 
+/// While segments end all the time, a reload does not take one for a file that others have moved.
+#[test]
+fn reloads_find_the_file_while_segments_end() {
+    let text = config("rotate-size = \"4KiB\"\nsync = true");
+    let mut daemon = Daemon::start(&text);
+    thread::scope(|scope| {
+        let saying = scope.spawn(|| say_all(&daemon, 4, 1_000));
+        while !saying.is_finished() {
+            daemon.reload_with(&text);
+        }
+    });
+    assert!(daemon.stop().success());
+    let lines = lines(daemon.folder().path(), 1);
+    for client in 0..4 {
+        assert_all_of(&lines, client, 1_000);
+    }
+    assert!(!daemon.log().contains("opened anew"), "{}", daemon.log());
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+}
+
 /// What others do to the file is as without segments; none is named twice.
 #[test]
 fn a_file_that_others_rotate_goes_on_too() {

@@ -199,7 +199,7 @@ keys! {
         "`relay`: who comes first gets so many of the last messages";
     "history-size"     history_size: 256 * KIB,                   size(&QUEUE_SIZE),               AtOnce,
         "bytes that those may have together: half of `queue-size` at most";
-    "ack"              ack: false,                                flag(),                          AtOnce,
+    "ack"              ack: false,                                flag(),                          EndsClients,
         "`collect`: answer `ok N` once the first N messages of the client are stored";
 }
 

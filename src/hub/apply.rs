@@ -1,7 +1,7 @@
 //! A changed config file under running clients: which of them its sockets still serve, and what becomes
 //! of the others.
 //!
-//! A socket is known by its name, and where its clients rely on no other type, service or framing, it
+//! A socket is known by its name, and where its clients rely on nothing that changed (`Nature`), it
 //! stays: the new values hold from the next message on. Where they do, or where the socket is gone, it
 //! drains: nobody new comes to it, its clients get what they are owed and are closed, and then it is
 //! removed. The one that has its name from then on is another, with a key of its own.

@@ -98,6 +98,8 @@ pub struct Nature {
     pub service: ServiceKind,
     /// `framing`, as the file says.
     pub framing: Framing,
+    /// `ack`: what is told counts from a client's first message.
+    pub ack: bool,
 }
 
 impl Nature {
@@ -108,6 +110,7 @@ impl Nature {
             kind: config.kind,
             service: config.service,
             framing: config.framing,
+            ack: config.ack,
         }
     }
 
@@ -118,8 +121,10 @@ impl Nature {
             Some(Changed::Type)
         } else if self.service != other.service {
             Some(Changed::Service)
+        } else if self.framing != other.framing {
+            Some(Changed::Framing)
         } else {
-            (self.framing != other.framing).then_some(Changed::Framing)
+            (self.ack != other.ack).then_some(Changed::Ack)
         }
     }
 }
@@ -145,13 +150,11 @@ pub(super) struct Rules {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) clients: usize,
     pub(super) answer_abstract: bool,
-    /// Clients are told what is stored.
-    pub(super) ack: bool,
     /// Senders may have to wait for a record or for receivers.
     pub(super) senders_wait: bool,
 }
 
-/// The state of a socket that the config file no longer has, or has with another type, service or framing:
+/// The state of a socket that the config file no longer has, or has with another nature:
 /// nobody new comes to it, and its clients get what they are owed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draining {
@@ -234,7 +237,6 @@ impl Socket {
                 idle_timeout: config.idle_timeout,
                 clients: config.clients,
                 answer_abstract: config.answer_abstract,
-                ack: config.ack,
                 senders_wait: config.record.is_some() || config.service == ServiceKind::Relay,
             },
             draining: None,
@@ -278,7 +280,7 @@ impl Socket {
         &self.name
     }
 
-    /// Its type, service and framing.
+    /// What its clients rely on.
     #[must_use]
     pub fn nature(&self) -> Nature {
         self.nature

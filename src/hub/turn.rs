@@ -244,7 +244,7 @@ impl<S: Stream> Hub<S> {
     fn note_sent(&mut self, key: usize, messages: u64, bytes: u64) {
         let client = &mut self.clients[key];
         client.traffic.sent(messages, bytes);
-        if messages > 0 && self.sockets[client.socket as usize].rules.ack {
+        if messages > 0 && self.sockets[client.socket as usize].nature.ack {
             self.promise(key);
         }
     }
