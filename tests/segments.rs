@@ -252,7 +252,7 @@ fn reloads_find_the_file_while_segments_end() {
     let text = config("rotate-size = \"4KiB\"\nsync = true");
     let mut daemon = Daemon::start(&text);
     thread::scope(|scope| {
-        let saying = scope.spawn(|| say_all(&daemon, 4, 1_000));
+        let saying = scope.spawn(|| say_all(&daemon, 4, 10_000));
         while !saying.is_finished() {
             daemon.reload_with(&text);
         }
@@ -260,7 +260,7 @@ fn reloads_find_the_file_while_segments_end() {
     assert!(daemon.stop().success());
     let lines = lines(daemon.folder().path(), 1);
     for client in 0..4 {
-        assert_all_of(&lines, client, 1_000);
+        assert_all_of(&lines, client, 10_000);
     }
     assert!(!daemon.log().contains("opened anew"), "{}", daemon.log());
     assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
