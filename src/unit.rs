@@ -1,5 +1,5 @@
 //! The systemd unit of a process, by the path of its cgroup, as `sd_pid_get_unit(3)` and `sd_pid_get_user_unit(3)`
-//! read it.
+//! read it (`cg_path_get_unit` and `cg_path_get_user_unit` in systemd's src/basic/cgroup-util.c).
 
 use std::fmt;
 
@@ -22,6 +22,8 @@ const TYPES: [&str; 10] = [
     "path",
 ];
 
+const SLICE: &str = "slice";
+
 /// The units of a process; neither is known of one whose cgroup is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
@@ -37,15 +39,25 @@ impl Unit {
     /// Those of a process in the cgroup at `path`, below the root of all.
     #[must_use]
     pub fn of_path(path: &str) -> Self {
-        let parts = || path.split('/').filter(|part| !part.is_empty());
-        let mut below = parts().skip_while(|part| is_slice(part));
-        let unit = below.next().and_then(name);
-        // What stands below a user's manager is as that names it; below all else it may be anything.
-        let is_manager = unit.as_deref().is_some_and(is_user_manager);
-        let user_unit = is_manager
-            .then(|| below.find(|part| !is_slice(part)).and_then(name))
-            .flatten();
-        Unit { unit, user_unit }
+        let parts = path.split('/').filter(|part| !part.is_empty());
+        let mut below = parts.skip_while(|part| is_slice(part));
+        let top = below.next();
+        let mut below = below.skip_while(|part| is_slice(part));
+        let user_unit = top.filter(|top| has_units(top)).and_then(|_| below.next());
+        Unit {
+            unit: top.and_then(name),
+            user_unit: user_unit.and_then(name),
+        }
+    }
+
+    /// The full name of a unit as people write it: without an ending it is a service, as for `systemctl(1)`.
+    #[must_use]
+    pub fn full_name(text: &str) -> String {
+        let ending = text.rsplit_once('.').map(|(_, ending)| ending);
+        match ending.is_some_and(|ending| ending == SLICE || TYPES.contains(&ending)) {
+            true => text.into(),
+            false => format!("{text}.service"),
+        }
     }
 
     /// Whether neither is known.
@@ -68,23 +80,46 @@ impl fmt::Display for Unit {
     }
 }
 
-/// The name of the unit whose cgroup is called `part`, if it is one. systemd puts `_` before names that the kernel
-/// has a use for.
+/// The name of the unit whose cgroup is called `part`, if it is one.
 fn name(part: &str) -> Option<String> {
-    let name = part.strip_prefix('_').unwrap_or(part);
+    let name = unescaped(part);
     is_name(name, |kind| TYPES.contains(&kind)).then(|| name.to_owned())
 }
 
 fn is_slice(part: &str) -> bool {
-    is_name(part.strip_prefix('_').unwrap_or(part), |kind| {
-        kind == "slice"
-    })
+    let name = unescaped(part);
+    is_name(name, |kind| kind == SLICE) && !name.contains('@')
 }
 
-fn is_user_manager(name: &str) -> bool {
-    let uid = name.strip_prefix("user@");
-    let uid = uid.and_then(|rest| rest.strip_suffix(".service"));
-    uid.is_some_and(|uid| uid.parse::<u32>().is_ok())
+/// systemd puts `_` before names that the kernel has a use for.
+fn unescaped(part: &str) -> &str {
+    part.strip_prefix('_').unwrap_or(part)
+}
+
+/// Whether units of others than the system's manager stand below this one, as those name them: of a user's manager
+/// or of a capsule's, and below a session, where users had their managers once. Below all else names may be anything.
+fn has_units(part: &str) -> bool {
+    let within = |start, end| part.strip_prefix(start)?.strip_suffix(end);
+    within("user@", ".service").is_some_and(is_uid)
+        || within("capsule@", ".service").is_some_and(is_capsule)
+        || within("session-", ".scope").is_some_and(is_session)
+}
+
+/// `parse_uid` in systemd.
+fn is_uid(text: &str) -> bool {
+    let uid = text.parse::<u32>();
+    uid.is_ok_and(|uid| uid.to_string() == text && ![0xffff, u32::MAX].contains(&uid))
+}
+
+/// `capsule_name_is_valid` in systemd: "c-" and this are the name of a user.
+fn is_capsule(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    (1..=29).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
+/// `session_id_valid` in systemd.
+fn is_session(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Whether it is the name of a unit of a type that `fits`, and no template's (`unit_name_is_valid` in systemd).
@@ -159,7 +194,26 @@ mod tests {
             ),
             ("/init.scope", "init.scope", ""),
             ("/top.service", "top.service", ""),
-            // No user's manager: what is below says nothing.
+            (
+                "/user.slice/user-1000.slice/session-3.scope/x.slice/a.service",
+                "session-3.scope",
+                "a.service",
+            ),
+            (
+                "/capsule.slice/capsule@lab-1.service/app.slice/a.service",
+                "capsule@lab-1.service",
+                "a.service",
+            ),
+            // No manager of units: what is below says nothing.
+            (
+                "/capsule.slice/capsule@a.b.service/a.service",
+                "capsule@a.b.service",
+                "",
+            ),
+            ("/session-.scope/a.service", "session-.scope", ""),
+            ("/user@01.service/a.service", "user@01.service", ""),
+            ("/user@65535.service/a.service", "user@65535.service", ""),
+            ("/_user@1.service/a.service", "user@1.service", ""),
             (
                 "/system.slice/user@x.service/a.service",
                 "user@x.service",
@@ -170,6 +224,7 @@ mod tests {
                 "a.service",
                 "",
             ),
+            ("/system.slice/a@b.slice/a.service", "", ""),
             ("/system.slice", "", ""),
             ("/", "", ""),
             ("", "", ""),
@@ -187,5 +242,19 @@ mod tests {
         }
         let long = format!("/system.slice/{}.service", "x".repeat(250));
         assert!(Unit::of_path(&long).is_unknown());
+    }
+
+    #[test]
+    fn a_name_without_an_ending_is_a_service() {
+        for (text, name) in [
+            ("nginx", "nginx.service"),
+            ("user@1000", "user@1000.service"),
+            ("org.example.a", "org.example.a.service"),
+            ("nginx.service", "nginx.service"),
+            ("session-3.scope", "session-3.scope"),
+            ("app.slice", "app.slice"),
+        ] {
+            assert_eq!(Unit::full_name(text), name);
+        }
     }
 }

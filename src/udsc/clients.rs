@@ -17,6 +17,7 @@ use super::{
 use crate::{
     control::{Client, Clients},
     sys,
+    unit::Unit,
 };
 
 #[derive(Debug, Args)]
@@ -63,7 +64,7 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
     let uid = plan.user.as_deref().map(user).transpose()?;
     let mut control = control::connect(options)?;
     let mut clients = ask(&mut control, socket.as_deref(), uid)?;
-    if let Some(wanted) = &plan.unit {
+    if let Some(wanted) = plan.unit.as_deref().map(Unit::full_name) {
         clients.retain(|client| units(client).any(|unit| unit == wanted));
     }
     let mut users = Users::default();

@@ -22,7 +22,10 @@ use super::{
     moment, stdio,
     terminal::Terminal,
 };
-use crate::record::{Entry, Item, Lined, Reader, Start, Watch};
+use crate::{
+    record::{Entry, Item, Lined, Reader, Start, Watch},
+    unit::Unit,
+};
 use place::Place;
 use view::View;
 
@@ -149,18 +152,13 @@ struct Filter {
 
 impl Filter {
     fn new(plan: &Plan, socket: Option<String>) -> Result<Self, Failure> {
-        // As systemctl takes them.
-        let unit = |name: &String| match name.contains('.') {
-            true => name.clone(),
-            false => format!("{name}.service"),
-        };
         Ok(Filter {
             socket,
             from: plan.from,
             since: plan.since,
             until: plan.until,
             uid: plan.user.as_deref().map(user).transpose()?,
-            unit: plan.unit.as_ref().map(unit),
+            unit: plan.unit.as_deref().map(Unit::full_name),
             pid: plan.pid,
             text: plan.grep.clone(),
         })

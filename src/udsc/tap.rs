@@ -15,7 +15,10 @@ use super::{
     show::{Users, WithUser, one_line},
     terminal::{Terminal, Tone, print, print_json},
 };
-use crate::control::{Message, Tapped};
+use crate::{
+    control::{Message, Tapped},
+    unit::Unit,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
@@ -43,7 +46,7 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
         parameters["uid"] = user(name)?.into();
     }
     if let Some(unit) = &plan.unit {
-        parameters["unit"] = unit.as_str().into();
+        parameters["unit"] = Unit::full_name(unit).into();
     }
     let mut control = control::connect(options)?;
     let (terminal, mut users) = (Terminal::of_output(), Users::default());
