@@ -37,7 +37,15 @@ impl Disk {
 
     /// From now on it does so: `sync-fails` or `sync-waits`.
     pub fn begin(&self, fault: &str) {
-        fs::write(self.folder.join(fault), "").unwrap();
+        self.begin_with(fault, "");
+    }
+
+    /// As `begin`, in this way: `write-fails` with the number of an error.
+    pub fn begin_with(&self, fault: &str, how: &str) {
+        // At once, with all that it says.
+        let begun = self.folder.join("begun");
+        fs::write(&begun, how).unwrap();
+        fs::rename(begun, self.folder.join(fault)).unwrap();
     }
 
     /// It no longer does.

@@ -1,7 +1,7 @@
 /*
  * A disk that fails when it is told to, preloaded into udsd (ld.so(8)). UDSD_FAULTS names a folder: while a file
- * `sync-waits` is there, fdatasync(2) does not return; while `sync-fails` is there, it fails with EIO. What the disk
- * has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for each file that
+ * `sync-waits` is there, fdatasync(2) does not return; while `sync-fails` is there, it fails with EIO; while
+ * `write-fails` is there, write(2) to a regular file fails with the error of that number. What the disk has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for each file that
  * was synced, "folder" and a line "name INODE NAME" for each entry of a folder that was.
  */
 #define _GNU_SOURCE
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 static void in_folder(char *path, size_t size, const char *name)
@@ -39,7 +40,7 @@ static void note(const char *format, ...)
 	length = vsnprintf(line, sizeof line, format, values);
 	va_end(values);
 	fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
-	if (fd < 0 || write(fd, line, length) != length)
+	if (fd < 0 || syscall(SYS_write, fd, line, length) != length)
 		abort();
 	close(fd);
 }
@@ -73,4 +74,24 @@ int fsync(int fd)
 		note("name %lu %s\n", (unsigned long)entry->d_ino, entry->d_name);
 	closedir(folder);
 	return 0;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count)
+{
+	char path[4096], error[16] = "";
+	struct stat found;
+	int how;
+
+	if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode)) {
+		in_folder(path, sizeof path, "write-fails");
+		how = open(path, O_RDONLY);
+		if (how >= 0) {
+			if (read(how, error, sizeof error - 1) <= 0)
+				abort();
+			close(how);
+			errno = atoi(error);
+			return -1;
+		}
+	}
+	return syscall(SYS_write, fd, bytes, count);
 }
