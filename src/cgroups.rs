@@ -2,118 +2,188 @@
 //! ended, and the kernel says in which cgroup it is. Its number is that of a folder below /sys/fs/cgroup
 //! (`cgroups(7)`), whose path names the unit. Where any of that cannot be had, the unit is not known; it is never
 //! looked up by a pid, which another process may have by then.
+//!
+//! The folders are walked by a thread that is there only while somebody waits for it: there may be very many of
+//! them. What a walk finds is kept, also that a number has no unit, so a walk is for numbers alone that are new.
+//!
+//! A walk looks at `MOST` folders. First come those in no unit, slices and the units themselves, the nearest first;
+//! then what is in each unit, `EACH` folders at most, again the nearest first, so that nobody who may make cgroups
+//! hides those of others. Whose number is not found in a walk that ended early may be found by a later one.
 
 use std::{
-    collections::HashMap,
-    fs,
+    collections::{HashMap, VecDeque},
+    fs, io, mem,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::fs::DirEntryExt,
+        unix::{
+            fs::{DirEntryExt, MetadataExt},
+            net::UnixStream,
+        },
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
+use mio::Waker;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::statfs,
 };
 
-use crate::{sys, unit::Unit};
+use crate::{
+    sys,
+    unit::{Unit, UnitLookup},
+};
 
 /// Where the kernel shows them; the second where it also shows those of version 1.
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// `f_type` of version 2 (`statfs(2)`).
 const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-/// No more are kept.
-const MOST: usize = 1 << 16;
-/// How deep they are looked at.
-const DEPTH: usize = 16;
+/// No more are looked at in a walk, nor asked for at once; of what is gone no more is kept.
+const MOST: usize = 1 << 14;
+/// Nor so many of those that are in one unit.
+const EACH: usize = 1 << 10;
 /// How long to the next walk, at least, and as a multiple of what the last one took: clients may bring numbers that
-/// are not found as often as they like.
+/// are new as often as they like.
 const PAUSE: Duration = Duration::from_millis(200);
-const PART: u32 = 50;
+const PART: u32 = 2;
 
-/// The units by the numbers of their cgroups, as the last walk found them.
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+static LOOK_UPS: LazyLock<Mutex<LookUps>> = LazyLock::new(Mutex::default);
+static WAKER: OnceLock<Arc<Waker>> = OnceLock::new();
 
-struct Known {
-    units: HashMap<u64, Arc<Unit>>,
-    /// For all who have none that is known.
-    unknown: Arc<Unit>,
+/// Look-ups by the numbers of cgroups.
+#[derive(Default)]
+struct LookUps {
+    /// As the last walks ended them.
+    ended: HashMap<u64, UnitLookup>,
+    /// For the next walk.
+    asked: HashMap<u64, UnitLookup>,
     next_walk: Option<Instant>,
+    /// The thread is there.
+    runs: bool,
 }
 
-/// The unit of the process at the other end of a connected socket: of the one that connected. `None` where a later
-/// look may tell.
+/// Wakes the event loop by `waker` when look-ups have ended.
+pub fn wake_by(waker: &Arc<Waker>) {
+    // There is one event loop in a process.
+    let _ = WAKER.set(Arc::clone(waker));
+}
+
+/// Whether units can be looked up here: this process' own cgroup can be.
 #[must_use]
-pub fn unit_of_peer(socket: impl AsFd) -> Option<Arc<Unit>> {
-    let process = sys::peer_process(socket).ok();
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = known.get_or_insert_with(|| Known {
-        units: HashMap::new(),
-        unknown: Arc::default(),
-        next_walk: None,
-    });
-    let Some(process) = process else {
-        return Some(Arc::clone(&known.unknown));
-    };
-    match sys::cgroup_of(&process) {
-        Ok(Some(number)) => known.find(number),
+pub fn are_known() -> bool {
+    let own = UnixStream::pair().and_then(|(end, _other)| sys::peer_process(end));
+    own.is_ok_and(|own| match sys::cgroup_of(&own) {
+        Ok(Some(_)) => root().is_some(),
+        _ => path_by_proc(&own).is_ok(),
+    })
+}
+
+/// Looks up the unit of the process at the other end of a connected socket: of the one that connected.
+#[must_use]
+pub fn unit_of_peer(socket: impl AsFd) -> UnitLookup {
+    let found = sys::peer_process(socket).and_then(|process| match sys::cgroup_of(&process) {
+        Ok(Some(number)) => Ok(look_ups().find(number)),
         // Linux before 6.13.
-        _ => Some(match path_by_proc(&process) {
-            Some(path) => Arc::new(Unit::of_path(&path)),
-            None => Arc::clone(&known.unknown),
-        }),
+        _ => path_by_proc(&process).map(|path| UnitLookup::ended(Some(Unit::of_path(&path)))),
+    });
+    found.unwrap_or_else(|error| UnitLookup::ended((!is_for_now(&error)).then(Unit::default)))
+}
+
+/// Whether it may be over later: descriptors or memory have run out.
+fn is_for_now(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [libc::EMFILE, libc::ENFILE, libc::ENOMEM]
+        .map(Some)
+        .contains(&number)
+}
+
+fn look_ups() -> MutexGuard<'static, LookUps> {
+    LOOK_UPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LookUps {
+    fn find(&mut self, number: u64) -> UnitLookup {
+        let now = Instant::now();
+        let is_due = self.next_walk.is_none_or(|next| next <= now);
+        match self.ended.get(&number) {
+            // Who asks again at once, as whoever has waited for this does, waits for no other walk.
+            Some(ended) if !(ended.has_failed() && is_due) => return ended.clone(),
+            None if self.asked.len() == MOST => return UnitLookup::ended(None),
+            _ => {}
+        }
+        let asked = self.asked.entry(number).or_default().clone();
+        self.start();
+        asked
+    }
+
+    fn start(&mut self) {
+        if self.runs {
+            return;
+        }
+        let started = thread::Builder::new().name("cgroups".into()).spawn(run);
+        self.runs = started.is_ok();
+        if !self.runs {
+            let asked = mem::take(&mut self.asked);
+            self.end(asked, Walk::default());
+            self.next_walk = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    /// Ends those that were `asked` for before a walk began, and later ones whose numbers it found.
+    fn end(&mut self, asked: HashMap<u64, UnitLookup>, walk: Walk) {
+        let mut ended = walk.found;
+        self.asked.retain(|number, asked| match ended.get(number) {
+            Some(found) => {
+                asked.end(found.unit().cloned());
+                false
+            }
+            None => true,
+        });
+        for (number, asked) in asked {
+            let found = ended.get(&number).and_then(UnitLookup::unit).cloned();
+            // What is nowhere is gone, or was never below our root.
+            asked.end(found.or_else(|| walk.is_whole.then(Unit::default)));
+            ended.insert(number, asked);
+        }
+        // Those that are gone by now stay known for a while: a process of theirs may have sent something just
+        // before.
+        for (number, before) in self.ended.drain() {
+            if ended.len() < MOST && !before.has_failed() {
+                ended.entry(number).or_insert(before);
+            }
+        }
+        self.ended = ended;
     }
 }
 
-impl Known {
-    fn find(&mut self, number: u64) -> Option<Arc<Unit>> {
-        if !self.units.contains_key(&number) {
-            let begin = Instant::now();
-            if self.next_walk.is_some_and(|next| begin < next) {
-                return None;
-            }
-            self.walk();
-            self.next_walk = Some(Instant::now() + PAUSE.max(begin.elapsed() * PART));
+/// The thread: walks until nobody waits.
+fn run() {
+    loop {
+        let pause = look_ups().next_walk;
+        thread::sleep(pause.map_or(Duration::ZERO, |next| {
+            next.saturating_duration_since(Instant::now())
+        }));
+        let asked = mem::take(&mut look_ups().asked);
+        let begin = Instant::now();
+        let walk = root()
+            .map(|root| walk(root, MOST, EACH))
+            .unwrap_or_default();
+        let mut look_ups = look_ups();
+        look_ups.end(asked, walk);
+        look_ups.next_walk = Some(Instant::now() + PAUSE.max(begin.elapsed() * PART));
+        look_ups.runs = !look_ups.asked.is_empty();
+        let is_over = !look_ups.runs;
+        drop(look_ups);
+        if let Some(waker) = WAKER.get() {
+            // It fails where the event loop is gone.
+            let _ = waker.wake();
         }
-        Some(Arc::clone(self.units.get(&number).unwrap_or(&self.unknown)))
-    }
-
-    /// Finds all that there are. Those that are gone by now stay known for a while: a process of theirs may have
-    /// sent something just before.
-    fn walk(&mut self) {
-        let Some(root) = root() else {
+        if is_over {
             return;
-        };
-        let mut found = HashMap::new();
-        let mut folders = vec![(PathBuf::new(), 0)];
-        while let Some((path, depth)) = folders.pop() {
-            let entries = fs::read_dir(root.join(&path));
-            for entry in entries.into_iter().flatten().flatten() {
-                if found.len() == MOST || !entry.file_type().is_ok_and(|of| of.is_dir()) {
-                    continue;
-                }
-                let path = path.join(entry.file_name());
-                let unit = Unit::of_path(&path.to_string_lossy());
-                if !unit.is_unknown() {
-                    let before = self.units.get(&entry.ino());
-                    let same = before.filter(|before| ***before == unit).cloned();
-                    found.insert(entry.ino(), same.unwrap_or_else(|| Arc::new(unit)));
-                }
-                if depth < DEPTH {
-                    folders.push((path, depth + 1));
-                }
-            }
         }
-        for (number, unit) in self.units.drain() {
-            if found.len() < MOST {
-                found.entry(number).or_insert(unit);
-            }
-        }
-        self.units = found;
     }
 }
 
@@ -123,21 +193,234 @@ fn root() -> Option<&'static Path> {
     ROOTS.into_iter().map(Path::new).find(is_one)
 }
 
+/// What a walk has found.
+#[derive(Default)]
+struct Walk {
+    found: HashMap<u64, UnitLookup>,
+    /// There is nothing else.
+    is_whole: bool,
+}
+
+/// A folder, below the root, and the unit that it is in.
+type Place = (PathBuf, UnitLookup);
+
+/// Looks at the folders below `root`: at `most` of them, and in each unit at `each`.
+fn walk(root: &Path, most: usize, each: usize) -> Walk {
+    let mut walk = Walk {
+        found: HashMap::new(),
+        is_whole: true,
+    };
+    let top = UnitLookup::none();
+    match fs::metadata(root) {
+        Ok(about) => _ = walk.found.insert(about.ino(), top.clone()),
+        Err(_) => walk.is_whole = false,
+    }
+    for unit in walk.look_below(root, (PathBuf::new(), top), most) {
+        let end = most.min(walk.found.len() + each);
+        walk.look_below(root, unit, end);
+    }
+    walk
+}
+
+impl Walk {
+    /// Looks at what is below `top`, the nearest first, until `end` are found in all. Returns the units of the
+    /// system that `top` is not in, and below which it did not look.
+    fn look_below(&mut self, root: &Path, top: Place, end: usize) -> Vec<Place> {
+        let mut units = Vec::new();
+        let mut places = VecDeque::from([top]);
+        while let Some((path, of)) = places.pop_front() {
+            let entries = match fs::read_dir(root.join(&path)) {
+                Ok(entries) => entries,
+                // It is gone by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(_) => {
+                    self.is_whole = false;
+                    continue;
+                }
+            };
+            for entry in entries {
+                let Ok(entry) = entry else {
+                    self.is_whole = false;
+                    break;
+                };
+                if !entry.file_type().is_ok_and(|of| of.is_dir()) {
+                    continue;
+                }
+                if self.found.len() >= end {
+                    self.is_whole = false;
+                    return units;
+                }
+                let path = path.join(entry.file_name());
+                let unit = Unit::of_path(&path.to_string_lossy());
+                let is_same = of.unit() == Some(&unit);
+                let is_top = !is_same && of.unit().is_some_and(|of| of.unit.is_none());
+                let of = match is_same {
+                    true => of.clone(),
+                    false => UnitLookup::ended(Some(unit)),
+                };
+                self.found.insert(entry.ino(), of.clone());
+                match is_top {
+                    true => units.push((path, of)),
+                    false => places.push_back((path, of)),
+                }
+            }
+        }
+        units
+    }
+}
+
 /// The path of a process' cgroup, as `/proc/PID/cgroup` has it. The pid stands for no other process, since that of
 /// the pidfd is there before and after.
-fn path_by_proc(process: &OwnedFd) -> Option<String> {
+fn path_by_proc(process: &OwnedFd) -> io::Result<String> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
     // It can be read from once its process has ended (`pidfd_open(2)`).
     let is_there = || {
         let mut polled = [PollFd::new(process, PollFlags::IN)];
-        (poll(&mut polled, Some(&Timespec::default())) == Ok(0)).then_some(())
+        match poll(&mut polled, Some(&Timespec::default())) {
+            Ok(0) => Ok(()),
+            _ => Err(gone()),
+        }
     };
     let fd = process.as_raw_fd();
-    let about = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let pid = about.lines().find_map(|line| line.strip_prefix("Pid:"))?;
-    let pid: u32 = pid.trim().parse().ok()?;
+    let about = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+    let pid = about.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid: u32 = pid
+        .and_then(|pid| pid.trim().parse().ok())
+        .ok_or_else(gone)?;
     is_there()?;
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     is_there()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    Some(path.to_owned())
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.map(str::to_owned).ok_or_else(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// A tree of folders like that below /sys/fs/cgroup.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(test: &str, folders: &[&str]) -> Self {
+            let name = format!("udsd-cgroups-{test}-{}", std::process::id());
+            let tree = Tree(std::env::temp_dir().join(name));
+            for folder in folders {
+                fs::create_dir_all(tree.0.join(folder)).unwrap();
+            }
+            tree
+        }
+
+        fn number(&self, path: &str) -> u64 {
+            fs::metadata(self.0.join(path)).unwrap().ino()
+        }
+
+        /// The unit that `walk` found for the folder: of the system, a user's; none where the number is unknown.
+        fn unit(&self, walk: &Walk, path: &str) -> Option<[String; 2]> {
+            let unit = walk.found.get(&self.number(path))?.unit().unwrap().clone();
+            Some([unit.unit, unit.user_unit].map(Option::unwrap_or_default))
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const MANAGER: &str = "user.slice/user-1.slice/user@1.service";
+
+    #[test]
+    fn a_walk_finds_the_number_of_each_folder_with_a_unit_or_without() {
+        let b = &format!("{MANAGER}/app.slice/b.service");
+        let inner = &format!("{b}/inner.service");
+        let tree = Tree::new("all", &["system.slice/a.service/inner/deep", inner]);
+        fs::write(tree.0.join("system.slice/cgroup.procs"), "").unwrap();
+        let walk = walk(&tree.0, MOST, EACH);
+        assert!(walk.is_whole);
+        for (path, unit, user_unit) in [
+            ("", "", ""),
+            ("system.slice", "", ""),
+            ("system.slice/a.service", "a.service", ""),
+            ("system.slice/a.service/inner", "a.service", ""),
+            ("system.slice/a.service/inner/deep", "a.service", ""),
+            (MANAGER, "user@1.service", ""),
+            (b, "user@1.service", "b.service"),
+            (inner, "user@1.service", "b.service"),
+        ] {
+            let found = tree.unit(&walk, path);
+            assert_eq!(found, Some([unit.into(), user_unit.into()]), "{path}");
+        }
+        assert_eq!(walk.found.len(), 11);
+    }
+
+    #[test]
+    fn a_walk_is_bounded_and_one_unit_hides_no_other() {
+        let own: Vec<String> = (0..20).map(|n| format!("{MANAGER}/{n}/{n}")).collect();
+        let others = ["system.slice/a.service/inner", "z.slice/z.service/inner"];
+        let all = own.iter().map(String::as_str).chain(others);
+        let tree = Tree::new("bounded", &all.collect::<Vec<_>>());
+        let cut = walk(&tree.0, MOST, 10);
+        assert!(!cut.is_whole);
+        for path in others {
+            assert!(tree.unit(&cut, path).is_some(), "{path}");
+        }
+        // The nearest first: none of them is two folders below the unit.
+        let is_found = |path: &&String| tree.unit(&cut, path).is_some();
+        assert_eq!(own.iter().filter(is_found).count(), 0);
+        // The first eight are in no unit, or units themselves.
+        assert_eq!(cut.found.len(), 8 + 10 + 2);
+        let cut = walk(&tree.0, 5, 10);
+        assert!(!cut.is_whole);
+        assert_eq!(cut.found.len(), 5);
+        assert!(!walk(&tree.0.join("gone"), MOST, EACH).is_whole);
+    }
+
+    fn asked(number: u64) -> (UnitLookup, HashMap<u64, UnitLookup>) {
+        let lookup = UnitLookup::default();
+        (lookup.clone(), HashMap::from([(number, lookup)]))
+    }
+
+    fn found(numbers: &[u64], is_whole: bool) -> Walk {
+        let unit = Unit::of_path("a.service");
+        let found = UnitLookup::ended(Some(unit));
+        Walk {
+            found: numbers.iter().map(|n| (*n, found.clone())).collect(),
+            is_whole,
+        }
+    }
+
+    #[test]
+    fn what_a_whole_walk_does_not_find_has_no_unit_and_is_not_looked_for_again() {
+        let mut look_ups = LookUps::default();
+        let (gone, all) = asked(1);
+        look_ups.end(all, found(&[2], true));
+        assert!(gone.unit().unwrap().is_unknown());
+        assert!(look_ups.find(1).has_ended());
+        // Nor what was there before.
+        look_ups.end(HashMap::new(), found(&[], true));
+        assert!(!look_ups.find(2).unit().unwrap().is_unknown());
+        assert!(!look_ups.runs);
+    }
+
+    #[test]
+    fn what_a_walk_that_ended_early_does_not_find_is_looked_for_again_after_a_pause() {
+        let mut look_ups = LookUps::default();
+        let (early, all) = asked(1);
+        look_ups.end(all, found(&[2], false));
+        assert!(early.has_failed());
+        look_ups.next_walk = Some(Instant::now() + Duration::from_secs(3600));
+        assert!(look_ups.find(1).has_failed());
+        assert!(look_ups.asked.is_empty());
+        look_ups.next_walk = None;
+        look_ups.runs = true;
+        let again = look_ups.find(1);
+        assert!(!again.has_ended());
+        // It was asked for when the walk had begun, which has passed there later.
+        look_ups.end(HashMap::new(), found(&[1], false));
+        assert!(!again.unit().unwrap().is_unknown());
+        assert!(look_ups.asked.is_empty());
+    }
 }

@@ -10,7 +10,6 @@ mod packets;
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
 };
 
 use rustix::{
@@ -21,7 +20,7 @@ use rustix::{
 
 pub use packets::Sizes;
 
-use crate::{cgroups, closer, connection::Stream, peer::Peer, sys, unit::Unit};
+use crate::{cgroups, closer, connection::Stream, peer::Peer, sys, unit::UnitLookup};
 
 /// Parts that one call can have (UIO_MAXIOV, `sendmsg(2)`).
 const PARTS: usize = 1024;
@@ -179,7 +178,7 @@ impl Stream for ClientSocket {
         Ok(())
     }
 
-    fn unit(&self) -> Option<Arc<Unit>> {
+    fn look_up_unit(&self) -> UnitLookup {
         cgroups::unit_of_peer(&self.fd)
     }
 

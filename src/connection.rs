@@ -5,7 +5,6 @@ pub mod waits;
 use std::{
     io::{self, IoSlice},
     mem,
-    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -18,7 +17,7 @@ use crate::{
     peer::{ClientId, Peer},
     queue::Queue,
     record::Gap,
-    unit::Unit,
+    unit::UnitLookup,
 };
 
 use waits::Awaits;
@@ -55,10 +54,9 @@ pub trait Stream {
     /// learns that it was not served. Returns the bytes that are unread.
     fn cut_off(self) -> usize;
 
-    /// The unit of the process that connected, as far as the kernel vouches for one; `None` where a later look may
-    /// tell.
-    fn unit(&self) -> Option<Arc<Unit>> {
-        None
+    /// Looks up the unit of the process that connected, as far as the kernel vouches for one.
+    fn look_up_unit(&self) -> UnitLookup {
+        UnitLookup::none()
     }
 
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
@@ -124,7 +122,7 @@ pub struct Connection<S> {
     /// Its sender, from the kernel.
     pub peer: Peer,
     /// Its unit, once somebody has asked for that.
-    pub unit: Option<Arc<Unit>>,
+    pub unit: Option<UnitLookup>,
     /// The socket it came by: an index into the hub's sockets.
     pub socket: u32,
     /// Its user's number among those who take turns.
@@ -287,9 +285,10 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Its unit. To ask the kernel costs some system calls, so that is done once, and only where somebody asks.
-    pub fn unit(&mut self) -> Arc<Unit> {
-        self.unit = self.unit.take().or_else(|| self.stream.unit());
-        self.unit.clone().unwrap_or_default()
+    pub fn look_up_unit(&mut self) -> UnitLookup {
+        let before = self.unit.take().filter(|of| !of.has_failed());
+        let unit = before.unwrap_or_else(|| self.stream.look_up_unit());
+        self.unit.insert(unit).clone()
     }
 
     /// Whether something waits to be written.

@@ -184,11 +184,10 @@ impl<S: Stream> Hub<S> {
         self.clients.get(key)
     }
 
-    /// Asks for the unit of client `key`.
-    pub fn learn_unit(&mut self, key: usize) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.unit();
-        }
+    /// Looks up the unit of client `key`; whether that has ended.
+    pub fn look_up_unit(&mut self, key: usize) -> bool {
+        let client = self.clients.get_mut(key);
+        client.is_none_or(|client| client.look_up_unit().has_ended())
     }
 
     /// Bytes held for all clients: input that waits and output unsent.

@@ -44,6 +44,7 @@ use idle::Idle;
 use sockets::Sockets;
 
 use crate::{
+    cgroups,
     client_socket::ClientSocket,
     closer,
     connection::Watch,
@@ -139,6 +140,7 @@ impl Server {
         let registry = poll.registry();
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, WAKER)?);
+        cgroups::wake_by(&waker);
         let timer = Timer::new()?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let started = Now::read();

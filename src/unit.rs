@@ -1,7 +1,10 @@
 //! The systemd unit of a process, by the path of its cgroup, as `sd_pid_get_unit(3)` and `sd_pid_get_user_unit(3)`
 //! read it (`cg_path_get_unit` and `cg_path_get_user_unit` in systemd's src/basic/cgroup-util.c).
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,48 @@ impl Unit {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.unit.is_none() && self.user_unit.is_none()
+    }
+}
+
+/// A look-up of a unit, shared by all who wait for its end.
+#[derive(Clone, Debug, Default)]
+pub struct UnitLookup(Arc<OnceLock<Option<Unit>>>);
+
+impl UnitLookup {
+    /// One that has ended with what was `found`; it has failed where that is nothing.
+    #[must_use]
+    pub fn ended(found: Option<Unit>) -> Self {
+        UnitLookup(Arc::new(found.into()))
+    }
+
+    /// One that has ended: there is no unit.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::ended(Some(Unit::default()))
+    }
+
+    /// Ends it.
+    pub fn end(&self, found: Option<Unit>) {
+        // Who ends it is one thread alone.
+        let _ = self.0.set(found);
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether it could not be done: another one, later, may find something.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.0.get().is_some_and(Option::is_none)
+    }
+
+    /// What it has found.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.0.get()?.as_ref()
     }
 }
 

@@ -9,7 +9,6 @@ mod notes;
 
 use std::{
     io, iter, mem, process,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,6 +28,7 @@ use crate::{
     record::Recorder,
     round_robin::{DATAGRAM_SOCKETS, DELIVERY},
     service::Service,
+    unit::UnitLookup,
 };
 
 /// Bytes of the buffer that all datagram sockets share, unless one datagram needs more. The kernel backs
@@ -434,7 +434,7 @@ impl Judge<'_> {
                 time: now.wall,
                 id: from.id,
                 peer: from.peer,
-                unit: Arc::default(),
+                unit: UnitLookup::none(),
                 receivers: 0,
             };
             socket.taps.note(&of, 1, || iter::once(message));

@@ -1,7 +1,7 @@
 //! The hub as plain data, and back: what one process hands to the next. Streams are handed over beside
 //! it, in the order of the state's clients. `handover` adds the lines of records and the descriptors.
 
-use std::{collections::HashSet, mem, sync::Arc, time::Duration};
+use std::{collections::HashSet, mem, time::Duration};
 
 use super::{Hub, Now, STALL, Socket, Timer, set, socket::Draining};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     limits::{Charge, Limits},
     record::{Gap, Recorder, Segments},
     service::{PendingCall, Standing},
+    unit::UnitLookup,
 };
 
 /// Why a state is not one that was parked, and what was to go on with it.
@@ -212,7 +213,8 @@ impl<S> Connection<S> {
             peer: self.peer,
             unit: self
                 .unit
-                .as_deref()
+                .as_ref()
+                .and_then(UnitLookup::unit)
                 .cloned()
                 .filter(|unit| !unit.is_unknown()),
             age: age(self.since).as_millis() as u64,
@@ -268,7 +270,7 @@ impl<S: Stream> Connection<S> {
             queue: parked.queue,
             gap: parked.gap,
             acked: parked.acked,
-            unit: parked.unit.map(Arc::new),
+            unit: parked.unit.map(|unit| UnitLookup::ended(Some(unit))),
             since: then(Duration::from_millis(parked.age).max(parked.silent)),
             traffic: parked.traffic,
             ..Connection::new(parked.id, parked.peer, socket, stream, then(parked.silent))

@@ -1,12 +1,13 @@
 //! Taps: copies of what passes on a socket, for those who ask to see it. A tap keeps what its client has not read
-//! yet, up to a bound, and counts what comes beyond that: nobody waits for it, and what it misses it is told.
+//! yet, up to a bound, and counts what comes beyond that: nobody waits for it, and what it misses it is told. A
+//! message stays until its sender's unit is looked up; what may be wanted, while nobody can tell now, is missed.
 
-use std::{collections::VecDeque, mem, sync::Arc, time::SystemTime};
+use std::{collections::VecDeque, mem, time::SystemTime};
 
 use crate::{
     message_batch::Message,
     peer::{ClientId, Peer},
-    unit::Unit,
+    unit::UnitLookup,
 };
 
 /// Bytes that a tap may keep.
@@ -24,12 +25,17 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn admits(&self, of: &Origin) -> bool {
-        let is_unit = |wanted: &String| {
-            let mut units = [&of.unit.unit, &of.unit.user_unit].into_iter().flatten();
-            units.any(|unit| unit == wanted)
+    /// Whether it wants what comes from there; `None` where that is not known, or not yet.
+    fn admits(&self, of: &Origin) -> Option<bool> {
+        if self.uid.is_some_and(|uid| uid != of.peer.uid) {
+            return Some(false);
+        }
+        let Some(wanted) = &self.unit else {
+            return Some(true);
         };
-        self.uid.is_none_or(|uid| uid == of.peer.uid) && self.unit.as_ref().is_none_or(is_unit)
+        let unit = of.unit.unit()?;
+        let mut units = [&unit.unit, &unit.user_unit].into_iter().flatten();
+        Some(units.any(|unit| unit == wanted))
     }
 }
 
@@ -68,7 +74,7 @@ pub struct Origin {
     /// The sender.
     pub peer: Peer,
     /// Its unit.
-    pub unit: Arc<Unit>,
+    pub unit: UnitLookup,
     /// How many other clients get them.
     pub receivers: usize,
 }
@@ -129,7 +135,8 @@ impl Taps {
         count: u64,
         messages: impl Fn() -> M,
     ) {
-        for tap in self.0.iter_mut().filter(|tap| tap.wanted.admits(of)) {
+        let may_want = |tap: &&mut Tap| tap.wanted.admits(of) != Some(false);
+        for tap in self.0.iter_mut().filter(may_want) {
             let mut kept = 0;
             if !tap.is_full {
                 let all = messages().take_while(|message| tap.keep(of, message));
@@ -143,15 +150,22 @@ impl Taps {
     pub(super) fn next(&mut self, client: usize) -> Option<Result<Tapped, u64>> {
         let tap = self.0.iter_mut().find(|tap| tap.client == client)?;
         tap.is_full = false;
-        match tap.kept.pop_front() {
-            Some(next) => {
-                tap.bytes -= next.body.len() + EACH;
-                Some(Ok(next))
+        let mut missed = 0;
+        while let Some(mut next) = tap.kept.pop_front() {
+            next.missed += mem::take(&mut missed);
+            if !next.of.unit.has_ended() {
+                tap.kept.push_front(next);
+                return None;
             }
-            None => Some(mem::take(&mut tap.missed))
-                .filter(|&missed| missed > 0)
-                .map(Err),
+            tap.bytes -= next.body.len() + EACH;
+            match tap.wanted.admits(&next.of) {
+                Some(true) => return Some(Ok(next)),
+                Some(false) => missed = next.missed,
+                None => missed = next.missed + 1,
+            }
         }
+        missed += mem::take(&mut tap.missed);
+        (missed > 0).then_some(Err(missed))
     }
 
     /// Client `client` no longer looks. Returns how many messages it has not seen.

@@ -353,7 +353,7 @@ impl Socket {
             time: out.now.wall,
             id: from.id,
             peer: from.peer,
-            unit: out.clients[from.key].unit(),
+            unit: out.clients[from.key].look_up_unit(),
             receivers: self.service.receivers(),
         };
         self.taps.note(&of, messages.messages, || messages.iter());

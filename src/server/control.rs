@@ -28,6 +28,7 @@ use crate::{
     peer::ClientId,
     record::Statistics,
     service::PendingCall,
+    unit::UnitLookup,
 };
 
 /// Clients in one part of an answer, and those at which one looks to find them.
@@ -219,7 +220,11 @@ impl Server {
                 break;
             }
         }
-        meant.iter().for_each(|&key| self.hub.learn_unit(key));
+        // All of them, before it waits.
+        let waits = |&&key: &&usize| !self.hub.look_up_unit(key);
+        if meant.iter().filter(waits).count() > 0 {
+            return Ok(Later);
+        }
         let told = meant.iter().filter_map(|&key| {
             let client = self.hub.client(key)?;
             let socket = &self.hub.sockets()[client.socket as usize];
@@ -392,6 +397,7 @@ fn tell_line((at, kind, text): (Instant, &str, &str), now: Now) -> control::Line
 
 fn tell_message(tapped: Tapped) -> control::Tapped {
     let Tapped { of, body, .. } = tapped;
+    let unit = of.unit.unit().cloned().unwrap_or_default();
     let text = String::from_utf8_lossy(&body);
     let is_text = matches!(text, Cow::Borrowed(_));
     let time = of.time.duration_since(UNIX_EPOCH);
@@ -402,8 +408,8 @@ fn tell_message(tapped: Tapped) -> control::Tapped {
             uid: of.peer.uid,
             gid: of.peer.gid,
             pid: of.peer.process(),
-            unit: of.unit.unit.clone(),
-            user_unit: of.unit.user_unit.clone(),
+            unit: unit.unit,
+            user_unit: unit.user_unit,
             message_base64: (!is_text).then(|| BASE64_STANDARD.encode(&body)),
             message: text.into_owned(),
             truncated: tapped.is_truncated,
@@ -415,7 +421,8 @@ fn tell_message(tapped: Tapped) -> control::Tapped {
 
 fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> Client {
     let traffic = client.traffic;
-    let unit = client.unit.as_deref().cloned().unwrap_or_default();
+    let unit = client.unit.as_ref().and_then(UnitLookup::unit);
+    let unit = unit.cloned().unwrap_or_default();
     let messages_out = match socket.nature().service {
         ServiceKind::Echo => traffic.messages_in,
         // All that came since it is here, but its own.
