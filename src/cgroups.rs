@@ -4,11 +4,11 @@
 //! looked up by a pid, which another process may have by then.
 //!
 //! The folders are walked by a thread that is there only while somebody waits for it: there may be very many of
-//! them. What a walk finds is kept, also that a number has no unit, so a walk is for numbers alone that are new.
+//! them. What a walk finds is kept, also which numbers have no unit or are gone, so a walk is for new ones alone.
 //!
 //! A walk looks at `MOST` folders. First come those in no unit, slices and the units themselves, the nearest first;
 //! then what is in each unit, `EACH` folders at most, again the nearest first, so that nobody who may make cgroups
-//! hides those of others. Whose number is not found in a walk that ended early may be found by a later one.
+//! hides those of others. A number that a walk does not find that ended early may be found by a later one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,7 +34,7 @@ use rustix::{
 
 use crate::{
     sys,
-    unit::{Unit, UnitLookup},
+    unit::{Unit, UnitLookup, Unknown},
 };
 
 /// Where the kernel shows them; the second where it also shows those of version 1.
@@ -47,8 +47,8 @@ const MOST: usize = 1 << 14;
 const EACH: usize = 1 << 10;
 /// How long to the next walk, at least, and as a multiple of what the last one took: clients may bring numbers that
 /// are new as often as they like.
-const PAUSE: Duration = Duration::from_millis(200);
-const PART: u32 = 2;
+const PAUSE: Duration = Duration::from_millis(50);
+const PART: u32 = 4;
 
 static LOOK_UPS: LazyLock<Mutex<LookUps>> = LazyLock::new(Mutex::default);
 static WAKER: OnceLock<Arc<Waker>> = OnceLock::new();
@@ -87,9 +87,14 @@ pub fn unit_of_peer(socket: impl AsFd) -> UnitLookup {
     let found = sys::peer_process(socket).and_then(|process| match sys::cgroup_of(&process) {
         Ok(Some(number)) => Ok(look_ups().find(number)),
         // Linux before 6.13.
-        _ => path_by_proc(&process).map(|path| UnitLookup::ended(Some(Unit::of_path(&path)))),
+        _ => path_by_proc(&process).map(|path| UnitLookup::ended(Ok(Unit::of_path(&path)))),
     });
-    found.unwrap_or_else(|error| UnitLookup::ended((!is_for_now(&error)).then(Unit::default)))
+    found.unwrap_or_else(|error| {
+        UnitLookup::ended(Err(match is_for_now(&error) {
+            true => Unknown::Now,
+            false => Unknown::Ever,
+        }))
+    })
 }
 
 /// Whether it may be over later: descriptors or memory have run out.
@@ -110,8 +115,8 @@ impl LookUps {
         let is_due = self.next_walk.is_none_or(|next| next <= now);
         match self.ended.get(&number) {
             // Who asks again at once, as whoever has waited for this does, waits for no other walk.
-            Some(ended) if !(ended.has_failed() && is_due) => return ended.clone(),
-            None if self.asked.len() == MOST => return UnitLookup::ended(None),
+            Some(ended) if !(ended.is_to_be_repeated() && is_due) => return ended.clone(),
+            None if self.asked.len() == MOST => return UnitLookup::ended(Err(Unknown::Now)),
             _ => {}
         }
         let asked = self.asked.entry(number).or_default().clone();
@@ -135,23 +140,26 @@ impl LookUps {
     /// Ends those that were `asked` for before a walk began, and later ones whose numbers it found.
     fn end(&mut self, asked: HashMap<u64, UnitLookup>, walk: Walk) {
         let mut ended = walk.found;
-        self.asked.retain(|number, asked| match ended.get(number) {
-            Some(found) => {
-                asked.end(found.unit().cloned());
-                false
-            }
-            None => true,
+        let found = |number: &u64| Some(ended.get(number)?.unit()?.clone());
+        self.asked.retain(|number, asked| {
+            let found = found(number);
+            let stays = found.is_none();
+            found.into_iter().for_each(|unit| asked.end(Ok(unit)));
+            stays
         });
-        for (number, asked) in asked {
-            let found = ended.get(&number).and_then(UnitLookup::unit).cloned();
+        for (number, asked) in &asked {
             // What is nowhere is gone, or was never below our root.
-            asked.end(found.or_else(|| walk.is_whole.then(Unit::default)));
-            ended.insert(number, asked);
+            let unknown = match walk.is_whole {
+                true => Unknown::Ever,
+                false => Unknown::Now,
+            };
+            asked.end(found(number).ok_or(unknown));
         }
+        ended.extend(asked);
         // Those that are gone by now stay known for a while: a process of theirs may have sent something just
         // before.
         for (number, before) in self.ended.drain() {
-            if ended.len() < MOST && !before.has_failed() {
+            if ended.len() < MOST && !before.is_to_be_repeated() {
                 ended.entry(number).or_insert(before);
             }
         }
@@ -210,7 +218,7 @@ fn walk(root: &Path, most: usize, each: usize) -> Walk {
         found: HashMap::new(),
         is_whole: true,
     };
-    let top = UnitLookup::none();
+    let top = UnitLookup::ended(Ok(Unit::default()));
     match fs::metadata(root) {
         Ok(about) => _ = walk.found.insert(about.ino(), top.clone()),
         Err(_) => walk.is_whole = false,
@@ -256,7 +264,7 @@ impl Walk {
                 let is_top = !is_same && of.unit().is_some_and(|of| of.unit.is_none());
                 let of = match is_same {
                     true => of.clone(),
-                    false => UnitLookup::ended(Some(unit)),
+                    false => UnitLookup::ended(Ok(unit)),
                 };
                 self.found.insert(entry.ino(), of.clone());
                 match is_top {
@@ -385,7 +393,7 @@ mod tests {
 
     fn found(numbers: &[u64], is_whole: bool) -> Walk {
         let unit = Unit::of_path("a.service");
-        let found = UnitLookup::ended(Some(unit));
+        let found = UnitLookup::ended(Ok(unit));
         Walk {
             found: numbers.iter().map(|n| (*n, found.clone())).collect(),
             is_whole,
@@ -393,11 +401,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_whole_walk_does_not_find_has_no_unit_and_is_not_looked_for_again() {
+    fn what_a_whole_walk_does_not_find_stays_unknown_and_is_not_looked_for_again() {
         let mut look_ups = LookUps::default();
         let (gone, all) = asked(1);
         look_ups.end(all, found(&[2], true));
-        assert!(gone.unit().unwrap().is_unknown());
+        assert!(gone.has_ended() && !gone.is_to_be_repeated());
+        assert!(gone.unit().is_none());
+        look_ups.next_walk = None;
         assert!(look_ups.find(1).has_ended());
         // Nor what was there before.
         look_ups.end(HashMap::new(), found(&[], true));
@@ -410,9 +420,9 @@ mod tests {
         let mut look_ups = LookUps::default();
         let (early, all) = asked(1);
         look_ups.end(all, found(&[2], false));
-        assert!(early.has_failed());
+        assert!(early.is_to_be_repeated());
         look_ups.next_walk = Some(Instant::now() + Duration::from_secs(3600));
-        assert!(look_ups.find(1).has_failed());
+        assert!(look_ups.find(1).has_ended());
         assert!(look_ups.asked.is_empty());
         look_ups.next_walk = None;
         look_ups.runs = true;

@@ -17,7 +17,7 @@ use crate::{
     peer::{ClientId, Peer},
     queue::Queue,
     record::Gap,
-    unit::UnitLookup,
+    unit::{UnitLookup, Unknown},
 };
 
 use waits::Awaits;
@@ -56,7 +56,7 @@ pub trait Stream {
 
     /// Looks up the unit of the process that connected, as far as the kernel vouches for one.
     fn look_up_unit(&self) -> UnitLookup {
-        UnitLookup::none()
+        UnitLookup::ended(Err(Unknown::Ever))
     }
 
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
@@ -286,7 +286,7 @@ impl<S: Stream> Connection<S> {
 
     /// Its unit. To ask the kernel costs some system calls, so that is done once, and only where somebody asks.
     pub fn look_up_unit(&mut self) -> UnitLookup {
-        let before = self.unit.take().filter(|of| !of.has_failed());
+        let before = self.unit.take().filter(|of| !of.is_to_be_repeated());
         let unit = before.unwrap_or_else(|| self.stream.look_up_unit());
         self.unit.insert(unit).clone()
     }

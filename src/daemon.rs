@@ -15,11 +15,12 @@ mod units;
 
 use std::{env, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
-use ::log::{error, warn};
+use ::log::{error, info, warn};
 use clap::{CommandFactory, Parser};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
+    cgroups,
     client_socket::ClientSocket,
     config::{BaseDirs, Config, SocketOptions},
     error::{Fatal, Faults},
@@ -138,6 +139,11 @@ fn start(
         })?;
         if let Err(error) = sys::raise_open_files() {
             warn!("cannot raise the limit of open files: {error}");
+        }
+        if !cgroups::are_known() {
+            info!(
+                "units of clients are not known here: that needs cgroups of version 2 at /sys/fs/cgroup, and Linux 6.13, or 6.5 and /proc"
+            );
         }
         match Handover::find(passed.stored, passed.foreign) {
             Some(handover) => restart::go_on(handover, config, passed.sockets, signals),

@@ -70,25 +70,34 @@ impl Unit {
     }
 }
 
+/// Why a unit is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// It could not be looked up now: a later look may tell.
+    Now,
+    /// Nobody can tell here, or any more.
+    Ever,
+}
+
 /// A look-up of a unit, shared by all who wait for its end.
 #[derive(Clone, Debug, Default)]
-pub struct UnitLookup(Arc<OnceLock<Option<Unit>>>);
+pub struct UnitLookup(Arc<OnceLock<Result<Unit, Unknown>>>);
 
 impl UnitLookup {
-    /// One that has ended with what was `found`; it has failed where that is nothing.
+    /// One that has ended with what was `found`.
     #[must_use]
-    pub fn ended(found: Option<Unit>) -> Self {
+    pub fn ended(found: Result<Unit, Unknown>) -> Self {
         UnitLookup(Arc::new(found.into()))
     }
 
-    /// One that has ended: there is no unit.
+    /// One that has ended with nothing: nobody can tell.
     #[must_use]
     pub fn none() -> Self {
-        Self::ended(Some(Unit::default()))
+        Self::ended(Err(Unknown::Ever))
     }
 
     /// Ends it.
-    pub fn end(&self, found: Option<Unit>) {
+    pub fn end(&self, found: Result<Unit, Unknown>) {
         // Who ends it is one thread alone.
         let _ = self.0.set(found);
     }
@@ -99,16 +108,16 @@ impl UnitLookup {
         self.0.get().is_some()
     }
 
-    /// Whether it could not be done: another one, later, may find something.
+    /// Whether another one may tell more.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.0.get().is_some_and(Option::is_none)
+    pub fn is_to_be_repeated(&self) -> bool {
+        self.0.get() == Some(&Err(Unknown::Now))
     }
 
     /// What it has found.
     #[must_use]
     pub fn unit(&self) -> Option<&Unit> {
-        self.0.get()?.as_ref()
+        self.0.get()?.as_ref().ok()
     }
 }
 

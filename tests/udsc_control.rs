@@ -519,6 +519,9 @@ fn a_tap_prints_what_passes_and_ends_after_so_many() {
     end(&daemon, "tap nix")
         .code(1)
         .complained("udsd has no socket nix");
+    end(&daemon, "tap log --unit nginx").code(1).complained(
+        "the units of those who send to socket log are not known, for they send datagrams: leave out --unit",
+    );
 }
 
 #[test]

@@ -10,8 +10,11 @@ use std::{
     thread,
 };
 
-use harness::{Daemon, skip, udsc::Udsc, varlink::Caller};
-use rustix::fs::statfs;
+use harness::{Daemon, Setup, has_program, skip, udsc::Udsc, varlink::Caller};
+use rustix::{
+    fs::statfs,
+    net::{self, AddressFamily, SendFlags, SocketType},
+};
 use serde_json::json;
 use udsd::cgroups;
 
@@ -43,14 +46,19 @@ impl Service {
         self.slice.join(&self.name).join("inner")
     }
 
-    /// Runs udsc in it.
-    fn udsc(&self, daemon: &Daemon, arguments: &[&str]) -> Child {
+    /// Runs a program in it.
+    fn run(&self, program: &str) -> Command {
         let enter = "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"";
         let mut command = Command::new("sh");
-        command.args(["-c", enter]).arg(self.folder());
-        command.args([env!("CARGO_BIN_EXE_udsc"), "--socket"]);
-        command.arg(daemon.path("bus")).args(arguments);
-        command.stdin(Stdio::null()).spawn().unwrap()
+        command.args(["-c", enter]).arg(self.folder()).arg(program);
+        command
+    }
+
+    fn udsc(&self, daemon: &Daemon, arguments: &[&str]) -> Child {
+        let mut command = self.run(env!("CARGO_BIN_EXE_udsc"));
+        command.arg("--socket").arg(daemon.path("bus"));
+        command.args(arguments).stdin(Stdio::null());
+        command.spawn().unwrap()
     }
 }
 
@@ -101,6 +109,22 @@ fn the_unit_of_a_client_is_told_to_the_first_who_asks() {
 }
 
 #[test]
+fn where_units_are_not_known_the_log_says_so_and_who_asks_is_answered() {
+    let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+    let hide = ["unshare", "--mount", "sh", "-c", hide];
+    let hidden = Command::new(hide[0]).args(&hide[1..]).arg("true").output();
+    if !hidden.is_ok_and(|ended| ended.status.success()) {
+        return skip("only root can mount something");
+    }
+    let daemon = Setup::new().wrapper(&hide).config(FILE).start();
+    daemon.wait_log(&["INFO", "units of clients are not known here: "]);
+    let _client = daemon.connect("bus");
+    let mut caller = Caller::new(&daemon.path("control.sock"));
+    let clients = caller.clients(json!({"socket": "bus"}));
+    assert_eq!(clients[0]["unit"], json!(null));
+}
+
+#[test]
 fn a_tap_has_all_messages_of_a_unit_that_has_just_started() {
     let Some(service) = Service::new("b") else {
         return skip("only root, with cgroups of version 2, can make a cgroup");
@@ -125,4 +149,31 @@ fn a_tap_has_all_messages_of_a_unit_that_has_just_started() {
     daemon.stop();
     let last = taps[1].next().unwrap();
     assert_eq!(last["parameters"], json!({"message": null, "missed": 0}));
+}
+
+/// Its process connected, handed the connection on and ended; then its cgroup went too.
+#[test]
+fn a_tap_on_a_unit_counts_what_comes_from_whom_nobody_knows_any_more() {
+    let service = Service::new("c").filter(|_| has_program("python3"));
+    let Some(service) = service else {
+        return skip("only root, with cgroups of version 2 and Python, can make such a client");
+    };
+    let daemon = Daemon::start(FILE);
+    let client = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let connect = "import socket, sys; socket.socket(fileno=0).connect(sys.argv[1])";
+    let mut connects = service.run("python3");
+    connects.args(["-c", connect]).arg(daemon.path("bus"));
+    let connected = connects.stdin(client.try_clone().unwrap()).status();
+    assert!(connected.unwrap().success());
+    drop(service);
+    let mut tap = Caller::new(&daemon.path("control.sock"));
+    tap.send(
+        "Tap",
+        json!({"socket": "bus", "unit": "udsd-c.service"}),
+        true,
+    );
+    tap.next().unwrap();
+    net::send(&client, b"hello\n", SendFlags::empty()).unwrap();
+    let told = tap.next().unwrap();
+    assert_eq!(told["parameters"], json!({"message": null, "missed": 1}));
 }

@@ -270,7 +270,7 @@ impl<S: Stream> Connection<S> {
             queue: parked.queue,
             gap: parked.gap,
             acked: parked.acked,
-            unit: parked.unit.map(|unit| UnitLookup::ended(Some(unit))),
+            unit: parked.unit.map(|unit| UnitLookup::ended(Ok(unit))),
             since: then(Duration::from_millis(parked.age).max(parked.silent)),
             traffic: parked.traffic,
             ..Connection::new(parked.id, parked.peer, socket, stream, then(parked.silent))

@@ -1,6 +1,7 @@
 //! Taps: copies of what passes on a socket, for those who ask to see it. A tap keeps what its client has not read
 //! yet, up to a bound, and counts what comes beyond that: nobody waits for it, and what it misses it is told. A
-//! message stays until its sender's unit is looked up; what may be wanted, while nobody can tell now, is missed.
+//! message stays until its sender's unit is looked up. Where that is not known, what a tap on one unit may want is
+//! missed.
 
 use std::{collections::VecDeque, mem, time::SystemTime};
 

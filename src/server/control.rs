@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Phase, Server};
 use crate::{
     client_socket::ClientSocket,
-    config::{Address, CONTROL_SOCKET, ServiceKind},
+    config::{Address, CONTROL_SOCKET, ServiceKind, SocketType},
     connection::{Connection, waits::Awaits},
     control::{
         self, Client, Clients, INTERFACE, Limits, NAME, ReloadFailed, Sockets, Status,
@@ -330,6 +330,11 @@ impl Server {
         if !self.hub.has_tap(pending) {
             let key = self.key(&socket).filter(|_| socket != CONTROL_SOCKET);
             let key = key.ok_or_else(|| no_such_socket(&socket))?;
+            let kind = self.hub.sockets()[key].nature().kind;
+            if unit.is_some() && kind == SocketType::Datagram {
+                let name = json!({ "name": socket });
+                return Err(Reply::error("dev.udsd.Daemon.NoUnits", name));
+            }
             self.hub.open_tap(pending, key, Wanted { uid, unit });
             self.note_time();
         }

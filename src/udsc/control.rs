@@ -291,6 +291,10 @@ fn sentence(name: &str, parameters: Value) -> String {
         (control::NAME, "NoSuchClient") => {
             format!("there is no client {}: it may have left", of("id"))
         }
+        (control::NAME, "NoUnits") => format!(
+            "the units of those who send to socket {} are not known, for they send datagrams: leave out --unit",
+            of("name")
+        ),
         (control::NAME, "ReloadFailed") => {
             let faults = faults(parameters);
             let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();

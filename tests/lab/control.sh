@@ -166,9 +166,9 @@ time.sleep(600)'
   wait_until "who has no unit is told" client_with "\"pid\":$pid,\"unit\":null,\"user_unit\":null"
   # Its messages are found by its unit, also over a restart.
   in_vm systemctl restart udsd.service
-  says '"unit":"lab-a.service"' udsc clients --unit lab-a.service --json
+  says '"unit":"lab-a.service"' udsc clients --unit lab-a --json
   in_vm systemd-run --quiet --collect --unit=lab-says sh -c 'while echo from a unit; do sleep 0.1; done | udsc connect'
-  says ": from a unit" udsc tap bus --unit lab-says.service --count 1
+  says ": from a unit" udsc tap bus --unit lab-says --count 1
   in_vm kill "$pid"
   as_resident systemctl --user stop lab-a.service
   in_vm systemctl stop lab-a.service lab-dynamic.service lab-many@one.service 'lab-odd\x2dname.service' lab-scope.scope lab-gone.service lab-says.service
