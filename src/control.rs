@@ -7,8 +7,13 @@ pub mod varlink;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    limits::{self, Over, OverKey},
+};
+use varlink::Reply;
 
 /// The interface, as `org.varlink.service.GetInterfaceDescription` returns it.
 pub const INTERFACE: &str = include_str!("control/dev.udsd.Daemon.varlink");
@@ -57,6 +62,14 @@ pub struct Socket {
     pub counters: BTreeMap<String, u64>,
     pub record: Option<Record>,
     pub last: Vec<Line>,
+}
+
+impl Socket {
+    /// Whether it is the control socket, at which nobody is a client.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.service == "control"
+    }
 }
 
 /// A socket's record.
@@ -163,4 +176,21 @@ pub struct Metrics {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReloadFailed {
     pub faults: Vec<Fault>,
+}
+
+/// What a caller gets for whom there is no place.
+#[must_use]
+pub fn refused(over: Over) -> Reply {
+    let (all, of_one, ..) = limits::Limits::of_control().numbers();
+    let why = match over.key {
+        OverKey::User => format!("{of_one} callers of your user are connected, and no more may be"),
+        OverKey::Share { own, .. } => format!(
+            "{own} callers of your user are connected, and the last of the {all} places are for users who have less"
+        ),
+        OverKey::Daemon | OverKey::Socket => {
+            format!("{all} callers are connected, and no more may be")
+        }
+        OverKey::Files => "udsd can open no more files".into(),
+    };
+    Reply::error("dev.udsd.Daemon.Refused", json!({ "why": why }))
 }

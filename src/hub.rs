@@ -329,10 +329,13 @@ impl<S: Stream> Hub<S> {
         })
     }
 
-    /// Whether something is to be done at a time, beside lines of the log.
+    /// Whether something is to be done at a time, beside lines of the log and for clients of the control socket.
     #[must_use]
     pub fn has_timers(&self) -> bool {
-        !self.timers.is_empty()
+        self.timers.iter().any(|(_, due)| match due {
+            Due::Client(key, _) => !self.is_of_control(*key),
+            Due::Datagrams(_) => true,
+        })
     }
 
     /// When `expire` is next due.
@@ -378,9 +381,14 @@ impl<S: Stream> Hub<S> {
                 ..client.watched
             };
             self.work(key, last_look, now);
+            let has_tap = self.has_tap(key);
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
+            if has_tap {
+                // It looks on, however little passes and however slowly it is read.
+                client.active = now.instant;
+            }
             let socket = &mut self.sockets[client.socket as usize];
             // Nothing is read in the stop, and others may still have something for it.
             let time = if self.stopping && timer == Timer::Idle {

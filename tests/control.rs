@@ -5,6 +5,7 @@
 mod harness;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::Shutdown,
@@ -18,7 +19,7 @@ use std::{
 use harness::{
     Daemon, Random, Setup, acting, is_root,
     manager::{STORED, passing},
-    read_all, read_n, round_trip, skip,
+    read_all, read_n, round_trip,
     varlink::Caller,
     write_until_full,
 };
@@ -68,7 +69,7 @@ fn it_tells_what_the_daemon_and_its_sockets_and_clients_are() {
         .unwrap()
         .iter()
         .map(|of| of["name"].clone());
-    assert_eq!(names.collect::<Vec<_>>(), ["e", "r"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["e", "r", "daemon.control"]);
     let socket = &caller.ask("Sockets", json!({"name": "e"}))["sockets"][0];
     for (key, value) in [("type", "stream"), ("service", "echo"), ("framing", "none")] {
         assert_eq!(socket[key], value);
@@ -246,6 +247,23 @@ fn it_speaks_as_every_varlink_service() {
     }
 }
 
+#[test]
+fn a_parameter_that_is_wrong_is_named() {
+    let daemon = start(ECHO);
+    let mut caller = caller(&daemon);
+    for (method, parameters, wrong) in [
+        ("Disconnect", json!({}), "id"),
+        ("Disconnect", json!({"id": "one"}), "id"),
+        ("Clients", json!({"uid": "root"}), "uid"),
+        ("Sockets", json!({"socket": "e"}), "socket"),
+        ("Sockets", json!(["e"]), "parameters"),
+    ] {
+        let error = caller.fail(method, parameters);
+        let expected = ("InvalidParameter".into(), json!({"parameter": wrong}));
+        assert_eq!(error, expected, "{method}");
+    }
+}
+
 /// The texts that a tap told of, and how many it missed.
 fn tapped(caller: &mut Caller, messages: usize) -> (Vec<String>, u64) {
     let (mut texts, mut missed) = (Vec::new(), 0);
@@ -401,35 +419,82 @@ fn who_reads_no_answers_holds_up_no_stop() {
     assert!(!daemon.log().contains("cut short"), "{}", daemon.log());
 }
 
+/// A call, whole, damaged in up to three places, or nothing but random bytes; without its NUL.
+fn damaged(random: &mut Random) -> Vec<u8> {
+    const WHOLE: [&str; 5] = [
+        r#"{"method":"dev.udsd.Daemon.Clients","parameters":{"socket":"e","uid":null},"more":true}"#,
+        r#"{"method":"dev.udsd.Daemon.Disconnect","parameters":{"id":4000000000}}"#,
+        r#"{"method":"dev.udsd.Daemon.Tap","parameters":{"socket":"r","uid":7},"more":true}"#,
+        r#"{"method":"dev.udsd.Daemon.Sockets","parameters":{"name":"e"}}"#,
+        r#"{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"dev.udsd.Daemon"}}"#,
+    ];
+    let byte = |random: &mut Random| random.below(255) as u8 + 1;
+    if random.below(8) == 0 {
+        return (0..=random.below(500)).map(|_| byte(random)).collect();
+    }
+    let mut call = WHOLE[random.below(WHOLE.len())].as_bytes().to_vec();
+    for _ in 0..random.below(4) {
+        let at = random.below(call.len());
+        match random.below(3) {
+            0 => call[at] = byte(random),
+            1 => drop(call.remove(at)),
+            _ => call.insert(at, byte(random)),
+        }
+    }
+    call
+}
+
 #[test]
-fn damaged_calls_are_answered_and_leave_the_memory_flat() {
+fn ten_thousand_random_and_damaged_calls_are_answered_and_leave_the_memory_flat() {
+    const CALLS: u64 = 10_000;
     let daemon = start(&format!("{ECHO}{RELAY}"));
     let mut random = Random::new(20_261_128);
-    let whole = r#"{"method":"dev.udsd.Daemon.Clients","parameters":{"socket":"e","uid":null},"more":true}"#;
-    let mut ask = |calls: usize| {
+    let mut answers = BTreeMap::<String, u64>::new();
+    let mut ask = |calls: u64| {
         for _ in 0..calls {
             let mut caller = caller(&daemon);
-            let mut call = whole.as_bytes().to_vec();
-            for _ in 0..random.below(4) {
-                let (at, byte) = (random.below(call.len()), random.below(255) as u8 + 1);
-                match random.below(3) {
-                    0 => call[at] = byte,
-                    1 => drop(call.remove(at)),
-                    _ => call.insert(at, byte),
-                }
-            }
+            let mut call = damaged(&mut random);
             call.push(0);
+            // Some leave in the middle of it.
+            if random.below(8) == 0 {
+                call.truncate(call.len() / 2 + 1);
+                caller.stream.write_all(&call).unwrap();
+                continue;
+            }
             caller.stream.write_all(&call).unwrap();
             let reply = caller.next().unwrap();
             assert!(reply["parameters"].is_object(), "{reply}");
+            let name = reply["error"].as_str().unwrap_or("none");
+            let short = name.rsplit('.').next().unwrap();
+            *answers.entry(short.into()).or_default() += 1;
         }
     };
-    ask(2_000);
+    ask(CALLS / 5);
     let before = daemon.memory();
-    ask(8_000);
+    ask(CALLS - CALLS / 5);
     let grown = daemon.memory().saturating_sub(before);
     assert!(grown < 2 << 20, "{grown} bytes more");
+    // They reached all that there is to reach.
+    for (answer, least) in [
+        ("none", CALLS / 10),
+        ("InvalidParameter", CALLS / 10),
+        ("InterfaceNotFound", 100),
+        ("MethodNotFound", 100),
+        ("NoSuchSocket", 10),
+        ("NoSuchClient", 100),
+        ("ExpectedMore", 10),
+    ] {
+        let got = answers.get(answer).copied().unwrap_or_default();
+        assert!(got >= least, "{got} {answer} of {answers:?}");
+    }
     round_trip(&daemon.connect("e"), b"still here");
+    let mut asks = caller(&daemon);
+    wait_until(|| {
+        let sockets = asks.ask("Sockets", json!({"name": "daemon.control"}));
+        let counters = &sockets["sockets"][0]["counters"];
+        // The unfinished ones are calls too, at their ends.
+        counters["messages"].as_u64().unwrap() > CALLS
+    });
 }
 
 #[test]
@@ -454,7 +519,7 @@ fn whoever_does_not_read_answers_is_not_read_from() {
 #[test]
 fn who_may_not_ask_is_let_go_and_who_may_look_may_not_act() {
     if !is_root() {
-        return skip("only root can be another user");
+        return;
     }
     let looks = "[daemon]\ncontrol = \"{dir}/control\"\ncontrol-users = [\"7001\"]\ncontrol-groups = [\"7002\"]\n";
     let setup = Setup::new();
@@ -484,7 +549,7 @@ fn who_may_not_ask_is_let_go_and_who_may_look_may_not_act() {
 #[test]
 fn who_only_asks_takes_no_place_from_others() {
     if !is_root() {
-        return skip("only root can be another user");
+        return;
     }
     let looks = "[daemon]\ncontrol = \"{dir}/control\"\ncontrol-users = [\"7001\"]\n";
     let limits = "[limits]\nclients = 4\nclients-per-user = 4\n";
@@ -499,6 +564,8 @@ fn who_only_asks_takes_no_place_from_others() {
         looker.ask("Status", json!({}));
     }
     let mut one_more = acting(7001, 7001, &[], || Caller::new(&path));
+    let refused = one_more.next().unwrap();
+    assert_eq!(refused["error"], "dev.udsd.Daemon.Refused");
     assert_eq!(one_more.next(), None);
     daemon.wait_log(&["daemon.control: refused a client", "32 of one user"]);
     // All places that there are for clients are free, and for who acts as well.
@@ -542,7 +609,11 @@ fn it_comes_moves_and_goes_with_the_file() {
     let at = |name: &str| format!("[daemon]\ncontrol = \"{{dir}}/{name}\"\n{ECHO}");
     let daemon = Daemon::start(&at("new/control"));
     let folder = fs::metadata(daemon.path("new")).unwrap();
-    let mode = if is_root() { 0o755 } else { 0o700 };
+    let mode = if rustix::process::geteuid().is_root() {
+        0o755
+    } else {
+        0o700
+    };
     assert_eq!(folder.permissions().mode() & 0o777, mode);
     let mut first = Caller::new(&daemon.path("new/control"));
     first.ask("Status", json!({}));

@@ -19,6 +19,7 @@ use std::{
 use harness::{
     Daemon, Folder, Setup, is_root, read_until_closed, round_trip,
     udsc::{Ended, Udsc, User},
+    varlink::Caller,
 };
 use rustix::net::listen;
 use serde_json::{Value, json};
@@ -198,7 +199,7 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
     };
     assert_eq!(shown("clients").len(), 3);
     assert_eq!(shown("clients -s echo").len(), 2);
-    let user = if is_root() {
+    let user = if rustix::process::geteuid().is_root() {
         "root".into()
     } else {
         rustix::process::geteuid().to_string()
@@ -215,7 +216,7 @@ fn clients_are_shown_with_what_they_send_and_sorted() {
         (&3.into(), &"echo".into())
     );
     assert_eq!(clients[0]["uid"], rustix::process::geteuid().as_raw());
-    if is_root() {
+    if rustix::process::geteuid().is_root() {
         assert_eq!(clients[0]["user"], "root");
     }
     drop(on_bus);
@@ -597,7 +598,7 @@ fn a_daemon_that_does_not_run_is_told_and_not_started() {
 #[test]
 fn a_user_without_access_is_told_what_to_do() {
     if !is_root() {
-        return harness::skip("only root can be denied as somebody else");
+        return;
     }
     // The daemon is root's; who asks is nobody.
     let user = User::new("[socket.a]\npath = \"{dir}/a\"\n");
@@ -621,6 +622,48 @@ fn a_user_without_access_is_told_what_to_do() {
             "udsd does not let you: only root and its own user may change something; try sudo",
         );
     }
+}
+
+#[test]
+fn who_finds_no_place_is_told_and_it_is_counted() {
+    let daemon = Daemon::start(FILE);
+    let control = daemon.path("control.sock");
+    let mut callers: Vec<Caller> = (0..32).map(|_| Caller::new(&control)).collect();
+    callers.iter_mut().for_each(|of| {
+        of.ask("Status", json!({}));
+    });
+    for line in ["status", "clients --json", "reload", "tap bus"] {
+        end(&daemon, line).code(1).printed("").complained(
+            "udsd lets nobody more in to ask: 32 callers of your user are connected, and no more may be; \
+             end some of those who ask, or try again in a minute, when it has let go of who asks nothing",
+        );
+    }
+    let told = callers[0].ask("Metrics", json!({}));
+    let refused = "udsd_refused_total{socket=\"daemon.control\",reason=\"clients_per_user\"} 4\n";
+    assert!(told["text"].as_str().unwrap().contains(refused), "{told}");
+    callers.clear();
+    // They leave when udsd has seen it.
+    let status = loop {
+        let ended = end(&daemon, "status");
+        if ended.text() != "" {
+            break ended.code(0);
+        }
+    };
+    let text = status.text();
+    let (table, details) = text.split_once("\ndaemon.control  ").unwrap();
+    assert!(!table.contains("daemon.control"), "{text}");
+    assert!(details.contains("control.sock, stream, control"), "{text}");
+    assert!(details.contains("(clients-per-user)"), "{text}");
+    assert!(details.contains(" ago "), "{text}");
+    let ended = end(&daemon, "status daemon.control").code(0);
+    assert_eq!(
+        field(ended.text(), "daemon.control", "SERVICE"),
+        "control",
+        "{}",
+        ended.text()
+    );
+    let all = objects(&end(&daemon, "status --json").code(0));
+    assert_eq!(all.last().unwrap()["name"], "daemon.control");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The control socket as a socket like those of the file: its rules are not the file's to change, but for its path
 //! and who may ask there.
 
+use std::time::Duration;
+
 use rustix::process::geteuid;
 
 use super::{Address, Daemon, ServiceKind, Socket};
@@ -11,6 +13,8 @@ use crate::frame::Framing;
 pub const CONTROL_SOCKET: &str = "daemon.control";
 /// Bytes that wait for one of them: more than the longest answer, that of all counts of the most sockets.
 const QUEUE_SIZE: usize = 8 << 20;
+/// How long a caller may be silent that waits for no answer: there are few places.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The control socket, where there is one.
 pub(super) fn socket(daemon: &Daemon) -> Option<Socket> {
@@ -24,6 +28,7 @@ pub(super) fn socket(daemon: &Daemon) -> Option<Socket> {
         service: ServiceKind::Control,
         framing: Framing::Nul,
         queue_size: QUEUE_SIZE,
+        idle_timeout: Some(IDLE_TIMEOUT),
         ..Socket::new(
             CONTROL_SOCKET.into(),
             Address::Path(daemon.control.clone()?),

@@ -49,7 +49,9 @@ impl Call {
     /// # Errors
     /// What to answer to one that is no call.
     pub fn read(message: &[u8]) -> Result<Self, Reply> {
-        let call: Call = serde_json::from_slice(message).map_err(|_| Reply::invalid("method"))?;
+        let given: Value = serde_json::from_slice(message).map_err(|_| Reply::invalid("method"))?;
+        let call: Call =
+            read(&given).map_err(|wrong| Reply::invalid(wrong.as_deref().unwrap_or("method")))?;
         if call.upgrade {
             return Err(Reply::invalid("upgrade"));
         }
@@ -73,11 +75,12 @@ impl Call {
     /// # Errors
     /// What to answer where they are not of the right form.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, Reply> {
+        let none = json!({});
         let given = match &self.parameters {
-            Value::Null => json!({}),
-            given => given.clone(),
+            Value::Null => &none,
+            given => given,
         };
-        serde_json::from_value(given).map_err(|error| Reply::invalid(&parameter(&error)))
+        read(given).map_err(|wrong| Reply::invalid(wrong.as_deref().unwrap_or("parameters")))
     }
 
     /// With its NUL, for the wire.
@@ -87,10 +90,24 @@ impl Call {
     }
 }
 
-/// The name of the parameter that an error is about, or the error where it does not say.
-fn parameter(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split('`').nth(1).map_or(text.clone(), Into::into)
+/// Reads the fields of an object, or says which of them is missing, unknown or not of the right form; `None` where
+/// `given` is no object.
+fn read<T: DeserializeOwned>(given: &Value) -> Result<T, Option<String>> {
+    let Value::Object(fields) = given else {
+        return Err(None);
+    };
+    let error = match T::deserialize(given) {
+        Ok(read) => return Ok(read),
+        Err(error) => error,
+    };
+    let is_missing = |error: &serde_json::Error| error.to_string().starts_with("missing field `");
+    // Alone, one that is right lets at most others be missing.
+    let wrong = fields.iter().find(|(name, value)| {
+        let alone = json!({ name.as_str(): value });
+        T::deserialize(&alone).is_err_and(|error| !is_missing(&error))
+    });
+    let missing = || error.to_string().split('`').nth(1).map(Into::into);
+    Err(wrong.map(|(name, _)| name.clone()).or_else(missing))
 }
 
 impl Reply {
@@ -177,6 +194,8 @@ mod tests {
             ("[]", "method"),
             ("{}", "method"),
             (r#"{"method": 3}"#, "method"),
+            (r#"["a.B"]"#, "method"),
+            (r#"{"method": "a.B", "more": 3}"#, "more"),
             (r#"{"method": "a.B", "upgrade": true}"#, "upgrade"),
         ] {
             let reply = call(text).unwrap_err();
@@ -192,10 +211,20 @@ mod tests {
         };
         let named = Named { name: None, id: 3 };
         assert_eq!(read(r#"{"id": 3}"#).unwrap(), named);
-        for (text, parameter) in [("{}", "id"), (r#"{"id": 3, "x": 1}"#, "x"), ("null", "id")] {
+        for (text, parameter) in [
+            ("{}", "id"),
+            ("null", "id"),
+            (r#"{"id": 3, "x": 1}"#, "x"),
+            (r#"{"id": 3, "a`b`c": 1}"#, "a`b`c"),
+            (r#"{"id": "3"}"#, "id"),
+            (r#"{"id": -1, "name": null}"#, "id"),
+            (r#"{"id": 3, "name": 3}"#, "name"),
+            (r#"{"id": 3, "name": "`id`", "x": 1}"#, "x"),
+            ("7", "parameters"),
+            (r#"["a name", 3]"#, "parameters"),
+        ] {
             let reply = read(text).unwrap_err();
             assert_eq!(reply.parameters["parameter"], parameter, "{text}");
         }
-        assert!(read(r#"{"id": "3"}"#).is_err() && read("7").is_err());
     }
 }

@@ -65,7 +65,12 @@ fn reserved(files: usize) -> usize {
 fn derive(config: &Config, machine: &Machine) -> (Limits, Vec<String>) {
     let mut reasons = Vec::new();
     let (files, memory) = (machine.files, &machine.memory);
-    let sockets = SOCKET_DESCRIPTORS * config.sockets.len();
+    // Who asks has a place of its own beside the clients.
+    let (callers, ..) = match config.daemon.control {
+        Some(_) => Limits::of_control().numbers(),
+        None => Default::default(),
+    };
+    let sockets = SOCKET_DESCRIPTORS * config.sockets.len() + callers;
     let own = OWN_DESCRIPTORS + sockets + reserved(files);
     let possible = files.saturating_sub(own).max(1);
     let mut clients = match config.limits.clients {
@@ -165,17 +170,17 @@ mod tests {
             let (limits, reasons) = derive(&config, &machine);
             (limits.to_string(), reasons.join("\n"))
         };
-        // What the socket itself needs is kept too.
-        let room = "99996 clients, 49998 of one user";
+        // What the socket itself needs is kept too, and the places of 64 who ask.
+        let room = "99932 clients, 49966 of one user";
         let (limits, why) = derived(200_000, Some(100_000));
         assert_eq!(limits, room);
         assert_eq!(
             why,
-            "limits.clients = 200000, but a restart can keep no more than 99996, which is the limit now: raise net.core.wmem_max, or lower the key"
+            "limits.clients = 200000, but a restart can keep no more than 99932, which is the limit now: raise net.core.wmem_max, or lower the key"
         );
         // Nobody asked for more.
         assert_eq!(derived(0, Some(100_000)), (room.into(), String::new()));
-        let (limits, why) = derived(99_996, Some(100_000));
+        let (limits, why) = derived(99_932, Some(100_000));
         assert_eq!((limits.as_str(), why.as_str()), (room, ""));
         let (limits, why) = derived(200_000, None);
         let all = "200000 clients, 100000 of one user";

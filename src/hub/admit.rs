@@ -1,10 +1,11 @@
 //! Who comes in: a newcomer is judged by its socket's access rules, then by the limits.
 
-use std::io;
+use std::io::{self, IoSlice};
 
-use super::{Hub, Now, Timer, set};
+use super::{Hub, Now, Socket, Timer, set};
 use crate::{
     connection::{Connection, Stream},
+    control,
     error::Close,
     limits::{Charge, Over, OverKey},
     peer::{ClientId, Peer},
@@ -35,8 +36,7 @@ impl<S: Stream> Hub<S> {
             false => &mut self.limits,
         };
         if let Err(over) = places.enter(peer.uid, socket.present, socket.rules.clients) {
-            stream.cut_off();
-            socket.refused(&peer, over, now);
+            socket.turn_away(stream, &peer, over, now);
             return None;
         }
         socket.present += 1;
@@ -77,13 +77,12 @@ impl<S: Stream> Hub<S> {
 
     /// A client came by socket `number` that cannot be served: `files` descriptors are open,
     /// and there may be no more.
-    pub fn refuse(&mut self, number: usize, peer: &Peer, files: usize, now: Now) {
+    pub fn refuse(&mut self, number: usize, stream: S, peer: &Peer, files: usize, now: Now) {
         let over = Over {
             key: OverKey::Files,
             limit: files,
         };
-        let socket = &mut self.sockets[number];
-        socket.refused(peer, over, now);
+        self.sockets[number].turn_away(stream, peer, over, now);
     }
 
     /// An administrator ends client `id`. Returns whether it was here.
@@ -104,5 +103,19 @@ impl<S: Stream> Hub<S> {
     /// The event loop cannot watch client `key`: it is closed.
     pub fn fail(&mut self, key: usize, error: io::Error, now: Now) {
         self.close(key, &Close::Io(error), now);
+    }
+}
+
+impl Socket {
+    /// Ends a client that is over a limit. At the control socket it learns the reason: who may ask, and finds no
+    /// place, would else take that for a lack of access.
+    fn turn_away<S: Stream>(&mut self, mut stream: S, peer: &Peer, over: Over, now: Now) {
+        if self.is_control() {
+            let reply = control::refused(over).encode();
+            // A new stream has room for it, and who is gone needs no answer.
+            let _ = stream.write(&[IoSlice::new(&reply)]);
+        }
+        stream.cut_off();
+        self.refused(peer, over, now);
     }
 }

@@ -82,11 +82,11 @@ impl<S: Stream> Hub<S> {
         taps.open(call.client, wanted, call.missed);
     }
 
-    /// Whether the client of `call` has a tap.
+    /// Whether client `key` has a tap.
     #[must_use]
-    pub fn has_tap(&self, call: &PendingCall) -> bool {
+    pub fn has_tap(&self, key: usize) -> bool {
         let mut sockets = self.sockets.iter();
-        sockets.any(|(_, socket)| socket.taps.has(call.client))
+        sockets.any(|(_, socket)| socket.taps.has(key))
     }
 
     /// The next message for the tap of `call`, or how many it missed since the last one, if either is there.

@@ -297,7 +297,13 @@ fn why(socket: &Socket, reason: &Close) -> String {
     match reason {
         Close::Idle => {
             let span = idle_timeout.unwrap_or_default();
-            format!("silent for socket.{name}.idle-timeout = {span:?}")
+            match socket.is_control() {
+                true => format!("silent for {span:?}, and waits for no answer"),
+                false => format!("silent for socket.{name}.idle-timeout = {span:?}"),
+            }
+        }
+        Close::MessageTooLong { limit } if socket.is_control() => {
+            format!("sent a call longer than {limit} bytes")
         }
         Close::MessageTooLong { limit } => {
             format!("sent a message longer than socket.{name}.message-size = {limit} bytes")

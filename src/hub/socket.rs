@@ -10,7 +10,10 @@ use super::{Timer, log_rates::Lines, tap::Taps};
 use crate::{
     access::Access,
     config::{self, ServiceKind, SlowClient, SocketType},
-    connection::{Connection, Notice, Stream, waits::WaitQueue},
+    connection::{
+        Connection, Notice, Stream,
+        waits::{Awaits, WaitQueue},
+    },
     counters::Counters,
     datagram::{OpenSocket, Pending},
     error::{Changed, Close},
@@ -369,8 +372,13 @@ impl Socket {
                 let Some(timeout) = self.rules.idle_timeout else {
                     return Time::Off;
                 };
+                let waits = match client.awaits {
+                    // Nothing more is answered to one that does not read.
+                    Some(Awaits::Answer) => client.queue.is_empty(),
+                    awaits => awaits.is_some(),
+                };
                 // Not its fault that nothing was read, or nothing stored.
-                let active = if client.awaits.is_some() || client.awaits_stored() {
+                let active = if waits || client.awaits_stored() {
                     now
                 } else {
                     client.active

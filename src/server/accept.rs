@@ -9,7 +9,6 @@ use super::sockets::{Accepting, Served, Sockets, deregister, reserve};
 use crate::{
     client_socket::ClientSocket,
     closer,
-    connection::Stream,
     endpoint::Endpoint,
     hub::{Hub, Kind, Now},
     peer::Peer,
@@ -141,8 +140,7 @@ impl Sockets {
         if let Some(endpoint) = &self.of(key).endpoint
             && let Ok((client, peer)) = endpoint.accept()
         {
-            hub.refuse(key, &peer, sys::open_files(), now);
-            client.cut_off();
+            hub.refuse(key, client, &peer, sys::open_files(), now);
         }
         self.accepting.reserve = reserve();
         self.accepting.rest = Some(now.instant + REST);

@@ -149,10 +149,13 @@ impl Server {
         let Parameters { name } = call.parameters()?;
         let all = self.hub.sockets().iter();
         let is_meant = |of: &Socket| name.as_ref().is_none_or(|name| name == of.name());
-        let meant = all.filter(|(_, of)| !of.is_control() && is_meant(of));
-        let sockets: Vec<control::Socket> = meant
-            .map(|(key, of)| self.tell_socket(key, of, now))
-            .collect();
+        let mut meant: Vec<(usize, &Socket)> = all.filter(|(_, of)| is_meant(of)).collect();
+        // Behind those of the file.
+        meant.sort_by_key(|(_, of)| of.is_control());
+        let told = meant
+            .iter()
+            .map(|(key, of)| self.tell_socket(*key, of, now));
+        let sockets: Vec<control::Socket> = told.collect();
         match name {
             Some(name) if sockets.is_empty() => Err(no_such_socket(&name)),
             _ => Ok(Last(Reply::last(Sockets { sockets }))),
@@ -327,7 +330,7 @@ impl Server {
             unit: Option<String>,
         }
         let Parameters { socket, uid, unit } = call.parameters()?;
-        if !self.hub.has_tap(pending) {
+        if !self.hub.has_tap(pending.client) {
             let key = self.key(&socket).filter(|_| socket != CONTROL_SOCKET);
             let key = key.ok_or_else(|| no_such_socket(&socket))?;
             let kind = self.hub.sockets()[key].nature().kind;

@@ -26,7 +26,13 @@ impl Server {
         self.tell_daemon(&mut text);
         tell_sockets(&mut text, &sockets);
         tell_records(&mut text, &records, now);
-        tell_counters(&mut text, &sockets);
+        // Who only asks is no client, but who is refused there must be seen.
+        let all = self.hub.sockets().iter();
+        let control = all.filter(|(_, socket)| socket.is_control() && !socket.is_draining());
+        tell_counters(
+            &mut text,
+            &sockets.into_iter().chain(control).collect::<Vec<_>>(),
+        );
         Reply::last(Metrics { text: text.end() })
     }
 

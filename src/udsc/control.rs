@@ -214,8 +214,11 @@ impl Control {
         let method = format!("{}.{method}", control::NAME);
         let mut call = Call::new(&method, parameters);
         call.more = more;
-        let sent = self.socket.write_all(&call.encode());
-        sent.map_err(|error| self.broken(&error))
+        match self.socket.write_all(&call.encode()) {
+            // Who is refused is not read from, and may have been told why.
+            Err(error) if is_end(error.kind()) => Ok(()),
+            sent => sent.map_err(|error| self.broken(&error)),
+        }
     }
 
     fn reply(&mut self, patience: Option<Duration>) -> Result<Reply, Unanswered> {
@@ -263,12 +266,10 @@ impl Control {
                 )
             }
             // Who may not ask is let go at once.
-            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-                match self.has_answered {
-                    true => "udsd closed the connection; its log says why".into(),
-                    false => format!("udsd closed the connection without an answer: {WHO}"),
-                }
-            }
+            kind if is_end(kind) => match self.has_answered {
+                true => "udsd closed the connection; its log says why".into(),
+                false => format!("udsd closed the connection without an answer: {WHO}"),
+            },
             _ => reason(error),
         };
         self.failed(&text)
@@ -279,6 +280,16 @@ impl Control {
     }
 }
 
+/// Whether that is how the end of a connection shows.
+fn is_end(kind: ErrorKind) -> bool {
+    let kinds = [
+        ErrorKind::UnexpectedEof,
+        ErrorKind::BrokenPipe,
+        ErrorKind::ConnectionReset,
+    ];
+    kinds.contains(&kind)
+}
+
 /// An error of the daemon, as a person says it.
 fn sentence(name: &str, parameters: Value) -> String {
     let (interface, short) = name.rsplit_once('.').unwrap_or(("", name));
@@ -287,6 +298,10 @@ fn sentence(name: &str, parameters: Value) -> String {
         other => other.to_string(),
     };
     match (interface, short) {
+        (control::NAME, "Refused") => format!(
+            "udsd lets nobody more in to ask: {}; end some of those who ask, or try again in a minute, when it has let go of who asks nothing",
+            of("why")
+        ),
         (control::NAME, "NoSuchSocket") => format!("udsd has no socket {}", of("name")),
         (control::NAME, "NoSuchClient") => {
             format!("there is no client {}: it may have left", of("id"))

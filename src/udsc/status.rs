@@ -44,8 +44,8 @@ pub(crate) fn run(options: &Options, plan: &Plan) -> Result<(), Failure> {
         None => head(&status, terminal) + "\n",
         Some(_) => String::new(),
     };
-    print(&(head + &table(&sockets).show(terminal)))?;
     let is_only = plan.name.is_some();
+    print(&(head + &table(&sockets, is_only).show(terminal)))?;
     let details = sockets
         .iter()
         .filter_map(|socket| details(socket, is_only, terminal));
@@ -110,10 +110,12 @@ const COLUMNS: [Column; 11] = [
     Column::text("RECORD", 0),
 ];
 
-fn table(sockets: &[Socket]) -> Table<'_, 11> {
+/// Those of the file, unless it `is_only` asked for one.
+fn table(sockets: &[Socket], is_only: bool) -> Table<'_, 11> {
+    let shown = sockets.iter().filter(|of| is_only || !of.is_control());
     Table {
         columns: &COLUMNS,
-        rows: sockets.iter().map(row).collect(),
+        rows: shown.map(row).collect(),
     }
 }
 

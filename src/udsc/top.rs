@@ -135,7 +135,8 @@ fn ask(options: &Options, control: Control, answers: &SyncSender<Answer>) {
 
 fn sample(control: &mut Control) -> Result<Sample, Unanswered> {
     let status = control.call("Status", Value::Null)?;
-    let Sockets { sockets } = control.call("Sockets", Value::Null)?;
+    let Sockets { mut sockets } = control.call("Sockets", Value::Null)?;
+    sockets.retain(|socket| !socket.is_control());
     let clients = clients::ask(control, None, None)?;
     Ok(Sample {
         at: Instant::now(),

@@ -14,6 +14,7 @@
 
 mod access;
 mod collect;
+mod control;
 mod damage;
 mod datagrams;
 mod echo;

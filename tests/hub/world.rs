@@ -69,6 +69,31 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// One that carries whatever it is given.
+    fn new() -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Wire {
+            sent: VecDeque::new(),
+            read: 0,
+            ended: false,
+            endless: false,
+            finished: false,
+            gone: false,
+            reset: false,
+            kernel: VecDeque::new(),
+            capacity: 1 << 20,
+            written: 0,
+            said: Vec::new(),
+            writes: 0,
+            full: false,
+            got: Vec::new(),
+            watched: Watch::default(),
+            hung_up: None,
+            cut_off: None,
+            dropped: false,
+            whims: None,
+        }))
+    }
+
     /// What epoll reports now, level-triggered: an end of both directions even where nothing is
     /// watched for but one of them.
     pub fn event(&self) -> Watch {
@@ -192,7 +217,7 @@ impl Stream for End {
 }
 
 /// The client's end.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Client {
     pub key: usize,
     pub wire: Rc<RefCell<Wire>>,
@@ -326,6 +351,15 @@ impl World {
         self.try_enter(socket, PEER, &[]).0.unwrap()
     }
 
+    /// Somebody comes by `socket` while no more than `files` may be open. Its wire.
+    pub fn refuse(&mut self, socket: usize, peer: &Peer, files: usize) -> Rc<RefCell<Wire>> {
+        let wire = Wire::new();
+        let now = self.now();
+        let end = End(Rc::clone(&wire));
+        self.hub.refuse(socket, end, peer, files, now);
+        wire
+    }
+
     /// A client with these supplementary groups; and its wire, also where it is kept out.
     pub fn try_enter(
         &mut self,
@@ -333,27 +367,7 @@ impl World {
         peer: Peer,
         groups: &[u32],
     ) -> (Option<Client>, Rc<RefCell<Wire>>) {
-        let wire = Rc::new(RefCell::new(Wire {
-            sent: VecDeque::new(),
-            read: 0,
-            ended: false,
-            endless: false,
-            finished: false,
-            gone: false,
-            reset: false,
-            kernel: VecDeque::new(),
-            capacity: 1 << 20,
-            written: 0,
-            said: Vec::new(),
-            writes: 0,
-            full: false,
-            got: Vec::new(),
-            watched: Watch::default(),
-            hung_up: None,
-            cut_off: None,
-            dropped: false,
-            whims: None,
-        }));
+        let wire = Wire::new();
         let now = self.now();
         let end = End(Rc::clone(&wire));
         let key = self.hub.enter(socket, end, peer, groups, now);
