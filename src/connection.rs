@@ -17,7 +17,7 @@ use crate::{
     peer::{ClientId, Peer},
     queue::Queue,
     record::Gap,
-    unit::{UnitLookup, Unknown},
+    unit::UnitLookup,
 };
 
 use waits::Awaits;
@@ -56,7 +56,7 @@ pub trait Stream {
 
     /// Looks up the unit of the process that connected, as far as the kernel vouches for one.
     fn look_up_unit(&self) -> UnitLookup {
-        UnitLookup::ended(Err(Unknown::Ever))
+        UnitLookup::none()
     }
 
     /// Ends both directions and reads away what the client had sent, so that it sees end of file
