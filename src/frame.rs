@@ -153,6 +153,18 @@ impl Framing {
         }
     }
 
+    /// The same of bytes that begin with a message, of whatever length.
+    #[inline]
+    pub(crate) fn cut_next(self, bytes: &[u8]) -> Cut {
+        match self.terminator() {
+            // A message of most sockets: all else that `cut` looks at would cost as much again.
+            Some(terminator) => {
+                memchr(terminator, bytes).map_or(Cut::Partial, |i| Cut::Whole(i + 1))
+            }
+            None => self.cut(&[], bytes, usize::MAX),
+        }
+    }
+
     /// The whole messages at the start of `bytes`, none of them longer than `limit`, and `most` at most.
     #[must_use]
     pub fn scan(self, bytes: &[u8], limit: usize, most: u64) -> Scan {
@@ -235,10 +247,10 @@ impl Framing {
     pub fn body(self, wire: &[u8]) -> &[u8] {
         match self {
             Framing::None | Framing::Fixed(_) => wire,
-            Framing::Lines => {
-                let body = wire.strip_suffix(b"\n").unwrap_or(wire);
-                body.strip_suffix(b"\r").unwrap_or(body)
-            }
+            Framing::Lines => match wire {
+                [body @ .., b'\r', b'\n'] | [body @ .., b'\n' | b'\r'] => body,
+                _ => wire,
+            },
             Framing::Nul => wire.strip_suffix(b"\0").unwrap_or(wire),
             Framing::LengthPrefixed => wire.get(4..).unwrap_or_default(),
             Framing::CString(_) => &wire[..memchr(0, wire).unwrap_or(wire.len())],

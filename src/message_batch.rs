@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
                 });
             }
             while start < bytes.len() {
-                match framing.cut(&[], &bytes[start..], usize::MAX) {
+                match framing.cut_next(&bytes[start..]) {
                     Cut::Filler(n) => start += n,
                     Cut::Whole(n) => {
                         let body = framing.body(&bytes[start..start + n]);
@@ -137,7 +137,7 @@ impl<'a> Batch<'a> {
         }
         let mut end = start;
         while end < most {
-            match self.framing.cut(&[], &self.bytes[end..], usize::MAX) {
+            match self.framing.cut_next(&self.bytes[end..]) {
                 Cut::Whole(n) if end + n <= most => end += n,
                 Cut::Filler(n) => end = most.min(end + n),
                 _ => break,

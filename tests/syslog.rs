@@ -188,14 +188,13 @@ fn encode(message: &[u8], parse: Parse) -> Vec<u8> {
         gid: 3,
     };
     let line = Line {
-        seq: u64::MAX - 1,
         client: ClientId(u64::MAX),
         peer: &peer,
         message,
         truncated: true,
     };
     let mut out = Vec::new();
-    encoder.put(&mut out, &line);
+    encoder.put(&mut out, u64::MAX - 1, &line);
     out
 }
 

@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     message_batch::Message,
     peer::Peer,
-    record::Recorder,
+    record::{Line, Recorder},
     round_robin::{DATAGRAM_SOCKETS, DELIVERY},
     service::Service,
     unit::UnitLookup,
@@ -408,25 +408,27 @@ impl Judge<'_> {
     /// Takes one datagram; false where the record has no room for it, and nothing has happened.
     fn take(&mut self, from: &DatagramSender, bytes: &[u8], truncated: bool) -> bool {
         let Judge { socket, now, .. } = self;
-        if let Some(recorder) = &mut socket.recorder {
-            let text = match truncated {
-                // Its end is not its own.
-                true => bytes,
-                false => body(socket.rules.input.framing, bytes),
-            };
-            if !recorder.put(from.id, &from.peer, text, truncated, now.wall) {
-                return false;
-            }
+        let message = match truncated {
+            // Its end is not its own.
+            true => bytes,
+            false => body(socket.rules.input.framing, bytes),
+        };
+        let line = Line {
+            client: from.id,
+            peer: &from.peer,
+            message,
+            truncated,
+        };
+        if let Some(recorder) = &mut socket.recorder
+            && !recorder.put(&line, now.wall)
+        {
+            return false;
         }
         socket.counters.messages += 1;
         socket.counters.bytes += bytes.len() as u64;
         if !socket.taps.is_empty() {
-            let body = match truncated {
-                true => bytes,
-                false => body(socket.rules.input.framing, bytes),
-            };
             let message = Message {
-                body,
+                body: message,
                 truncated,
                 end: bytes.len(),
             };

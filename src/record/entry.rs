@@ -102,14 +102,13 @@ mod tests {
             gid: 6,
         };
         let line = Line {
-            seq: 7,
             client: ClientId(17),
             peer: &peer,
             message,
             truncated: true,
         };
         let mut out = Vec::new();
-        encoder.put(&mut out, &line);
+        encoder.put(&mut out, 7, &line);
         out.pop();
         out
     }

@@ -48,6 +48,8 @@ impl Format {
     }
 }
 
+/// What is before each message.
+const MESSAGE: &str = ",\"message\":\"";
 /// Bytes of a line beside those of its message, at most.
 const REST: usize = 512;
 /// The same of its fields.
@@ -66,11 +68,9 @@ const PRIORITY: &[u8] = b"<6>";
 /// default, and would read a priority at the start of what follows (`journald.conf(5)`).
 const JOURNAL_LINE: usize = 48 * 1024 - 64;
 
-/// What a line says.
+/// What a line says beside its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// Its number.
-    pub seq: u64,
     /// Whose message it is.
     pub client: ClientId,
     /// Who that is.
@@ -121,7 +121,7 @@ pub struct Encoder {
     /// The time as the lines show it, kept for as long as `at` stays the same.
     time: String,
     at: Option<SystemTime>,
-    /// What a JSON line says before its number and behind it, kept likewise: most lines of a turn
+    /// What a JSON line says before its number and behind it, up to the message, kept likewise: most lines of a turn
     /// differ from the one before in number and message only.
     head: String,
     sender: String,
@@ -175,15 +175,15 @@ impl Encoder {
         }
     }
 
-    /// Adds a line to `out`.
-    pub fn put(&mut self, out: &mut Vec<u8>, line: &Line<'_>) {
+    /// Adds line number `seq` to `out`.
+    pub fn put(&mut self, out: &mut Vec<u8>, seq: u64, line: &Line<'_>) {
         if self.journal {
             out.extend_from_slice(PRIORITY);
         }
         let start = out.len();
         // Writing to a Vec cannot fail.
         let _ = match self.format {
-            Format::Json => self.json(out, line),
+            Format::Json => self.json(out, seq, line),
             Format::Text => self.text(out, line),
             Format::Raw => out.write_all(line.message),
         };
@@ -211,24 +211,25 @@ impl Encoder {
         out.extend_from_slice(line.as_bytes());
     }
 
-    fn json(&mut self, out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
+    fn json(&mut self, out: &mut Vec<u8>, seq: u64, line: &Line<'_>) -> io::Result<()> {
         let (client, message) = (line.client, line.message);
         if self.of != Some((client, *line.peer)) {
             self.of = Some((client, *line.peer));
             let Peer { uid, gid, .. } = line.peer;
             let pid = line.peer.process();
             let pid = pid.map_or(String::new(), |pid| format!("\"pid\":{pid},"));
-            self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}");
+            self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}{MESSAGE}");
         }
         out.extend_from_slice(self.head.as_bytes());
-        serde_json::to_writer(&mut *out, &line.seq)?;
+        serde_json::to_writer(&mut *out, &seq)?;
         out.extend_from_slice(self.sender.as_bytes());
         if line.truncated {
+            out.truncate(out.len() - MESSAGE.len());
             out.extend_from_slice(b",\"truncated\":true");
+            out.extend_from_slice(MESSAGE.as_bytes());
         }
         let text = match is_plain(message) {
             true => {
-                out.extend_from_slice(b",\"message\":\"");
                 out.extend_from_slice(message);
                 if self.zone.is_none() {
                     // As for most lines.
@@ -241,7 +242,8 @@ impl Encoder {
             false => Some(text_of(message, line.truncated)),
         };
         if let Some(text) = &text {
-            out.extend_from_slice(b",\"message\":");
+            // It comes with its quotes.
+            out.pop();
             serde_json::to_writer(&mut *out, text)?;
             // Owned: it is not what was said, for which the bytes then stand beside it.
             if let Cow::Owned(_) = text {
@@ -305,10 +307,30 @@ fn text_of(message: &[u8], truncated: bool) -> Cow<'_, str> {
 /// Whether this is ASCII that stands in a JSON string as it is, as most messages do. Finding that out
 /// first is a fraction of looking at each byte for its own.
 fn is_plain(message: &[u8]) -> bool {
-    // Not `all`: without an early end the compiler looks at many bytes at once.
-    message.iter().fold(true, |plain, &byte| {
-        plain & (b' '..0x80).contains(&byte) & (byte != b'"') & (byte != b'\\')
-    })
+    let (blocks, rest) = message.as_chunks::<BLOCK>();
+    // The last bytes once more, as a whole block: none are looked at one by one.
+    let last = match message.last_chunk::<BLOCK>() {
+        Some(last) => *last,
+        None => {
+            let mut last = [b' '; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            last
+        }
+    };
+    blocks.iter().all(is_plain_block) && is_plain_block(&last)
+}
+
+/// How many bytes are looked at together.
+const BLOCK: usize = 32;
+
+#[inline]
+fn is_plain_block(block: &[u8; BLOCK]) -> bool {
+    // Without an early end the compiler looks at many bytes at once. What is not ASCII is negative.
+    let others = block.iter().fold(0, |others, &byte| {
+        let is_control = (byte as i8) < b' ' as i8;
+        others | u8::from(is_control) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+    });
+    others == 0
 }
 
 /// Gives the priority to whatever the journal would take for a line of its own in the line that
@@ -386,7 +408,6 @@ mod tests {
 
     fn of(client: u64, peer: &Peer) -> Line<'_> {
         Line {
-            seq: 1,
             client: ClientId(client),
             peer,
             message: b"x",
@@ -408,7 +429,7 @@ mod tests {
             truncated,
             ..of(17, &peer)
         };
-        encoder.put(&mut out, &line);
+        encoder.put(&mut out, 1, &line);
         String::from_utf8(out).unwrap()
     }
 
@@ -440,7 +461,7 @@ mod tests {
                     gid: 6,
                 },
             );
-            encoder.put(&mut out, &of(17, &peer));
+            encoder.put(&mut out, 1, &of(17, &peer));
             let line = String::from_utf8(out).unwrap();
             assert!(line.contains(words), "{line}");
         }
@@ -506,7 +527,7 @@ mod tests {
         for (seconds, client, pid) in [(0, 4, 1), (0, 4, 1), (1, 4, 1), (1, 5, 1), (1, 5, 6)] {
             encoder.set_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
             peer.pid = pid;
-            encoder.put(&mut out, &of(client, &peer));
+            encoder.put(&mut out, 1, &of(client, &peer));
             let line = out.split(|&byte| byte == b'\n').nth_back(1).unwrap();
             let line: serde_json::Value = serde_json::from_slice(line).unwrap();
             let time = format!("1970-01-01T00:00:0{seconds}.000000Z");

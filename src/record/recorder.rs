@@ -108,9 +108,17 @@ impl Recorder {
         batch: &Batch<'_>,
         now: SystemTime,
     ) -> usize {
+        let record = Rc::clone(&self.record);
+        let mut record = record.borrow_mut();
         let mut taken = 0;
         for message in batch.iter() {
-            if !self.put(id, peer, message.body, message.truncated, now) {
+            let line = Line {
+                client: id,
+                peer,
+                message: message.body,
+                truncated: message.truncated,
+            };
+            if !self.put_line(&mut record, &line, now) {
                 return taken;
             }
             taken = message.end;
@@ -119,60 +127,43 @@ impl Recorder {
     }
 
     /// Takes one message, be it to drop it; false where its sender has to wait.
-    pub fn put(
-        &mut self,
-        id: ClientId,
-        peer: &Peer,
-        message: &[u8],
-        truncated: bool,
-        now: SystemTime,
-    ) -> bool {
-        if !self.put_gap(now) {
-            return self.refuse(message);
-        }
-        self.encoder.set_time(now);
-        let encoder = &mut self.encoder;
-        let is_put = self
-            .record
-            .borrow_mut()
-            .put(self.socket, true, now, |lines, seq| {
-                let line = Line {
-                    seq,
-                    client: id,
-                    peer,
-                    message,
-                    truncated,
-                };
-                encoder.put(lines, &line);
-            });
-        is_put || self.refuse(message)
+    pub fn put(&mut self, line: &Line<'_>, now: SystemTime) -> bool {
+        let record = Rc::clone(&self.record);
+        self.put_line(&mut record.borrow_mut(), line, now)
     }
 
-    /// There is no room for this message.
-    fn refuse(&mut self, message: &[u8]) -> bool {
-        if self.record().on_full() == OnFull::Wait {
+    #[inline]
+    fn put_line(&mut self, record: &mut Record, line: &Line<'_>, now: SystemTime) -> bool {
+        self.encoder.set_time(now);
+        let is_told = self.gap.is_none() || self.tell(record, now);
+        let encoder = &mut self.encoder;
+        let write = |lines: &mut Vec<u8>, seq| encoder.put(lines, seq, line);
+        if is_told && record.put(self.socket, true, now, write) {
+            return true;
+        }
+        if record.on_full() == OnFull::Wait {
             return false;
         }
-        self.gap.add(message);
-        self.uncounted.add(message);
+        self.gap.add(line.message);
+        self.uncounted.add(line.message);
         true
     }
 
     /// Puts a line in place of what was dropped; false while there is no room for it.
     pub fn put_gap(&mut self, now: SystemTime) -> bool {
-        if self.gap.is_none() {
-            return true;
-        }
+        let record = Rc::clone(&self.record);
+        self.gap.is_none() || self.tell(&mut record.borrow_mut(), now)
+    }
+
+    fn tell(&mut self, record: &mut Record, now: SystemTime) -> bool {
         self.encoder.set_time(now);
         let (encoder, gap) = (&self.encoder, &self.gap);
-        let mut record = self.record.borrow_mut();
         let write = |lines: &mut Vec<u8>, _| encoder.put_gap(lines, gap);
-        if !record.put(self.socket, false, now, write) {
-            return false;
+        let is_told = record.put(self.socket, false, now, write);
+        if is_told {
+            self.gap = Gap::default();
         }
-        drop(record);
-        self.gap = Gap::default();
-        true
+        is_told
     }
 
     /// The same, if something was written since there was no room.

@@ -356,7 +356,7 @@ impl Relay {
             }
             return record.len();
         }
-        match self.framing.cut(&[], &batch.bytes[start..], usize::MAX) {
+        match self.framing.cut_next(&batch.bytes[start..]) {
             Cut::Whole(bytes) if self.framing != Framing::None => bytes,
             // Any part fits.
             _ => 1,

@@ -22,14 +22,13 @@ fuzz_target!(|message: &[u8]| {
         gid: 3,
     };
     let line = Line {
-        seq: 1,
         client: ClientId(1),
         peer: &peer,
         message,
         truncated: false,
     };
     let mut out = Vec::new();
-    encoder.put(&mut out, &line);
+    encoder.put(&mut out, 1, &line);
     assert!(out.len() <= Format::Json.longest(Parse::Syslog, message.len()));
     let line = out.strip_suffix(b"\n").unwrap();
     assert_eq!(&*Entry::parse(line).unwrap().bytes(), message);

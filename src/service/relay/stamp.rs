@@ -51,13 +51,13 @@ impl Stamp {
         self.record.clear();
         self.encoder.set_time(now);
         let line = Line {
-            seq: self.seq.saturating_add(1),
             client: from.id,
             peer: &from.peer,
             message,
             truncated: false,
         };
-        self.encoder.put(&mut self.record, &line);
+        let seq = self.seq.saturating_add(1);
+        self.encoder.put(&mut self.record, seq, &line);
         frame(self.framing, self.record.trim_ascii_end(), out);
     }
 
