@@ -18,7 +18,9 @@ use harness::{Daemon, HANG, Random, Setup, Signal, connect, is_root, read_all};
 use serde_json::Value;
 use udsd::{
     peer::{ClientId, Peer},
-    record::{Encoder, Format, Output, OutputConfig, Parse, Record, Recorder, Rotation, Writer},
+    record::{
+        Encoder, Format, Line, Output, OutputConfig, Parse, Record, Recorder, Rotation, Writer,
+    },
 };
 
 /// A record with these keys beside its file.
@@ -432,7 +434,13 @@ fn record_in(folder: &Path, messages: usize) -> u64 {
     let mut writer = Writer::start(Ok(output), || {}).unwrap();
     for _ in 0..messages {
         let now = SystemTime::now();
-        assert!(recorder.put(ClientId(1), &Peer::NONE, &[b'x'; 300], false, now));
+        let line = Line {
+            client: ClientId(1),
+            peer: &Peer::NONE,
+            message: &[b'x'; 300],
+            truncated: false,
+        };
+        assert!(recorder.put(&line, now));
         writer.append(recorder.record().hand_over(now));
     }
     writer.finish();
