@@ -992,12 +992,16 @@ pub fn raise_open_files() -> usize {
     maximum.map_or(usize::MAX, |n| usize::try_from(n).unwrap())
 }
 
+/// Whether a program is there.
+pub fn is_installed(name: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+}
+
 /// Whether a program that a test needs is there. Where it is not, the test is skipped.
 pub fn has_program(name: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
     let fault = match name {
-        _ if !found => "is not installed",
+        _ if !is_installed(name) => "is not installed",
         "nc" if !is_openbsd_netcat() => "lacks -N or -U (OpenBSD's has them: netcat-openbsd)",
         _ => return true,
     };
