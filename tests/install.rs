@@ -12,7 +12,7 @@ mod harness;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Arc,
@@ -187,8 +187,13 @@ fn uninstalling_takes_away_all_but_the_config() {
     for prefix in [None, Some("/usr/local")] {
         let root = Root::new();
         root.install(prefix);
+        // As systemd-tmpfiles makes it.
+        let link = root.join("/run/varlink/registry/dev.udsd.Daemon");
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink("/run/udsd/control.sock", &link).unwrap();
         let output = root.script(prefix, Some("--uninstall"));
         assert!(output.status.success(), "{output:?}");
+        assert!(!link.is_symlink());
         let left: Vec<String> = root.files().into_keys().collect();
         assert_eq!(left, [CONFIG]);
         let documents = format!("{}/share/doc", prefix.unwrap_or("/usr"));

@@ -21,7 +21,9 @@ fn main() {
     }
     let remedy = match skipped.len() {
         0 => "",
-        _ => ", though counted as passed above: `bash .ci/run` as root skips only what no package brings",
+        _ => {
+            ", though counted as passed above: `bash .ci/run` as root skips only what no package brings"
+        }
     };
     println!("{} skipped{remedy}", skipped.len());
 }
