@@ -24,6 +24,7 @@ mod recorder;
 mod retry;
 mod rotation;
 mod segment;
+mod start;
 mod statistics;
 mod syslog;
 mod tail;

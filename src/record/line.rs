@@ -10,7 +10,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::syslog::{Parse, Syslog, Zone};
+use super::{
+    start::Start,
+    syslog::{Parse, Syslog, Zone},
+};
 use crate::peer::{ClientId, Peer};
 
 /// `format` of a record.
@@ -48,8 +51,6 @@ impl Format {
     }
 }
 
-/// What is before each message.
-const MESSAGE: &str = ",\"message\":\"";
 /// Bytes of a line beside those of its message, at most.
 const REST: usize = 512;
 /// The same of its fields.
@@ -121,11 +122,7 @@ pub struct Encoder {
     /// The time as the lines show it, kept for as long as `at` stays the same.
     time: String,
     at: Option<SystemTime>,
-    /// What a JSON line says before its number and behind it, up to the message, kept likewise: most lines of a turn
-    /// differ from the one before in number and message only.
-    head: String,
-    sender: String,
-    of: Option<(ClientId, Peer)>,
+    start: Start,
     /// Under `Parse::Syslog`: whose times are those of messages.
     zone: Option<Zone>,
 }
@@ -147,9 +144,7 @@ impl Encoder {
             socket: socket.into(),
             time: String::new(),
             at: None,
-            head: String::new(),
-            sender: String::new(),
-            of: None,
+            start: Start::default(),
             zone: None,
         }
     }
@@ -167,11 +162,7 @@ impl Encoder {
         if self.at != Some(at) {
             self.time = humantime::format_rfc3339_micros(at).to_string();
             self.at = Some(at);
-            // A socket's name is [A-Za-z0-9_-]: it needs no escapes.
-            self.head = format!(
-                "{{\"time\":\"{}\",\"socket\":\"{}\",\"seq\":",
-                self.time, self.socket
-            );
+            self.start.set_time(&self.time, &self.socket);
         }
     }
 
@@ -212,21 +203,11 @@ impl Encoder {
     }
 
     fn json(&mut self, out: &mut Vec<u8>, seq: u64, line: &Line<'_>) -> io::Result<()> {
-        let (client, message) = (line.client, line.message);
-        if self.of != Some((client, *line.peer)) {
-            self.of = Some((client, *line.peer));
-            let Peer { uid, gid, .. } = line.peer;
-            let pid = line.peer.process();
-            let pid = pid.map_or(String::new(), |pid| format!("\"pid\":{pid},"));
-            self.sender = format!(",\"client\":{client},{pid}\"uid\":{uid},\"gid\":{gid}{MESSAGE}");
-        }
-        out.extend_from_slice(self.head.as_bytes());
-        serde_json::to_writer(&mut *out, &seq)?;
-        out.extend_from_slice(self.sender.as_bytes());
+        let (client, peer, message) = (line.client, line.peer, line.message);
         if line.truncated {
-            out.truncate(out.len() - MESSAGE.len());
-            out.extend_from_slice(b",\"truncated\":true");
-            out.extend_from_slice(MESSAGE.as_bytes());
+            out.extend_from_slice(&self.start.of_cut(seq, client, peer));
+        } else {
+            out.extend_from_slice(self.start.of(seq, client, peer));
         }
         let text = match is_plain(message) {
             true => {

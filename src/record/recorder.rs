@@ -108,6 +108,7 @@ impl Recorder {
         batch: &Batch<'_>,
         now: SystemTime,
     ) -> usize {
+        self.encoder.set_time(now);
         let record = Rc::clone(&self.record);
         let mut record = record.borrow_mut();
         let mut taken = 0;
@@ -128,13 +129,13 @@ impl Recorder {
 
     /// Takes one message, be it to drop it; false where its sender has to wait.
     pub fn put(&mut self, line: &Line<'_>, now: SystemTime) -> bool {
+        self.encoder.set_time(now);
         let record = Rc::clone(&self.record);
         self.put_line(&mut record.borrow_mut(), line, now)
     }
 
     #[inline]
     fn put_line(&mut self, record: &mut Record, line: &Line<'_>, now: SystemTime) -> bool {
-        self.encoder.set_time(now);
         let is_told = self.gap.is_none() || self.tell(record, now);
         let encoder = &mut self.encoder;
         let write = |lines: &mut Vec<u8>, seq| encoder.put(lines, seq, line);
@@ -151,12 +152,12 @@ impl Recorder {
 
     /// Puts a line in place of what was dropped; false while there is no room for it.
     pub fn put_gap(&mut self, now: SystemTime) -> bool {
+        self.encoder.set_time(now);
         let record = Rc::clone(&self.record);
         self.gap.is_none() || self.tell(&mut record.borrow_mut(), now)
     }
 
     fn tell(&mut self, record: &mut Record, now: SystemTime) -> bool {
-        self.encoder.set_time(now);
         let (encoder, gap) = (&self.encoder, &self.gap);
         let write = |lines: &mut Vec<u8>, _| encoder.put_gap(lines, gap);
         let is_told = record.put(self.socket, false, now, write);
