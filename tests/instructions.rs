@@ -25,8 +25,8 @@ use harness::{Daemon, Setup, has_program, read_n, round_trip, skip};
 const COMPILER: &str = "rustc 1.95.";
 const ECHO: f64 = 1529.0;
 const ECHO_OF_MANY: f64 = 1049.0;
-const RELAY: f64 = 6637.0;
-const COLLECT: f64 = 1300.0;
+const RELAY: f64 = 6599.0;
+const COLLECT: f64 = 1029.0;
 
 /// Of each length a load is run so often, and the least counts: work that time alone starts, as giving back
 /// memory, comes on top in some.

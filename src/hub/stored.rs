@@ -4,7 +4,7 @@ use std::{collections::HashMap, io};
 
 use super::{Hub, Now};
 use crate::{
-    connection::{Acked, Stream, Watch},
+    connection::{Acked, Stream},
     error::Close,
     record::{Ack, ParkedAck, Recorder},
 };
@@ -25,11 +25,9 @@ impl<S: Stream> Hub<S> {
     pub(super) fn tell_stored(&mut self, socket: usize) {
         while let Some(ack) = self.next_ack(socket) {
             if self.note_stored(&ack, ack.count) {
-                let room = Watch {
-                    write: true,
-                    ..Watch::default()
-                };
-                self.event(ack.client, room);
+                let client = &mut self.clients[ack.client];
+                client.event.write = true;
+                self.ready.list(client, ack.client);
             }
         }
     }
