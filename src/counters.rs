@@ -66,11 +66,11 @@ counters! {
     refused: Clients {
         /// Clients and datagrams that the lists of who is allowed do not admit.
         refused_access,
-        /// Clients that came when as many were here as limits.clients allows.
+        /// Clients that came when as many were here as limits.clients allows, or 64 at the control socket.
         refused_clients,
         /// Clients whose users had more than their share of the last places under limits.clients.
         refused_share,
-        /// Clients whose users had as many as limits.clients-per-user allows.
+        /// Clients whose users had as many as limits.clients-per-user allows, or 32 at the control socket.
         refused_clients_per_user,
         /// Clients that came when the socket had as many as its own key clients allows.
         refused_socket_clients,

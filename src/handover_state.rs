@@ -73,6 +73,9 @@ pub struct Socket {
     pub retired: bool,
     /// What happened on it.
     pub counters: Counters,
+    /// The last lines that the log had of it, one of each kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogLine>,
     /// The indices in `clients` of the senders that wait for room in the record or with receivers, in their
     /// order.
     #[serde(rename = "line")]
@@ -96,6 +99,17 @@ pub struct Socket {
     pub endpoint: Option<Endpoint>,
     /// Of a seqpacket socket: the bytes of the longest packet that may come, and of the longest that is sent.
     pub packets: Option<(usize, usize)>,
+}
+
+/// The last line of its kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogLine {
+    /// What lines of this kind tell of.
+    pub kind: String,
+    /// How long ago something of the kind last happened.
+    pub age: Duration,
+    /// What it said.
+    pub text: String,
 }
 
 impl Socket {

@@ -689,6 +689,34 @@ fn what_was_refused_and_what_a_record_holds_is_told() {
 }
 
 #[test]
+fn the_last_lines_of_the_log_stay_over_a_restart_and_a_changed_socket() {
+    let config = |framing| {
+        format!("{CONTROL}[socket.e]\npath = \"{{dir}}/e\"\nframing = \"{framing}\"\nclients = 1\n")
+    };
+    let last = |caller: &mut Caller| {
+        let socket = caller.ask("Sockets", json!({"name": "e"}))["sockets"][0].take();
+        let lines = socket["last"].as_array().unwrap();
+        let texts = lines.iter().map(|line| line["text"].as_str().unwrap());
+        texts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let daemon = Setup::new().keeping().config(&config("lines")).start();
+    let client = daemon.connect("e");
+    round_trip(&client, b"here\n");
+    read_all(&daemon.connect("e"));
+    let mut asks = caller(&daemon);
+    wait_until(|| last(&mut asks).len() == 1);
+    let daemon = daemon.restart(|setup| setup.config(&config("lines")));
+    let lines = last(&mut asks);
+    assert!(lines.len() == 1 && lines[0].contains("socket.e.clients = 1"));
+    // While it is owed something the socket that it came to stays, and its end is told of the next.
+    write_until_full(&client, &b"line\n".repeat(1_000_000), 0);
+    daemon.reload_with(&config("nul"));
+    drop(client);
+    wait_until(|| last(&mut asks).len() == 2);
+    assert!(last(&mut asks)[1].contains("closed: "));
+}
+
+#[test]
 fn what_is_dropped_is_told_by_client() {
     let daemon = start(&format!(
         "{RELAY}slow-client = \"drop\"\nqueue-size = \"128KiB\"\n"

@@ -568,7 +568,7 @@ fn a_daemon_that_does_not_run_is_told_and_not_started() {
     fs::write(&file, &text).unwrap();
     let (file, control) = (file.display(), folder.join("control.sock"));
     let absent = format!(
-        "udsd of this file is not running: nobody listens at {}; start it: udsd --config {file}",
+        "udsd of this file is not running: nobody listens at {}; start it: udsd --config {file}; if it runs, and the file has had another daemon.control, send it SIGHUP",
         control.display()
     );
     for line in [
@@ -591,7 +591,7 @@ fn a_daemon_that_does_not_run_is_told_and_not_started() {
     fs::write(folder.join("udsd.toml"), text.replace(&control, "")).unwrap();
     let ended = Udsc::start(&format!("--config {file} status")).end();
     ended.code(1).complained(&format!(
-        "udsd of this file is not running: it has no control socket (daemon.control = \"\"); start it: udsd --config {file}"
+        "udsd of this file is not running: it has no control socket (daemon.control = \"\"); start it: udsd --config {file}; if it runs, and the file has had another daemon.control, send it SIGHUP"
     ));
 }
 

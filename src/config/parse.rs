@@ -251,7 +251,8 @@ fn socket(name: &str, section: &mut Section<'_>) -> Socket {
     section.read(&keys::SOCKET, &mut socket);
     // What switches a socket off may stay when the file that brought it goes.
     if socket.enabled && !section.table.contains_key("path") {
-        let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"";
+        let message = "is missing: write where the socket listens, as path = \"%t/udsd.sock\"; \
+             if this is left of a socket that is gone, remove it";
         section.invalid("path", message);
     }
     let mut record = Record::default();

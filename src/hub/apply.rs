@@ -300,7 +300,11 @@ impl<S: Stream> Hub<S> {
             self.draining |= is_left;
             if let Some(successor) = successor {
                 let counters = std::mem::take(&mut socket.counters);
-                self.sockets[successor].counters.add(counters);
+                let mut lines = std::mem::take(&mut socket.lines);
+                lines.tell_left_out(&socket.name, None);
+                let successor = &mut self.sockets[successor];
+                successor.counters.add(counters);
+                successor.lines.take_last(&mut lines);
             }
             if !is_left {
                 let mut socket = self.sockets.remove(key);

@@ -43,7 +43,7 @@ impl Socket {
     }
 
     /// The last line of each kind that the log had of this socket, but for clients that came and went: when something
-    /// of its kind last happened, what lines of its kind tell of, and the line. An earlier process' are not among them.
+    /// of its kind last happened, what lines of its kind tell of, and the line.
     pub fn last_lines(&self) -> impl Iterator<Item = (Instant, &'static str, &str)> {
         self.lines.last()
     }

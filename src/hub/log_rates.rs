@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use log::{Level, log};
 
-use crate::throttle::{LeftOut, Throttle};
+use crate::{
+    handover_state::LogLine,
+    throttle::{LeftOut, Throttle},
+};
 
 /// What a line is about. Each kind has a rate of its own.
 #[allow(missing_docs, reason = "KINDS says what they are")]
@@ -157,6 +160,36 @@ impl Lines {
         log!(kind.level(), "{name}: {line}{left_out}");
         if !matches!(kind, Kind::Entered | Kind::Left) {
             self.last[kind as usize] = Some((at, line));
+        }
+    }
+
+    /// Has the last lines of another too, where they are later.
+    pub(super) fn take_last(&mut self, other: &mut Lines) {
+        for (last, of_other) in self.last.iter_mut().zip(&mut other.last) {
+            let at = |line: &Option<(Instant, String)>| line.as_ref().map(|(at, _)| *at);
+            if at(of_other) > at(last) {
+                *last = of_other.take();
+            }
+        }
+    }
+
+    /// The last lines, for the next process.
+    pub(super) fn park(&self, now: Instant) -> Vec<LogLine> {
+        let lines = self.last().map(|(at, kind, text)| LogLine {
+            kind: kind.into(),
+            age: now.saturating_duration_since(at),
+            text: text.into(),
+        });
+        lines.collect()
+    }
+
+    /// Goes on behind the last lines of an earlier process. A kind that is not known here is passed over.
+    pub(super) fn resume(&mut self, parked: &[LogLine], now: Instant) {
+        for LogLine { kind, age, text } in parked {
+            let known = KINDS.iter().position(|(_, what)| what == kind);
+            if let (Some(known), Some(at)) = (known, now.checked_sub(*age)) {
+                self.last[known] = Some((at, text.clone()));
+            }
         }
     }
 

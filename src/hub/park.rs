@@ -107,7 +107,7 @@ impl<S: Stream> Hub<S> {
         let mut hub = Hub::new(sockets, limits);
         hub.ids = state.ids;
         for ((_, socket), parked) in hub.sockets.iter_mut().zip(&state.sockets) {
-            socket.resume(parked);
+            socket.resume(parked, now);
         }
         let mut keys = Vec::with_capacity(streams.len());
         for (client, stream) in state.clients.into_iter().zip(streams) {
@@ -316,6 +316,7 @@ impl Socket {
             name: self.name.clone(),
             retired: self.is_draining(),
             counters: self.counters,
+            log: self.lines.park(now.instant),
             stamped,
             enough,
             history,
@@ -328,8 +329,9 @@ impl Socket {
         }
     }
 
-    fn resume(&mut self, parked: &state::Socket) {
+    fn resume(&mut self, parked: &state::Socket, now: Now) {
         self.counters = parked.counters;
+        self.lines.resume(&parked.log, now.instant);
         self.service.resume(&Standing {
             stamped: parked.stamped,
             enough: parked.enough,

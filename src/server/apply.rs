@@ -4,7 +4,13 @@
 //! Reading the file, opening what it names and saying what is wrong with it are the daemon's: `run`
 //! returns for that, and the next call goes on.
 
-use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    path::{self, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use log::warn;
 
@@ -54,10 +60,15 @@ impl From<&Config> for Settings {
         Settings {
             drain_timeout: config.daemon.drain_timeout,
             exit_on_idle: config.daemon.exit_on_idle,
-            files: config.origin.files().map(Into::into).collect(),
+            // Whoever asks for them may be elsewhere.
+            files: config.origin.files().map(absolute_path).collect(),
             text: config.to_toml(),
         }
     }
+}
+
+fn absolute_path(file: &Path) -> PathBuf {
+    path::absolute(file).unwrap_or_else(|_| file.into())
 }
 
 /// One socket of a plan.

@@ -138,8 +138,14 @@ impl Daemon {
                 (true, format!("{name} {text}"))
             }
             _ => {
+                let edited = match self.file {
+                    Some(_) => {
+                        "; if it runs, and the file has had another daemon.control, send it SIGHUP"
+                    }
+                    None => "",
+                };
                 let text = format!(
-                    "{name} is not running: {no_control}; start it: {}",
+                    "{name} is not running: {no_control}; start it: {}{edited}",
                     self.start
                 );
                 (false, text)
