@@ -65,16 +65,18 @@ impl Disk {
     /// The files below `folder` whose names begin with `start` are as they were synced last, with the names that their
     /// folder had when that was.
     pub fn lose_power(&self, folder: &Path, start: &str) {
-        let (mut sizes, mut names) = (HashMap::new(), HashMap::new());
+        let (mut sizes, mut names, mut coming) = (HashMap::new(), HashMap::new(), HashMap::new());
         for line in self.ledger().lines() {
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["file", inode, size] => {
                     sizes.insert(inode.to_owned(), size.parse::<u64>().unwrap());
                 }
-                ["folder"] => names.clear(),
+                ["names"] => coming.clear(),
                 ["name", inode, name] if name.starts_with(start) => {
-                    names.insert(inode.to_owned(), name.to_owned());
+                    coming.insert(inode.to_owned(), name.to_owned());
                 }
+                // The daemon may have been killed before.
+                ["folder"] => names.clone_from(&coming),
                 _ => {}
             }
         }
@@ -98,6 +100,8 @@ impl Disk {
             };
             let size = sizes.get(&inode).copied().unwrap_or(0);
             let file = fs::File::options().write(true).open(&path).unwrap();
+            // An earlier file may have had the number, and more bytes.
+            let size = size.min(file.metadata().unwrap().len());
             file.set_len(size).unwrap();
             let aside = folder.join(format!("aside.{name}"));
             fs::rename(path, &aside).unwrap();

@@ -1,8 +1,11 @@
 /*
  * A disk that fails when it is told to, preloaded into udsd (ld.so(8)). UDSD_FAULTS names a folder: while a file
  * `sync-waits` is there, fdatasync(2) does not return; while `sync-fails` is there, it fails with EIO; while
- * `write-fails` is there, write(2) to a regular file fails with the error of that number. What the disk has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for each file that
- * was synced, "folder" and a line "name INODE NAME" for each entry of a folder that was.
+ * `write-fails` is there, write(2) to a regular file fails with the error of that number.
+ *
+ * What the disk has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for
+ * each file that was synced; of a folder "names", a line "name INODE NAME" for each entry, and "folder" once all are
+ * there.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -68,11 +71,12 @@ int fsync(int fd)
 
 	if (folder == NULL)
 		return fdatasync(fd);
-	note("folder\n");
+	note("names\n");
 	rewinddir(folder);
 	while ((entry = readdir(folder)) != NULL)
 		note("name %lu %s\n", (unsigned long)entry->d_ino, entry->d_name);
 	closedir(folder);
+	note("folder\n");
 	return 0;
 }
 
