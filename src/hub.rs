@@ -30,6 +30,7 @@ use std::{collections::BTreeSet, mem, time::Instant};
 use slab::Slab;
 
 pub use apply::SocketChange;
+pub use calls::Found;
 pub use log_rates::Kind;
 pub use park::Unusable;
 pub use socket::{Nature, Socket};
@@ -170,12 +171,6 @@ impl<S: Stream> Hub<S> {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The clients with keys from `first` on, in their order.
-    pub fn clients_from(&self, first: usize) -> impl Iterator<Item = (usize, &Connection<S>)> {
-        let keys = first..self.clients.capacity();
-        keys.filter_map(|key| Some((key, self.clients.get(key)?)))
     }
 
     /// Client `key`, if it is here.

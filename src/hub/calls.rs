@@ -1,9 +1,9 @@
 //! The calls of the control socket's clients, for the event loop to answer: what they ask for, no part of the
 //! hub knows alone.
 
-use super::{Hub, Now, Tapped, Wanted};
+use super::{Hub, Now, Socket, Tapped, Wanted};
 use crate::{
-    connection::{Stream, waits::Awaits},
+    connection::{Connection, Stream, waits::Awaits},
     control::varlink::Reply,
     peer::Peer,
     service::{Outbox, PendingCall},
@@ -11,6 +11,19 @@ use crate::{
 
 /// Bytes that may wait for a client before it gets a further part of an answer.
 const WAITING: usize = 64 << 10;
+/// Keys at which one look for clients looks, whether somebody has them or not.
+const LOOKED_AT: usize = 1024;
+
+/// Some of the clients, as one look finds them.
+#[derive(Debug)]
+pub struct Found {
+    /// Their keys, in order.
+    pub keys: Vec<usize>,
+    /// Where the next look goes on.
+    pub reached: usize,
+    /// There is nobody behind it.
+    pub is_all: bool,
+}
 
 impl<S: Stream> Hub<S> {
     /// Whether calls wait for an answer.
@@ -74,6 +87,32 @@ impl<S: Stream> Hub<S> {
             self.follow_up(now);
         }
         bytes.len()
+    }
+
+    /// Looks for clients with keys from `first` on that are `meant`, until there are `most` of them. What one look
+    /// does is bounded, however many keys nobody has any more.
+    pub fn find_clients(
+        &self,
+        first: usize,
+        most: usize,
+        meant: impl Fn(&Connection<S>, &Socket) -> bool,
+    ) -> Found {
+        let all = self.clients.capacity();
+        let mut keys = Vec::new();
+        let mut reached = first.min(all);
+        let end = all.min(reached + LOOKED_AT);
+        while reached < end && keys.len() < most {
+            let client = self.clients.get(reached);
+            if client.is_some_and(|client| meant(client, &self.sockets[client.socket as usize])) {
+                keys.push(reached);
+            }
+            reached += 1;
+        }
+        Found {
+            keys,
+            reached,
+            is_all: reached == all,
+        }
     }
 
     /// Opens a tap for the client of `call` on socket `socket`.

@@ -1,6 +1,8 @@
 //! Answers the calls of the control socket's clients: from what the hub and this process know, each in the turn in
 //! which it comes. An answer of many parts goes on as its client reads, a part a turn.
 
+mod clients;
+
 use std::{
     borrow::Cow,
     collections::VecDeque,
@@ -15,11 +17,9 @@ use serde_json::{Value, json};
 
 use super::{Phase, Server};
 use crate::{
-    client_socket::ClientSocket,
-    config::{Address, CONTROL_SOCKET, ServiceKind, SocketType},
-    connection::{Connection, waits::Awaits},
+    config::{Address, CONTROL_SOCKET, SocketType},
     control::{
-        self, Client, Clients, INTERFACE, Limits, NAME, ReloadFailed, Sockets, Status,
+        self, INTERFACE, Limits, NAME, ReloadFailed, Sockets, Status,
         varlink::{Call, Reply},
     },
     endpoint::Endpoint,
@@ -28,29 +28,36 @@ use crate::{
     peer::ClientId,
     record::Statistics,
     service::PendingCall,
-    unit::UnitLookup,
 };
 
-/// Clients in one part of an answer, and those at which one looks to find them.
-const PART: usize = 16;
-const LOOKED_AT: usize = 1024;
 /// Bytes of answers that all callers together get in a turn of the event loop: the others wait meanwhile. Only the
 /// last answer may go beyond them.
 const ANSWERS: usize = 32 << 10;
 
 /// What becomes of a call.
-enum Answer {
-    /// This is all, or an error.
-    Last(Reply),
-    /// This is a part; the call goes on when its client reads.
-    Part(Reply),
-    /// Likewise, from the client with this key on.
-    PartUpTo(Reply, usize),
-    /// Nothing yet.
-    Later,
+struct Answer {
+    /// A part where others are to follow, or all; `None` where there is nothing yet.
+    reply: Option<Reply>,
+    /// What was done for it counts as much as so many bytes of a reply.
+    work: usize,
+    /// Clients with keys from this one on are still to be told of.
+    reached: usize,
 }
 
-use Answer::{Last, Later, Part, PartUpTo};
+const LATER: Answer = Answer {
+    reply: None,
+    work: 0,
+    reached: 0,
+};
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Answer {
+            reply: Some(reply),
+            ..LATER
+        }
+    }
+}
 
 /// The interface that every Varlink service has.
 const SERVICE: &str = "org.varlink.service";
@@ -68,22 +75,21 @@ impl Server {
                 self.hub.put_back(pending);
                 continue;
             }
-            let (reply, goes_on) = match self.answer_one(&pending, now) {
-                Ok(Last(reply)) | Err(reply) => (reply, false),
-                Ok(Part(reply)) => (reply, true),
-                Ok(PartUpTo(reply, reached)) => {
-                    pending.reached = reached;
-                    (reply, true)
-                }
-                Ok(Later) => {
-                    pending.has_begun = true;
-                    self.hub.put_back(pending);
-                    continue;
-                }
+            let answer = self.answer_one(&pending, now);
+            let Answer {
+                reply,
+                work,
+                reached,
+            } = answer.unwrap_or_else(Answer::from);
+            pending.has_begun = true;
+            left = left.saturating_sub(work);
+            let Some(reply) = reply else {
+                self.hub.put_back(pending);
+                continue;
             };
-            left = left.saturating_sub(self.hub.reply(&pending, &reply, now));
-            if goes_on {
-                pending.has_begun = true;
+            pending.reached = reached;
+            left = left.saturating_sub(self.hub.reply(&pending, &reply, now).saturating_sub(work));
+            if reply.continues {
                 turns.push_back(pending);
             }
         }
@@ -98,15 +104,15 @@ impl Server {
         let call = pending.call.as_ref().map_err(Clone::clone)?;
         let (interface, method) = call.method.rsplit_once('.').unwrap_or_default();
         match (interface, method) {
-            (SERVICE, "GetInfo") => Ok(Last(info())),
+            (SERVICE, "GetInfo") => Ok(info().into()),
             (SERVICE, "GetInterfaceDescription") => description(call),
-            (NAME, "Status") => Ok(Last(self.tell_status(now))),
+            (NAME, "Status") => Ok(self.tell_status(now).into()),
             (NAME, "Sockets") => self.tell_sockets(call, now),
             (NAME, "Clients") => self.tell_clients(pending, call, now),
             (NAME, "Disconnect") => self.disconnect(pending, call, now),
             (NAME, "Reload") => self.reload(pending),
             (NAME, "Tap") => self.tap(pending, call),
-            (NAME, "Metrics") => Ok(Last(self.tell_metrics(now))),
+            (NAME, "Metrics") => Ok(self.tell_metrics(now).into()),
             (SERVICE | NAME, _) => Err(Reply::error(
                 "org.varlink.service.MethodNotFound",
                 json!({ "method": call.method }),
@@ -158,7 +164,7 @@ impl Server {
         let sockets: Vec<control::Socket> = told.collect();
         match name {
             Some(name) if sockets.is_empty() => Err(no_such_socket(&name)),
-            _ => Ok(Last(Reply::last(Sockets { sockets }))),
+            _ => Ok(Reply::last(Sockets { sockets }).into()),
         }
     }
 
@@ -188,60 +194,6 @@ impl Server {
         }
     }
 
-    fn tell_clients(
-        &mut self,
-        pending: &PendingCall,
-        call: &Call,
-        now: Now,
-    ) -> Result<Answer, Reply> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Parameters {
-            socket: Option<String>,
-            uid: Option<u32>,
-        }
-        let Parameters { socket, uid } = call.parameters()?;
-        expect_more(call)?;
-        if let Some(name) = &socket {
-            self.key(name).ok_or_else(|| no_such_socket(name))?;
-        }
-        let sockets = self.hub.sockets();
-        let of = |client: &Connection<ClientSocket>| &sockets[client.socket as usize];
-        let is_meant = |client: &Connection<ClientSocket>| {
-            !of(client).is_control()
-                && uid.is_none_or(|uid| uid == client.peer.uid)
-                && (socket.as_ref()).is_none_or(|socket| socket == of(client).name())
-        };
-        let mut meant = Vec::with_capacity(PART);
-        let mut reached = None;
-        for (key, client) in self.hub.clients_from(pending.reached).take(LOOKED_AT) {
-            reached = Some(key + 1);
-            if is_meant(client) {
-                meant.push(key);
-            }
-            if meant.len() == PART {
-                break;
-            }
-        }
-        // All of them, before it waits.
-        let waits = |&&key: &&usize| !self.hub.look_up_unit(key);
-        if meant.iter().filter(waits).count() > 0 {
-            return Ok(Later);
-        }
-        let told = meant.iter().filter_map(|&key| {
-            let client = self.hub.client(key)?;
-            let socket = &self.hub.sockets()[client.socket as usize];
-            Some(tell_client(client, socket, now))
-        });
-        let clients = told.collect();
-        Ok(match reached {
-            Some(reached) if self.hub.clients_from(reached).next().is_some() => {
-                PartUpTo(Reply::more(Clients { clients }), reached)
-            }
-            _ => Last(Reply::last(Clients { clients })),
-        })
-    }
-
     fn disconnect(
         &mut self,
         pending: &PendingCall,
@@ -256,7 +208,7 @@ impl Server {
         self.may_act(pending)?;
         let Parameters { id } = call.parameters()?;
         if self.hub.disconnect(ClientId(id), now) {
-            return Ok(Last(Reply::last(json!({}))));
+            return Ok(Reply::last(json!({})).into());
         }
         Err(Reply::error(
             "dev.udsd.Daemon.NoSuchClient",
@@ -274,7 +226,7 @@ impl Server {
         if matches!(self.phase, Phase::Serving) {
             self.phase = Phase::Reloading;
         }
-        Ok(Later)
+        Ok(LATER)
     }
 
     /// Answers those who asked for the reload that has ended with these faults, or with none.
@@ -308,16 +260,16 @@ impl Server {
         };
         if let Some(next) = self.hub.next_tapped(pending) {
             let next = next.map_or_else(nothing, tell_message);
-            return Ok(Part(Reply::more(next)));
+            return Ok(Reply::more(next).into());
         }
         if self.stops() {
             let missed = self.hub.close_taps(pending.client);
-            return Ok(Last(Reply::last(nothing(missed))));
+            return Ok(Reply::last(nothing(missed)).into());
         }
         self.open_tap(pending, call)?;
         match pending.has_begun {
-            false => Ok(Part(Reply::more(nothing(0)))),
-            true => Ok(Later),
+            false => Ok(Reply::more(nothing(0)).into()),
+            true => Ok(LATER),
         }
     }
 
@@ -427,51 +379,6 @@ fn tell_message(tapped: Tapped) -> control::Tapped {
     }
 }
 
-fn tell_client(client: &Connection<ClientSocket>, socket: &Socket, now: Now) -> Client {
-    let traffic = client.traffic;
-    let unit = client.unit.as_ref().and_then(UnitLookup::unit);
-    let unit = unit.cloned().unwrap_or_default();
-    let messages_out = match socket.nature().service {
-        ServiceKind::Echo => traffic.messages_in,
-        // All that came since it is here, but its own.
-        ServiceKind::Relay => (socket.counters().messages)
-            .saturating_sub(traffic.before)
-            .saturating_sub(traffic.messages_in),
-        ServiceKind::Collect | ServiceKind::Control => 0,
-    };
-    Client {
-        id: client.id.0,
-        socket: socket.name().into(),
-        uid: client.peer.uid,
-        gid: client.peer.gid,
-        pid: client.peer.process(),
-        unit: unit.unit,
-        user_unit: unit.user_unit,
-        age: seconds(client.since, now),
-        idle: seconds(client.active, now),
-        queue: client.queue.len(),
-        held: client.weight(),
-        messages_in: traffic.messages_in,
-        bytes_in: traffic.bytes_in,
-        messages_out: messages_out.saturating_sub(traffic.dropped),
-        bytes_out: traffic.bytes_out,
-        dropped: traffic.dropped,
-        waits_for: waits_for(client).map(Into::into),
-        holds_up: client.holds_up,
-    }
-}
-
-/// Why nothing is read from a client.
-fn waits_for(client: &Connection<ClientSocket>) -> Option<&'static str> {
-    match client.awaits {
-        Some(Awaits::Room) => Some("receivers or record"),
-        Some(Awaits::Quota) => Some("quota"),
-        Some(Awaits::Turn) => Some("turn"),
-        Some(Awaits::Answer) => Some("answer"),
-        None => client.is_blocked().then_some("queue"),
-    }
-}
-
 fn info() -> Reply {
     Reply::last(json!({
         "vendor": "udsd",
@@ -499,7 +406,7 @@ fn description(call: &Call) -> Result<Answer, Reply> {
             ));
         }
     };
-    Ok(Last(Reply::last(json!({ "description": description }))))
+    Ok(Reply::last(json!({ "description": description })).into())
 }
 
 /// An answer of many parts needs a client that takes them.

@@ -14,7 +14,7 @@ use crate::world::{Client, PEER, SECOND, World};
 fn world() -> World {
     let text = "[socket.s]\npath = \"/run/s\"\n";
     let config = Config::parse(text, None, &BaseDirs::system()).unwrap();
-    World::of(&config.with_control().sockets, Limits::new(1000, 1000))
+    World::of(&config.with_control().sockets, Limits::new(5000, 5000))
 }
 
 fn try_ask(world: &mut World) -> Result<Client, Vec<u8>> {
@@ -101,4 +101,28 @@ fn who_may_not_ask_gets_no_answer() {
     };
     let (client, wire) = world.try_enter(1, stranger, &[]);
     assert!(client.is_none() && wire.borrow().said.is_empty());
+}
+
+#[test]
+fn a_look_for_clients_is_bounded_also_where_nobody_is_any_more() {
+    let mut world = world();
+    let mut clients: Vec<Client> = (0..3000).map(|_| world.enter(0)).collect();
+    let last = clients.pop().unwrap();
+    clients.iter().for_each(Client::vanish);
+    world.settle();
+    let (mut first, mut found, mut looks) = (0, Vec::new(), 0);
+    loop {
+        let look = world.hub.find_clients(first, 16, |_, _| true);
+        assert!(look.reached - first <= 1024);
+        first = look.reached;
+        found.extend(look.keys);
+        looks += 1;
+        if look.is_all {
+            break;
+        }
+    }
+    assert_eq!(found, [last.key]);
+    assert!(looks > 2, "{looks}");
+    let beyond = world.hub.find_clients(usize::MAX, 16, |_, _| true);
+    assert!(beyond.is_all && beyond.keys.is_empty());
 }
