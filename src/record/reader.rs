@@ -141,7 +141,8 @@ impl Reader {
         count: u64,
         is_wanted: impl FnMut(&[u8]) -> bool,
     ) -> io::Result<Self> {
-        let current = Place::last(path, count, is_wanted)?;
+        let listed = look(path, segment::all)?;
+        let current = Place::last(path, listed, count, is_wanted)?;
         Ok(Reader::at(path, lined, current))
     }
 
@@ -281,7 +282,7 @@ impl Place {
     /// What has the lines behind those of `current`, if there are any; without a `current`, the oldest.
     fn behind(path: &Path, mut current: Option<&mut Self>) -> io::Result<Option<Self>> {
         loop {
-            let (file, segments) = look(path)?;
+            let (file, segments) = look(path, segment::all)?;
             let above = current.as_ref().and_then(|current| current.above);
             let Some(&number) = segments.iter().find(|&&number| Some(number) > above) else {
                 let Some(lines) = file else {
@@ -312,7 +313,7 @@ impl Place {
         is_before: &IsBefore<'_>,
     ) -> io::Result<Self> {
         loop {
-            let (file, segments) = look(path)?;
+            let (file, segments) = look(path, segment::all)?;
             let mut place = None;
             if let Some(mut lines) = file
                 && find::starts_with(&mut lines, is_before)?
@@ -336,8 +337,12 @@ impl Place {
     }
 
     /// Where the last `count` lines begin of those that `is_wanted`.
-    fn last(path: &Path, count: u64, mut is_wanted: impl FnMut(&[u8]) -> bool) -> io::Result<Self> {
-        let (file, segments) = look(path)?;
+    fn last(
+        path: &Path,
+        (file, segments): Listed,
+        count: u64,
+        mut is_wanted: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Self> {
         let file = file.map(|lines| Place::of_file(path, lines, &segments));
         let older = segments.iter().rev();
         let older = older.map(|&number| Place::of_segment(path, number));
@@ -365,10 +370,22 @@ impl Place {
     }
 }
 
-/// The file, and its segments. Whatever is renamed in between is open, or among the segments, or both.
-fn look(path: &Path) -> io::Result<(Option<Lines>, Vec<u64>)> {
-    let file = Lines::open(path)?;
-    Ok((file, segment::all(path)?))
+/// The file of a record, if there is one, and the numbers of its segments.
+type Listed = (Option<Lines>, Vec<u64>);
+
+/// The file, and its segments, as `list` lists them. What is renamed meanwhile is looked at again: the file that was
+/// opened is none of the segments, and stands behind all of them.
+fn look(
+    path: &Path,
+    mut list: impl FnMut(&Path) -> io::Result<Vec<u64>>,
+) -> io::Result<Listed> {
+    loop {
+        let file = Lines::open(path)?;
+        let segments = list(path)?;
+        if file.as_ref().map_or(Ok(true), |file| file.is_at(path))? {
+            return Ok((file, segments));
+        }
+    }
 }
 
 #[cfg(test)]

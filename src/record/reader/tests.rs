@@ -218,6 +218,26 @@ const ROTATION: [fn(&mut Record); 6] = [
     |record| record.say(1),
 ];
 
+/// The file that was opened becomes a segment before the segments are listed, and others behind it.
+#[test]
+fn the_last_are_counted_once_while_segments_end() {
+    for rotations in 0..4 {
+        let mut record = four_files("rotating");
+        let path = record.path.clone();
+        let mut left = rotations;
+        let listed = look(&path, |path| {
+            for _ in 0..std::mem::take(&mut left) {
+                record.rotate();
+                record.say(1);
+            }
+            segment::all(path)
+        });
+        let current = Place::last(&path, listed.unwrap(), 8, |_| true).unwrap();
+        let mut reader = Reader::at(&path, Lined::Entries, current);
+        assert_eq!(rest(&mut reader), numbers(record.seq - 8..record.seq));
+    }
+}
+
 #[test]
 fn each_step_of_a_rotation_may_be_seen() {
     // Read how far before which step; and how far before any.
