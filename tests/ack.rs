@@ -23,8 +23,10 @@ use std::{
 };
 
 use harness::{
-    Daemon, Folder, Random, Setup, Signal, faults::Disk, packets::Packets, read_all, read_n, skip,
-    write_until_full,
+    Daemon, Folder, Random, Setup, Signal,
+    faults::{Disk, files_in},
+    packets::Packets,
+    read_all, read_n, skip, write_until_full,
 };
 use serde_json::Value;
 
@@ -201,18 +203,7 @@ fn talk(mut client: &UnixStream, name: usize, ended: &AtomicBool) -> u64 {
 
 /// All messages of a record and its segments, in order.
 fn all_recorded(folder: &Folder) -> Vec<(u64, String)> {
-    let mut files: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .starts_with("record.")
-        })
-        .collect();
-    files.sort();
+    let mut files = files_in(folder.path(), "record.");
     files.push(folder.join("record"));
     let all = files.iter().filter(|path| path.exists());
     all.flat_map(|path| recorded(path)).collect()

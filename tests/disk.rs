@@ -9,14 +9,16 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     thread,
     time::Instant,
 };
 
 use harness::{
-    Daemon, HANG, Setup, faults::Disk, has_program, is_root, read_all, round_trip, skip,
+    Daemon, HANG, Setup,
+    faults::{Disk, can_mount, mounted},
+    has_program, read_all, round_trip, skip,
 };
 use serde_json::Value;
 
@@ -129,28 +131,15 @@ fn stands<M>(daemon: &Daemon, disk: &Path, fails: impl FnOnce() -> M) {
     assert!(gaps(&drops) > 0);
 }
 
-/// With the records in a file system of the daemon's own, which `mount` mounts; and where that is seen from here.
-fn mounted(setup: Setup, mount: &str) -> (Daemon, PathBuf) {
-    let disk = setup.folder().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!("{mount} {} && exec \"$@\"", disk.display());
-    let setup = setup.config(CONFIG);
-    let wrapper = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
-    let daemon = setup.wrapper(&wrapper).start();
-    let seen = format!("/proc/{}/root{}", daemon.pid(), disk.display());
-    (daemon, PathBuf::from(seen))
-}
-
-fn can_mount() -> bool {
-    is_root() && has_program("unshare")
-}
-
 #[test]
 fn a_disk_that_is_full_for_a_while() {
     if !can_mount() {
         return skip("no file system can be mounted");
     }
-    let (mut daemon, disk) = mounted(Setup::new(), "mount -t tmpfs -o size=4m none");
+    let (mut daemon, disk) = mounted(
+        Setup::new().config(CONFIG),
+        "mount -t tmpfs -o size=4m none",
+    );
     let filler = disk.join("filler");
     stands(&daemon, &disk, || {
         fs::write(&filler, vec![0; 4 << 20]).unwrap_err();
@@ -173,7 +162,10 @@ fn a_file_system_that_is_frozen_for_a_while() {
     fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status();
     assert!(made.unwrap().success());
-    let (mut daemon, disk) = mounted(setup, &format!("mount -o loop {}", image.display()));
+    let (mut daemon, disk) = mounted(
+        setup.config(CONFIG),
+        &format!("mount -o loop {}", image.display()),
+    );
     let pid = daemon.pid().to_string();
     let turn = |to: &str| {
         let mut command = Command::new("nsenter");

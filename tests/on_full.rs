@@ -8,12 +8,16 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::Shutdown,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::Instant,
 };
 
-use harness::{Daemon, HANG, Setup, has_program, is_root, read_all};
+use harness::{
+    Daemon, HANG, Setup,
+    faults::{SMALL_DISK, can_mount, mounted},
+    read_all,
+};
 use serde_json::Value;
 
 /// The table of a record with these keys beside.
@@ -134,23 +138,14 @@ fn text_tells_gaps_that_no_message_forges() {
 
 #[test]
 fn a_full_disk_holds_up_nobody_and_the_gap_is_told_to_the_message() {
-    if !is_root() || !has_program("unshare") {
+    if !can_mount() {
         return harness::skip("no file system can be mounted");
     }
     let setup = Setup::new().config(&config(
         "collect",
         "file = \"{dir}/disk/record\"\nrotate-size = \"32KiB\"",
     ));
-    let disk = setup.folder().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!(
-        "mount -t tmpfs -o size=1m none {} && exec \"$@\"",
-        disk.display()
-    );
-    let wrapper = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
-    let mut daemon = setup.wrapper(&wrapper).start();
-    // As the daemon sees it.
-    let disk = PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), disk.display()));
+    let (mut daemon, disk) = mounted(setup, SMALL_DISK);
     let wait_for_end = |end: &str| {
         let deadline = Instant::now() + HANG;
         while !text_in(&disk).ends_with(end) {

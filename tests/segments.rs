@@ -8,13 +8,17 @@ use std::{
     fs,
     io::Write,
     net::Shutdown,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use harness::{Daemon, HANG, Random, Setup, Signal, connect, is_root, read_all};
+use harness::{
+    Daemon, HANG, Random, Setup, Signal, connect,
+    faults::{SMALL_DISK, can_mount, mounted},
+    read_all,
+};
 use serde_json::Value;
 use udsd::{
     peer::{ClientId, Peer},
@@ -231,11 +235,10 @@ fn a_reload_changes_where_files_end_from_the_next_message() {
     say_all(&daemon, 1, 1_000);
     daemon.reload_with(&config(&format!("{SMALL}\nkeep = 2\nmode = \"0644\"")));
     say_all(&daemon, 1, 1_000);
-    let mode = fs::metadata(daemon.path("record"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o644);
+    let mode = || fs::metadata(daemon.path("record")).map(|of| of.mode() & 0o777);
+    wait_until("no file has the mode", || {
+        mode().is_ok_and(|mode| mode == 0o644)
+    });
     daemon.reload_with(&config(""));
     say_all(&daemon, 1, 1_000);
     assert!(daemon.stop().success());
@@ -252,6 +255,8 @@ fn a_reload_changes_where_files_end_from_the_next_message() {
 #[test]
 fn reloads_find_the_file_while_segments_end() {
     let text = config("rotate-size = \"4KiB\"\nsync = true");
+    // However slow the disk is.
+    let text = format!("[daemon]\ndrain-timeout = \"1h\"\n{text}");
     let mut daemon = Daemon::start(&text);
     thread::scope(|scope| {
         let saying = scope.spawn(|| say_all(&daemon, 4, 10_000));
@@ -304,20 +309,39 @@ fn a_file_that_others_rotate_goes_on_too() {
     assert!(all.into_iter().eq(1..=3_000));
 }
 
-/// A file of somebody else that has the name of a segment stays, and the segment goes on.
+/// What of somebody else has the name of a segment stays, and the segment goes on until that is moved away.
 #[test]
-fn a_segment_that_cannot_be_ended_goes_on() {
-    let setup = Setup::new().config(&config(SMALL));
-    fs::create_dir(setup.folder().join("record.00000000000000000001")).unwrap();
-    let mut daemon = setup.start();
-    say_all(&daemon, 1, 1_000);
-    daemon.wait_log(&["ERROR", "cannot be renamed to end a segment, which goes on"]);
-    fs::remove_dir(daemon.path("record.00000000000000000001")).unwrap();
-    say_all(&daemon, 1, 1_000);
-    assert!(daemon.stop().success());
-    let lines = lines(daemon.folder().path(), 1);
-    assert_eq!(lines.len(), 2_000);
-    assert_eq!(daemon.log().matches("cannot be renamed").count(), 1);
+fn a_segment_whose_name_is_taken_goes_on() {
+    type Make = fn(&Path) -> std::io::Result<()>;
+    let makes: [Make; 3] = [
+        |path| fs::create_dir(path),
+        |path| fs::write(path, "of somebody else"),
+        |path| std::os::unix::fs::symlink("nowhere", path),
+    ];
+    for make in makes {
+        let mut daemon = Daemon::start(&config(SMALL));
+        let taken = daemon.path("record.00000000000000000001");
+        // At a start, a file of that name is a segment.
+        make(&taken).unwrap();
+        let before = fs::symlink_metadata(&taken).unwrap();
+        say_all(&daemon, 1, 1_000);
+        daemon.wait_log(&[
+            "ERROR",
+            "cannot be renamed to end a segment, which goes on",
+            taken.to_str().unwrap(),
+            "is there already",
+            "move it away",
+        ]);
+        let after = fs::symlink_metadata(&taken).unwrap();
+        let seen = [before, after].map(|of| (of.ino(), of.len()));
+        assert_eq!(seen[0], seen[1]);
+        fs::rename(&taken, daemon.path("away")).unwrap();
+        say_all(&daemon, 1, 1_000);
+        assert!(daemon.stop().success());
+        let lines = lines(daemon.folder().path(), 1);
+        assert_eq!(lines.len(), 2_000);
+        assert_eq!(daemon.log().matches("cannot be renamed").count(), 1);
+    }
 }
 
 /// A restart hands over what is not written, with the ends of segments in it.
@@ -516,22 +540,13 @@ fn a_kill_at_any_moment_leaves_a_record_that_goes_on() {
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
     const MESSAGES: usize = 10_000;
-    if !is_root() || !harness::has_program("unshare") {
+    if !can_mount() {
         return harness::skip("no file system can be mounted");
     }
     let keys = format!("{SMALL}\nqueue-size = \"640KiB\"");
     let text = config(&keys).replace("{dir}/record", "{dir}/disk/record");
     let setup = Setup::new().config(&text);
-    let disk = setup.folder().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!(
-        "mount -t tmpfs -o size=1m none {} && exec \"$@\"",
-        disk.display()
-    );
-    let wrapper = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
-    let mut daemon = setup.wrapper(&wrapper).start();
-    // As the daemon sees it.
-    let disk = PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), disk.display()));
+    let (mut daemon, disk) = mounted(setup, SMALL_DISK);
     let kept = daemon.folder().join("kept");
     fs::create_dir(&kept).unwrap();
     let keep = |path: &Path| {
@@ -588,35 +603,24 @@ impl Drop for Killed {
 /// What a full disk kept from being written goes over, with the ends of segments in it and half a line before it.
 #[test]
 fn what_waits_for_a_full_disk_is_cut_into_segments_by_the_next_process() {
-    if !is_root() || !harness::has_program("unshare") {
+    if !can_mount() {
         return harness::skip("no file system can be mounted");
     }
     let keys = format!("{SMALL}\nqueue-size = \"640KiB\"");
     let text = config(&keys).replace("{dir}/record", "{dir}/disk/record");
     let setup = Setup::new().keeping().config(&text);
-    let disk = setup.folder().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!("mount -t tmpfs -o size=1m none {} ", disk.display());
-    let mut daemon = setup
-        .wrapper(&[
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            &format!("{mount} && exec \"$@\""),
-            "sh",
-        ])
-        .start();
-    // As the daemon sees it: its namespace lives as long as this process is in it.
+    let (mut daemon, disk) = mounted(setup, SMALL_DISK);
+    // Its namespace lives as long as this process is in it.
     let pid = daemon.pid().to_string();
     let mut sleep = std::process::Command::new("nsenter");
     let sleep = sleep.args(["-t", &pid, "-m", "sleep", "1000"]).spawn();
     let sleep = Killed(sleep.unwrap());
-    let seen = |pid: &str| PathBuf::from(format!("/proc/{pid}/root{}", disk.display()));
-    wait_until("it does not enter", || {
-        seen(&sleep.0.id().to_string()).join("record").exists()
-    });
-    let seen = seen(&sleep.0.id().to_string());
+    let seen = PathBuf::from(
+        disk.to_str()
+            .unwrap()
+            .replacen(&pid, &sleep.0.id().to_string(), 1),
+    );
+    wait_until("it does not enter", || seen.join("record").exists());
     say_all(&daemon, 1, 100);
     fs::write(seen.join("filler"), vec![0; 1 << 20]).unwrap_err();
     let mut said = 100;

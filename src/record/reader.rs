@@ -375,10 +375,7 @@ type Listed = (Option<Lines>, Vec<u64>);
 
 /// The file, and its segments, as `list` lists them. What is renamed meanwhile is looked at again: the file that was
 /// opened is none of the segments, and stands behind all of them.
-fn look(
-    path: &Path,
-    mut list: impl FnMut(&Path) -> io::Result<Vec<u64>>,
-) -> io::Result<Listed> {
+fn look(path: &Path, mut list: impl FnMut(&Path) -> io::Result<Vec<u64>>) -> io::Result<Listed> {
     loop {
         let file = Lines::open(path)?;
         let segments = list(path)?;

@@ -72,15 +72,22 @@ pub(super) fn folder(file: &Path) -> &Path {
 /// Makes `file` a segment. Whatever has that name already stays as it is.
 pub(super) fn end(file: &Path, first: u64) -> io::Result<()> {
     let segment = path(file, first);
-    match renameat_with(CWD, file, CWD, &segment, RenameFlags::NOREPLACE) {
+    let renamed = match renameat_with(CWD, file, CWD, &segment, RenameFlags::NOREPLACE) {
         // Some file systems have no such rename.
         Err(Errno::INVAL | Errno::NOSYS) => match fs::symlink_metadata(&segment) {
-            Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(file, segment),
+            Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(file, &segment),
             Err(error) => Err(error),
-            Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+            Ok(_) => Err(Errno::EXIST.into()),
         },
-        renamed => Ok(renamed?),
-    }
+        renamed => renamed.map_err(io::Error::from),
+    };
+    renamed.map_err(|error| match error.kind() {
+        kind @ ErrorKind::AlreadyExists => {
+            let fault = format!("{} is there already, move it away", segment.display());
+            io::Error::new(kind, fault)
+        }
+        _ => error,
+    })
 }
 
 /// The segments that are too many where `keep` are kept, the oldest first.

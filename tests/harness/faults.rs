@@ -8,7 +8,36 @@ use std::{
     process::Command,
 };
 
-use super::{Folder, Setup};
+use super::{Daemon, Folder, Setup, has_program, is_root};
+
+/// Whether a daemon may have a file system of its own.
+pub fn can_mount() -> bool {
+    is_root() && has_program("unshare")
+}
+
+/// A daemon that has a file system of its own in the folder `disk`, which `mount` mounts; and where that is seen from
+/// here.
+pub fn mounted(setup: Setup, mount: &str) -> (Daemon, PathBuf) {
+    let disk = setup.folder().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = format!("{mount} {} && exec \"$@\"", disk.display());
+    let wrapper = ["unshare", "--mount", "sh", "-c", &mount, "sh"];
+    let daemon = setup.wrapper(&wrapper).start();
+    let seen = format!("/proc/{}/root{}", daemon.pid(), disk.display());
+    (daemon, PathBuf::from(seen))
+}
+
+/// A megabyte.
+pub const SMALL_DISK: &str = "mount -t tmpfs -o size=1m none";
+
+/// The files in `folder` whose names begin with `start`, in the order of their names.
+pub fn files_in(folder: &Path, start: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let begins = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with(start);
+    let mut files: Vec<_> = entries.filter(begins).map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
 
 /// The disk of the daemons of one folder.
 pub struct Disk {
@@ -80,19 +109,8 @@ impl Disk {
                 _ => {}
             }
         }
-        let there: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| {
-                path.file_name()
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .starts_with(start)
-            })
-            .collect();
         let mut kept = Vec::new();
-        for path in there {
+        for path in files_in(folder, start) {
             let inode = path.metadata().unwrap().ino().to_string();
             let Some(name) = names.get(&inode) else {
                 fs::remove_file(path).unwrap();
