@@ -21,7 +21,10 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -52,6 +55,8 @@ const PART: u32 = 4;
 
 static LOOK_UPS: LazyLock<Mutex<LookUps>> = LazyLock::new(Mutex::default);
 static WAKER: OnceLock<Arc<Waker>> = OnceLock::new();
+/// Look-ups have ended since somebody asked for that.
+static HAVE_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Look-ups by the numbers of cgroups.
 #[derive(Default)]
@@ -69,6 +74,11 @@ struct LookUps {
 pub fn wake_by(waker: &Arc<Waker>) {
     // There is one event loop in a process.
     let _ = WAKER.set(Arc::clone(waker));
+}
+
+/// Whether look-ups have ended since this was last asked.
+pub fn have_ended() -> bool {
+    HAVE_ENDED.swap(false, Ordering::Acquire)
 }
 
 /// Whether units can be looked up here: this process' own cgroup can be.
@@ -185,6 +195,7 @@ fn run() {
         look_ups.runs = !look_ups.asked.is_empty();
         let is_over = !look_ups.runs;
         drop(look_ups);
+        HAVE_ENDED.store(true, Ordering::Release);
         if let Some(waker) = WAKER.get() {
             // It fails where the event loop is gone.
             let _ = waker.wake();

@@ -491,6 +491,7 @@ mod tests {
                 has_begun: true,
                 reached: 7,
                 missed: 0,
+                waits: false,
             }],
         }
     }

@@ -438,6 +438,7 @@ impl<S: Stream> Hub<S> {
     pub fn stop(&mut self) {
         self.stopping = true;
         self.left = true;
+        self.effects.calls.wake_all();
         for (key, client) in &mut self.clients {
             if client.receiver && matches!(client.ending, Some(Close::Done)) {
                 client.ending = None;

@@ -108,8 +108,6 @@ pub struct Server {
     /// Why the last one changed nothing.
     unchanged: Option<String>,
     idle: Idle,
-    /// Somebody who asks at the control socket gets more in the next turn.
-    has_answers: bool,
     heap: Heap,
     /// Memory may have to be given back by then.
     heap_due: Option<Instant>,
@@ -164,7 +162,6 @@ impl Server {
             is_ready: false,
             unchanged: None,
             idle: Idle::Never,
-            has_answers: false,
             heap: Heap::new(now),
             heap_due: None,
             spare: handover::spare(),
@@ -271,7 +268,11 @@ impl Server {
         for event in events {
             match event.token() {
                 SIGNALS => self.take_signals(now),
-                WAKER => {}
+                WAKER => {
+                    if cgroups::have_ended() {
+                        self.hub.wake_calls();
+                    }
+                }
                 TIMER => {
                     is_due = true;
                     self.timer.expired();
@@ -307,9 +308,7 @@ impl Server {
             let set = self.timer.set(due, now.instant);
             set.map_err(Faults::system("setting the timer"))?;
         }
-        let goes_on = self.has_answers && self.hub.has_calls()
-            || self.hub.has_ready()
-            || self.sockets.is_pending();
+        let goes_on = self.hub.has_calls() || self.hub.has_ready() || self.sockets.is_pending();
         Ok(goes_on.then_some(Duration::ZERO))
     }
 

@@ -308,6 +308,8 @@ impl<S: Stream> Hub<S> {
             }
             if !is_left {
                 let mut socket = self.sockets.remove(key);
+                // Its taps are gone with it.
+                self.effects.calls.wake_all();
                 socket.tell_left_out(None);
                 if successor.is_none() {
                     info!("{}: gone: {}", socket.name, socket.counters);

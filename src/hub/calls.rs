@@ -1,6 +1,8 @@
 //! The calls of the control socket's clients, for the event loop to answer: what they ask for, no part of the
 //! hub knows alone.
 
+use std::mem;
+
 use super::{Hub, Now, Socket, Tapped, Wanted};
 use crate::{
     connection::{Connection, Stream, waits::Awaits},
@@ -26,15 +28,38 @@ pub struct Found {
 }
 
 impl<S: Stream> Hub<S> {
-    /// Whether calls wait for an answer.
-    #[must_use]
-    pub fn has_calls(&self) -> bool {
-        !self.effects.calls.is_empty()
+    /// Whether there are calls to be answered now: there may be something for them, and their clients read.
+    pub fn has_calls(&mut self) -> bool {
+        for (_, socket) in &mut self.sockets {
+            let tapped = socket.taps.take_tapped();
+            tapped.for_each(|client| self.effects.calls.wake(client));
+        }
+        self.effects.calls.iter().any(|of| self.is_due(of))
     }
 
-    /// Takes out the calls. Each is to be answered, or to be put back.
+    /// Takes those out. Each is to be answered, or to be put back.
     pub fn take_calls(&mut self) -> Vec<PendingCall> {
-        self.effects.calls.take()
+        let mut calls = mem::take(&mut self.effects.calls);
+        let due = calls.take(|of| self.is_due(of));
+        self.effects.calls = calls;
+        due
+    }
+
+    /// Takes out the calls of `method` that have begun.
+    pub fn take_begun(&mut self, method: &str) -> Vec<PendingCall> {
+        self.effects.calls.take(|of| {
+            let call = of.call.as_ref();
+            of.has_begun && call.is_ok_and(|call| call.method == method)
+        })
+    }
+
+    /// There may be something for all calls that wait.
+    pub fn wake_calls(&mut self) {
+        self.effects.calls.wake_all();
+    }
+
+    fn is_due(&self, pending: &PendingCall) -> bool {
+        !pending.waits && self.has_room(pending)
     }
 
     /// Puts back a call that is not answered to its end.

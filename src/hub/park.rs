@@ -71,7 +71,7 @@ impl<S: Stream> Hub<S> {
         for (key, socket) in &self.sockets {
             sockets[key].wait_queue = socket.wait_queue.order().filter_map(index).collect();
         }
-        for mut pending in self.take_calls() {
+        for mut pending in self.effects.calls.take(|_| true) {
             // What its tap has not passed on stays behind, and it is told how much.
             pending.missed += self.close_taps(pending.client);
             self.effects.calls.add(pending);

@@ -84,6 +84,7 @@ impl Server {
             pending.has_begun = true;
             left = left.saturating_sub(work);
             let Some(reply) = reply else {
+                pending.waits = true;
                 self.hub.put_back(pending);
                 continue;
             };
@@ -93,7 +94,6 @@ impl Server {
                 turns.push_back(pending);
             }
         }
-        self.has_answers = !turns.is_empty();
         for pending in turns {
             self.hub.put_back(pending);
         }
@@ -232,19 +232,11 @@ impl Server {
     /// Answers those who asked for the reload that has ended with these faults, or with none.
     pub fn reloaded(&mut self, faults: &[Fault]) {
         let now = Now::read();
-        let is_reload = |pending: &PendingCall| {
-            let call = pending.call.as_ref();
-            pending.has_begun && call.is_ok_and(|call| call.method == "dev.udsd.Daemon.Reload")
+        let reply = match faults {
+            [] => Reply::last(json!({})),
+            faults => reload_failed(faults),
         };
-        for pending in self.hub.take_calls() {
-            if !is_reload(&pending) {
-                self.hub.put_back(pending);
-                continue;
-            }
-            let reply = match faults {
-                [] => Reply::last(json!({})),
-                faults => reload_failed(faults),
-            };
+        for pending in self.hub.take_begun("dev.udsd.Daemon.Reload") {
             _ = self.hub.reply(&pending, &reply, now);
         }
     }
@@ -298,11 +290,8 @@ impl Server {
 
     /// Opens the taps that an earlier process had, also of those who do not read: nothing has passed yet.
     pub(super) fn reopen_taps(&mut self) {
-        for pending in self.hub.take_calls() {
-            if let Ok(call) = &pending.call
-                && call.method == "dev.udsd.Daemon.Tap"
-                && pending.has_begun
-            {
+        for pending in self.hub.take_begun("dev.udsd.Daemon.Tap") {
+            if let Ok(call) = &pending.call {
                 // What is in its way it is told when it is answered.
                 let _ = self.open_tap(&pending, call);
             }

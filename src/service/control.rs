@@ -25,6 +25,9 @@ pub struct PendingCall {
     /// Of a tap: messages that it has not seen over a restart.
     #[serde(default)]
     pub missed: u64,
+    /// There was nothing for it yet: it is answered no further until `Calls` wakes it.
+    #[serde(skip)]
+    pub waits: bool,
 }
 
 /// All of them.
@@ -36,6 +39,11 @@ impl Calls {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those that are not answered, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = &PendingCall> {
+        self.0.iter()
     }
 
     /// Whether client `key` waits for an answer.
@@ -56,9 +64,20 @@ impl Calls {
         self.0.push(pending);
     }
 
-    /// Takes out all, in the order in which they came.
-    pub fn take(&mut self) -> Vec<PendingCall> {
-        std::mem::take(&mut self.0)
+    /// Takes out those that are `meant`, in the order in which they came.
+    pub fn take(&mut self, meant: impl Fn(&PendingCall) -> bool) -> Vec<PendingCall> {
+        self.0.extract_if(.., |pending| meant(pending)).collect()
+    }
+
+    /// There may be something for client `key`.
+    pub fn wake(&mut self, key: usize) {
+        let of_client = self.0.iter_mut().filter(|pending| pending.client == key);
+        of_client.for_each(|pending| pending.waits = false);
+    }
+
+    /// There may be something for everybody.
+    pub fn wake_all(&mut self) {
+        self.0.iter_mut().for_each(|pending| pending.waits = false);
     }
 
     /// The same for another hub, in which clients have other keys, in the same order, if they are there at all.
@@ -94,6 +113,7 @@ pub(super) fn receive<S: Stream>(
         has_begun: false,
         reached: 0,
         missed: 0,
+        waits: false,
     });
     first.end
 }

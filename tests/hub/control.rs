@@ -126,3 +126,30 @@ fn a_look_for_clients_is_bounded_also_where_nobody_is_any_more() {
     let beyond = world.hub.find_clients(usize::MAX, 16, |_, _| true);
     assert!(beyond.is_all && beyond.keys.is_empty());
 }
+
+#[test]
+fn a_call_for_which_there_is_nothing_is_not_looked_at_in_each_turn() {
+    let mut world = world();
+    let speaker = world.enter(0);
+    let (_caller, tap) = call(&mut world);
+    world.hub.open_tap(&tap, 0, Wanted::default());
+    let rest = |world: &mut World| {
+        assert!(world.hub.has_calls());
+        for mut pending in world.hub.take_calls() {
+            pending.waits = true;
+            world.hub.put_back(pending);
+        }
+        assert!(!world.hub.has_calls() && world.hub.take_calls().is_empty());
+    };
+    rest(&mut world);
+    speaker.send(b"it passes");
+    world.settle();
+    assert!(world.hub.has_calls());
+    assert!(matches!(world.hub.next_tapped(&tap), Some(Ok(_))));
+    rest(&mut world);
+    // As where look-ups have ended.
+    world.hub.wake_calls();
+    rest(&mut world);
+    world.hub.stop();
+    assert!(world.hub.has_calls());
+}
