@@ -6,9 +6,10 @@
 //! The folders are walked by a thread that is there only while somebody waits for it: there may be very many of
 //! them. What a walk finds is kept, also which numbers have no unit or are gone, so a walk is for new ones alone.
 //!
-//! A walk looks at `MOST` folders. First come those in no unit, slices and the units themselves, the nearest first;
-//! then what is in each unit, `EACH` folders at most, again the nearest first, so that nobody who may make cgroups
-//! hides those of others. A number that a walk does not find that ended early may be found by a later one.
+//! A walk looks at `MOST` folders. First come slices and what is directly in them, the nearest first; then what is
+//! below each of those that is no slice, a unit or not, `EACH` folders at most, again the nearest first: so nobody who
+//! was given a part of the tree hides the others. A number that a walk does not find that ended early may be found by
+//! a later one; after some of those it is unknown for good.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,7 +38,7 @@ use rustix::{
 
 use crate::{
     sys,
-    unit::{Unit, UnitLookup, Unknown},
+    unit::{Unit, UnitLookup, Unknown, is_slice},
 };
 
 /// Where the kernel shows them; the second where it also shows those of version 1.
@@ -46,12 +47,15 @@ const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 /// No more are looked at in a walk, nor asked for at once; of what is gone no more is kept.
 const MOST: usize = 1 << 14;
-/// Nor so many of those that are in one unit.
+/// Nor so many of those that are below one that is no slice.
 const EACH: usize = 1 << 10;
-/// How long to the next walk, at least, and as a multiple of what the last one took: clients may bring numbers that
-/// are new as often as they like.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long to the next walk, as a multiple of what the last one took, and within these bounds: clients may bring
+/// numbers that are new as often as they like, and `udsc` waits for some seconds alone.
 const PART: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// What so many walks did not find, each to its bounds, none will.
+const TRIES: u32 = 3;
 
 static LOOK_UPS: LazyLock<Mutex<LookUps>> = LazyLock::new(Mutex::default);
 static WAKER: OnceLock<Arc<Waker>> = OnceLock::new();
@@ -62,9 +66,11 @@ static HAVE_ENDED: AtomicBool = AtomicBool::new(false);
 #[derive(Default)]
 struct LookUps {
     /// As the last walks ended them.
-    ended: HashMap<u64, UnitLookup>,
+    known: HashMap<u64, UnitLookup>,
     /// For the next walk.
     asked: HashMap<u64, UnitLookup>,
+    /// How many walks that ended early did not find these.
+    missed: HashMap<u64, u32>,
     next_walk: Option<Instant>,
     /// The thread is there.
     runs: bool,
@@ -95,7 +101,7 @@ pub fn are_known() -> bool {
 #[must_use]
 pub fn unit_of_peer(socket: impl AsFd) -> UnitLookup {
     let found = sys::peer_process(socket).and_then(|process| match sys::cgroup_of(&process) {
-        Ok(Some(number)) => Ok(look_ups().find(number)),
+        Ok(Some(number)) => Ok(look_ups().look_up(number)),
         // Linux before 6.13.
         _ => path_by_proc(&process).map(|path| UnitLookup::ended(Ok(Unit::of_path(&path)))),
     });
@@ -120,12 +126,12 @@ fn look_ups() -> MutexGuard<'static, LookUps> {
 }
 
 impl LookUps {
-    fn find(&mut self, number: u64) -> UnitLookup {
+    fn look_up(&mut self, number: u64) -> UnitLookup {
         let now = Instant::now();
         let is_due = self.next_walk.is_none_or(|next| next <= now);
-        match self.ended.get(&number) {
+        match self.known.get(&number) {
             // Who asks again at once, as whoever has waited for this does, waits for no other walk.
-            Some(ended) if !(ended.is_to_be_repeated() && is_due) => return ended.clone(),
+            Some(known) if !(known.is_to_be_repeated() && is_due) => return known.clone(),
             None if self.asked.len() == MOST => return UnitLookup::ended(Err(Unknown::Now)),
             _ => {}
         }
@@ -142,15 +148,15 @@ impl LookUps {
         self.runs = started.is_ok();
         if !self.runs {
             let asked = mem::take(&mut self.asked);
-            self.end(asked, Walk::default());
+            self.take_in(asked, Walk::cut_short(Unknown::Now));
             self.next_walk = Some(Instant::now() + PAUSE);
         }
     }
 
     /// Ends those that were `asked` for before a walk began, and later ones whose numbers it found.
-    fn end(&mut self, asked: HashMap<u64, UnitLookup>, walk: Walk) {
-        let mut ended = walk.found;
-        let found = |number: &u64| Some(ended.get(number)?.unit()?.clone());
+    fn take_in(&mut self, asked: HashMap<u64, UnitLookup>, walk: Walk) {
+        let mut known = walk.found;
+        let found = |number: &u64| Some(known.get(number)?.unit()?.clone());
         self.asked.retain(|number, asked| {
             let found = found(number);
             let stays = found.is_none();
@@ -158,22 +164,38 @@ impl LookUps {
             stays
         });
         for (number, asked) in &asked {
-            // What is nowhere is gone, or was never below our root.
-            let unknown = match walk.is_whole {
-                true => Unknown::Ever,
-                false => Unknown::Now,
-            };
-            asked.end(found(number).ok_or(unknown));
+            let found = found(number);
+            asked.end(found.ok_or_else(|| self.why_unknown(*number, walk.cut)));
         }
-        ended.extend(asked);
+        known.extend(asked);
         // Those that are gone by now stay known for a while: a process of theirs may have sent something just
         // before.
-        for (number, before) in self.ended.drain() {
-            if ended.len() < MOST && !before.is_to_be_repeated() {
-                ended.entry(number).or_insert(before);
+        for (number, before) in self.known.drain() {
+            if known.len() < MOST && !before.is_to_be_repeated() {
+                known.entry(number).or_insert(before);
             }
         }
-        self.ended = ended;
+        self.known = known;
+    }
+
+    /// Of a number that a walk did not find.
+    fn why_unknown(&mut self, number: u64, cut: Option<Unknown>) -> Unknown {
+        match cut {
+            // What is nowhere is gone, or was never below our root.
+            None => return Unknown::Ever,
+            Some(Unknown::Now) => return Unknown::Now,
+            Some(Unknown::Ever) => {}
+        }
+        if self.missed.len() >= MOST {
+            self.missed.clear();
+        }
+        let missed = self.missed.entry(number).or_default();
+        *missed += 1;
+        if *missed < TRIES {
+            return Unknown::Now;
+        }
+        self.missed.remove(&number);
+        Unknown::Ever
     }
 }
 
@@ -186,12 +208,14 @@ fn run() {
         }));
         let asked = mem::take(&mut look_ups().asked);
         let begin = Instant::now();
-        let walk = root()
-            .map(|root| walk(root, MOST, EACH))
-            .unwrap_or_default();
+        let walk = match root() {
+            Some(root) => walk(root, MOST, EACH),
+            None => Walk::cut_short(Unknown::Ever),
+        };
         let mut look_ups = look_ups();
-        look_ups.end(asked, walk);
-        look_ups.next_walk = Some(Instant::now() + PAUSE.max(begin.elapsed() * PART));
+        look_ups.take_in(asked, walk);
+        let pause = (begin.elapsed() * PART).clamp(PAUSE, LONGEST_PAUSE);
+        look_ups.next_walk = Some(Instant::now() + pause);
         look_ups.runs = !look_ups.asked.is_empty();
         let is_over = !look_ups.runs;
         drop(look_ups);
@@ -216,75 +240,96 @@ fn root() -> Option<&'static Path> {
 #[derive(Default)]
 struct Walk {
     found: HashMap<u64, UnitLookup>,
-    /// There is nothing else.
-    is_whole: bool,
+    /// It ended early: for now, or as every later one will. `None`: there is nothing else.
+    cut: Option<Unknown>,
 }
 
 /// A folder, below the root, and the unit that it is in.
 type Place = (PathBuf, UnitLookup);
 
-/// Looks at the folders below `root`: at `most` of them, and in each unit at `each`.
+/// Looks at the folders below `root`: at `most` of them, and below each that is no slice at `each`.
 fn walk(root: &Path, most: usize, each: usize) -> Walk {
-    let mut walk = Walk {
-        found: HashMap::new(),
-        is_whole: true,
-    };
+    let mut walk = Walk::default();
     let top = UnitLookup::ended(Ok(Unit::default()));
     match fs::metadata(root) {
         Ok(about) => _ = walk.found.insert(about.ino(), top.clone()),
-        Err(_) => walk.is_whole = false,
+        Err(error) => walk.note(&error),
     }
-    for unit in walk.look_below(root, (PathBuf::new(), top), most) {
+    for place in walk.look_below(root, (PathBuf::new(), top), most, is_slice) {
         let end = most.min(walk.found.len() + each);
-        walk.look_below(root, unit, end);
+        walk.look_below(root, place, end, |_| true);
     }
     walk
 }
 
 impl Walk {
-    /// Looks at what is below `top`, the nearest first, until `end` are found in all. Returns the units of the
-    /// system that `top` is not in, and below which it did not look.
-    fn look_below(&mut self, root: &Path, top: Place, end: usize) -> Vec<Place> {
-        let mut units = Vec::new();
+    /// One that has found nothing.
+    fn cut_short(why: Unknown) -> Self {
+        Walk {
+            found: HashMap::new(),
+            cut: Some(why),
+        }
+    }
+
+    /// A folder could not be read.
+    fn note(&mut self, error: &io::Error) {
+        if is_for_now(error) {
+            self.cut = Some(Unknown::Now);
+        }
+        self.cut.get_or_insert(Unknown::Ever);
+    }
+
+    /// Looks at what is below `top`, and below each folder whose name is one to `enter`, the nearest first, until
+    /// `end` are found in all. Returns the folders below which it did not look.
+    fn look_below(
+        &mut self,
+        root: &Path,
+        top: Place,
+        end: usize,
+        enter: fn(&str) -> bool,
+    ) -> Vec<Place> {
+        let mut others = Vec::new();
         let mut places = VecDeque::from([top]);
         while let Some((path, of)) = places.pop_front() {
             let entries = match fs::read_dir(root.join(&path)) {
                 Ok(entries) => entries,
                 // It is gone by now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) => {
-                    self.is_whole = false;
+                Err(error) => {
+                    self.note(&error);
                     continue;
                 }
             };
             for entry in entries {
-                let Ok(entry) = entry else {
-                    self.is_whole = false;
-                    break;
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        self.note(&error);
+                        break;
+                    }
                 };
                 if !entry.file_type().is_ok_and(|of| of.is_dir()) {
                     continue;
                 }
                 if self.found.len() >= end {
-                    self.is_whole = false;
-                    return units;
+                    self.cut.get_or_insert(Unknown::Ever);
+                    return others;
                 }
-                let path = path.join(entry.file_name());
+                let name = entry.file_name();
+                let path = path.join(&name);
                 let unit = Unit::of_path(&path.to_string_lossy());
-                let is_same = of.unit() == Some(&unit);
-                let is_top = !is_same && of.unit().is_some_and(|of| of.unit.is_none());
-                let of = match is_same {
+                let of = match of.unit() == Some(&unit) {
                     true => of.clone(),
                     false => UnitLookup::ended(Ok(unit)),
                 };
                 self.found.insert(entry.ino(), of.clone());
-                match is_top {
-                    true => units.push((path, of)),
-                    false => places.push_back((path, of)),
+                match enter(&name.to_string_lossy()) {
+                    true => places.push_back((path, of)),
+                    false => others.push((path, of)),
                 }
             }
         }
-        units
+        others
     }
 }
 
@@ -358,7 +403,7 @@ mod tests {
         let tree = Tree::new("all", &["system.slice/a.service/inner/deep", inner]);
         fs::write(tree.0.join("system.slice/cgroup.procs"), "").unwrap();
         let walk = walk(&tree.0, MOST, EACH);
-        assert!(walk.is_whole);
+        assert_eq!(walk.cut, None);
         for (path, unit, user_unit) in [
             ("", "", ""),
             ("system.slice", "", ""),
@@ -376,25 +421,27 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_is_bounded_and_one_unit_hides_no_other() {
-        let own: Vec<String> = (0..20).map(|n| format!("{MANAGER}/{n}/{n}")).collect();
+    fn a_walk_is_bounded_and_no_part_hides_another() {
+        let own = (0..20).flat_map(|n| [MANAGER, "docker"].map(|top| format!("{top}/{n}/{n}")));
+        let own: Vec<String> = own.collect();
         let others = ["system.slice/a.service/inner", "z.slice/z.service/inner"];
         let all = own.iter().map(String::as_str).chain(others);
         let tree = Tree::new("bounded", &all.collect::<Vec<_>>());
         let cut = walk(&tree.0, MOST, 10);
-        assert!(!cut.is_whole);
+        assert_eq!(cut.cut, Some(Unknown::Ever));
         for path in others {
             assert!(tree.unit(&cut, path).is_some(), "{path}");
         }
-        // The nearest first: none of them is two folders below the unit.
+        // The nearest first: none of them is two folders below its top.
         let is_found = |path: &&String| tree.unit(&cut, path).is_some();
         assert_eq!(own.iter().filter(is_found).count(), 0);
-        // The first eight are in no unit, or units themselves.
-        assert_eq!(cut.found.len(), 8 + 10 + 2);
+        // The first nine are slices, or directly in them.
+        assert_eq!(cut.found.len(), 9 + 10 + 10 + 2);
         let cut = walk(&tree.0, 5, 10);
-        assert!(!cut.is_whole);
+        assert_eq!(cut.cut, Some(Unknown::Ever));
         assert_eq!(cut.found.len(), 5);
-        assert!(!walk(&tree.0.join("gone"), MOST, EACH).is_whole);
+        let gone = walk(&tree.0.join("gone"), MOST, EACH);
+        assert_eq!(gone.cut, Some(Unknown::Ever));
     }
 
     fn asked(number: u64) -> (UnitLookup, HashMap<u64, UnitLookup>) {
@@ -402,12 +449,12 @@ mod tests {
         (lookup.clone(), HashMap::from([(number, lookup)]))
     }
 
-    fn found(numbers: &[u64], is_whole: bool) -> Walk {
+    fn found(numbers: &[u64], cut: Option<Unknown>) -> Walk {
         let unit = Unit::of_path("a.service");
         let found = UnitLookup::ended(Ok(unit));
         Walk {
             found: numbers.iter().map(|n| (*n, found.clone())).collect(),
-            is_whole,
+            cut,
         }
     }
 
@@ -415,14 +462,14 @@ mod tests {
     fn what_a_whole_walk_does_not_find_stays_unknown_and_is_not_looked_for_again() {
         let mut look_ups = LookUps::default();
         let (gone, all) = asked(1);
-        look_ups.end(all, found(&[2], true));
+        look_ups.take_in(all, found(&[2], None));
         assert!(gone.has_ended() && !gone.is_to_be_repeated());
         assert!(gone.unit().is_none());
         look_ups.next_walk = None;
-        assert!(look_ups.find(1).has_ended());
+        assert!(look_ups.look_up(1).has_ended());
         // Nor what was there before.
-        look_ups.end(HashMap::new(), found(&[], true));
-        assert!(!look_ups.find(2).unit().unwrap().is_unknown());
+        look_ups.take_in(HashMap::new(), found(&[], None));
+        assert!(!look_ups.look_up(2).unit().unwrap().is_unknown());
         assert!(!look_ups.runs);
     }
 
@@ -430,18 +477,37 @@ mod tests {
     fn what_a_walk_that_ended_early_does_not_find_is_looked_for_again_after_a_pause() {
         let mut look_ups = LookUps::default();
         let (early, all) = asked(1);
-        look_ups.end(all, found(&[2], false));
+        look_ups.take_in(all, found(&[2], Some(Unknown::Ever)));
         assert!(early.is_to_be_repeated());
         look_ups.next_walk = Some(Instant::now() + Duration::from_secs(3600));
-        assert!(look_ups.find(1).has_ended());
+        assert!(look_ups.look_up(1).has_ended());
         assert!(look_ups.asked.is_empty());
         look_ups.next_walk = None;
         look_ups.runs = true;
-        let again = look_ups.find(1);
+        let again = look_ups.look_up(1);
         assert!(!again.has_ended());
         // It was asked for when the walk had begun, which has passed there later.
-        look_ups.end(HashMap::new(), found(&[1], false));
+        look_ups.take_in(HashMap::new(), found(&[1], Some(Unknown::Ever)));
         assert!(!again.unit().unwrap().is_unknown());
         assert!(look_ups.asked.is_empty());
+    }
+
+    #[test]
+    fn what_several_walks_to_their_bounds_do_not_find_stays_unknown() {
+        let mut look_ups = LookUps::default();
+        let mut walk_without_it = |cut| {
+            let (early, all) = asked(1);
+            look_ups.take_in(all, found(&[2], Some(cut)));
+            early.is_to_be_repeated()
+        };
+        for _ in 1..TRIES {
+            assert!(walk_without_it(Unknown::Ever));
+            // That says nothing of the number.
+            assert!(walk_without_it(Unknown::Now));
+        }
+        assert!(!walk_without_it(Unknown::Ever));
+        look_ups.next_walk = None;
+        assert!(look_ups.look_up(1).has_ended());
+        assert!(look_ups.missed.is_empty());
     }
 }

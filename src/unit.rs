@@ -140,7 +140,8 @@ fn name(part: &str) -> Option<String> {
     is_name(name, |kind| TYPES.contains(&kind)).then(|| name.to_owned())
 }
 
-fn is_slice(part: &str) -> bool {
+/// Whether it is the name of a slice's cgroup.
+pub(crate) fn is_slice(part: &str) -> bool {
     let name = unescaped(part);
     is_name(name, |kind| kind == SLICE) && !name.contains('@')
 }

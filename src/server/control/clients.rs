@@ -19,8 +19,11 @@ use crate::{
 
 /// Clients in one part of the answer.
 const PART: usize = 16;
-/// What a look at one key counts, as bytes of a reply.
+/// Those behind them whose units are looked up too where it has to wait: it waits once for all of them.
+const AHEAD: usize = 256;
+/// What a look at one key counts, and the look-up of a unit, as bytes of a reply.
 const LOOK: usize = 4;
+const LOOK_UP: usize = 128;
 
 /// Of whom to tell; by default of all.
 #[derive(Deserialize)]
@@ -53,6 +56,10 @@ impl Server {
         let found = self.choose(pending.reached, PART, &meant);
         let work = found.reached.saturating_sub(pending.reached) * LOOK;
         if !self.look_up_units(&found.keys) {
+            let ahead = self.choose(found.reached, AHEAD, &meant);
+            self.look_up_units(&ahead.keys);
+            let look_ups = found.keys.len() + ahead.keys.len();
+            let work = work + (ahead.reached - found.reached) * LOOK + look_ups * LOOK_UP;
             return Ok(Answer { work, ..LATER });
         }
         let told = found.keys.iter().filter_map(|&key| {
