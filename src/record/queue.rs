@@ -415,6 +415,7 @@ impl Record {
             cuts: self.lines.cuts.len(),
             segment: self.segment,
             seq: self.seq,
+            turns: (self.reserved, self.last),
         }
     }
 
@@ -423,6 +424,8 @@ impl Record {
         self.lines.bytes.truncate(mark.lines);
         self.lines.cuts.truncate(mark.cuts);
         (self.seq, self.segment) = (mark.seq, mark.segment);
+        // Who waits with its message for a receiver is to leave its room to others, who may have seen it kept.
+        (self.reserved, self.last) = mark.turns;
         self.full = false;
     }
 }
@@ -434,4 +437,5 @@ pub(super) struct Mark {
     cuts: usize,
     segment: Option<Segment>,
     seq: u64,
+    turns: (Option<usize>, Option<usize>),
 }

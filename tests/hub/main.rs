@@ -28,6 +28,7 @@ mod quotas;
 mod reasons;
 mod relay;
 mod reload;
+mod shared_record;
 mod slow_clients;
 mod time;
 #[allow(dead_code, reason = "shared with tests/simulation.rs")]
