@@ -3,8 +3,8 @@
 //!
 //! Clients come at any time, send, take a little or nothing, shut down one side and vanish; calls are
 //! cut short, interrupted or find no room; records are written late; the clock jumps; other files are
-//! put into force, in which sockets come, go, are renamed or are others; the next process takes over; the
-//! daemon stops. After every step a model that knows only the rules says what each client may have got.
+//! put into force, in which sockets come, go, are renamed or are others, and share a record or no longer; the next
+//! process takes over; the daemon stops. After every step a model that knows only the rules says what each client may have got.
 //!
 //! `UDSD_TEST_SEED=N cargo test --test simulation` replays the one schedule that failed.
 //! `UDSD_TEST_SCHEDULES=N` says how many are run.
@@ -39,6 +39,8 @@ mod receiver;
 mod room;
 #[path = "simulation/schedule.rs"]
 mod schedule;
+#[path = "simulation/share.rs"]
+mod share;
 #[path = "simulation/totals.rs"]
 mod totals;
 #[path = "hub/world.rs"]

@@ -131,7 +131,7 @@ impl Datagram {
     fn move_to(&mut self, keys: &str) -> Rc<RefCell<Post>> {
         let config = format!("[socket.s]\npath = \"/run/t\"\ntype = \"datagram\"\n{keys}\n");
         let config = Config::parse(&config, None, &BaseDirs::system()).unwrap();
-        let mut change = self.world.change(&config.sockets[0]);
+        let mut change = self.world.changes(&config.sockets, None).remove(0);
         let (post, datagram_socket) = datagram_socket();
         change.datagram_socket = Some(datagram_socket);
         let (limits, now) = (Limits::new(1000, 1000), self.world.now());

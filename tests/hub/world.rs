@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Cursor, IoSlice},
     mem,
+    path::Path,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -283,10 +284,14 @@ pub struct World {
     pub clients: BTreeMap<usize, Client>,
     pub start: Instant,
     pub passed: Duration,
-    /// What each socket's record was handed.
+    /// What each socket's record was handed. That of several stands at the first of them.
     pub records: Vec<Vec<u8>>,
     /// Where segments end in that.
     pub cuts: Vec<Vec<Cut>>,
+    /// Which record that is.
+    ids: Vec<usize>,
+    /// Records that ever were.
+    known: usize,
     sockets: Vec<config::Socket>,
 }
 
@@ -309,9 +314,13 @@ impl World {
 
     /// Sockets with these rules.
     pub fn of(configs: &[config::Socket], limits: Limits) -> Self {
-        let sockets = sockets_of(configs);
+        let new = configs
+            .iter()
+            .map(|of| new_recorder(of, Some(Segment::NONE)));
+        let sockets = sockets_of(configs, new.collect());
         let records = sockets.iter().map(|_| Vec::new()).collect();
         let cuts = sockets.iter().map(|_| Vec::new()).collect();
+        let known = sockets.len();
         World {
             hub: Hub::new(sockets, limits),
             clients: BTreeMap::new(),
@@ -319,6 +328,8 @@ impl World {
             passed: Duration::ZERO,
             records,
             cuts,
+            ids: (0..known).collect(),
+            known,
             sockets: configs.to_vec(),
         }
     }
@@ -502,14 +513,16 @@ impl World {
         for wire in &wires {
             wire.borrow_mut().watched = Watch::default();
         }
+        let served = sockets_from(&self.sockets);
+        let mut served: Vec<_> = served.into_iter().map(Some).collect();
         let rules = |before: &udsd::handover_state::Socket| {
-            let mut served = self.sockets.iter();
-            match served.find(|config| config.name == before.name && !before.retired) {
-                Some(config) => socket(config),
-                None => Socket::draining(&before.name),
-            }
+            let mut names = self.sockets.iter();
+            let of_file = names.position(|of| of.name == before.name && !before.retired);
+            let socket = of_file.and_then(|i| served[i].take());
+            socket.unwrap_or_else(|| Socket::draining(&before.name))
         };
         let sockets = state.sockets.iter().map(rules).collect();
+        let recorded: Vec<bool> = state.sockets.iter().map(|of| of.record.is_some()).collect();
         let streams = streams.into_iter().map(Some).collect();
         let (hub, keys) = Hub::restore(sockets, limits, state, streams, now)
             .unwrap_or_else(|(why, ..)| panic!("{why}"));
@@ -523,8 +536,28 @@ impl World {
             became.insert(before, client.key);
             self.clients.insert(client.key, client);
         }
+        for place in (0..recorded.len()).filter(|place| recorded[*place]) {
+            self.swap_records(place, self.recorded_at(place));
+        }
         self.hand_over();
         became
+    }
+
+    /// Where the record of the socket at `place` stands.
+    fn recorded_at(&self, place: usize) -> usize {
+        self.hub.recorded_at(place).unwrap_or(place)
+    }
+
+    /// Which record the socket at `place` has or had last, and what that was handed.
+    pub fn record(&self, place: usize) -> (usize, &[u8]) {
+        let at = self.recorded_at(place);
+        (self.ids[at], &self.records[at])
+    }
+
+    fn swap_records(&mut self, one: usize, other: usize) {
+        self.records.swap(one, other);
+        self.cuts.swap(one, other);
+        self.ids.swap(one, other);
     }
 
     /// Puts the sockets of `state` into another order, and their records with them.
@@ -532,8 +565,7 @@ impl World {
         for last in (1..state.sockets.len()).rev() {
             let other = random.below(last as u64 + 1) as usize;
             state.sockets.swap(last, other);
-            self.records.swap(last, other);
-            self.cuts.swap(last, other);
+            self.swap_records(last, other);
             for client in &mut state.clients {
                 client.socket = match client.socket {
                     socket if socket == last => other,
@@ -566,16 +598,7 @@ impl World {
         limits: &Limits,
         renamed: Option<(&str, &str)>,
     ) {
-        let of = |name: &str| match renamed {
-            Some((new, old)) if name == new => self.hub.key(old),
-            _ => self.hub.key(name),
-        };
-        let records: Vec<_> = sockets.iter().map(|config| of(&config.name)).collect();
-        let changes = sockets
-            .iter()
-            .zip(records)
-            .map(|(config, record)| self.change_with(config, record))
-            .collect();
+        let changes = self.changes(&sockets, renamed);
         self.apply(sockets, changes, limits);
     }
 
@@ -588,45 +611,87 @@ impl World {
     ) {
         let now = self.now();
         // By their sockets' places, which a record may outlive.
-        let records = changes.iter().map(|change| {
-            let place = || self.hub.key(change.socket.name());
-            let of = change.record_of.or_else(place);
-            of.map(|of| {
-                (
-                    mem::take(&mut self.records[of]),
-                    mem::take(&mut self.cuts[of]),
-                )
-            })
-        });
-        let records: Vec<_> = records.collect();
+        let kept = changes.iter().filter_map(|of| of.record_of);
+        let kept: Vec<usize> = kept.collect();
+        let mut records = Vec::new();
+        for (i, change) in changes.iter().enumerate() {
+            let place = self.hub.key(change.socket.name());
+            let own = place.filter(|place| !kept.contains(place));
+            let of = change.record_of.or(own);
+            let of = of.filter(|_| shares_with(&sockets, i).is_none());
+            records.push(of.map(|of| self.take_record(of)));
+        }
         let places = self.hub.apply(changes, limits, now);
         self.watch();
         let capacity = self.hub.sockets().capacity();
         self.records.resize_with(capacity, Vec::new);
         self.cuts.resize_with(capacity, Vec::new);
+        let new = capacity.saturating_sub(self.ids.len());
+        self.ids.extend(self.known..self.known + new);
+        self.known += new;
         for (place, record) in places.into_iter().zip(records) {
             if let Some(record) = record {
-                (self.records[place], self.cuts[place]) = record;
+                let at = self.recorded_at(place);
+                (self.records[at], self.cuts[at], self.ids[at]) = record;
             }
         }
         self.sockets = sockets;
         self.hand_over();
     }
 
-    pub fn change(&mut self, config: &config::Socket) -> SocketChange {
-        self.change_with(config, self.hub.key(&config.name))
+    /// Takes out what stands at `place`, where another record begins.
+    fn take_record(&mut self, place: usize) -> (Vec<u8>, Vec<Cut>, usize) {
+        let id = mem::replace(&mut self.ids[place], self.known);
+        self.known += 1;
+        let record = mem::take(&mut self.records[place]);
+        (record, mem::take(&mut self.cuts[place]), id)
     }
 
-    /// With the record that is now that of socket number `place`.
-    fn change_with(&mut self, config: &config::Socket, place: Option<usize>) -> SocketChange {
-        let has_record = |place| self.hub.record(place).is_some();
-        let kept = place.filter(|&place| config.record.is_some() && has_record(place));
-        let segment = kept.is_none().then_some(Segment::NONE);
-        SocketChange {
-            socket: socket_in(config, segment),
-            record_of: kept,
-            datagram_socket: None,
+    /// What becomes of these sockets. The record of a file goes on as that of the same file; else that of a socket
+    /// goes on as that of the same name, or of the one that is `renamed` to it.
+    pub fn changes(
+        &self,
+        sockets: &[config::Socket],
+        renamed: Option<(&str, &str)>,
+    ) -> Vec<SocketChange> {
+        let places = 0..self.hub.sockets().capacity();
+        let mut left: Vec<usize> = places
+            .filter(|place| self.hub.recorded_at(*place) == Some(*place))
+            .collect();
+        let mut kept = vec![None; sockets.len()];
+        for by_file in [true, false] {
+            for (i, config) in sockets.iter().enumerate() {
+                let name = match renamed {
+                    Some((new, old)) if config.name == new => old,
+                    _ => &config.name,
+                };
+                let file = file_of(config);
+                let fits = |place: usize| match by_file {
+                    true => file.is_some() && self.file_at(place) == file,
+                    false => self.hub.key(name) == Some(place),
+                };
+                let is_first = config.record.is_some() && shares_with(sockets, i).is_none();
+                if is_first && kept[i].is_none() {
+                    let found = left.iter().position(|place| fits(*place));
+                    kept[i] = found.map(|found| left.remove(found));
+                }
+            }
         }
+        let new = sockets.iter().zip(&kept);
+        let new = new.map(|(of, kept)| new_recorder(of, kept.is_none().then_some(Segment::NONE)));
+        let all = sockets_of(sockets, new.collect()).into_iter().zip(kept);
+        let changes = all.map(|(socket, record_of)| SocketChange {
+            socket,
+            record_of,
+            datagram_socket: None,
+        });
+        changes.collect()
+    }
+
+    /// The file of the record at `place`.
+    fn file_at(&self, place: usize) -> Option<&Path> {
+        let name = self.hub.sockets()[place].name();
+        file_of(self.sockets.iter().find(|of| of.name == name)?)
     }
 
     pub fn pass(&mut self, span: Duration) {
@@ -685,46 +750,59 @@ impl World {
     }
 }
 
+/// A socket with a record of its own.
 pub fn socket(config: &config::Socket) -> Socket {
-    socket_in(config, Some(Segment::NONE))
+    let recorder = new_recorder(config, Some(Segment::NONE));
+    Socket::new(config, access(config), recorder)
 }
 
-/// A socket whose record goes on in this segment, or in that of the one before.
-fn socket_in(config: &config::Socket, segment: Option<Segment>) -> Socket {
-    let collect = config.record.as_ref().map(|keys| {
-        let mut record = Record::new(keys.queue_size, 0);
-        let rotation = Rotation {
-            size: keys.rotate_size,
-            age: keys.rotate_age,
-            keep: keys.keep,
-        };
-        record.rotate(rotation, segment);
-        record.set_on_full(keys.on_full);
-        Recorder::new(encoder_of(config), record)
-    });
-    Socket::new(config, access(config), collect)
+/// What puts the messages of a socket into a record of its own, which goes on in this segment, or in that of the one
+/// before; `None` without a record.
+fn new_recorder(config: &config::Socket, segment: Option<Segment>) -> Option<Recorder> {
+    let keys = config.record.as_ref()?;
+    let mut record = Record::new(keys.queue_size, 0);
+    let rotation = Rotation {
+        size: keys.rotate_size,
+        age: keys.rotate_age,
+        keep: keys.keep,
+    };
+    record.rotate(rotation, segment);
+    record.set_on_full(keys.on_full);
+    Some(Recorder::new(encoder_of(config, keys), record))
 }
 
-fn encoder_of(config: &config::Socket) -> Encoder {
-    let keys = config.record.as_ref().unwrap();
+fn encoder_of(config: &config::Socket, keys: &config::Record) -> Encoder {
     Encoder::new(keys.format, false, &config.name)
 }
 
-/// The sockets of a file; those that name one record file share the record.
-fn sockets_of(configs: &[config::Socket]) -> Vec<Socket> {
+/// The sockets of a file, with records that are new.
+fn sockets_from(configs: &[config::Socket]) -> Vec<Socket> {
+    let new = configs.iter();
+    let new = new.map(|of| new_recorder(of, Some(Segment::NONE)));
+    sockets_of(configs, new.collect())
+}
+
+/// The sockets of a file, with these recorders; but those that name one record file share that of the first.
+fn sockets_of(configs: &[config::Socket], new: Vec<Option<Recorder>>) -> Vec<Socket> {
     let mut sockets: Vec<Socket> = Vec::new();
-    for config in configs {
-        let file = |of: &config::Socket| of.record.as_ref()?.file.clone();
-        let first = configs.iter().position(|of| file(of) == file(config));
-        let shared = first.filter(|_| file(config).is_some());
-        let shared = shared.and_then(|first| sockets.get(first)?.recorder());
-        let beside = shared.map(|of| of.beside(encoder_of(config)));
-        sockets.push(match beside {
-            Some(recorder) => Socket::new(config, access(config), Some(recorder)),
-            None => socket(config),
-        });
+    for (i, (config, mut recorder)) in configs.iter().zip(new).enumerate() {
+        if let (Some(first), Some(keys)) = (shares_with(configs, i), &config.record) {
+            let first = sockets[first].recorder();
+            recorder = first.map(|of| of.beside(encoder_of(config, keys)));
+        }
+        sockets.push(Socket::new(config, access(config), recorder));
     }
     sockets
+}
+
+fn file_of(config: &config::Socket) -> Option<&Path> {
+    config.record.as_ref()?.file.as_deref()
+}
+
+/// The first of these sockets that has the record of number `i`, where that is another.
+fn shares_with(configs: &[config::Socket], i: usize) -> Option<usize> {
+    let file = file_of(&configs[i])?;
+    configs[..i].iter().position(|of| file_of(of) == Some(file))
 }
 
 /// Takes lines in as a record's thread does.

@@ -42,6 +42,10 @@ pub struct Actor {
     pub finished: bool,
     pub gone: bool,
     pub killed: bool,
+    /// After the last step some of what it sent was taken and not stored, of which it is told.
+    pub awaits_stored: bool,
+    /// Its socket had another record before all that it sent was stored.
+    pub parted: bool,
     /// What was to be checked at its end has been.
     pub over: bool,
     /// Messages that the service took.
@@ -131,6 +135,8 @@ impl Actor {
             finished: false,
             gone: false,
             killed: false,
+            awaits_stored: false,
+            parted: false,
             over: false,
             taken: 0,
             echoed: 0,

@@ -55,7 +55,7 @@ impl Schedule {
         let served = self.rooms.iter().filter(|room| !room.dismissed);
         let served: Vec<usize> = served.map(|room| room.index).collect();
         let i = self.random.pick(&served);
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 if served.len() > 1 => self.apply(Some(i), None),
             1 if (served.len() as u64) < SOCKETS => {
                 let plan = self.another_plan(None);
@@ -78,6 +78,7 @@ impl Schedule {
                 self.apply_briefly(i, &plan, before);
             }
             6..9 => self.resize(i),
+            9..11 => self.leave_or_share(i),
             _ => self.apply(None, None),
         }
     }
@@ -100,9 +101,18 @@ impl Schedule {
             }
             let Some(before) = instead else {
                 plan.socket.name = self.another_name();
+                if let Some(record) = self.shared()
+                    && plan.may_share()
+                {
+                    plan.share(&record);
+                }
                 return plan;
             };
-            let before = &self.rooms[before].plan.socket;
+            let before = &self.rooms[before];
+            if before.is_unnumbered() {
+                plan.forget_numbers();
+            }
+            let before = &before.plan.socket;
             if (plan.socket.service, plan.socket.framing) != (before.service, before.framing) {
                 plan.socket.name.clone_from(&before.name);
                 return plan;
@@ -124,7 +134,7 @@ impl Schedule {
     }
 
     /// Room `without` is gone, `with` comes, perhaps with the record of another room.
-    fn apply(&mut self, without: Option<usize>, with: Option<(Plan, Option<usize>)>) {
+    pub fn apply(&mut self, without: Option<usize>, with: Option<(Plan, Option<usize>)>) {
         let sockets = self.file(without, with.as_ref().map(|(plan, _)| plan));
         self.tell(|| format!("reload without {without:?}, with {with:?}"));
         let renamed = with.as_ref().and_then(|(plan, from)| {
@@ -139,13 +149,13 @@ impl Schedule {
             self.dismiss(i, taken);
         }
         let Some((plan, from)) = with else {
+            self.note_records();
             return;
         };
         self.tell(|| format!("{:?} {:?}", plan.witness, plan.socket));
         let place = self.world.hub.key(&plan.socket.name).unwrap();
         let index = self.rooms.len();
-        let seen = self.world.records[place].len();
-        let mut room = Room::new(plan, index, place, seen);
+        let mut room = Room::new(plan, index, place, &self.world);
         if let Some(before) = without {
             let numbered = self.rooms[before].numbered;
             if self.rooms[before].plan.socket.name == room.plan.socket.name {
@@ -153,8 +163,12 @@ impl Schedule {
             } else if from.is_some() && room.plan.socket.record.is_some() {
                 room.numbered = numbered;
             }
+            if self.rooms[before].is_unnumbered() || room.is_renumbered {
+                room.renumber();
+            }
         }
         self.rooms.push(room);
+        self.note_records();
         self.listen(index);
     }
 
@@ -165,14 +179,18 @@ impl Schedule {
         let sockets = self.file(Some(i), Some(other));
         self.world.reload_as(sockets, &limits(self.quotas));
         self.dismiss(i, taken);
+        self.note_records();
         let numbered = self.rooms[i].numbered;
         let sockets = self.file(Some(i), Some(&after));
         self.world.reload_as(sockets, &limits(self.quotas));
         let place = self.world.hub.key(&after.socket.name).unwrap();
         let index = self.rooms.len();
-        let seen = self.world.records[place].len();
-        let room = Room::new(after, index, place, seen).follows(numbered, &self.world);
+        let mut room = Room::new(after, index, place, &self.world).follows(numbered, &self.world);
+        if self.rooms[i].is_unnumbered() {
+            room.renumber();
+        }
         self.rooms.push(room);
+        self.note_records();
         self.listen(index);
     }
 
@@ -248,6 +266,7 @@ impl Schedule {
         for actor in self.actors.iter_mut().filter(|actor| actor.room == i) {
             actor.before = actor.before.max(before);
         }
+        self.unify(i);
         self.apply(None, None);
     }
 
@@ -301,6 +320,9 @@ impl Schedule {
             plan.socket.slow_client =
                 self.random
                     .pick(&[SlowClient::Wait, SlowClient::Disconnect, SlowClient::Drop]);
+        }
+        if room.is_unnumbered() {
+            return Some(plan);
         }
         let is_framed = matches!(
             plan.socket.framing,

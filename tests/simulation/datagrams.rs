@@ -264,15 +264,13 @@ impl Schedule {
         for last in (1..sockets.len()).rev() {
             sockets.swap(last, self.random.below(last as u64 + 1) as usize);
         }
-        let mut changes = Vec::new();
-        for socket in &sockets {
-            let mut change = self.world.change(socket);
+        let mut changes = self.world.changes(&sockets, None);
+        for (socket, change) in sockets.iter().zip(&mut changes) {
             if let Some((name, queue)) = opened
                 && socket.name == name
             {
                 change.datagram_socket = Some(self.datagram_socket(queue));
             }
-            changes.push(change);
         }
         self.world.apply(sockets, changes, &limits());
     }

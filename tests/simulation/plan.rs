@@ -135,6 +135,14 @@ impl Plan {
         self.socket.history = 0;
     }
 
+    /// Without what has numbers, but for a record that tells them.
+    pub fn forget_numbers(&mut self) {
+        self.socket.stamp = false;
+        if self.witness != Witness::Record {
+            self.socket.record = None;
+        }
+    }
+
     /// The most bytes that one message can have on its way to a client.
     pub fn longest(&self) -> usize {
         longest(self.socket.message_size, self.socket.stamp)

@@ -50,8 +50,14 @@ pub struct Room {
     pub line: Vec<usize>,
     /// Bytes of the listener's stream that were looked at.
     seen: usize,
-    /// Bytes of the record that were looked at.
+    /// Which record it has or had last.
+    pub record: usize,
+    /// Bytes of that that were looked at.
     recorded: usize,
+    /// The rooms that have the same, with this one.
+    pub sharers: Vec<usize>,
+    /// The number of its next line is not known, but that it is higher than `numbered`.
+    pub is_renumbered: bool,
     /// Where the lines of messages end there, and the places of their senders among the actors.
     ends: Vec<(usize, usize)>,
     /// What the record is to have behind them, where its messages are known from elsewhere.
@@ -63,9 +69,14 @@ pub struct Room {
 }
 
 impl Room {
-    /// `recorded`: bytes of its record that were there before.
-    pub fn new(plan: Plan, index: usize, place: usize, recorded: usize) -> Self {
+    /// What its record has was there before.
+    pub fn new(plan: Plan, index: usize, place: usize, world: &World) -> Self {
+        let (record, before) = world.record(place);
         Room {
+            is_renumbered: plan.is_sharing(),
+            sharers: vec![index],
+            record,
+            recorded: before.len(),
             half: plan.socket.queue_size / 2,
             ever_dropped: plan.drops(),
             idle_since: Duration::ZERO,
@@ -85,7 +96,6 @@ impl Room {
             unwritten: 0,
             line: Vec::new(),
             seen: 0,
-            recorded,
             ends: Vec::new(),
             lines: Vec::new(),
             history: VecDeque::new(),
@@ -99,6 +109,16 @@ impl Room {
         self.base = self.taken(world);
         self.numbered = numbered;
         self
+    }
+
+    /// The number of its next message is not known.
+    pub fn renumber(&mut self) {
+        (self.is_renumbered, self.numbered) = (true, 0);
+    }
+
+    /// Whether the number of its next message is not known, nor will be that of a stamp.
+    pub fn is_unnumbered(&self) -> bool {
+        self.is_renumbered || self.plan.is_sharing()
     }
 
     pub fn is_numbered(&self) -> bool {
@@ -130,6 +150,14 @@ impl Room {
             self.seen += length;
             self.follow_listener(message, actors, now);
         }
+    }
+
+    /// Its messages go to another record from now on. All that was in the one before is stored, of who is still here.
+    pub fn begin_record(&mut self, world: &World) {
+        let (record, before) = world.record(self.place);
+        (self.record, self.recorded) = (record, before.len());
+        self.renumber();
+        self.ends.iter_mut().for_each(|(end, _)| *end = 0);
     }
 
     /// Its clients are served no more.
@@ -207,7 +235,7 @@ impl Room {
         );
         match self.plan.witness {
             Witness::Record => {
-                let record = &world.records[self.place];
+                let (_, record) = world.record(self.place);
                 while let Some(length) = record[self.recorded..].iter().position(|&b| b == b'\n') {
                     let line = &record[self.recorded..self.recorded + length];
                     self.recorded += length + 1;
@@ -250,7 +278,7 @@ impl Room {
         if self.plan.witness == Witness::Record {
             return;
         }
-        let new = &world.records[self.place][self.recorded..];
+        let new = &world.record(self.place).1[self.recorded..];
         let length = new.len().min(self.lines.len());
         assert!(
             new[..length] == self.lines[..length]
@@ -269,7 +297,17 @@ impl Room {
             Format::Json => number_after(str::from_utf8(line).unwrap(), "\"client\":"),
             _ => tag(line),
         };
-        let from = find(actors, self.index, number);
+        if format == Format::Json && std::mem::take(&mut self.is_renumbered) {
+            let seq = number_after(str::from_utf8(line).unwrap(), "\"seq\":");
+            assert!(seq > self.numbered, "{seq} behind {}", self.numbered);
+            self.numbered = seq - 1;
+        }
+        let from = find(actors, &self.sharers, number);
+        if actors[from].room != self.index {
+            // Its own room looks at it.
+            self.numbered += 1;
+            return;
+        }
         let expected = self.line_of(format, &actors[from], now);
         assert!(
             line == expected,
@@ -295,7 +333,7 @@ impl Room {
             } else {
                 tag(body)
             };
-            find(actors, self.index, number)
+            find(actors, &[self.index], number)
         };
         let expected = self.passed_on(&actors[from], now);
         assert!(
@@ -419,7 +457,7 @@ impl Room {
 
     /// Messages of an actor whose lines are written to the record.
     pub fn stored(&self, world: &World, actor: usize) -> usize {
-        let written = world.records[self.place].len() - self.unwritten;
+        let written = world.record(self.place).1.len() - self.unwritten;
         let of_it = |&&(end, from): &&(usize, usize)| from == actor && end <= written;
         self.ends.iter().filter(of_it).count()
     }
@@ -506,9 +544,9 @@ fn tag(body: &[u8]) -> usize {
     }
 }
 
-fn find(actors: &[Actor], room: usize, number: usize) -> usize {
+fn find(actors: &[Actor], rooms: &[usize], number: usize) -> usize {
     let found = actors
         .iter()
-        .position(|actor| actor.room == room && actor.number == number);
-    found.unwrap_or_else(|| panic!("socket {room} has no client {number}"))
+        .position(|actor| rooms.contains(&actor.room) && actor.number == number);
+    found.unwrap_or_else(|| panic!("sockets {rooms:?} have no client {number}"))
 }

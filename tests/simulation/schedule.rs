@@ -10,7 +10,7 @@ use udsd::{
 
 use crate::{
     actor::Actor,
-    plan::{Plan, Witness},
+    plan::{Plan, Witness, record},
     room::Room,
     world::{PEER, Random, SECOND, World},
 };
@@ -78,6 +78,11 @@ impl Schedule {
         let mut plans: Vec<Plan> = (0..count)
             .map(|i| Plan::random(&mut random, &base, i))
             .collect();
+        if random.one_in(2) {
+            let shared = record(&mut random);
+            let sharing = plans.iter_mut().filter(|plan| plan.may_share());
+            sharing.for_each(|plan| plan.share(&shared));
+        }
         let longest = plans.iter().map(Plan::longest).max().unwrap_or(0);
         // A listener too would lose what there is no room for, or be closed.
         let listened = plans.iter().any(|plan| plan.witness == Witness::Listener);
@@ -97,11 +102,14 @@ impl Schedule {
             _ => 0,
         };
         let reloads = random.pick(&[0, 0, 1, 3, 10]);
+        let world = World::of(&sockets, limits(quotas));
         let rooms = plans.into_iter().enumerate();
         let mut schedule = Schedule {
-            world: World::of(&sockets, limits(quotas)),
+            rooms: rooms
+                .map(|(i, plan)| Room::new(plan, i, i, &world))
+                .collect(),
+            world,
             random,
-            rooms: rooms.map(|(i, plan)| Room::new(plan, i, i, 0)).collect(),
             actors: Vec::new(),
             entered: 0,
             quotas,
@@ -113,6 +121,7 @@ impl Schedule {
             names: count,
             longest,
         };
+        schedule.note_records();
         for room in &schedule.rooms {
             schedule.tell(|| format!("{:?} {:?}", room.plan.witness, room.plan.socket));
         }
@@ -282,8 +291,9 @@ impl Schedule {
 
     fn write_records(&mut self) {
         for room in self.rooms.iter().filter(|room| !room.dismissed) {
-            let waiting = self.world.hub.record(room.place).map(|of| of.unwritten());
-            if let Some(waiting) = waiting {
+            // That of several is written where the first has it.
+            if self.world.hub.recorded_at(room.place) == Some(room.place) {
+                let waiting = self.world.unwritten(room.place);
                 let written = self.random.below(waiting as u64 + 1) as usize;
                 self.world.write(room.place, written);
             }
@@ -432,7 +442,7 @@ impl Schedule {
                 moved += actor.client.take(usize::MAX) + usize::from(full);
             }
             for room in self.rooms.iter().filter(|room| !room.dismissed) {
-                if self.world.hub.record(room.place).is_some() {
+                if self.world.hub.recorded_at(room.place) == Some(room.place) {
                     moved += self.world.written(room.place);
                 }
             }
