@@ -149,6 +149,23 @@ fn a_client_is_ended_by_its_number() {
 }
 
 #[test]
+fn who_is_connected_to_ask_is_told_where_that_is_asked_for_and_can_be_ended() {
+    let daemon = start(ECHO);
+    let _client = daemon.connect("e");
+    let (mut asks, mut stuck) = (caller(&daemon), caller(&daemon));
+    stuck.ask("Status", json!({}));
+    let callers = asks.clients(json!({"socket": "daemon.control"}));
+    let told: Vec<&Value> = callers.iter().map(|of| &of["socket"]).collect();
+    assert_eq!(told, ["daemon.control"; 2]);
+    let nobody = json!({"socket": "daemon.control", "uid": 4_000_000});
+    assert!(asks.clients(nobody).is_empty());
+    asks.ask("Disconnect", json!({"id": callers[1]["id"]}));
+    assert_eq!(stuck.next(), None);
+    wait_until(|| asks.clients(json!({"socket": "daemon.control"})).len() == 1);
+    assert_eq!(asks.clients(json!({})).len(), 1);
+}
+
+#[test]
 fn who_ends_itself_is_gone_and_the_others_are_served() {
     let daemon = start(ECHO);
     // Its number is the first.
@@ -245,6 +262,8 @@ fn it_speaks_as_every_varlink_service() {
             "{method}"
         );
     }
+    let got = service("org.varlink.service.GetInfo", json!({"x": 1}));
+    assert_eq!(got["parameters"], json!({"parameter": "x"}));
 }
 
 #[test]
@@ -257,6 +276,9 @@ fn a_parameter_that_is_wrong_is_named() {
         ("Clients", json!({"uid": "root"}), "uid"),
         ("Sockets", json!({"socket": "e"}), "socket"),
         ("Sockets", json!(["e"]), "parameters"),
+        ("Status", json!({"x": 1}), "x"),
+        ("Metrics", json!({"socket": "e"}), "socket"),
+        ("Reload", json!({"file": null}), "file"),
     ] {
         let error = caller.fail(method, parameters);
         let expected = ("InvalidParameter".into(), json!({"parameter": wrong}));

@@ -617,9 +617,9 @@ fn a_user_without_access_is_told_what_to_do() {
     daemon.reload_with(&setup("control-users = [\"4000000011\"]\n"));
     user.udsc_of(4_000_000_011, "clients").end().code(0);
     user.udsc_of(4_000_000_011, "status").end().code(0);
-    for line in ["disconnect 1", "reload"] {
+    for line in ["disconnect 1", "reload", "tap bus"] {
         user.udsc_of(4_000_000_011, line).end().code(1).complained(
-            "udsd does not let you: only root and its own user may change something; try sudo",
+            "udsd does not let you: only root and its own user may disconnect, reload and tap; try sudo",
         );
     }
 }
@@ -635,7 +635,9 @@ fn who_finds_no_place_is_told_and_it_is_counted() {
     for line in ["status", "clients --json", "reload", "tap bus"] {
         end(&daemon, line).code(1).printed("").complained(
             "udsd lets nobody more in to ask: 32 callers of your user are connected, and no more may be; \
-             end some of those who ask, or try again in a minute, when it has let go of who asks nothing",
+             try again in a minute, when it has let go of who asks nothing, or find who asks with \
+             udsc -s daemon.control clients, as another user who may ask, and end some with \
+             udsc disconnect ID, as root",
         );
     }
     let told = callers[0].ask("Metrics", json!({}));

@@ -104,15 +104,15 @@ impl Server {
         let call = pending.call.as_ref().map_err(Clone::clone)?;
         let (interface, method) = call.method.rsplit_once('.').unwrap_or_default();
         match (interface, method) {
-            (SERVICE, "GetInfo") => Ok(info().into()),
+            (SERVICE, "GetInfo") => expect_none(call).map(|()| info().into()),
             (SERVICE, "GetInterfaceDescription") => description(call),
-            (NAME, "Status") => Ok(self.tell_status(now).into()),
+            (NAME, "Status") => expect_none(call).map(|()| self.tell_status(now).into()),
             (NAME, "Sockets") => self.tell_sockets(call, now),
             (NAME, "Clients") => self.tell_clients(pending, call, now),
             (NAME, "Disconnect") => self.disconnect(pending, call, now),
-            (NAME, "Reload") => self.reload(pending),
+            (NAME, "Reload") => self.reload(pending, call),
             (NAME, "Tap") => self.tap(pending, call),
-            (NAME, "Metrics") => Ok(self.tell_metrics(now).into()),
+            (NAME, "Metrics") => expect_none(call).map(|()| self.tell_metrics(now).into()),
             (SERVICE | NAME, _) => Err(Reply::error(
                 "org.varlink.service.MethodNotFound",
                 json!({ "method": call.method }),
@@ -217,8 +217,9 @@ impl Server {
     }
 
     /// The file is read again at the end of this turn. `reloaded` answers.
-    fn reload(&mut self, pending: &PendingCall) -> Result<Answer, Reply> {
+    fn reload(&mut self, pending: &PendingCall, call: &Call) -> Result<Answer, Reply> {
         self.may_act(pending)?;
+        expect_none(call)?;
         if self.stops() {
             let fault = Fault::of_file(None, None, "the daemon stops: nothing is reloaded");
             return Err(reload_failed(&[fault]));
@@ -396,6 +397,14 @@ fn description(call: &Call) -> Result<Answer, Reply> {
         }
     };
     Ok(Reply::last(json!({ "description": description })).into())
+}
+
+/// A method without parameters was given none.
+fn expect_none(call: &Call) -> Result<(), Reply> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Parameters {}
+    call.parameters().map(|Parameters {}| ())
 }
 
 /// An answer of many parts needs a client that takes them.

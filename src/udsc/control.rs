@@ -20,6 +20,7 @@ use super::{
     messages::Messages,
 };
 use crate::{
+    config::CONTROL_SOCKET,
     control::{
         self, ReloadFailed, Status,
         varlink::{Call, Reply},
@@ -299,7 +300,7 @@ fn sentence(name: &str, parameters: Value) -> String {
     };
     match (interface, short) {
         (control::NAME, "Refused") => format!(
-            "udsd lets nobody more in to ask: {}; end some of those who ask, or try again in a minute, when it has let go of who asks nothing",
+            "udsd lets nobody more in to ask: {}; try again in a minute, when it has let go of who asks nothing, or find who asks with udsc -s {CONTROL_SOCKET} clients, as another user who may ask, and end some with udsc disconnect ID, as root",
             of("why")
         ),
         (control::NAME, "NoSuchSocket") => format!("udsd has no socket {}", of("name")),
@@ -317,7 +318,7 @@ fn sentence(name: &str, parameters: Value) -> String {
             lines.join("\nudsc: ")
         }
         (_, "PermissionDenied") => {
-            "udsd does not let you: only root and its own user may change something; try sudo"
+            "udsd does not let you: only root and its own user may disconnect, reload and tap; try sudo"
                 .into()
         }
         (_, "MethodNotFound" | "InterfaceNotFound" | "MethodNotImplemented") => {

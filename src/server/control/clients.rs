@@ -25,7 +25,7 @@ const AHEAD: usize = 256;
 const LOOK: usize = 4;
 const LOOK_UP: usize = 128;
 
-/// Of whom to tell; by default of all.
+/// Of whom to tell; by default of all but the control socket's clients, who only ask.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meant {
@@ -35,9 +35,11 @@ struct Meant {
 
 impl Meant {
     fn includes(&self, client: &Connection<ClientSocket>, of: &Socket) -> bool {
-        !of.is_control()
-            && self.uid.is_none_or(|uid| uid == client.peer.uid)
-            && (self.socket.as_ref()).is_none_or(|name| name == of.name())
+        let is_of_socket = match &self.socket {
+            Some(name) => name == of.name(),
+            None => !of.is_control(),
+        };
+        is_of_socket && self.uid.is_none_or(|uid| uid == client.peer.uid)
     }
 }
 
