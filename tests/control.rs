@@ -410,6 +410,18 @@ fn a_tap_and_whoever_asks_go_on_over_a_restart() {
 }
 
 #[test]
+fn a_tap_ends_with_its_socket() {
+    let daemon = start(&format!("{ECHO}{RELAY}"));
+    let (mut tap, mut asks) = (caller(&daemon), caller(&daemon));
+    tap.send("Tap", json!({"socket": "r"}), true);
+    tap.next().unwrap();
+    daemon.write_config(&format!("{CONTROL}{ECHO}"));
+    asks.ask("Reload", json!({}));
+    let end = tap.next().unwrap();
+    assert_eq!(end["error"], "dev.udsd.Daemon.NoSuchSocket", "{end}");
+}
+
+#[test]
 fn a_stop_ends_taps() {
     let mut daemon = start(RELAY);
     let mut tap = caller(&daemon);
