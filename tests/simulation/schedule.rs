@@ -75,14 +75,13 @@ impl Schedule {
         let mut random = Random::new(seed);
         let base = base();
         let count = random.pick(&[1, 1, 1, 2, 3]);
+        let shared = (count > 1 && random.one_in(2)).then(|| record(&mut random));
         let mut plans: Vec<Plan> = (0..count)
-            .map(|i| Plan::random(&mut random, &base, i))
+            .map(|i| match &shared {
+                Some(record) => Plan::sharing(&mut random, &base, i, record),
+                None => Plan::random(&mut random, &base, i),
+            })
             .collect();
-        if random.one_in(2) {
-            let shared = record(&mut random);
-            let sharing = plans.iter_mut().filter(|plan| plan.may_share());
-            sharing.for_each(|plan| plan.share(&shared));
-        }
         let longest = plans.iter().map(Plan::longest).max().unwrap_or(0);
         // A listener too would lose what there is no room for, or be closed.
         let listened = plans.iter().any(|plan| plan.witness == Witness::Listener);

@@ -2,17 +2,34 @@
 
 use std::path::Path;
 
-use udsd::config::Record;
+use udsd::config::{self, Record};
 
 use crate::{
     plan::{Plan, Witness},
     schedule::Schedule,
+    world::Random,
 };
 
 /// The file of the record that sockets share.
 const FILE: &str = "/run/record";
 
 impl Plan {
+    /// As `random`, with a record that others have too.
+    pub fn sharing(
+        random: &mut Random,
+        base: &config::Socket,
+        number: usize,
+        record: &Record,
+    ) -> Self {
+        loop {
+            let mut plan = Plan::random(random, base, number);
+            if plan.may_share() {
+                plan.share(record);
+                return plan;
+            }
+        }
+    }
+
     /// Its messages go to a record like this, which others may have too.
     pub fn share(&mut self, record: &Record) {
         self.socket.record = Some(Record {
