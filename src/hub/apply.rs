@@ -133,7 +133,10 @@ impl<S: Stream> Hub<S> {
             }
             if !recorder.is_shared() {
                 let mut record = recorder.record();
-                record.go_on_from(seq);
+                // The lines of one that goes on have numbers without a hole.
+                if record_of.is_none() {
+                    record.go_on_from(seq);
+                }
                 seq = record.seq();
             }
         }

@@ -606,3 +606,39 @@ fn nobody_is_told_of_what_is_stored_in_another_record_than_what_it_sent_before()
     stays.take(usize::MAX);
     assert_eq!(stays.got(), b"ok 1\n");
 }
+
+/// The numbers of a file have no hole, whoever writes it: what a socket had numbered elsewhere does not matter there.
+#[test]
+fn a_record_goes_on_with_its_own_numbers_whichever_sockets_write_it() {
+    let socket = |name: &str, file: &str| {
+        format!(
+            "[socket.{name}]\npath = \"/run/{name}\"\nservice = \"collect\"\nframing = \"lines\"\n\
+             [socket.{name}.record]\nfile = \"/var/log/{file}\"\n"
+        )
+    };
+    let apart = socket("a", "one") + &socket("b", "two");
+    let together = socket("a", "one") + &socket("b", "one");
+    let seqs = |world: &World, place: usize| -> Vec<u64> {
+        let text = String::from_utf8(world.records[place].clone()).unwrap();
+        let lines = text.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["seq"].as_u64().unwrap()
+        });
+        lines.collect()
+    };
+    let last = socket("b", "one");
+    for steps in [vec![&together, &last], vec![&last]] {
+        let mut world = World::new(&apart);
+        for (place, text) in [(0, &b"a\n"[..]), (1, b"b\nb\nb\n")] {
+            world.enter(place).send(text);
+            world.settle();
+        }
+        for file in steps {
+            world.reload(file);
+        }
+        let place = world.hub.key("b").unwrap();
+        world.enter(place).send(b"b\n");
+        world.settle();
+        assert_eq!(seqs(&world, place), [1, 2]);
+    }
+}

@@ -120,8 +120,6 @@ impl Schedule {
             } else {
                 &alone
             };
-            // It goes on with the numbers of its socket, if they are higher.
-            room.is_renumbered |= room.sharers.len() > 1 && now.len() == 1;
             room.sharers.clone_from(now);
             if room.record == self.world.record(room.place).0 {
                 continue;
