@@ -285,9 +285,14 @@ fn what_was_acknowledged_survives_a_loss_of_power() {
 
 /// A daemon with `sync` on a disk that can fail.
 fn on_a_disk() -> Option<(Disk, Daemon)> {
+    on_a_disk_with("sync = true")
+}
+
+/// The same with these keys of its record.
+fn on_a_disk_with(record_keys: &str) -> Option<(Disk, Daemon)> {
     let setup = Setup::new();
     let disk = Disk::new(setup.folder())?;
-    let daemon = disk.of(setup.config(&lines("sync = true"))).start();
+    let daemon = disk.of(setup.config(&lines(record_keys))).start();
     Some((disk, daemon))
 }
 
@@ -347,20 +352,24 @@ fn what_the_disk_refuses_is_written_anew_and_told_once() {
 
 #[test]
 fn nobody_is_told_of_what_went_into_a_file_that_was_removed() {
-    let Some((disk, daemon)) = on_a_disk() else {
-        return skip("no C compiler");
-    };
-    let client = daemon.connect("c");
-    disk.begin("sync-waits");
-    (&client).write_all(b"one\n").unwrap();
-    // The thread is at it.
-    while recorded(&daemon.path("record")).is_empty() {
-        thread::yield_now();
+    for (record_keys, fault) in [("sync = true", "sync-waits"), ("", "write-waits")] {
+        let Some((disk, daemon)) = on_a_disk_with(record_keys) else {
+            return skip("no C compiler");
+        };
+        let client = daemon.connect("c");
+        disk.begin(fault);
+        (&client).write_all(b"one\n").unwrap();
+        // The thread is at it.
+        while recorded(&daemon.path("record")).is_empty() {
+            thread::yield_now();
+        }
+        fs::remove_file(daemon.path("record")).unwrap();
+        disk.end(fault);
+        assert_eq!(read_n(&client, 5), b"ok 1\n");
+        assert_eq!(messages(&daemon.path("record")), ["one"], "{fault}");
+        daemon.wait_log(&["WARN", "its file was removed"]);
+        assert!(!daemon.log().contains("the disk does not take it"));
     }
-    fs::remove_file(daemon.path("record")).unwrap();
-    disk.end("sync-waits");
-    assert_eq!(read_n(&client, 5), b"ok 1\n");
-    assert_eq!(messages(&daemon.path("record")), ["one"]);
 }
 
 #[test]

@@ -155,18 +155,10 @@ impl Output {
         Ok(())
     }
 
-    /// Whether the file has a name.
-    ///
-    /// # Errors
-    /// `NotFound` where it has none.
-    pub(super) fn check_name(&self) -> io::Result<()> {
-        match self.file.metadata()?.nlink() {
-            0 => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "its file was removed",
-            )),
-            _ => Ok(()),
-        }
+    /// Whether the file has a name. Cheap where it has one: this is asked behind each write.
+    pub(super) fn has_name(&self) -> bool {
+        let counted = self.file.metadata().is_ok_and(|found| found.nlink() > 0);
+        counted || self.file_state() != FileState::Removed
     }
 
     /// Cuts so many bytes off the end of the file.

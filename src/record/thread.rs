@@ -3,12 +3,11 @@
 //! It also checks its file, every `CHECK` where it writes. One that is no longer at its path, as after a
 //! rotation by others, is told in the log, and exchanged when that is asked for. One that has no name at
 //! all would lose whatever is written to it: it is exchanged as soon as that is seen, and until that
-//! succeeds its lines wait. The first line that was not whole in the old file then goes to the new one,
-//! from its start.
+//! succeeds its lines wait. The first line that does not count as written then goes to the new one, from its start.
 //!
-//! Under `sync`, lines count as written once the disk has them: after all that was there to be written, one
-//! fdatasync(2) serves all who wait. What the disk did not take may be gone from memory too, whatever a later
-//! attempt says (`fsync(2)`): it is cut off the file and written anew.
+//! Lines of a file count as written once it still has a name behind them, and under `sync` once the disk has them:
+//! after all that was there to be written, one fdatasync(2) serves all who wait. What the disk did not take may be
+//! gone from memory too, whatever a later attempt says (`fsync(2)`): it is cut off the file and written anew.
 //!
 //! A segment ends when all lines before its end are written. Where the file cannot be renamed, the segment goes on:
 //! no line waits for that. Where no new file can be had behind it, lines wait.
@@ -36,7 +35,7 @@ use crate::throttle::Throttle;
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the file is checked: not with each write, which would cost as many calls.
+/// How often it is checked whether the file is at its path: not with each write, which would cost as many look-ups.
 const CHECK: Duration = Duration::from_millis(100);
 /// How often a thread that waits for a reader looks whether it is to stop.
 const POLL: Timespec = Timespec {
@@ -54,9 +53,9 @@ pub(super) struct Thread<W> {
     end: Position,
     /// Bytes of it that are written to this output.
     written: usize,
-    /// Bytes of those that are not known to be on the disk, where they are to be.
-    unsynced: usize,
-    /// Bytes at the end of the file that are to be cut off, since the disk did not take them.
+    /// Bytes of those that do not count yet: whether they are stored is not known.
+    unstored: usize,
+    /// Bytes at the end of the file that are to be cut off: the disk did not take them, or the file has no name.
     refused: usize,
     /// A write failed, which was said.
     failing: bool,
@@ -98,7 +97,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 lines: Vec::new(),
                 end: 0,
                 written: 0,
-                unsynced: 0,
+                unstored: 0,
                 refused: 0,
                 failing: false,
                 checked: Instant::now(),
@@ -185,11 +184,11 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// Writes what was taken; false where the thread is to stop before all is written.
     fn write(&mut self) -> Result<bool, Errno> {
-        while self.written < self.lines.len() || !self.sync() {
+        while self.written < self.lines.len() || !self.store() {
             let mut inbox = self.shared.inbox();
             if inbox.end == Some(End::Stopped) {
                 drop(inbox);
-                self.sync();
+                self.store();
                 self.leave_file();
                 return Ok(false);
             }
@@ -233,14 +232,14 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     }
                 }
                 _ => {
+                    // What is written counts, and is not waited for.
+                    self.store();
                     if self.fail(error.to_string()) {
                         warn!(
                             "record {}: {error}; trying again every second, senders wait when its queue-size is reached",
                             self.output.config.name()
                         );
                     }
-                    // What is written counts, and is not waited for.
-                    self.sync();
                     // No event tells that a disk has room again.
                     self.shared.wait(RETRY);
                 }
@@ -261,36 +260,42 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             return;
         }
         self.written += n;
-        if self.shared.sync.load(Ordering::Relaxed) && self.output.is_regular() {
-            self.unsynced += n;
+        if self.output.is_regular() {
+            self.unstored += n;
         } else {
             self.publish();
         }
     }
 
-    /// Has the disk take what is written to it, and tells how far that is; false where it does not, and where the
-    /// file has no name any more: nobody will find that.
-    fn sync(&mut self) -> bool {
-        if self.unsynced > 0 {
-            let stored = self.output.sync().and_then(|()| self.output.check_name());
-            if let Err(error) = stored {
-                self.refused += self.unsynced;
-                self.written -= mem::take(&mut self.unsynced);
-                if self.fail(format!("the disk does not take it: {error}")) {
-                    warn!(
-                        "record {}: the disk does not take it: {error}; written anew every second, nobody is told that it is stored",
-                        self.output.config.name()
-                    );
-                }
+    /// Has what is written to the file count, and tells how far that is: under `sync` the disk is to take it first.
+    /// False where it does not, and where the file has no name any more: nobody will find that.
+    fn store(&mut self) -> bool {
+        if self.unstored > 0 {
+            let synced = match self.shared.sync.load(Ordering::Relaxed) {
+                true => self.output.sync(),
+                false => Ok(()),
+            };
+            if let Err(error) = &synced
+                && self.fail(format!("the disk does not take it: {error}"))
+            {
+                warn!(
+                    "record {}: the disk does not take it: {error}; written anew every second, nobody is told that it is stored",
+                    self.output.config.name()
+                );
+            }
+            // It may have lost it meanwhile. What is to be said of that, the next check says.
+            if synced.is_err() || !self.output.has_name() {
+                self.refused += self.unstored;
+                self.written -= mem::take(&mut self.unstored);
                 return false;
             }
-            self.unsynced = 0;
+            self.unstored = 0;
             self.publish();
         }
         true
     }
 
-    /// Cuts off what the disk did not take; false where that fails.
+    /// Cuts off what is not stored; false where that fails.
     fn cut_refused(&mut self) -> bool {
         match self.output.cut(self.refused) {
             Ok(()) => {
@@ -307,7 +312,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         }
     }
 
-    /// No more is written to this file: what the disk did not take goes to another.
+    /// No more is written to this file: what is not stored goes to another.
     fn leave_file(&mut self) {
         if !self.cut_refused() {
             error!(
@@ -352,10 +357,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         begun
     }
 
-    /// Whether the file is to be checked again. Always where a write failed: the file may have been
-    /// removed, and then no line may go into it.
+    /// Whether the file is to be checked again. Always where a write failed or does not count: the file may
+    /// have been removed, and then no line may go into it.
     fn is_check_due(&self) -> bool {
-        self.failing || self.checked.elapsed() >= CHECK
+        self.failing || self.refused > 0 || self.checked.elapsed() >= CHECK
     }
 
     /// Checks the file; false while lines may not go into it. `asked`: the record is to go on in what is
@@ -394,10 +399,10 @@ impl<W: Fn() + Send + 'static> Thread<W> {
         match self.open_next() {
             Ok(output) => {
                 if removed {
-                    let lost = "its file was removed with what was written to it since";
+                    let lost = "its file was removed with what it alone had";
                     self.shared.inbox().failures.note(lost.into());
                     warn!(
-                        "record {name}: its file was removed, and what was written to it since is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
+                        "record {name}: its file was removed, and what it alone had is lost; opened anew: move it, send SIGUSR1 or reload udsd, and only then compress or remove it"
                     );
                 } else {
                     info!("record {name}: opened anew, its file was moved away");
@@ -536,7 +541,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     fn go_on_in(&mut self, output: Output) {
-        self.sync();
+        self.store();
         self.leave_file();
         self.cut_written();
         (self.moved, self.failing, self.ended) = (false, false, None);

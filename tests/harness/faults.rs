@@ -64,7 +64,7 @@ impl Disk {
         setup.variable("UDSD_FAULTS", self.folder.to_str().unwrap())
     }
 
-    /// From now on it does so: `sync-fails` or `sync-waits`.
+    /// From now on it does so: `sync-fails`, `sync-waits` or `write-waits`.
     pub fn begin(&self, fault: &str) {
         self.begin_with(fault, "");
     }

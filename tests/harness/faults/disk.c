@@ -1,7 +1,8 @@
 /*
  * A disk that fails when it is told to, preloaded into udsd (ld.so(8)). UDSD_FAULTS names a folder: while a file
  * `sync-waits` is there, fdatasync(2) does not return; while `sync-fails` is there, it fails with EIO; while
- * `write-fails` is there, write(2) to a regular file fails with the error of that number.
+ * `write-fails` is there, write(2) to a regular file fails with the error of that number; while `write-waits` is
+ * there, it writes and does not return.
  *
  * What the disk has is appended to `ledger` there, so that a loss of power can be acted out: "file INODE SIZE" for
  * each file that was synced; of a folder "names", a line "name INODE NAME" for each entry, and "folder" once all are
@@ -84,6 +85,7 @@ ssize_t write(int fd, const void *bytes, size_t count)
 {
 	char path[4096], error[16] = "";
 	struct stat found;
+	ssize_t written;
 	int how;
 
 	if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode)) {
@@ -96,6 +98,10 @@ ssize_t write(int fd, const void *bytes, size_t count)
 			errno = atoi(error);
 			return -1;
 		}
+		written = syscall(SYS_write, fd, bytes, count);
+		while (is_told("write-waits"))
+			usleep(1000);
+		return written;
 	}
 	return syscall(SYS_write, fd, bytes, count);
 }
