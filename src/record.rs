@@ -51,7 +51,7 @@ pub use line::{Encoder, Format, Gap, Line};
 pub use output::{Found, NotOpen, Output, OutputConfig};
 pub use queue::{OnFull, Record};
 pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
-pub use recorder::{Mark, Recorder};
+pub use recorder::{Full, Mark, Recorder};
 pub use rotation::{Cut, Lines, Rotation, Segment};
 pub use segment::has_segment_name;
 pub use statistics::{Amount, Progress, Segments, Statistics};

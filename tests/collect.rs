@@ -559,7 +559,7 @@ fn a_record_that_is_not_open_is_in_the_status_and_its_reason_in_the_log() {
     let text = "[socket.echo]\npath = \"{dir}/echo\"\n".to_owned()
         + &config("", "file = \"{dir}/missing/record\"");
     let mut daemon = Setup::new().config(&text).start();
-    daemon.wait_note("STATUS=record of log not open, senders wait: 0 clients");
+    daemon.wait_note("STATUS=record of log not open: 0 clients");
     fs::write(daemon.path("missing"), "").unwrap();
     let line = daemon.wait_log(&["ERROR", "record ", "Not a directory"]);
     assert!(line.contains("missing/record"), "{line}");

@@ -14,7 +14,7 @@ use std::{
 };
 
 use harness::{
-    Daemon, HANG, Setup,
+    Daemon, HANG, Setup, Signal,
     faults::{SMALL_DISK, can_mount, mounted},
     read_all,
 };
@@ -187,4 +187,27 @@ fn text_in(folder: &Path) -> String {
     files.rotate_left(any);
     let texts = files.iter().map(fs::read_to_string);
     texts.filter_map(Result::ok).collect()
+}
+
+/// What was dropped before there is a file is told as that, and stands as a gap in the file.
+#[test]
+fn a_record_that_is_not_open_holds_up_nobody_and_nothing_tells_of_waiting() {
+    let text = "[socket.echo]\npath = \"{dir}/echo\"\n".to_owned()
+        + &config("collect", "file = \"{dir}/missing/record\"");
+    let mut daemon = Setup::new().config(&text).start();
+    send(&daemon, 0, 20);
+    daemon.wait_log(&["WARN", "log: dropped", "for the record: it is not open"]);
+    daemon.wait_log(&["ERROR", "until that is mended", "dropped"]);
+    daemon.wait_note("STATUS=record of log not open: 0 clients");
+    assert!(!daemon.log().contains("its queue is full"));
+    fs::create_dir(daemon.path("missing")).unwrap();
+    daemon.signal(Signal::USR1);
+    daemon.wait_log(&["INFO", "missing/record: opened"]);
+    send(&daemon, 20, 1);
+    assert!(daemon.stop().success());
+    let text = fs::read_to_string(daemon.path("missing/record")).unwrap();
+    let missing = missing(&text, 21);
+    assert!(missing >= 20, "{missing}");
+    assert_eq!(counted(&daemon), missing);
+    assert!(!daemon.log().contains("its queue is full"));
 }

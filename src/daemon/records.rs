@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn note_not_open(fault: &Faults) {
     log_fault(fault);
     error!(
-        "until that is mended, clients that send there wait, and the others are served; it is tried again, at least every minute"
+        "until that is mended, clients that send there wait, or their messages are dropped (on-full), and the others are served; it is tried again, at least every minute"
     );
 }
 

@@ -18,7 +18,7 @@ use crate::{
     input::{Announced, TooLong},
     limits::{Limits, Over, OverKey, OverQuota, Quota},
     peer::{ClientId, Peer},
-    record::Gap,
+    record::{Full, Gap},
 };
 
 impl Socket {
@@ -179,13 +179,17 @@ impl Socket {
     }
 
     /// The record went without these messages.
-    pub(super) fn unrecorded(&mut self, gap: Gap, limit: usize, now: Now) {
+    pub(super) fn unrecorded(&mut self, gap: Gap, why: Full, now: Now) {
         self.counters.unrecorded += gap.count;
         self.write(Kind::Unrecorded, gap.count, now, |socket| {
             let (name, Gap { count, bytes }) = (&socket.name, gap);
-            format!(
-                "dropped {count} messages of {bytes} bytes for the record: its queue is full, socket.{name}.record.queue-size = {limit} bytes"
-            )
+            let why = match why {
+                Full::NotOpen => "it is not open".into(),
+                Full::Queue(limit) => {
+                    format!("its queue is full, socket.{name}.record.queue-size = {limit} bytes")
+                }
+            };
+            format!("dropped {count} messages of {bytes} bytes for the record: {why}")
         });
     }
 

@@ -82,9 +82,9 @@ impl<S: Stream> Hub<S> {
                 continue;
             };
             recorder.tell_gap(now.wall);
-            let (gap, queue_size) = recorder.take_dropped();
+            let (gap, why) = recorder.take_dropped();
             if !gap.is_none() {
-                socket.unrecorded(gap, queue_size, now);
+                socket.unrecorded(gap, why, now);
             }
         }
         let record = self.record(socket)?;

@@ -8,8 +8,8 @@
 use std::{mem, time::SystemTime};
 
 use super::{
-    Ack, Amount, Cut, Found, Lines, ParkedAck, Position, Progress, Rotation, Segment, Segments,
-    acks::Acks, statistics::Steps,
+    Ack, Amount, Cut, Found, Full, Lines, ParkedAck, Position, Progress, Rotation, Segment,
+    Segments, acks::Acks, statistics::Steps,
 };
 use crate::peer::ClientId;
 
@@ -308,10 +308,12 @@ impl Record {
         self.on_full
     }
 
-    /// Bytes that may wait for the disk.
-    #[must_use]
-    pub fn queue_size(&self) -> usize {
-        self.queue_size
+    /// Why it takes no more, where it does not.
+    pub(super) fn why_full(&self) -> Full {
+        match self.is_open {
+            true => Full::Queue(self.queue_size),
+            false => Full::NotOpen,
+        }
     }
 
     /// Whether there is room for the line from `before` on. One alone may be longer than the queue.

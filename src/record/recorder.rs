@@ -28,6 +28,17 @@ pub struct Recorder {
     gap: Gap,
     /// What was dropped, and is not counted yet.
     uncounted: Gap,
+    /// Why it was dropped.
+    why: Full,
+}
+
+/// Why a record takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Its output is not open.
+    NotOpen,
+    /// So many bytes wait for the disk: `queue-size`.
+    Queue(usize),
 }
 
 impl Recorder {
@@ -50,6 +61,7 @@ impl Recorder {
             socket: 0,
             gap: Gap::default(),
             uncounted: Gap::default(),
+            why: Full::NotOpen,
         }
     }
 
@@ -88,10 +100,9 @@ impl Recorder {
         self.gap
     }
 
-    /// What was dropped since this was called last, and the queue-size that was reached.
-    pub fn take_dropped(&mut self) -> (Gap, usize) {
-        let queue_size = self.record().queue_size();
-        (mem::take(&mut self.uncounted), queue_size)
+    /// What was dropped since this was called last, and why.
+    pub fn take_dropped(&mut self) -> (Gap, Full) {
+        (mem::take(&mut self.uncounted), self.why)
     }
 
     /// Whether something of its socket waits to be told or counted.
@@ -147,6 +158,7 @@ impl Recorder {
         }
         self.gap.add(line.message);
         self.uncounted.add(line.message);
+        self.why = record.why_full();
         true
     }
 

@@ -236,7 +236,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                     self.store();
                     if self.fail(error.to_string()) {
                         warn!(
-                            "record {}: {error}; trying again every second, senders wait when its queue-size is reached",
+                            "record {}: {error}; trying again every second, senders wait when its queue-size is reached, or messages are dropped (on-full)",
                             self.output.config.name()
                         );
                     }
@@ -413,7 +413,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             Err(why) if removed => {
                 if self.fail(format!("its file was removed, and no other opens: {why}")) {
                     error!(
-                        "record {name}: its file was removed, and no other can be opened: {why}; trying again every second, senders wait when its queue-size is reached"
+                        "record {name}: its file was removed, and no other can be opened: {why}; trying again every second, senders wait when its queue-size is reached, or messages are dropped (on-full)"
                     );
                 }
                 false
@@ -477,7 +477,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
                 if self.fail(format!("no new file opens behind its segment: {why}")) {
                     let name = self.output.config.name();
                     error!(
-                        "record {name}: no new file can be opened behind its segment: {why}; trying again every second, senders wait when its queue-size is reached"
+                        "record {name}: no new file can be opened behind its segment: {why}; trying again every second, senders wait when its queue-size is reached, or messages are dropped (on-full)"
                     );
                 }
                 return false;

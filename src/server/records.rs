@@ -1,7 +1,7 @@
 //! The records in the event loop: lines go to their writers, and what is written goes to the hub.
 //!
-//! A record that is not open costs its own socket: whoever sends there waits, as for a full disk (after a
-//! restart once its queue is full, since lines may have come along), and its thread tries again.
+//! A record that is not open costs its own socket: whoever sends there waits or has messages dropped, as
+//! for a full disk (after a restart once its queue is full, since lines may have come along), and its thread tries again.
 
 use log::{info, warn};
 
@@ -120,6 +120,6 @@ impl Server {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        Some(format!("record of {first}{more} not open, senders wait"))
+        Some(format!("record of {first}{more} not open"))
     }
 }
