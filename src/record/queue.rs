@@ -8,8 +8,8 @@
 use std::{mem, time::SystemTime};
 
 use super::{
-    Ack, Amount, Cut, Found, Full, Lines, ParkedAck, Position, Progress, Rotation, Segment,
-    Segments, acks::Acks, statistics::Steps,
+    Ack, Amount, Cut, Found, Lines, ParkedAck, Position, Progress, Rotation, Segment, Segments,
+    acks::Acks, statistics::Steps,
 };
 use crate::peer::ClientId;
 
@@ -21,6 +21,15 @@ pub enum OnFull {
     Wait,
     /// The record does without it.
     Drop,
+}
+
+/// Why a record takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Its output is not open.
+    NotOpen,
+    /// So many bytes wait for the disk: `queue-size`.
+    Queue(usize),
 }
 
 /// The record of one socket or of several.

@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Encoder, Gap, Line, OnFull, Record, queue};
+use super::{Encoder, Full, Gap, Line, OnFull, Record, queue};
 use crate::{
     message_batch::Batch,
     peer::{ClientId, Peer},
@@ -30,15 +30,6 @@ pub struct Recorder {
     uncounted: Gap,
     /// Why it was dropped.
     why: Full,
-}
-
-/// Why a record takes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// Its output is not open.
-    NotOpen,
-    /// So many bytes wait for the disk: `queue-size`.
-    Queue(usize),
 }
 
 impl Recorder {
