@@ -85,8 +85,13 @@ pub struct Reader {
     told: u64,
     /// A line that comes next: before it numbers are missing.
     held: Option<Found>,
-    /// The file became shorter and is read again: what has lower numbers was given before.
-    given: Option<u64>,
+    /// When the last entry came.
+    last: Option<SystemTime>,
+    /// The file became shorter: what comes of this time or earlier was given before.
+    given: Option<SystemTime>,
+    /// Segments as they were listed last; more may have ended since. To list them for each would cost the more the
+    /// more there are.
+    listed: Vec<u64>,
 }
 
 /// A file of the record.
@@ -155,7 +160,9 @@ impl Reader {
             expected: None,
             told: 0,
             held: None,
+            last: None,
             given: None,
+            listed: Vec::new(),
         }
     }
 
@@ -191,6 +198,7 @@ impl Reader {
         let Some(entry) = Entry::parse(text) else {
             return damaged("no line of a JSON record of udsd");
         };
+        self.last = Some(entry.time);
         if let Some(seq) = entry.seq {
             let expected = self.expected.replace(seq + 1).filter(|_| !held);
             if let Some(expected) = expected
@@ -214,10 +222,14 @@ impl Reader {
                 Text::Whole(range) => Entry::parse(self.current.lines.text(range)),
                 Text::TooLong | Text::Unfinished => None,
             };
-            if entry
-                .and_then(|entry| entry.seq)
-                .is_some_and(|seq| seq >= given)
-            {
+            // What is written anew has the time at which it came. Numbers may begin anew: somebody has emptied the
+            // file while udsd was stopped.
+            let expected = self.expected;
+            let is_new = |entry: Entry<'_>| {
+                let is_next = entry.seq.is_some_and(|seq| Some(seq) >= expected);
+                is_next || entry.time > given
+            };
+            if entry.is_some_and(is_new) {
                 self.given = None;
                 return Ok(Some(found));
             }
@@ -244,10 +256,10 @@ impl Reader {
                 if !self.current.lines.follow_cut()? {
                     return Ok(None);
                 }
-                self.given = self.expected;
+                self.given = self.last;
             } else {
                 // There may be more in this one since its end was seen: it is read once more before the next.
-                self.next = Place::behind(&self.path, Some(&mut self.current))?;
+                self.next = Place::behind(&self.path, &mut self.listed, Some(&mut self.current))?;
                 if self.next.is_none() {
                     return Ok(None);
                 }
@@ -276,34 +288,56 @@ impl Place {
 
     /// The oldest of the record.
     fn oldest(path: &Path) -> io::Result<Self> {
-        Place::behind(path, None)?.ok_or(ErrorKind::NotFound.into())
+        Place::behind(path, &mut Vec::new(), None)?.ok_or(ErrorKind::NotFound.into())
     }
 
     /// What has the lines behind those of `current`, if there are any; without a `current`, the oldest.
-    fn behind(path: &Path, mut current: Option<&mut Self>) -> io::Result<Option<Self>> {
+    fn behind(
+        path: &Path,
+        listed: &mut Vec<u64>,
+        mut current: Option<&mut Self>,
+    ) -> io::Result<Option<Self>> {
         loop {
-            let (file, segments) = look(path, segment::all)?;
             let above = current.as_ref().and_then(|current| current.above);
-            let Some(&number) = segments.iter().find(|&&number| Some(number) > above) else {
-                let Some(lines) = file else {
-                    return Ok(None);
-                };
-                let is_behind = match &current {
-                    None => true,
-                    // A new file without lines may be there while others still go to `current` (logrotate).
-                    Some(current) => !lines.is_same(&current.lines) && lines.size()? > 0,
-                };
-                let place = Place::of_file(path, lines, &segments);
-                return Ok(is_behind.then_some(place));
+            let next = |listed: &[u64]| {
+                let first = listed.partition_point(|&number| Some(number) <= above);
+                listed.get(first).copied()
+            };
+            let Some(number) = next(listed) else {
+                let (file, segments) = look(path, segment::all)?;
+                *listed = segments;
+                if next(listed).is_some() {
+                    continue;
+                }
+                return Place::file_behind(path, file, listed, current.as_deref());
             };
             match (Place::of_segment(path, number)?, &mut current) {
-                (None, _) => {}
+                // It was removed since, and more may have been.
+                (None, _) => listed.clear(),
                 (Some(place), Some(current)) if place.lines.is_same(&current.lines) => {
                     (current.path, current.above) = (place.path, place.above);
                 }
                 (place, _) => return Ok(place),
             }
         }
+    }
+
+    /// The same where no segment is behind `current`: `file`, if that is another.
+    fn file_behind(
+        path: &Path,
+        file: Option<Lines>,
+        segments: &[u64],
+        current: Option<&Self>,
+    ) -> io::Result<Option<Self>> {
+        let Some(lines) = file else {
+            return Ok(None);
+        };
+        let is_behind = match current {
+            None => true,
+            // A new file without lines may be there while others still go to `current` (logrotate).
+            Some(current) => !lines.is_same(&current.lines) && lines.size()? > 0,
+        };
+        Ok(is_behind.then(|| Place::of_file(path, lines, segments)))
     }
 
     /// Where the first line is that is not `is_before`. `starts_before`: whether a segment begins with one that is.
@@ -321,8 +355,16 @@ impl Place {
                 place = Some(Place::of_file(path, lines, &segments));
             }
             if place.is_none() {
-                let first =
-                    segments.partition_point(|&number| starts_before(number).unwrap_or(false));
+                let mut failed = None;
+                let first = segments.partition_point(|&number| {
+                    starts_before(number).unwrap_or_else(|error| {
+                        failed.get_or_insert(error);
+                        false
+                    })
+                });
+                if let Some(error) = failed {
+                    return Err(error);
+                }
                 let Some(index) = first.checked_sub(1) else {
                     return Place::oldest(path);
                 };
@@ -354,7 +396,7 @@ impl Place {
                 break;
             };
             let offset = match count {
-                0 => place.lines.end()?,
+                0 => place.lines.end(place.lines.size()?)?,
                 _ => place.lines.last(|line| {
                     left -= u64::from(is_wanted(line));
                     left == 0

@@ -121,14 +121,18 @@ impl Lines {
         }
     }
 
-    /// Goes back where the file has become shorter than what was read of it. Whether it did.
+    /// Goes back where the file has become shorter than what was read of it: to where its last whole line ends. Whether
+    /// it did.
     pub(super) fn follow_cut(&mut self) -> io::Result<bool> {
         let size = self.size()?;
         if size >= self.offset {
             return Ok(false);
         }
-        let begun = self.skipping.filter(|&begun| size >= begun);
-        self.seek(begun.unwrap_or(0));
+        let end = match self.skipping.filter(|&begun| size >= begun) {
+            Some(begun) => begun,
+            None => self.end(size)?,
+        };
+        self.seek(end);
         Ok(true)
     }
 
@@ -254,15 +258,22 @@ impl Lines {
         Ok(0)
     }
 
-    /// Where the last whole line ends.
-    pub(super) fn end(&self) -> io::Result<u64> {
+    /// Where the last whole line ends of the first `size` bytes.
+    pub(super) fn end(&self, size: u64) -> io::Result<u64> {
         let mut window = vec![0; CHUNK];
-        let mut start = self.size()?;
+        let mut start = size;
         while start > 0 {
             let above = start;
             start = above.saturating_sub(CHUNK as u64);
             let piece = &mut window[..(above - start) as usize];
-            self.file.read_exact_at(piece, start)?;
+            match self.file.read_exact_at(piece, start) {
+                // It became shorter once more.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    start = self.size()?.min(above);
+                    continue;
+                }
+                read => read?,
+            }
             if let Some(at) = memchr::memrchr(b'\n', piece) {
                 return Ok(start + at as u64 + 1);
             }

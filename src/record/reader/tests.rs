@@ -337,8 +337,7 @@ fn only_whole_lines_are_given_also_where_a_begun_one_is_cut_off() {
     let size = fs::metadata(&record.path).unwrap().len();
     record.append(&Record::line(2)[..50]);
     assert_eq!(rest(&mut reader), [""; 0]);
-    let file = OpenOptions::new().write(true).open(&record.path).unwrap();
-    file.set_len(size).unwrap();
+    set_length(&record.path, size);
     record.seq = 2;
     record.say(3);
     assert_eq!(rest(&mut reader), numbers(2..=4));
@@ -353,6 +352,37 @@ fn only_whole_lines_are_given_also_where_a_begun_one_is_cut_off() {
         rest(&mut reader),
         [format!("bad {segment}:{size}"), "5".into()]
     );
+}
+
+/// What the disk refuses is cut off and written anew; and somebody may empty a file while udsd is stopped.
+#[test]
+fn what_is_written_anew_is_given_once_and_numbers_may_begin_anew() {
+    let mut record = Record::new("anew");
+    record.say(4);
+    let mut reader = record.open(Start::First);
+    assert_eq!(rest(&mut reader), numbers(1..=4));
+    for bytes in [0, Record::line(1).len() as u64] {
+        set_length(&record.path, bytes);
+        assert_eq!(rest(&mut reader), [""; 0]);
+        record.seq = if bytes == 0 { 1 } else { 2 };
+        let end = 4 + u64::from(bytes > 0);
+        record.say(end + 1 - record.seq);
+        assert_eq!(rest(&mut reader), numbers(5..=end));
+    }
+    set_length(&record.path, 0);
+    assert_eq!(rest(&mut reader), [""; 0]);
+    // All come later than what was there.
+    let later = |seq: u64| Record::line(seq).replace("1970-", "1971-");
+    record.append("{\"time\":\"1971-01-01T00:00:00.000000Z\",\"socket\":\"log\",\"gap\":{\"count\":2,\"bytes\":3}}\n");
+    record.append(later(1) + &later(2));
+    let mut seen = Vec::new();
+    while let Some(item) = reader.next().unwrap() {
+        let Item::Entry(_, entry) = item else {
+            panic!("{item:?}");
+        };
+        seen.push(entry.seq);
+    }
+    assert_eq!(seen, [None, Some(1), Some(2)]);
 }
 
 #[test]
@@ -425,6 +455,36 @@ fn text_is_read_as_it_is_also_across_segments() {
         record.append(line);
     }
     assert_eq!(rest(&mut reader), ["b", "c", "d"]);
+    // Only what is behind the cut comes.
+    record.append("e\nf\n");
+    assert_eq!(rest(&mut reader), ["e", "f"]);
+    set_length(&record.path, 5);
+    assert_eq!(rest(&mut reader), [""; 0]);
+    record.append("\ng\n");
+    assert_eq!(rest(&mut reader), ["f", "g"]);
+}
+
+/// Folders are listed for new segments, not for each that is passed.
+#[test]
+fn segments_that_were_removed_and_come_are_found_from_what_was_listed() {
+    let mut record = Record::new("listed");
+    for _ in 0..6 {
+        record.say(2);
+        record.rotate();
+    }
+    let mut reader = record.open(Start::First);
+    let first = reader.next().unwrap().map(|item| word(&item));
+    assert_eq!(first.as_deref(), Some("1"));
+    record.say(2);
+    record.rotate();
+    for number in [3, 5, 9] {
+        fs::remove_file(record.segment(number)).unwrap();
+    }
+    record.say(1);
+    let expected = [
+        "2", "no 3-6", "7", "8", "no 9-10", "11", "12", "13", "14", "15",
+    ];
+    assert_eq!(rest(&mut reader), expected);
 }
 
 /// A writer that does all of that at random, and a reader that looks now and then.
@@ -472,7 +532,10 @@ fn no_order_of_events_loses_or_repeats_a_message() {
 }
 
 fn cut(path: &Path, bytes: u64) {
+    set_length(path, path.metadata().unwrap().len() - bytes);
+}
+
+fn set_length(path: &Path, bytes: u64) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    let size = file.metadata().unwrap().len();
-    file.set_len(size - bytes).unwrap();
+    file.set_len(bytes).unwrap();
 }
