@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    start::Start,
+    prefix::Prefix,
     syslog::{Parse, Syslog, Zone},
 };
 use crate::peer::{ClientId, Peer};
@@ -122,7 +122,7 @@ pub struct Encoder {
     /// The time as the lines show it, kept for as long as `at` stays the same.
     time: String,
     at: Option<SystemTime>,
-    start: Start,
+    prefix: Prefix,
     /// Under `Parse::Syslog`: whose times are those of messages.
     zone: Option<Zone>,
 }
@@ -144,7 +144,7 @@ impl Encoder {
             socket: socket.into(),
             time: String::new(),
             at: None,
-            start: Start::default(),
+            prefix: Prefix::default(),
             zone: None,
         }
     }
@@ -162,7 +162,7 @@ impl Encoder {
         if self.at != Some(at) {
             self.time = humantime::format_rfc3339_micros(at).to_string();
             self.at = Some(at);
-            self.start.set_time(&self.time, &self.socket);
+            self.prefix.set_time(&self.time, &self.socket);
         }
     }
 
@@ -205,9 +205,9 @@ impl Encoder {
     fn json(&mut self, out: &mut Vec<u8>, seq: u64, line: &Line<'_>) -> io::Result<()> {
         let (client, peer, message) = (line.client, line.peer, line.message);
         if line.truncated {
-            out.extend_from_slice(&self.start.of_cut(seq, client, peer));
+            out.extend_from_slice(&self.prefix.of_cut(seq, client, peer));
         } else {
-            out.extend_from_slice(self.start.of(seq, client, peer));
+            out.extend_from_slice(self.prefix.of(seq, client, peer));
         }
         let text = match is_plain(message) {
             true => {

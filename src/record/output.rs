@@ -232,7 +232,7 @@ impl Output {
             first = first_number(&self.file)?;
             let mut last = self.last_number(size)?;
             if let (None, Some(highest)) = (last, highest) {
-                last = last_of_segment(&segment::path(path, highest), search)?;
+                last = last_of_segment(&segment::path(path, highest))?;
             }
             last_seq = last_seq.max(last.unwrap_or(0));
             if last.is_none() && size > search {
@@ -349,11 +349,11 @@ impl Output {
     }
 }
 
-/// The number of the last message of this segment.
-fn last_of_segment(path: &Path, search: u64) -> Result<Option<u64>, OpenError> {
+/// The number of the last message of this segment, however far from its end that is.
+fn last_of_segment(path: &Path) -> Result<Option<u64>, OpenError> {
     let last = || {
         let file = File::open(path)?;
-        last_number(&file, file.metadata()?.len(), search)
+        last_number(&file, file.metadata()?.len(), u64::MAX)
     };
     // Numbers that were given would be given again.
     last().map_err(|error| {
@@ -427,6 +427,16 @@ mod tests {
 
     fn line(seq: u64, message: &str) -> String {
         format!("{{\"time\":\"\",\"socket\":\"s\",\"seq\":{seq},\"message\":\"{message}\"}}\n")
+    }
+
+    #[test]
+    fn numbers_go_on_behind_a_segment_that_ends_in_much_that_is_no_line() {
+        let scratch = Scratch::new("behind");
+        let path = scratch.0.join("record");
+        let other = "y".repeat(5 << 20);
+        let text = line(5, "") + &line(6, "") + &other + "\n";
+        fs::write(segment::path(&path, 5), text).unwrap();
+        assert_eq!(write(&path, &line(7, "")), 6);
     }
 
     #[test]

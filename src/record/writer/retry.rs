@@ -8,7 +8,8 @@ use std::{
 
 use log::{error, info};
 
-use super::{End, Inbox, Next, OpenError, Output, Shared};
+use super::{End, Inbox, Next, Shared};
+use crate::record::{OpenError, Output};
 
 /// How long until the next attempt: at first, and at most.
 const FIRST: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What a JSON line has before its message. Most lines of a turn differ from the one before in number and message
+//! The prefix of a JSON line: what it has before its message. Most lines of a turn differ from the one before in number and message
 //! only: so this is kept from line to line, and its number counted up in place.
 
 use std::ops::Range;
@@ -8,9 +8,9 @@ use crate::peer::{ClientId, Peer};
 /// What is last.
 const MESSAGE: &str = ",\"message\":\"";
 
-/// The start of a line.
+/// That of the last line, and what the next one's is made of.
 #[derive(Debug, Default)]
-pub(super) struct Start {
+pub(super) struct Prefix {
     /// What is before the number.
     head: String,
     /// What is behind it.
@@ -22,7 +22,7 @@ pub(super) struct Start {
     digits: Range<usize>,
 }
 
-impl Start {
+impl Prefix {
     /// The lines to come are of this time.
     pub(super) fn set_time(&mut self, time: &str, socket: &str) {
         // A socket's name is [A-Za-z0-9_-]: it needs no escapes.
@@ -54,8 +54,8 @@ impl Start {
 
     /// The same of a message that was cut.
     pub(super) fn of_cut(&mut self, seq: u64, client: ClientId, peer: &Peer) -> Vec<u8> {
-        let start = self.of(seq, client, peer);
-        let sender = &start[..start.len() - MESSAGE.len()];
+        let whole = self.of(seq, client, peer);
+        let sender = &whole[..whole.len() - MESSAGE.len()];
         [sender, b",\"truncated\":true", MESSAGE.as_bytes()].concat()
     }
 }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn numbers_are_counted_up_as_they_are_written() {
-        let mut start = Start::default();
+        let mut prefix = Prefix::default();
         let peers = [(1, 10), (2, 20)].map(|(client, uid)| {
             let peer = Peer {
                 pid: 5,
@@ -87,12 +87,12 @@ mod tests {
             };
             (ClientId(client), peer)
         });
-        start.set_time("T", "log");
+        prefix.set_time("T", "log");
         let numbers = (1..=120).chain([998, 999, 1000, 1000, 7, 8, u64::MAX - 1, u64::MAX, 0, 1]);
         for (n, seq) in numbers.enumerate() {
             let (client, peer) = &peers[usize::from(n % 7 == 0)];
             if n % 50 == 0 {
-                start.set_time(&n.to_string(), "log");
+                prefix.set_time(&n.to_string(), "log");
             }
             let time = n / 50 * 50;
             let sender = format!(
@@ -100,12 +100,12 @@ mod tests {
                 peer.uid
             );
             let head = format!("{{\"time\":\"{time}\",\"socket\":\"log\",\"seq\":{seq},{sender}");
-            let is = start.of(seq, *client, peer);
+            let is = prefix.of(seq, *client, peer);
             assert_eq!(
                 String::from_utf8_lossy(is),
                 format!("{head},\"message\":\"")
             );
-            let is = start.of_cut(seq, *client, peer);
+            let is = prefix.of_cut(seq, *client, peer);
             let is = String::from_utf8_lossy(&is);
             assert_eq!(is, format!("{head},\"truncated\":true,\"message\":\""));
         }

@@ -27,11 +27,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    End, KEPT, Next, OpenError, Output, Position, Shared, Unwritten, output::FileState,
-    retry::open_later, segment,
+use super::{End, KEPT, Next, Shared, Unwritten, retry::open_later};
+use crate::{
+    record::{OpenError, Output, Position, output::FileState, segment},
+    throttle::Throttle,
 };
-use crate::throttle::Throttle;
 
 /// How long a failed write waits before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
