@@ -29,11 +29,8 @@ pub struct Found {
 
 impl<S: Stream> Hub<S> {
     /// Whether there are calls to be answered now: there may be something for them, and their clients read.
-    pub fn has_calls(&mut self) -> bool {
-        for (_, socket) in &mut self.sockets {
-            let tapped = socket.taps.take_tapped();
-            tapped.for_each(|client| self.effects.calls.wake(client));
-        }
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
         self.effects.calls.iter().any(|of| self.is_due(of))
     }
 

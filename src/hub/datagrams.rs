@@ -27,7 +27,7 @@ use crate::{
     peer::Peer,
     record::{Line, Recorder},
     round_robin::{DATAGRAM_SOCKETS, DELIVERY},
-    service::Service,
+    service::{Calls, Service},
     unit::UnitLookup,
 };
 
@@ -233,6 +233,7 @@ impl<S: Stream> Hub<S> {
         let mut judge = Judge {
             socket,
             limits: &mut self.limits,
+            calls: &mut self.effects.calls,
             own: &self.datagrams.own,
             now,
         };
@@ -301,6 +302,7 @@ impl<S: Stream> Hub<S> {
                 let mut judge = Judge {
                     socket,
                     limits: &mut self.limits,
+                    calls: &mut self.effects.calls,
                     own,
                     now,
                 };
@@ -346,6 +348,7 @@ fn takes_own(socket: &Socket) -> bool {
 struct Judge<'a> {
     socket: &'a mut Socket,
     limits: &'a mut Limits,
+    calls: &'a mut Calls,
     own: &'a Own,
     now: Now,
 }
@@ -407,7 +410,9 @@ impl Judge<'_> {
 
     /// Takes one datagram; false where the record has no room for it, and nothing has happened.
     fn take(&mut self, from: &DatagramSender, bytes: &[u8], truncated: bool) -> bool {
-        let Judge { socket, now, .. } = self;
+        let Judge {
+            socket, calls, now, ..
+        } = self;
         let message = match truncated {
             // Its end is not its own.
             true => bytes,
@@ -439,7 +444,7 @@ impl Judge<'_> {
                 unit: UnitLookup::none(),
                 receivers: 0,
             };
-            socket.taps.note(&of, 1, || iter::once(message));
+            socket.taps.note(&of, 1, || iter::once(message), calls);
         }
         if truncated {
             if self.own.is_sender(&from.peer) {

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, mem, time::SystemTime};
 use crate::{
     message_batch::Message,
     peer::{ClientId, Peer},
+    service::Calls,
     unit::UnitLookup,
 };
 
@@ -106,27 +107,18 @@ impl Tap {
 
 /// All taps on a socket.
 #[derive(Debug, Default)]
-pub(super) struct Taps {
-    all: Vec<Tap>,
-    /// The clients whose taps had nothing for them, and have something now.
-    tapped: Vec<usize>,
-}
+pub(super) struct Taps(Vec<Tap>);
 
 impl Taps {
     /// Whether nobody looks at what passes.
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// The clients for whom there is something since this was last asked, where there was nothing before.
-    pub(super) fn take_tapped(&mut self) -> impl Iterator<Item = usize> {
-        self.tapped.drain(..)
+        self.0.is_empty()
     }
 
     /// Client `client` looks at what passes from now on, as far as that is `wanted`.
     /// It has missed so many messages before.
     pub(super) fn open(&mut self, client: usize, wanted: Wanted, missed: u64) {
-        self.all.push(Tap {
+        self.0.push(Tap {
             client,
             wanted,
             kept: VecDeque::new(),
@@ -138,21 +130,23 @@ impl Taps {
 
     /// Whether client `client` looks.
     pub(super) fn has(&self, client: usize) -> bool {
-        self.all.iter().any(|tap| tap.client == client)
+        self.0.iter().any(|tap| tap.client == client)
     }
 
-    /// Copies messages that the service took, `count` of them. A tap that is full only counts.
+    /// Copies messages that the service took, `count` of them. A tap that is full only counts. The call of one that had
+    /// nothing is to be looked at again.
     #[cold]
     pub(super) fn note<'a, M: Iterator<Item = Message<'a>>>(
         &mut self,
         of: &Origin,
         count: u64,
         messages: impl Fn() -> M,
+        calls: &mut Calls,
     ) {
         let may_want = |tap: &&mut Tap| tap.wanted.admits(of) != Some(false);
-        for tap in self.all.iter_mut().filter(may_want) {
+        for tap in self.0.iter_mut().filter(may_want) {
             if tap.is_empty() {
-                self.tapped.push(tap.client);
+                calls.wake(tap.client);
             }
             let mut kept = 0;
             if !tap.is_full {
@@ -165,7 +159,7 @@ impl Taps {
 
     /// The next message for client `client`, or how many it missed since the last one, if either is there.
     pub(super) fn next(&mut self, client: usize) -> Option<Result<Tapped, u64>> {
-        let tap = self.all.iter_mut().find(|tap| tap.client == client)?;
+        let tap = self.0.iter_mut().find(|tap| tap.client == client)?;
         tap.is_full = false;
         let mut missed = 0;
         while let Some(mut next) = tap.kept.pop_front() {
@@ -187,11 +181,11 @@ impl Taps {
 
     /// Client `client` no longer looks. Returns how many messages it has not seen.
     pub(super) fn close(&mut self, client: usize) -> u64 {
-        let of_client = self.all.iter().filter(|tap| tap.client == client);
+        let of_client = self.0.iter().filter(|tap| tap.client == client);
         let missed = of_client
             .map(|tap| tap.missed + tap.kept.len() as u64)
             .sum();
-        self.all.retain(|tap| tap.client != client);
+        self.0.retain(|tap| tap.client != client);
         missed
     }
 }

@@ -356,7 +356,9 @@ impl Socket {
             unit: out.clients[from.key].look_up_unit(),
             receivers: self.service.receivers(),
         };
-        self.taps.note(&of, messages.messages, || messages.iter());
+        let calls = &mut out.effects.calls;
+        let count = messages.messages;
+        self.taps.note(&of, count, || messages.iter(), calls);
     }
 
     fn policy(&self) -> SlowClient {
