@@ -224,8 +224,9 @@ impl Traffic {
 /// How many messages of a client are stored, of all that it sent.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Acked {
-    /// It is to be told when so many are.
-    pub promised: u64,
+    /// So many were taken, and it is to be told when they are stored.
+    #[serde(alias = "promised")]
+    pub taken: u64,
     /// So many are.
     pub stored: u64,
     /// So many it was told.
@@ -294,21 +295,21 @@ impl<S: Stream> Connection<S> {
     /// Whether something waits to be written.
     #[must_use]
     pub fn is_owed(&self) -> bool {
-        !self.queue.is_empty() || self.gap.is_some() || self.untold().is_some()
+        !self.queue.is_empty() || self.gap.is_some() || self.ack_due().is_some()
     }
 
     /// How many of its messages are stored, where it was not told so.
     #[inline]
-    fn untold(&self) -> Option<u64> {
+    fn ack_due(&self) -> Option<u64> {
         let acked = self.acked.as_ref()?;
         (acked.stored > acked.told).then_some(acked.stored)
     }
 
     /// Whether it will be told that more of its messages are stored.
     #[must_use]
-    pub fn awaits_stored(&self) -> bool {
+    pub fn awaits_ack(&self) -> bool {
         let acked = self.acked.as_ref();
-        acked.is_some_and(|acked| acked.stored < acked.promised)
+        acked.is_some_and(|acked| acked.stored < acked.taken)
     }
 
     /// Whether nothing is to be done about its state: it has not ended, nothing waits for it, it waits for
@@ -369,7 +370,7 @@ impl<S: Stream> Connection<S> {
         Watch {
             read: self.ending.is_none() && !held_up,
             write: self.is_owed(),
-            end: self.ending.is_some() && !held_up && (self.receiver || self.awaits_stored())
+            end: self.ending.is_some() && !held_up && (self.receiver || self.awaits_ack())
                 || self.awaits == Some(Awaits::Answer),
         }
     }
@@ -406,15 +407,15 @@ impl<S: Stream> Connection<S> {
                 return Ok(written > 0);
             }
         }
-        let (gap, untold) = (self.gap.take(), self.untold());
-        let notice = match (&gap, untold) {
+        let (gap, ack_due) = (self.gap.take(), self.ack_due());
+        let notice = match (&gap, ack_due) {
             (Some(gap), _) => Notice::Gap(gap),
             (None, Some(stored)) => Notice::Stored(stored),
             (None, None) => return Ok(false),
         };
         let told = tell(notice);
         let written = self.write(&[IoSlice::new(&told)], now)?;
-        match (&mut self.acked, untold) {
+        match (&mut self.acked, ack_due) {
             _ if written == 0 => self.gap = gap,
             (Some(acked), Some(stored)) if gap.is_none() => acked.told = stored,
             _ => {}

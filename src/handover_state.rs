@@ -22,7 +22,7 @@ use crate::{
     input::Input,
     peer::{ClientId, Peer},
     queue::Queue,
-    record::{Amount, Cut, Gap, ParkedAck, Segment, Segments},
+    record::{Amount, Gap, ParkedAck, Segment, SegmentEnd, Segments},
     serde_base64,
     service::PendingCall,
     unit::Unit,
@@ -154,8 +154,8 @@ pub struct Record {
     /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
     /// Where segments end between the lines.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cuts: Vec<Cut>,
+    #[serde(skip_serializing_if = "Vec::is_empty", alias = "cuts")]
+    pub segment_ends: Vec<SegmentEnd>,
     /// The file that lines were taken for last, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment: Option<Segment>,

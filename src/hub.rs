@@ -10,6 +10,7 @@
 //! client that sends without end is ready again. After each turn the client's state says what the event loop
 //! is to watch it for. Datagram sockets are served in `datagrams`, by the same turns and timers.
 
+mod acks;
 mod admit;
 mod apply;
 mod calls;
@@ -20,7 +21,6 @@ mod log_rates;
 mod park;
 mod records;
 mod socket;
-mod stored;
 mod tap;
 mod turn;
 mod watch;

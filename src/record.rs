@@ -32,7 +32,7 @@ pub use output::{Found, NotOpen, Output, OutputConfig};
 pub use queue::{Full, OnFull, Record};
 pub use reader::{Damage, Item, Lined, Reader, Start, Watch};
 pub use recorder::{Mark, Recorder};
-pub use rotation::{Cut, Lines, Rotation, Segment};
+pub use rotation::{Lines, Rotation, Segment, SegmentEnd};
 pub use segment::has_segment_name;
 pub use statistics::{Amount, Progress, Segments, Statistics};
 pub use syslog::{Parse, Syslog, Zone};

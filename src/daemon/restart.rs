@@ -24,7 +24,7 @@ use crate::{
     handover::Handover,
     handover_state::{self, State},
     hub::{Hub, Now, Socket},
-    record::{Cut, NotOpen, Output, Recorder},
+    record::{NotOpen, Output, Recorder, SegmentEnd},
     server::{REFUSED_AT_RESTART, Server},
     systemd::Inherited,
     users,
@@ -65,7 +65,7 @@ struct LinesLeft {
     /// Bytes of them that stand at the end of the record's file already.
     written: usize,
     /// Where segments end between them.
-    cuts: Vec<Cut>,
+    segment_ends: Vec<SegmentEnd>,
 }
 
 /// Restores everything but the lines of records.
@@ -165,7 +165,7 @@ fn open_record(
 fn lines_of(before: &mut handover_state::Socket, output: &mut Opened) -> Option<LinesLeft> {
     let record = before.record.as_mut()?;
     let lines = mem::take(&mut record.lines);
-    let cuts = mem::take(&mut record.cuts);
+    let segment_ends = mem::take(&mut record.segment_ends);
     let socket = before.name.clone();
     let written = match output {
         Some(Ok(output)) => output.resume(&lines, record.begun).unwrap_or_else(|error| {
@@ -178,7 +178,7 @@ fn lines_of(before: &mut handover_state::Socket, output: &mut Opened) -> Option<
         socket,
         lines,
         written,
-        cuts,
+        segment_ends,
     })
 }
 
@@ -272,10 +272,10 @@ fn adopt(
     let mut server = resumed.server;
     for mut of in staying {
         // No segment ends within a line that was begun.
-        of.cuts
+        of.segment_ends
             .iter_mut()
             .for_each(|cut| cut.at = cut.at.saturating_sub(of.written));
-        server.prepend_lines(&of.socket, &of.lines[of.written..], &of.cuts);
+        server.prepend_lines(&of.socket, &of.lines[of.written..], &of.segment_ends);
     }
     if let Err(source) = handover.commit() {
         handover.postpone();

@@ -89,9 +89,9 @@ impl<S: Stream> Hub<S> {
         let keys = all.map(|(before, change)| self.put(before, change, &recorders, now));
         let keys: Vec<usize> = keys.collect();
         self.join_records();
-        self.close_parted(&recorders, now);
+        self.close_moved(&recorders, now);
         for recorder in recorders.into_values() {
-            self.forget_promises(|| recorder.record().forget_ack());
+            self.forget_acks(|| recorder.record().forget_ack());
         }
         let sizes = self.sockets.iter().map(|(_, of)| of.rules.read_size);
         if let Some(size) = sizes.max()

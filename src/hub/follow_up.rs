@@ -34,8 +34,8 @@ impl<S: Stream> Hub<S> {
             return Err(Close::HangUp);
         }
         let is_gone = gone || matches!(client.ending, Some(Close::HangUp));
-        let awaits_stored = client.awaits_stored() && !is_gone;
-        if !held_up && !client.is_owed() && !awaits_stored {
+        let awaits_ack = client.awaits_ack() && !is_gone;
+        if !held_up && !client.is_owed() && !awaits_ack {
             let stays = match &client.ending {
                 None => true,
                 Some(Close::Done) => client.receiver && !gone,

@@ -27,7 +27,7 @@ impl<S: Stream> Hub<S> {
     pub fn park(mut self, now: Now) -> (State, Vec<S>) {
         self.give_out(now);
         for socket in 0..self.sockets.capacity() {
-            self.tell_stored(socket);
+            self.list_acks(socket);
         }
         let owed = |(key, client): (usize, &Connection<S>)| client.is_owed().then_some(key);
         for key in self.clients.iter().filter_map(owed).collect::<Vec<_>>() {
@@ -172,7 +172,7 @@ impl<S: Stream> Hub<S> {
             && let Some(acked) = &mut client.acked
         {
             // Its record went on without it, or not at all.
-            acked.promised = acked.stored;
+            acked.taken = acked.stored;
         }
         let uid = socket.user_of(&client.peer);
         client.charge = Charge::new(uid);
@@ -345,7 +345,7 @@ impl Socket {
             record.count_on(parked.written, parked.waiting);
             // Where they are taken out, they come later.
             if !parked.lines.is_empty() {
-                record.prepend(&parked.lines, &parked.cuts);
+                record.prepend(&parked.lines, &parked.segment_ends);
             }
             record.resume_segment(parked.segment, parked.segments);
         }

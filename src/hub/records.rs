@@ -114,7 +114,7 @@ impl<S: Stream> Hub<S> {
         record.note_written(position);
         let sockets = record.take_turns();
         drop(record);
-        self.tell_stored(socket);
+        self.list_acks(socket);
         for of in sockets {
             self.call(of, now);
         }

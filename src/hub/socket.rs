@@ -378,7 +378,7 @@ impl Socket {
                     awaits => awaits.is_some(),
                 };
                 // Not its fault that nothing was read, or nothing stored.
-                let active = if waits || client.awaits_stored() {
+                let active = if waits || client.awaits_ack() {
                     now
                 } else {
                     client.active

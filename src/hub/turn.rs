@@ -245,7 +245,7 @@ impl<S: Stream> Hub<S> {
         let client = &mut self.clients[key];
         client.traffic.sent(messages, bytes);
         if messages > 0 && self.sockets[client.socket as usize].nature.ack {
-            self.promise(key);
+            self.add_ack(key);
         }
     }
 }

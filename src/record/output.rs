@@ -162,7 +162,7 @@ impl Output {
     }
 
     /// Cuts so many bytes off the end of the file.
-    pub(super) fn cut(&self, bytes: usize) -> io::Result<()> {
+    pub(super) fn shorten(&self, bytes: usize) -> io::Result<()> {
         if bytes == 0 {
             return Ok(());
         }

@@ -8,8 +8,8 @@
 use std::{mem, time::SystemTime};
 
 use super::{
-    Ack, Amount, Cut, Found, Lines, ParkedAck, Position, Progress, Rotation, Segment, Segments,
-    acks::Acks, statistics::Steps,
+    Ack, Amount, Found, Lines, ParkedAck, Position, Progress, Rotation, Segment, SegmentEnd,
+    Segments, acks::Acks, statistics::Steps,
 };
 use crate::peer::ClientId;
 
@@ -262,8 +262,8 @@ impl Record {
 
     /// Takes whole lines that an earlier process had taken and not written, however many they are, before
     /// those that are not handed over yet.
-    pub fn prepend(&mut self, lines: &[u8], cuts: &[Cut]) {
-        self.lines.prepend(lines, cuts);
+    pub fn prepend(&mut self, lines: &[u8], segment_ends: &[SegmentEnd]) {
+        self.lines.prepend(lines, segment_ends);
         let bytes = lines.len() as u64;
         self.acks.note_lines(self.handed_over + bytes, bytes);
     }
@@ -339,7 +339,7 @@ impl Record {
             return;
         };
         if segment.ends(self.seq, line, now, &self.rotation) {
-            self.lines.cuts.push(Cut {
+            self.lines.segment_ends.push(SegmentEnd {
                 at: before,
                 first: segment.first,
                 keep: self.rotation.keep,
@@ -423,7 +423,7 @@ impl Record {
     pub(super) fn mark(&self) -> Mark {
         Mark {
             lines: self.lines.bytes.len(),
-            cuts: self.lines.cuts.len(),
+            segment_ends: self.lines.segment_ends.len(),
             segment: self.segment,
             seq: self.seq,
             turns: (self.reserved, self.last),
@@ -433,7 +433,7 @@ impl Record {
     /// Takes back what came since `mark`, which is of this turn.
     pub(super) fn roll_back(&mut self, mark: Mark) {
         self.lines.bytes.truncate(mark.lines);
-        self.lines.cuts.truncate(mark.cuts);
+        self.lines.segment_ends.truncate(mark.segment_ends);
         (self.seq, self.segment) = (mark.seq, mark.segment);
         // Who waits with its message for a receiver is to leave its room to others, who may have seen it kept.
         (self.reserved, self.last) = mark.turns;
@@ -445,7 +445,7 @@ impl Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     lines: usize,
-    cuts: usize,
+    segment_ends: usize,
     segment: Option<Segment>,
     seq: u64,
     turns: (Option<usize>, Option<usize>),

@@ -1,5 +1,5 @@
 //! Where one file of a record ends and the next begins. The event loop decides it, which knows the size and the
-//! number of each line as it comes; what it decides goes to the record's thread among the lines, as a `Cut`.
+//! number of each line as it comes; what it decides goes to the record's thread among the lines, as a `SegmentEnd`.
 //!
 //! A segment is named after its first message, so no segment ends before it has one, and a file whose first
 //! number cannot be read is named after the next message that comes. So no name is given twice.
@@ -59,7 +59,7 @@ impl Segment {
 
 /// The end of a segment between two lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cut {
+pub struct SegmentEnd {
     /// How many bytes of the lines are before it.
     pub at: usize,
     /// The number of the segment's first message.
@@ -74,22 +74,25 @@ pub struct Lines {
     /// The lines.
     pub bytes: Vec<u8>,
     /// In their order.
-    pub cuts: Vec<Cut>,
+    pub segment_ends: Vec<SegmentEnd>,
 }
 
 impl From<Vec<u8>> for Lines {
     fn from(bytes: Vec<u8>) -> Self {
-        let cuts = Vec::new();
-        Lines { bytes, cuts }
+        let segment_ends = Vec::new();
+        Lines {
+            bytes,
+            segment_ends,
+        }
     }
 }
 
 impl Lines {
     /// Takes others in before these.
-    pub(super) fn prepend(&mut self, bytes: &[u8], cuts: &[Cut]) {
-        let behind = self.cuts.iter_mut();
-        behind.for_each(|cut| cut.at += bytes.len());
-        self.cuts.splice(..0, cuts.iter().copied());
+    pub(super) fn prepend(&mut self, bytes: &[u8], segment_ends: &[SegmentEnd]) {
+        let behind = self.segment_ends.iter_mut();
+        behind.for_each(|end| end.at += bytes.len());
+        self.segment_ends.splice(..0, segment_ends.iter().copied());
         self.bytes.splice(..0, bytes.iter().copied());
     }
 }

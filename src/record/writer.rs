@@ -24,7 +24,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    Cut, Found, Lines, NotOpen, Output, OutputConfig, Position, Progress, Record, Segments,
+    Found, Lines, NotOpen, Output, OutputConfig, Position, Progress, Record, SegmentEnd, Segments,
     Statistics, output::FileId, statistics::Failures,
 };
 use crate::{
@@ -154,8 +154,10 @@ impl Inbox {
         for (next, mut waiting) in self.next.drain(..) {
             let at = unwritten.lines.len();
             match next {
-                Next::MoveTo(_) => unwritten.cuts.clear(),
-                Next::EndSegment { first, keep } => unwritten.cuts.push(Cut { at, first, keep }),
+                Next::MoveTo(_) => unwritten.segment_ends.clear(),
+                Next::EndSegment { first, keep } => {
+                    unwritten.segment_ends.push(SegmentEnd { at, first, keep });
+                }
             }
             unwritten.lines.append(&mut waiting);
         }
@@ -168,7 +170,7 @@ pub struct Unwritten {
     /// Whole lines.
     pub lines: Vec<u8>,
     /// Where segments end between them.
-    pub cuts: Vec<Cut>,
+    pub segment_ends: Vec<SegmentEnd>,
     /// Bytes of the first line that stand at the end of the file.
     pub begun: usize,
     /// Bytes before `lines` that were given to a write that has not returned. How many of them will be
@@ -263,10 +265,13 @@ impl Writer {
 
     /// Hands over whole lines; `lines` is empty afterwards.
     pub fn append(&mut self, lines: &mut Lines) {
-        let Lines { bytes, cuts } = lines;
+        let Lines {
+            bytes,
+            segment_ends,
+        } = lines;
         self.handed_over += bytes.len() as u64;
-        let mut parts = Vec::with_capacity(cuts.len());
-        while let Some(Cut { at, first, keep }) = cuts.pop() {
+        let mut parts = Vec::with_capacity(segment_ends.len());
+        while let Some(SegmentEnd { at, first, keep }) = segment_ends.pop() {
             parts.push((Next::EndSegment { first, keep }, bytes.split_off(at)));
         }
         let mut inbox = self.shared.inbox();

@@ -80,7 +80,8 @@ impl Server {
         for (socket, left) in unwritten {
             if let Some(record) = &mut state.sockets[socket].record {
                 record.segments = record.segments.and(left.segments);
-                (record.lines, record.begun, record.cuts) = (left.lines, left.begun, left.cuts);
+                (record.lines, record.begun, record.segment_ends) =
+                    (left.lines, left.begun, left.segment_ends);
             }
         }
         handover::leave(parking, state, streams, &mut endpoints);

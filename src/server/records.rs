@@ -9,7 +9,7 @@ use super::Server;
 use crate::{
     error::Fatal,
     hub::Now,
-    record::{Cut, Statistics, Writer},
+    record::{SegmentEnd, Statistics, Writer},
 };
 
 impl Server {
@@ -91,10 +91,10 @@ impl Server {
     }
 
     /// Lines that an earlier process took into the record of the socket `name` are written first.
-    pub fn prepend_lines(&mut self, name: &str, lines: &[u8], cuts: &[Cut]) {
+    pub fn prepend_lines(&mut self, name: &str, lines: &[u8], segment_ends: &[SegmentEnd]) {
         let key = self.hub.key(name);
         if let Some(mut record) = key.and_then(|key| self.hub.record(key)) {
-            record.prepend(lines, cuts);
+            record.prepend(lines, segment_ends);
         }
         if let Some(key) = key {
             self.hub.close_uncertain(key, Now::read());

@@ -448,7 +448,7 @@ fn assert_told(world: &World, sent: &[String]) -> u64 {
 /// No file is longer than `most`, unless it is one line, and each is named after its first message.
 fn assert_segments(world: &World, most: u64) {
     let mut begin = 0;
-    for cut in &world.cuts[0] {
+    for cut in &world.segment_ends[0] {
         let text = str::from_utf8(&world.records[0][begin..cut.at]).unwrap();
         let lines: Vec<serde_json::Value> = text
             .lines()

@@ -140,7 +140,7 @@ impl Datagram {
         let record = mem::take(&mut self.world.records[place]);
         let place = self.place();
         self.world.records.resize_with(place + 1, Vec::new);
-        self.world.cuts.resize_with(place + 1, Vec::new);
+        self.world.segment_ends.resize_with(place + 1, Vec::new);
         self.world.records[place] = record;
         mem::replace(&mut self.post, post)
     }

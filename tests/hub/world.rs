@@ -18,7 +18,7 @@ use udsd::{
     hub::{Counters, Hub, Now, Socket, SocketChange, WatchChange},
     limits::Limits,
     peer::Peer,
-    record::{Cut, Encoder, Lines, Record, Recorder, Rotation, Segment},
+    record::{Encoder, Lines, Record, Recorder, Rotation, Segment, SegmentEnd},
 };
 
 /// The hub's read buffer: what one client may send in a turn.
@@ -287,7 +287,7 @@ pub struct World {
     /// What each socket's record was handed. That of several stands at the first of them.
     pub records: Vec<Vec<u8>>,
     /// Where segments end in that.
-    pub cuts: Vec<Vec<Cut>>,
+    pub segment_ends: Vec<Vec<SegmentEnd>>,
     /// Which record that is.
     ids: Vec<usize>,
     /// Records that ever were.
@@ -319,7 +319,7 @@ impl World {
             .map(|of| new_recorder(of, Some(Segment::NONE)));
         let sockets = sockets_of(configs, new.collect());
         let records = sockets.iter().map(|_| Vec::new()).collect();
-        let cuts = sockets.iter().map(|_| Vec::new()).collect();
+        let segment_ends = sockets.iter().map(|_| Vec::new()).collect();
         let known = sockets.len();
         World {
             hub: Hub::new(sockets, limits),
@@ -327,7 +327,7 @@ impl World {
             start: Instant::now(),
             passed: Duration::ZERO,
             records,
-            cuts,
+            segment_ends,
             ids: (0..known).collect(),
             known,
             sockets: configs.to_vec(),
@@ -453,9 +453,14 @@ impl World {
 
     fn hand_over(&mut self) {
         let now = self.now();
-        for (i, (record, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
+        for (i, (record, segment_ends)) in self
+            .records
+            .iter_mut()
+            .zip(&mut self.segment_ends)
+            .enumerate()
+        {
             if let Some(mut lines) = self.hub.hand_over(i, now) {
-                append(record, cuts, &mut lines);
+                append(record, segment_ends, &mut lines);
             }
         }
     }
@@ -485,20 +490,30 @@ impl World {
         let fresh = || Hub::new(Vec::new(), Limits::new(1, 1));
         let mut hub = mem::replace(&mut self.hub, fresh());
         let mut unwritten = Vec::new();
-        for (i, (written, cuts)) in self.records.iter_mut().zip(&mut self.cuts).enumerate() {
+        for (i, (written, segment_ends)) in self
+            .records
+            .iter_mut()
+            .zip(&mut self.segment_ends)
+            .enumerate()
+        {
             if let Some(mut lines) = hub.hand_over(i, now) {
-                append(written, cuts, &mut lines);
+                append(written, segment_ends, &mut lines);
             }
             unwritten.push(hub.record(i).map_or(0, |record| record.unwritten()));
         }
         let (mut state, streams) = hub.park(now);
-        let records = self.records.iter_mut().zip(&mut self.cuts).zip(unwritten);
-        for (socket, ((written, cuts), unwritten)) in state.sockets.iter_mut().zip(records) {
+        let records = self
+            .records
+            .iter_mut()
+            .zip(&mut self.segment_ends)
+            .zip(unwritten);
+        for (socket, ((written, segment_ends), unwritten)) in state.sockets.iter_mut().zip(records)
+        {
             if let Some(record) = &mut socket.record {
                 let end = written.len() - unwritten;
                 record.lines = written.split_off(end);
-                record.cuts = cuts.extract_if(.., |cut| cut.at >= end).collect();
-                record.cuts.iter_mut().for_each(|cut| cut.at -= end);
+                record.segment_ends = segment_ends.extract_if(.., |of| of.at >= end).collect();
+                record.segment_ends.iter_mut().for_each(|of| of.at -= end);
             }
         }
         if let Some(random) = shuffle {
@@ -556,7 +571,7 @@ impl World {
 
     fn swap_records(&mut self, one: usize, other: usize) {
         self.records.swap(one, other);
-        self.cuts.swap(one, other);
+        self.segment_ends.swap(one, other);
         self.ids.swap(one, other);
     }
 
@@ -625,14 +640,14 @@ impl World {
         self.watch();
         let capacity = self.hub.sockets().capacity();
         self.records.resize_with(capacity, Vec::new);
-        self.cuts.resize_with(capacity, Vec::new);
+        self.segment_ends.resize_with(capacity, Vec::new);
         let new = capacity.saturating_sub(self.ids.len());
         self.ids.extend(self.known..self.known + new);
         self.known += new;
         for (place, record) in places.into_iter().zip(records) {
             if let Some(record) = record {
                 let at = self.recorded_at(place);
-                (self.records[at], self.cuts[at], self.ids[at]) = record;
+                (self.records[at], self.segment_ends[at], self.ids[at]) = record;
             }
         }
         self.sockets = sockets;
@@ -640,11 +655,11 @@ impl World {
     }
 
     /// Takes out what stands at `place`, where another record begins.
-    fn take_record(&mut self, place: usize) -> (Vec<u8>, Vec<Cut>, usize) {
+    fn take_record(&mut self, place: usize) -> (Vec<u8>, Vec<SegmentEnd>, usize) {
         let id = mem::replace(&mut self.ids[place], self.known);
         self.known += 1;
         let record = mem::take(&mut self.records[place]);
-        (record, mem::take(&mut self.cuts[place]), id)
+        (record, mem::take(&mut self.segment_ends[place]), id)
     }
 
     /// What becomes of these sockets. The record of a file goes on as that of the same file; else that of a socket
@@ -806,11 +821,11 @@ fn shares_with(configs: &[config::Socket], i: usize) -> Option<usize> {
 }
 
 /// Takes lines in as a record's thread does.
-fn append(record: &mut Vec<u8>, cuts: &mut Vec<Cut>, lines: &mut Lines) {
+fn append(record: &mut Vec<u8>, segment_ends: &mut Vec<SegmentEnd>, lines: &mut Lines) {
     let before = record.len();
     record.append(&mut lines.bytes);
-    for cut in lines.cuts.drain(..) {
-        let begin = cuts.last().map_or(0, |last| last.at);
+    for cut in lines.segment_ends.drain(..) {
+        let begin = segment_ends.last().map_or(0, |last| last.at);
         let at = before + cut.at;
         // What has lines of JSON alone has numbers to look for.
         let text = String::from_utf8_lossy(&record[begin..at]);
@@ -821,7 +836,7 @@ fn append(record: &mut Vec<u8>, cuts: &mut Vec<Cut>, lines: &mut Lines) {
             !numbers.all(|any| any) || text.contains(&first),
             "{first} is not in {text}"
         );
-        cuts.push(Cut { at, ..cut });
+        segment_ends.push(SegmentEnd { at, ..cut });
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Actor {
     pub gone: bool,
     pub killed: bool,
     /// After the last step some of what it sent was taken and not stored, of which it is told.
-    pub awaits_stored: bool,
+    pub awaits_ack: bool,
     /// Its socket had another record before all that it sent was stored.
     pub parted: bool,
     /// What was to be checked at its end has been.
@@ -135,7 +135,7 @@ impl Actor {
             finished: false,
             gone: false,
             killed: false,
-            awaits_stored: false,
+            awaits_ack: false,
             parted: false,
             over: false,
             taken: 0,

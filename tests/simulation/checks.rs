@@ -136,13 +136,12 @@ impl Schedule {
         let in_way = room.is_in_way(&self.actors, &self.actors[i], now);
         let held_up = self.actors[i].taken < self.actors[i].whole();
         let is_echo = room.plan.is(ServiceKind::Echo);
-        let awaits_stored =
-            room.plan.socket.ack && room.stored(&self.world, i) < self.actors[i].taken;
+        let awaits_ack = room.plan.socket.ack && room.stored(&self.world, i) < self.actors[i].taken;
         let actor = &mut self.actors[i];
         actor.held = held_up.then_some(actor.taken);
         // Of an echo its own queue may be in its way, which is no excuse.
-        actor.awaits_stored = awaits_stored;
-        let excused = lined_up || awaits_stored || (held_up && !is_echo);
+        actor.awaits_ack = awaits_ack;
+        let excused = lined_up || awaits_ack || (held_up && !is_echo);
         // Also in the step that ends its wait.
         if actor.excused || excused {
             actor.active = now;
@@ -299,7 +298,7 @@ impl Schedule {
         if room.dismissed {
             // Its record may go on as that of another socket.
             let client = self.world.hub.client(actor.client.key);
-            let awaits_record = client.is_some_and(Connection::awaits_stored)
+            let awaits_record = client.is_some_and(Connection::awaits_ack)
                 && self.rooms.iter().any(|room| room.unwritten > 0);
             assert!(
                 for_room || awaits_record,
@@ -353,10 +352,10 @@ impl Schedule {
             );
         }
         if !for_room && !lined_up && !held_up {
-            let untold = actor.receiver.to_be_told();
+            let ack_due = actor.receiver.to_be_told();
             assert!(
-                untold == 0,
-                "client {number} has room and was not told of {untold} messages"
+                ack_due == 0,
+                "client {number} has room and was not told of {ack_due} messages"
             );
             self.actors[i].receiver.what_waits_is_dropped();
         }

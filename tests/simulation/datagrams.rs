@@ -30,7 +30,7 @@ struct Room {
     /// Received, and not yet taken by the record.
     held: VecDeque<(usize, Vec<u8>)>,
     /// The lengths of those that were dropped for the record, which has not told of it yet.
-    untold: Vec<usize>,
+    ack_due: Vec<usize>,
     /// What the counter of those is to say.
     dropped: usize,
     /// What each sender is to get from here, in this order.
@@ -99,7 +99,7 @@ impl Schedule {
             place,
             queue,
             held: VecDeque::new(),
-            untold: Vec::new(),
+            ack_due: Vec::new(),
             dropped: 0,
             due: vec![VecDeque::new(); SENDERS],
             seen: self.world.records[place].len(),
@@ -278,7 +278,7 @@ impl Schedule {
     /// More or less may wait for the record, which may have another format; beside echo it may come or go.
     fn resize(&mut self, room: usize) {
         self.look();
-        let has_dropped = !self.rooms[room].untold.is_empty();
+        let has_dropped = !self.rooms[room].ack_due.is_empty();
         let socket = &mut self.rooms[room].socket;
         match (&mut socket.record, socket.service) {
             (record, ServiceKind::Echo) if self.random.one_in(2) => {
@@ -312,7 +312,7 @@ impl Schedule {
         let room = &mut self.rooms[room];
         room.untaken += mem::take(&mut room.held).len();
         match &mut room.socket.record {
-            Some(record) if !room.untold.is_empty() => record.format = Format::Json,
+            Some(record) if !room.ack_due.is_empty() => record.format = Format::Json,
             Some(_) => {}
             None => {}
         }
@@ -398,7 +398,7 @@ impl Schedule {
             );
             assert_eq!(counters.dropped(), 0);
             assert_eq!(counters.unrecorded as usize, room.dropped);
-            assert!(room.untold.is_empty(), "a gap is never told");
+            assert!(room.ack_due.is_empty(), "a gap is never told");
         }
         assert_eq!(self.world.hub.undelivered(), 0);
         assert_eq!(self.world.hub.held(), 0, "bytes are held for nobody");
@@ -410,7 +410,7 @@ impl Room {
         self.held.append(&mut self.queue.borrow_mut().received);
         let Some(format) = self.socket.record.as_ref().map(|record| record.format) else {
             // Nobody is left to tell of them.
-            self.untold.clear();
+            self.ack_due.clear();
             let recorded = world.records[self.place].len();
             assert_eq!(recorded, self.seen, "lines of a record that is not there");
             // After a record has gone, what waited for it is taken in the next turn.
@@ -426,17 +426,17 @@ impl Room {
             let line = &text[self.seen..self.seen + length];
             self.seen += length + 1;
             if let Some((count, bytes)) = gap_of(line) {
-                while self.untold.len() < count {
+                while self.ack_due.len() < count {
                     self.drop_first();
                 }
                 assert_eq!(
-                    (self.untold.len(), self.untold.iter().sum()),
+                    (self.ack_due.len(), self.ack_due.iter().sum()),
                     (count, bytes)
                 );
-                self.untold.clear();
+                self.ack_due.clear();
                 continue;
             }
-            assert!(self.untold.is_empty(), "a gap is not told in its place");
+            assert!(self.ack_due.is_empty(), "a gap is not told in its place");
             let (from, bytes) = self.held.pop_front().expect("a line of nobody's");
             let end = format!("\"message\":\"{}\"}}", bytes.escape_ascii());
             let is_it = match format {
@@ -452,7 +452,7 @@ impl Room {
             self.take(from, bytes);
         }
         let recorder = world.hub.sockets()[self.place].recorder();
-        while self.untold.len() < recorder.unwrap().gap().count as usize {
+        while self.ack_due.len() < recorder.unwrap().gap().count as usize {
             self.drop_first();
         }
     }
@@ -460,7 +460,7 @@ impl Room {
     /// The first that is held was dropped for the record.
     fn drop_first(&mut self) {
         let (from, bytes) = self.held.pop_front().expect("nobody's was dropped");
-        self.untold.push(bytes.len());
+        self.ack_due.push(bytes.len());
         self.dropped += 1;
         self.take(from, bytes);
     }

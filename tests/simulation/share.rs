@@ -125,7 +125,7 @@ impl Schedule {
                 continue;
             }
             let actors = self.actors.iter_mut();
-            for actor in actors.filter(|of| of.room == i && of.awaits_stored) {
+            for actor in actors.filter(|of| of.room == i && of.awaits_ack) {
                 assert!(
                     !actor.is_open(),
                     "client {} is told of two records",

@@ -109,7 +109,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             };
             all.mend();
             let outcome = all.write_all();
-            let begun = all.cut_written();
+            let begun = all.drop_written();
             let unwritten = Unwritten {
                 lines: all.lines,
                 begun,
@@ -201,7 +201,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
             if self.refused > 0 {
                 // The disk has failed just now.
                 self.shared.wait(RETRY);
-                if !self.cut_refused() {
+                if !self.remove_refused() {
                     continue;
                 }
             }
@@ -296,8 +296,8 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     }
 
     /// Cuts off what is not stored; false where that fails.
-    fn cut_refused(&mut self) -> bool {
-        match self.output.cut(self.refused) {
+    fn remove_refused(&mut self) -> bool {
+        match self.output.shorten(self.refused) {
             Ok(()) => {
                 self.refused = 0;
                 true
@@ -314,7 +314,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// No more is written to this file: what is not stored goes to another.
     fn leave_file(&mut self) {
-        if !self.cut_refused() {
+        if !self.remove_refused() {
             error!(
                 "record {}: what the disk did not take cannot be cut off and may stand there twice",
                 self.output.config.name()
@@ -344,7 +344,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
 
     /// Cuts off what is written, up to the last line's end; returns how many bytes of the first line
     /// that is left are. Some of them may be of an earlier process.
-    fn cut_written(&mut self) -> usize {
+    fn drop_written(&mut self) -> usize {
         let end = memchr::memrchr(b'\n', &self.lines[..self.written]);
         let start = end.map_or(0, |at| at + 1);
         self.lines.drain(..start);
@@ -543,7 +543,7 @@ impl<W: Fn() + Send + 'static> Thread<W> {
     fn go_on_in(&mut self, output: Output) {
         self.store();
         self.leave_file();
-        self.cut_written();
+        self.drop_written();
         (self.moved, self.failing, self.ended) = (false, false, None);
         let mut inbox = self.shared.inbox();
         inbox.is_rotating = false;

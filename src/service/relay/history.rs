@@ -40,7 +40,7 @@ impl History {
     /// Keeps as much as `new`, which is empty, says.
     pub(super) fn renew(&mut self, new: &History) {
         (self.most, self.size) = (new.most, new.size);
-        self.cut();
+        self.trim();
     }
 
     /// Keeps `bytes`: whole messages under `framing`.
@@ -54,11 +54,11 @@ impl History {
             self.lengths.push_back(message.end - start);
             start = message.end;
         }
-        self.cut();
+        self.trim();
     }
 
     /// Forgets what is beyond the bounds.
-    fn cut(&mut self) {
+    fn trim(&mut self) {
         while self.lengths.len() > self.most || self.bytes.len() > self.size {
             let first = self.lengths.pop_front().unwrap_or(0);
             self.bytes.drain(..first);

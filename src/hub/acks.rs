@@ -11,18 +11,18 @@ use crate::{
 
 impl<S: Stream> Hub<S> {
     /// Client `key` is to be told once all its messages so far are stored.
-    pub(super) fn promise(&mut self, key: usize) {
+    pub(super) fn add_ack(&mut self, key: usize) {
         let client = &mut self.clients[key];
         let count = client.traffic.messages_in;
         if let Some(mut record) = self.sockets[client.socket as usize].record() {
             record.add_ack((key, client.id), count);
-            client.acked.get_or_insert_default().promised = count;
+            client.acked.get_or_insert_default().taken = count;
         }
     }
 
     /// Has those told whose messages are stored in the record of socket number `socket`: each in its turn, and of all
     /// that are stored by then.
-    pub(super) fn tell_stored(&mut self, socket: usize) {
+    pub(super) fn list_acks(&mut self, socket: usize) {
         while let Some(ack) = self.next_ack(socket) {
             if self.note_stored(&ack, ack.count) {
                 let client = &mut self.clients[ack.client];
@@ -77,7 +77,7 @@ impl<S: Stream> Hub<S> {
 
     /// Closes those whose socket has another record now than the one with their messages. What they send next may be
     /// stored before these, and `ok N` would tell of both. `old`: the records of before.
-    pub(super) fn close_parted(&mut self, old: &HashMap<usize, Recorder>, now: Now) {
+    pub(super) fn close_moved(&mut self, old: &HashMap<usize, Recorder>, now: Now) {
         let (clients, sockets) = (&self.clients, &self.sockets);
         let parted = |ack: &Ack, of: &[usize]| {
             let client = clients.get(ack.client).filter(|of| of.id == ack.id);
@@ -101,14 +101,14 @@ impl<S: Stream> Hub<S> {
     }
 
     /// The record of which these wait is no more: what they were promised is not told.
-    pub(super) fn forget_promises(&mut self, mut left: impl FnMut() -> Option<Ack>) {
+    pub(super) fn forget_acks(&mut self, mut left: impl FnMut() -> Option<Ack>) {
         while let Some(ack) = left() {
             if let Some(client) = self.clients.get_mut(ack.client)
                 && client.id == ack.id
             {
                 client.acked = client.acked.take().map(|acked| {
                     Box::new(Acked {
-                        promised: acked.stored,
+                        taken: acked.stored,
                         ..*acked
                     })
                 });
