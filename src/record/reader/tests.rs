@@ -487,16 +487,69 @@ fn segments_that_were_removed_and_come_are_found_from_what_was_listed() {
     assert_eq!(rest(&mut reader), expected);
 }
 
-/// A writer that does all of that at random, and a reader that looks now and then.
-#[test]
-fn no_order_of_events_loses_or_repeats_a_message() {
+fn random() -> impl FnMut(u64) -> u64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
+    move |below: u64| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state % below
-    };
+    }
+}
+
+/// Bytes of a file change, come and go at random: each line that is whole is given, in order, and all ends.
+#[test]
+fn whatever_stands_in_a_file_is_read_to_its_end() {
+    let mut random = random();
+    for round in 0..300 {
+        let mut record = Record::new("any");
+        record.say(9);
+        record.append("{\"time\":\"2000-01-01T00:00:00.000000Z\",\"socket\":\"log\",\"gap\":{\"count\":2,\"bytes\":3}}\n");
+        let mut bytes = fs::read(&record.path).unwrap();
+        for _ in 0..random(9) {
+            let at = random(bytes.len() as u64) as usize;
+            match random(3) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes.insert(at, *b"\0\n\\\"{}\xff9".get(random(8) as usize).unwrap()),
+                _ => drop(bytes.drain(at..bytes.len().min(at + random(40) as usize))),
+            }
+        }
+        fs::write(&record.path, &bytes).unwrap();
+        let whole = (1..=9).filter(|&seq| {
+            let line = Record::line(seq);
+            let ends = memchr::memmem::find_iter(&bytes, line.trim_end());
+            let mut ends = ends.map(|at| (at, at + line.len() - 1));
+            ends.any(|(at, end)| {
+                (at == 0 || bytes[at - 1] == b'\n') && bytes.get(end) == Some(&b'\n')
+            })
+        });
+        let whole: Vec<u64> = whole.collect();
+        let mut seen = Vec::new();
+        let starts = [
+            Start::First,
+            Start::Seq(5),
+            Start::Time(UNIX_EPOCH + Duration::from_secs(50)),
+        ];
+        for start in starts {
+            let mut reader = record.open(start);
+            while let Some(item) = reader.next().unwrap() {
+                if let Item::Entry(line, entry) = &item
+                    && let Some(seq) = entry.seq
+                    && start == Start::First
+                    && *line == Record::line(seq).trim_end().as_bytes()
+                {
+                    seen.push(seq);
+                }
+            }
+        }
+        assert_eq!(seen, whole, "{round}");
+    }
+}
+
+/// A writer that does all of that at random, and a reader that looks now and then.
+#[test]
+fn no_order_of_events_loses_or_repeats_a_message() {
+    let mut random = random();
     for round in 0..50 {
         let mut record = Record::new("random");
         let mut reader = record.open(Start::First);
